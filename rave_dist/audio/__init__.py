@@ -1,0 +1,1 @@
+"""Recordings: finding, decoding, resampling and writing them."""

@@ -1,0 +1,1 @@
+"""Recordings to datasets: sharded PCM in the store with every second accounted for."""

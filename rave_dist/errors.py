@@ -1,0 +1,113 @@
+"""What can go wrong, as one tree.
+
+Every error says *what* is wrong, *where*, and the smallest *fix*; the command line prints these three and nothing else.
+
+::
+
+    RaveDistError
+    ├── LibraryError        (ValueError)   the manifest, or what it names
+    ├── StoreError          (OSError)      the store cannot be reached, read or written
+    │   └── MissingKeyError (KeyError)     nothing is stored under that key
+    ├── AudioError          (ValueError)   a recording cannot be decoded or is not what it claims
+    ├── DatasetError        (ValueError)   a dataset is missing, empty or too small
+    ├── ConfigurationError  (ValueError)   RAVE configuration, override, window or batch that cannot work
+    ├── TrainingError       (RuntimeError) a run failed: not finite, out of memory, lost its checkpoints
+    ├── ModelNotFoundError  (LookupError)  no such model or version in the registry
+    ├── VerificationError   (RuntimeError) an export that does not do what its model does
+    ├── ConversionError     (ValueError)   a conversion that must not start: OUTPUT inside INPUT, no inputs
+    └── ClusterError        (RuntimeError) Ray cannot be reached or lacks what the job needs
+"""
+
+from __future__ import annotations
+
+import errno
+
+
+class RaveDistError(Exception):
+    """Base of all errors that a person is meant to read.
+
+    Args:
+        what: what is wrong, in one sentence.
+        where: file, key, line or name that it concerns; may be empty.
+        fix: the smallest thing that mends it; may be empty.
+    """
+
+    def __init__(self, what: str, *, where: str = "", fix: str = "") -> None:
+        self.what = what
+        self.where = where
+        self.fix = fix
+        super().__init__(what)
+
+    def __str__(self) -> str:
+        message = f"{self.where}: {self.what}" if self.where else self.what
+        return f"{message}\n  fix: {self.fix}" if self.fix else message
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # Errors cross process borders inside Ray: keyword arguments need a hand.
+        return (_rebuild, (type(self), self.what, self.where, self.fix))
+
+
+def _rebuild(kind: type[RaveDistError], what: str, where: str, fix: str) -> RaveDistError:
+    return kind(what, where=where, fix=fix)
+
+
+class LibraryError(RaveDistError, ValueError):
+    """The library manifest, or something that it names, is wrong."""
+
+
+class StoreError(RaveDistError, OSError):
+    """The store cannot be reached, read or written."""
+
+
+class MissingKeyError(StoreError, KeyError):
+    """Nothing is stored under a key."""
+
+
+class AudioError(RaveDistError, ValueError):
+    """A recording cannot be decoded, or is not what it claims to be."""
+
+
+class DatasetError(RaveDistError, ValueError):
+    """A dataset is missing, empty or too small for what is asked of it."""
+
+
+class ConfigurationError(RaveDistError, ValueError):
+    """A RAVE configuration, override, window or batch that cannot work."""
+
+
+class TrainingError(RaveDistError, RuntimeError):
+    """A training run failed."""
+
+
+class ModelNotFoundError(RaveDistError, LookupError):
+    """The registry holds no such model or version."""
+
+
+class VerificationError(RaveDistError, RuntimeError):
+    """An exported model does not do what the trained model does."""
+
+
+class ConversionError(RaveDistError, ValueError):
+    """A conversion that must not start."""
+
+
+class ClusterError(RaveDistError, RuntimeError):
+    """Ray cannot be reached, or lacks what the job needs."""
+
+
+def from_os_error(error: OSError, *, where: str) -> StoreError:
+    """Turns an operating-system error into one with a fix.
+
+    Args:
+        error: what the system raised.
+        where: the path or address that was being used.
+    """
+    if error.errno == errno.ENOSPC:
+        return StoreError("the disk is full", where=where, fix="free space there, or put the store on a larger disk")
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return StoreError(
+            "no permission to use this path", where=where, fix="give your user read and write access, or choose another"
+        )
+    if error.errno in (errno.ENOTDIR, errno.EEXIST):
+        return StoreError("a file stands where a folder is needed", where=where, fix="move the file or choose another path")
+    return StoreError(error.strerror or str(error), where=where)

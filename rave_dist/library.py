@@ -1,0 +1,239 @@
+"""The library manifest: one YAML file that says what to train, on what, for how long, and where results go."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import zlib
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import BeforeValidator, Field, StringConstraints, ValidationError, model_validator
+
+from rave_dist.errors import LibraryError, from_os_error
+from rave_dist.records import Budget, CheckpointPolicy, StrictRecord, TrainingSpec
+from rave_dist.storage import Store
+
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
+
+
+def _as_tuple(value: Any) -> Any:
+    return (value,) if isinstance(value, str) else value
+
+
+Strings = Annotated[tuple[str, ...], BeforeValidator(_as_tuple), Field(min_length=1)]
+SampleRate = Annotated[int, Field(ge=8000, le=192_000, strict=True)]
+Channels = Annotated[int, Field(ge=1, le=2, strict=True)]
+
+
+class Settings(StrictRecord):
+    """What may stand both in ``defaults`` and in an instrument; the instrument's word wins.
+
+    ``config`` names RAVE configurations (``v2_small``; ``[v2, causal]``), ``override`` sets their gin values,
+    ``window`` is in samples; ``window`` and ``batch`` default to what suits the configuration.
+    """
+
+    config: Strings | None = None
+    sample_rate: SampleRate | None = None
+    channels: Channels | None = None
+    budget: Budget | None = None
+    override: dict[str, Any] | None = None
+    window: Annotated[int, Field(ge=1, strict=True)] | None = None
+    batch: Annotated[int, Field(ge=1, le=4096, strict=True)] | None = None
+    checkpoint: CheckpointPolicy | None = None
+    credit: dict[str, str] | None = None
+
+
+class Instrument(Settings):
+    """One instrument: where its recordings are, and what differs from the defaults."""
+
+    sources: Strings
+    seed: Annotated[int, Field(ge=0, lt=2**31, strict=True)] | None = None
+
+
+class LibraryManifest(StrictRecord):
+    """The manifest as written."""
+
+    name: Name
+    store: str
+    defaults: Settings = Settings()
+    instruments: dict[Name, Instrument] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _names_differ_in_more_than_case(self) -> LibraryManifest:
+        seen: dict[str, str] = {}
+        for name in self.instruments:
+            if name.lower() in seen:
+                raise ValueError(f"{seen[name.lower()]} and {name} would share a folder on some disks: rename one")
+            seen[name.lower()] = name
+        return self
+
+
+HOUSE_DEFAULTS = Settings(
+    config=("v2_small",),
+    sample_rate=44100,
+    channels=1,
+    budget=Budget(hours=4),
+    override={},
+    checkpoint=CheckpointPolicy(),
+    credit={},
+)
+
+
+class Library:
+    """A validated manifest with its defaults applied and its paths resolved against the manifest's folder."""
+
+    def __init__(self, manifest: LibraryManifest, *, path: Path) -> None:
+        self.manifest = manifest
+        self.path = path
+        self.name = manifest.name
+        address = manifest.store
+        if "://" not in address:
+            address = str((path.parent / Path(address).expanduser()).absolute())
+        self.store = Store(address)
+
+    @property
+    def instruments(self) -> tuple[str, ...]:
+        """The instruments' names, in the manifest's order."""
+        return tuple(self.manifest.instruments)
+
+    def sources(self, instrument: str) -> tuple[str, ...]:
+        """An instrument's source patterns: absolute paths or globs, or s3:// addresses."""
+        return tuple(
+            s if "://" in s else str((self.path.parent / Path(s).expanduser()).absolute())
+            for s in self.manifest.instruments[instrument].sources
+        )
+
+    def settings(self, instrument: str) -> Settings:
+        """An instrument's settings: its own word, else the library's defaults, else the house's; ``override`` and
+        ``credit`` are merged key by key."""
+        merged: dict[str, Any] = {}
+        own = self.manifest.instruments[instrument]
+        for layer in (HOUSE_DEFAULTS, self.manifest.defaults, own):
+            for key in Settings.model_fields:
+                value = getattr(layer, key)
+                if value is None:
+                    continue
+                merged[key] = {**merged.get(key, {}), **value} if key in ("override", "credit") else value
+        return Settings.model_construct(**merged)
+
+    def seed(self, instrument: str) -> int:
+        """The instrument's seed: as written, else from its name, so that the same manifest gives the same weights."""
+        seed = self.manifest.instruments[instrument].seed
+        return zlib.crc32(instrument.encode()) & 0x7FFFFFFF if seed is None else seed
+
+    def training_spec(self, instrument: str, *, dataset: str) -> TrainingSpec:
+        """The run that this library asks for on a dataset."""
+        settings = self.settings(instrument)
+        return TrainingSpec(
+            library=self.name,
+            instrument=instrument,
+            dataset=dataset,
+            seed=self.seed(instrument),
+            **{key: getattr(settings, key) for key in Settings.model_fields},
+        )
+
+    def select(self, only: list[str] | None) -> tuple[str, ...]:
+        """The named instruments, or all.
+
+        Raises:
+            LibraryError: a name that the manifest does not have.
+        """
+        for name in only or ():
+            if name not in self.instruments:
+                raise LibraryError(
+                    f"no instrument is called {name!r}", where=str(self.path), fix=_nearest(name, self.instruments)
+                )
+        return tuple(only) if only else self.instruments
+
+
+def load_library(path: Path | str) -> Library:
+    """Reads and validates a manifest.
+
+    Raises:
+        LibraryError: unreadable, not YAML, an unknown key, a value of the wrong kind: with the place and the fix.
+    """
+    path = Path(path).expanduser()
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise LibraryError("there is no such file", where=str(path), fix="check the path of the library manifest") from error
+    except UnicodeDecodeError as error:
+        raise LibraryError("not a text file in UTF-8", where=str(path), fix="give a YAML library manifest") from error
+    except IsADirectoryError as error:
+        raise LibraryError("this is a folder", where=str(path), fix="give the YAML file in it") from error
+    except OSError as error:
+        raise from_os_error(error, where=str(path)) from error
+    try:
+        value = yaml.load(text, Loader=_UniqueKeys)
+    except yaml.YAMLError as error:
+        raise LibraryError(f"not valid YAML: {error}".replace("\n", " "), where=str(path), fix="mend that line") from error
+    if not isinstance(value, dict):
+        raise LibraryError(
+            "a library is a mapping of name, store and instruments", where=str(path), fix="see README, The manifest"
+        )
+    try:
+        manifest = LibraryManifest.model_validate(value)
+    except ValidationError as error:
+        raise _explain(error, path) from error
+    return Library(manifest, path=path.absolute())
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """Refuses a key that is written twice; YAML itself would silently keep the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if isinstance(key, str) and key in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} is written twice", key_node.start_mark)
+            if isinstance(key, str):
+                seen.add(key)
+        return super().construct_mapping(node, deep=deep)
+
+
+_KNOWN_KEYS: dict[str, tuple[str, ...]] = {
+    "": tuple(LibraryManifest.model_fields),
+    "defaults": tuple(Settings.model_fields),
+    "instrument": tuple(Instrument.model_fields),
+    "budget": tuple(Budget.model_fields),
+    "checkpoint": tuple(CheckpointPolicy.model_fields),
+}
+
+
+def _known_at(location: tuple[int | str, ...]) -> tuple[str, ...]:
+    parents = [str(part) for part in location[:-1]]
+    if not parents:
+        return _KNOWN_KEYS[""]
+    if parents[-1] in ("budget", "checkpoint"):
+        return _KNOWN_KEYS[parents[-1]]
+    return _KNOWN_KEYS["instrument"] if parents[0] == "instruments" else _KNOWN_KEYS["defaults"]
+
+
+def _nearest(word: str, known: tuple[str, ...]) -> str:
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    return f"did you mean {close[0]!r}?" if close else f"known here: {', '.join(known)}"
+
+
+def _explain(error: ValidationError, path: Path) -> LibraryError:
+    """All problems of a manifest in one message; the first one's fix is the fix."""
+    lines: list[str] = []
+    fixes: list[str] = []
+    for problem in error.errors():
+        location = tuple(problem["loc"])
+        place = ".".join(str(part) for part in location) or "the manifest"
+        if problem["type"] == "extra_forbidden":
+            lines.append(f"unknown key {place!r}")
+            fixes.append(_nearest(str(location[-1]), _known_at(location)))
+        elif problem["type"] == "missing":
+            lines.append(f"{place!r} is missing")
+            fixes.append(f"add {location[-1]!r}")
+        else:
+            what = re.sub(r"^Value error, ", "", problem["msg"])
+            lines.append(
+                f"{place!r} is {problem['input']!r}: {what}" if not isinstance(problem["input"], dict) else f"{place!r}: {what}"
+            )
+            fixes.append(f"correct {place!r}")
+    return LibraryError("; ".join(lines), where=str(path), fix="; ".join(dict.fromkeys(fixes)))

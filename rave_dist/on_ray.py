@@ -1,0 +1,44 @@
+"""The one place that starts or finds Ray: a laptop's own, or the cluster that ``RAY_ADDRESS`` names."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import ray
+
+from rave_dist.errors import ClusterError
+
+
+@contextmanager
+def connected() -> Iterator[None]:
+    """Ray for the length of a block: an existing connection, ``RAY_ADDRESS``'s cluster, or an embedded one.
+
+    The embedded one ends with the block; a cluster and an existing connection are left as they are. The dashboard stays on:
+    without it Ray Train leaks CPUs when a driver dies. It listens on loopback.
+
+    Raises:
+        ClusterError: the named cluster does not answer.
+    """
+    if ray.is_initialized():
+        yield
+        return
+    address = os.environ.get("RAY_ADDRESS") or "local"
+    options: dict[str, Any] = {}
+    if address == "local":
+        options = {"include_dashboard": True, "dashboard_host": "127.0.0.1"}
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **options)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise ClusterError(
+            f"Ray does not answer ({str(error).splitlines()[0]})",
+            where=address,
+            fix="start the cluster, or unset RAY_ADDRESS to use this machine",
+        ) from error
+    try:
+        yield
+    finally:
+        ray.shutdown()

@@ -1,0 +1,327 @@
+"""The records that stages leave in the store for one another: frozen, JSON on disk, no torch, no Ray.
+
+::
+
+    sources ──> dataset ──> training ──> registry ──> conversion / serving ──> report
+           DatasetManifest  RunRecord    ModelCard    ConversionRecord
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from rave_dist.identity import content_id
+
+RunState = Literal["waiting", "running", "done", "failed"]
+
+
+def now() -> str:
+    """The present moment as ISO 8601 in UTC, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+class Record(BaseModel):
+    """Base of all records: frozen; keys that a newer version added are ignored."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    def to_json(self) -> dict[str, Any]:
+        """The record as JSON values."""
+        return self.model_dump(mode="json")
+
+
+class StrictRecord(BaseModel):
+    """Base of what people write by hand: frozen; unknown keys are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+# ---------------------------------------------------------------- training plan
+
+
+class Budget(StrictRecord):
+    """How long to train: wall-clock hours or optimizer steps, exactly one of them."""
+
+    hours: float | None = Field(default=None, gt=0, le=10_000)
+    steps: int | None = Field(default=None, ge=2, le=100_000_000)
+
+    @model_validator(mode="after")
+    def _one_of(self) -> Self:
+        if (self.hours is None) == (self.steps is None):
+            raise ValueError("give either hours or steps")
+        return self
+
+
+class CheckpointPolicy(StrictRecord):
+    """When a run saves itself: every so many minutes or steps; it always does when it is stopped."""
+
+    minutes: float | None = Field(default=None, gt=0)
+    steps: int | None = Field(default=None, ge=1)
+
+    @model_validator(mode="after")
+    def _one_of(self) -> Self:
+        if self.minutes is not None and self.steps is not None:
+            raise ValueError("give either minutes or steps")
+        return self
+
+    @property
+    def every_seconds(self) -> float | None:
+        """Seconds between checkpoints; 600 when nothing was said, None when steps were."""
+        if self.steps is not None:
+            return None
+        return 600.0 if self.minutes is None else 60.0 * self.minutes
+
+
+class TrainingSpec(Record):
+    """All that decides what one run computes, plus when it saves itself.
+
+    ``window`` (samples) and ``batch`` are None where the configuration's own default holds.
+    """
+
+    library: str
+    instrument: str
+    dataset: str
+    config: tuple[str, ...]
+    override: dict[str, Any] = {}
+    sample_rate: int
+    channels: int
+    window: int | None = None
+    batch: int | None = None
+    budget: Budget
+    seed: int
+    checkpoint: CheckpointPolicy = CheckpointPolicy()
+    credit: dict[str, str] = {}
+
+    @property
+    def run_id(self) -> str:
+        """Hash of what affects the result: not of the checkpoint policy, not of the credit."""
+        return content_id(self.model_dump(mode="json", exclude={"checkpoint", "credit"}))
+
+    @property
+    def run_key(self) -> str:
+        """Where this run lies in the store."""
+        return f"runs/{self.library}/{self.instrument}/{self.run_id}"
+
+
+# ---------------------------------------------------------------- dataset
+
+
+class Rejection(Record):
+    """Seconds of a source that are not used, and why."""
+
+    source: str
+    seconds: float
+    reason: str
+
+
+class SourceRecord(Record):
+    """One recording as it was ingested. Levels are of the mapped, resampled PCM, full scale = 1.
+
+    ``used_seconds`` plus the seconds of its rejections is ``seconds``. ``spans`` are the used stretches as
+    [start, stop) in samples at the dataset's rate; the PCM rows of a span are contiguous.
+    """
+
+    source: str
+    source_id: str
+    fingerprint: str
+    seconds: float
+    used_seconds: float
+    sample_rate: int
+    channels: int
+    format: str
+    samples: int
+    spans: tuple[tuple[int, int], ...]
+    pcm_sha256: str
+    peak: float
+    rms: float
+    dc: float
+    clipped_samples: int
+    warnings: tuple[str, ...] = ()
+    rejections: tuple[Rejection, ...] = ()
+
+
+class Shard(Record):
+    """One Parquet file of PCM segments; its key is relative to the store."""
+
+    key: str
+    source_ids: tuple[str, ...]
+    bytes: int
+    seconds: float
+
+
+class DatasetManifest(Record):
+    """A dataset: which recordings, where their PCM lies, and every second accounted for."""
+
+    id: str
+    instrument: str
+    sample_rate: int
+    channels: int
+    sources: tuple[SourceRecord, ...]
+    rejected: tuple[Rejection, ...]
+    shards: tuple[Shard, ...]
+    used_seconds: float
+    credit: dict[str, str] = {}
+    created_at: str
+
+    @property
+    def key(self) -> str:
+        """Where this dataset lies in the store."""
+        return dataset_key(self.instrument, self.id)
+
+    @property
+    def seconds(self) -> float:
+        """All source seconds, used and rejected."""
+        return self.used_seconds + sum(r.seconds for r in self.rejected)
+
+
+def dataset_key(instrument: str, dataset_id: str) -> str:
+    """The folder of a dataset in the store; ``manifest.json`` in it is its done marker."""
+    return f"datasets/{instrument}/{dataset_id}"
+
+
+# ---------------------------------------------------------------- run
+
+
+class Validation(Record):
+    """Held-out spectral distance: before the first step, the lowest of the exported phase, the last one."""
+
+    first: float | None = None
+    best: float | None = None
+    last: float | None = None
+
+
+class Problem(Record):
+    """What is wrong and the smallest fix."""
+
+    what: str
+    fix: str = ""
+
+
+class RunRecord(Record):
+    """How far one instrument has come; ``runs/<library>/<instrument>/record.json``, rewritten as it goes."""
+
+    library: str
+    instrument: str
+    run_id: str
+    dataset: str
+    state: RunState = "waiting"
+    phase: int = 1
+    step: int = 0
+    steps: int = 0
+    phase_1_steps: int = 0
+    validation: Validation = Validation()
+    train_distance: float | None = None
+    steps_per_second: float | None = None
+    model: str | None = None
+    error: Problem | None = None
+    seconds: float = 0.0
+    updated_at: str = Field(default_factory=now)
+
+    @property
+    def key(self) -> str:
+        """Where this record lies in the store."""
+        return run_record_key(self.library, self.instrument)
+
+
+def run_record_key(library: str, instrument: str) -> str:
+    """The key of an instrument's current run record."""
+    return f"runs/{library}/{instrument}/record.json"
+
+
+# ---------------------------------------------------------------- model
+
+
+class ModelFile(Record):
+    """One published file; its key is relative to the store."""
+
+    key: str
+    sha256: str
+    bytes: int
+
+
+class ModelCard(Record):
+    """A published model. ``version`` is the hash of its weights and configuration; a version never changes.
+
+    ``hop`` is the number of samples per latent frame; ``receptive_field`` is (left, right) in samples;
+    ``latents`` is how many the exports expose, ``latent_size`` how many the network has; ``seconds`` is the
+    audio that it was trained on; ``complete`` is False when its run was cut before its budget was spent.
+    """
+
+    name: str
+    version: str
+    library: str
+    run_id: str
+    config: tuple[str, ...]
+    override: dict[str, Any] = {}
+    sample_rate: int
+    channels: int
+    latents: int
+    latent_size: int
+    hop: int
+    receptive_field: tuple[int, int]
+    phase: int
+    step: int
+    steps: int
+    complete: bool
+    dataset: str
+    seconds: float
+    metrics: dict[str, float]
+    credit: dict[str, str] = {}
+    files: dict[Literal["offline", "streaming"], ModelFile]
+    created_at: str
+
+    @property
+    def reference(self) -> str:
+        """NAME@VERSION."""
+        return f"{self.name}@{self.version}"
+
+    @property
+    def key(self) -> str:
+        """Where this model lies in the store."""
+        return f"models/{self.name}/{self.version}"
+
+
+# ---------------------------------------------------------------- conversion
+
+
+class ConversionParameters(Record):
+    """All that decides the samples of a conversion.
+
+    ``sample_rate`` and ``channels`` None mean the source's own. ``seed`` picks the noise of models that have a noise
+    generator. ``salvage`` converts what can be read of a damaged file.
+    """
+
+    sample_rate: int | None = None
+    channels: int | None = None
+    format: Literal["flac", "wav"] = "flac"
+    seed: int = 0
+    salvage: bool = False
+
+
+class ConversionItem(Record):
+    """What became of one source; the journal's entry."""
+
+    source: str
+    source_sha256: str
+    output: str
+    output_sha256: str | None = None
+    state: Literal["converted", "failed", "salvaged"]
+    reason: str | None = None
+    seconds: float = 0.0
+
+
+class ConversionRecord(Record):
+    """A whole conversion, as reported at its end. ``seconds`` is audio converted this time."""
+
+    id: str
+    model: str
+    parameters: ConversionParameters
+    converted: int
+    skipped: int
+    failed: tuple[ConversionItem, ...]
+    salvaged: tuple[ConversionItem, ...] = ()
+    seconds: float
+    created_at: str

@@ -1,0 +1,1 @@
+"""The registry: trained runs become verified, immutable, findable models."""

@@ -1,0 +1,1 @@
+"""The report: what came out, as a page to look at and listen to."""

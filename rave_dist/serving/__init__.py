@@ -1,0 +1,1 @@
+"""Serving: the registry's models behind HTTP, on Ray Serve."""

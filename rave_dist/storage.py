@@ -1,0 +1,408 @@
+"""One store over a local folder or S3: whole objects, written atomically, found again by key.
+
+An object exists or it does not: locally it is written beside its place and renamed, on S3 a put or a completed
+multipart upload is atomic. Whoever writes several objects that belong together writes their marker last.
+
+S3 settings come from the environment as boto3 users expect: ``AWS_ENDPOINT_URL(_S3)``, ``AWS_REGION`` or
+``AWS_DEFAULT_REGION``, ``AWS_PROFILE``, the credential variables, ``AWS_REQUEST_CHECKSUM_CALCULATION``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, BinaryIO, Protocol
+from urllib.parse import unquote, urlsplit
+
+import pyarrow.fs
+from botocore.exceptions import BotoCoreError, ClientError
+
+from rave_dist.errors import MissingKeyError, StoreError, from_os_error
+from rave_dist.identity import canonical_json
+
+_PARTIAL = ".partial-"
+_MISSING_CODES = {"404", "NoSuchKey", "NotFound"}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One stored object: its key, size in bytes and a tag that changes when its bytes do."""
+
+    key: str
+    bytes: int
+    tag: str
+
+
+class _Backend(Protocol):
+    """What a store needs of a place; keys are relative, with forward slashes."""
+
+    def read(self, key: str) -> bytes: ...
+    def write(self, key: str, data: bytes) -> None: ...
+    def claim(self, key: str, data: bytes) -> bool: ...
+    def stat(self, key: str) -> Entry | None: ...
+    def list(self, prefix: str) -> Iterator[Entry]: ...
+    def delete(self, key: str) -> None: ...
+    def upload(self, path: Path, key: str) -> None: ...
+    def download(self, key: str, path: Path) -> None: ...
+    def filesystem(self) -> tuple[pyarrow.fs.FileSystem, str]: ...
+
+
+class Store:
+    """A local folder or an S3 prefix; picklable, cheap to make, connects on first use.
+
+    Args:
+        uri: a path (``~`` allowed), ``file://…`` or ``s3://bucket/prefix``.
+
+    Every method raises `StoreError` when the place cannot be used; reading what is not there raises `MissingKeyError`.
+    """
+
+    def __init__(self, uri: str) -> None:
+        parts = urlsplit(uri)
+        if parts.scheme == "s3":
+            if not parts.netloc:
+                raise StoreError("an S3 address needs a bucket", where=uri, fix="write s3://bucket/prefix")
+            prefix = parts.path.strip("/")
+            self.uri = f"s3://{parts.netloc}/{prefix}" if prefix else f"s3://{parts.netloc}"
+        elif parts.scheme in ("", "file"):
+            local = unquote(parts.path) if parts.scheme == "file" else uri
+            self.uri = str(Path(local).expanduser().absolute())
+        else:
+            raise StoreError(
+                f"no store can be opened at a {parts.scheme}:// address", where=uri, fix="use a folder or s3://bucket/prefix"
+            )
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (Store, (self.uri,))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Store) and other.uri == self.uri
+
+    def __hash__(self) -> int:
+        return hash(self.uri)
+
+    def __repr__(self) -> str:
+        return f"Store({self.uri!r})"
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the store is a folder of this machine."""
+        return not self.uri.startswith("s3://")
+
+    @cached_property
+    def _backend(self) -> _Backend:
+        if self.is_local:
+            return _LocalFolder(Path(self.uri))
+        parts = urlsplit(self.uri)
+        return _S3Prefix(parts.netloc, parts.path.strip("/"))
+
+    def address(self, key: str) -> str:
+        """The full path or s3:// address of a key."""
+        return f"{self.uri}/{key}" if key else self.uri
+
+    def read_bytes(self, key: str) -> bytes:
+        """All bytes of an object."""
+        return self._backend.read(key)
+
+    def write_bytes(self, key: str, data: bytes) -> None:
+        """Writes or replaces an object, atomically."""
+        self._backend.write(key, data)
+
+    def read_json(self, key: str) -> Any:
+        """An object's JSON value."""
+        try:
+            return json.loads(self.read_bytes(key))
+        except ValueError as error:
+            raise StoreError(
+                f"not valid JSON ({error})", where=self.address(key), fix="delete it; the step that makes it will run again"
+            ) from error
+
+    def write_json(self, key: str, value: Any) -> None:
+        """Writes a JSON value, atomically, in its canonical form."""
+        self.write_bytes(key, canonical_json(value) + b"\n")
+
+    def claim(self, key: str, data: bytes = b"") -> bool:
+        """Creates an object only if it does not exist; True for the one caller that did."""
+        return self._backend.claim(key, data)
+
+    def exists(self, key: str) -> bool:
+        """Whether an object is stored under this key."""
+        return self._backend.stat(key) is not None
+
+    def stat(self, key: str) -> Entry:
+        """Size and tag of an object."""
+        entry = self._backend.stat(key)
+        if entry is None:
+            raise MissingKeyError("nothing is stored there", where=self.address(key))
+        return entry
+
+    def list(self, prefix: str = "") -> Iterator[Entry]:
+        """All objects below a folder (``a/b`` lists ``a/b/…``, never ``a/bc``), in order of key, a page at a time."""
+        return self._backend.list(prefix.strip("/"))
+
+    def delete(self, key: str) -> None:
+        """Removes an object; nothing happens if it is not there."""
+        self._backend.delete(key)
+
+    def delete_folder(self, prefix: str) -> None:
+        """Removes all objects below a folder, in reverse order of key."""
+        for entry in sorted(self.list(prefix), key=lambda e: e.key, reverse=True):
+            self.delete(entry.key)
+
+    def upload(self, path: Path | str, key: str) -> None:
+        """Copies a local file into the store, atomically; large files go to S3 in parts."""
+        self._backend.upload(Path(path), key)
+
+    def download(self, key: str, path: Path | str) -> Path:
+        """Copies an object to a local path, atomically; folders are made."""
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._backend.download(key, path)
+        return path
+
+    def filesystem(self, key: str = "") -> tuple[pyarrow.fs.FileSystem, str]:
+        """A pyarrow filesystem and the path of a key in it, for Arrow readers and Ray Data."""
+        filesystem, root = self._backend.filesystem()
+        return filesystem, f"{root}/{key}".rstrip("/") if key else root
+
+    @contextmanager
+    def open(self, key: str) -> Iterator[BinaryIO]:
+        """A seekable reader of an object, without loading it whole."""
+        filesystem, path = self.filesystem(key)
+        try:
+            with filesystem.open_input_file(path) as file:
+                yield file
+        except FileNotFoundError as error:
+            raise MissingKeyError("nothing is stored there", where=self.address(key)) from error
+
+    def check_writable(self) -> None:
+        """Writes and removes a small object, so that a wrong address is known before any work.
+
+        Raises:
+            StoreError: with what the place answered.
+        """
+        key = f".write-check-{uuid.uuid4().hex[:8]}"
+        self.write_bytes(key, b"ok")
+        self.delete(key)
+
+
+class _LocalFolder:
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    @contextmanager
+    def _errors(self, key: str) -> Iterator[None]:
+        where = str(self._root / key)
+        try:
+            yield
+        except FileNotFoundError as error:
+            raise MissingKeyError("nothing is stored there", where=where) from error
+        except OSError as error:
+            if isinstance(error, StoreError):
+                raise
+            raise from_os_error(error, where=where) from error
+
+    @contextmanager
+    def _aside(self, key: str) -> Iterator[Path]:
+        """A path beside the key's own; what was written there takes the key's place at the end, or goes."""
+        place = self._root / key
+        aside = place.with_name(f"{place.name}{_PARTIAL}{uuid.uuid4().hex[:8]}")
+        with self._errors(key):
+            place.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                yield aside
+                os.replace(aside, place)
+            finally:
+                aside.unlink(missing_ok=True)
+
+    def read(self, key: str) -> bytes:
+        with self._errors(key):
+            return (self._root / key).read_bytes()
+
+    def write(self, key: str, data: bytes) -> None:
+        with self._aside(key) as aside, open(aside, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+
+    def claim(self, key: str, data: bytes) -> bool:
+        place = self._root / key
+        aside = place.with_name(f"{place.name}{_PARTIAL}{uuid.uuid4().hex[:8]}")
+        with self._errors(key):
+            place.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                aside.write_bytes(data)
+                os.link(aside, place)  # fails if the name is taken, and never shows half the data
+                return True
+            except FileExistsError:
+                return False
+            finally:
+                aside.unlink(missing_ok=True)
+
+    def stat(self, key: str) -> Entry | None:
+        path = self._root / key
+        with self._errors(key):
+            return self._entry(path, key) if path.is_file() else None
+
+    def list(self, prefix: str) -> Iterator[Entry]:
+        folder = self._root / prefix
+        with self._errors(prefix):
+            paths = sorted((p for p in folder.rglob("*") if p.is_file()), key=lambda p: p.relative_to(self._root).as_posix())
+        for path in paths:
+            if _PARTIAL in path.name:
+                continue
+            try:
+                yield self._entry(path, path.relative_to(self._root).as_posix())
+            except FileNotFoundError:
+                continue  # removed by another process while we walked
+
+    def _entry(self, path: Path, key: str) -> Entry:
+        status = path.stat()
+        return Entry(key, status.st_size, f"{status.st_size}-{status.st_mtime_ns}")
+
+    def delete(self, key: str) -> None:
+        with self._errors(key):
+            (self._root / key).unlink(missing_ok=True)
+
+    def upload(self, path: Path, key: str) -> None:
+        with self._aside(key) as aside:
+            shutil.copyfile(path, aside)
+
+    def download(self, key: str, path: Path) -> None:
+        aside = path.with_name(f"{path.name}{_PARTIAL}{uuid.uuid4().hex[:8]}")
+        with self._errors(key):
+            try:
+                shutil.copyfile(self._root / key, aside)
+                os.replace(aside, path)
+            finally:
+                aside.unlink(missing_ok=True)
+
+    def filesystem(self) -> tuple[pyarrow.fs.FileSystem, str]:
+        return pyarrow.fs.LocalFileSystem(), str(self._root)
+
+
+class _S3Prefix:
+    def __init__(self, bucket: str, prefix: str) -> None:
+        self._bucket = bucket
+        self._prefix = prefix
+
+    @cached_property
+    def _client(self) -> Any:
+        import boto3  # here, because a local store need not pay for its import
+        from botocore.config import Config
+
+        return boto3.client("s3", config=Config(retries={"max_attempts": 5, "mode": "standard"}))
+
+    def _full(self, key: str) -> str:
+        return f"{self._prefix}/{key}".strip("/") if self._prefix else key
+
+    def _address(self, key: str) -> str:
+        return f"s3://{self._bucket}/{self._full(key)}"
+
+    @contextmanager
+    def _errors(self, key: str) -> Iterator[None]:
+        try:
+            yield
+        except ClientError as error:
+            code = str(error.response.get("Error", {}).get("Code", ""))
+            if code in _MISSING_CODES:
+                raise MissingKeyError("nothing is stored there", where=self._address(key)) from error
+            raise _s3_error(code, str(error), self._address(key)) from error
+        except BotoCoreError as error:
+            raise StoreError(
+                str(error), where=self._address(key), fix="check AWS_ENDPOINT_URL, AWS_REGION and the credentials"
+            ) from error
+        except OSError as error:
+            if isinstance(error, StoreError):
+                raise
+            raise from_os_error(error, where=self._address(key)) from error
+
+    def read(self, key: str) -> bytes:
+        with self._errors(key):
+            body: bytes = self._client.get_object(Bucket=self._bucket, Key=self._full(key))["Body"].read()
+            return body
+
+    def write(self, key: str, data: bytes) -> None:
+        with self._errors(key):
+            self._client.put_object(Bucket=self._bucket, Key=self._full(key), Body=data)
+
+    def claim(self, key: str, data: bytes) -> bool:
+        with self._errors(key):
+            try:
+                self._client.put_object(Bucket=self._bucket, Key=self._full(key), Body=data, IfNoneMatch="*")
+            except ClientError as error:
+                if str(error.response.get("Error", {}).get("Code", "")) in {
+                    "PreconditionFailed",
+                    "412",
+                    "ConditionalRequestConflict",
+                }:
+                    return False
+                raise
+            return True
+
+    def stat(self, key: str) -> Entry | None:
+        try:
+            with self._errors(key):
+                head = self._client.head_object(Bucket=self._bucket, Key=self._full(key))
+        except MissingKeyError:
+            return None
+        return Entry(key, int(head["ContentLength"]), str(head["ETag"]).strip('"'))
+
+    def list(self, prefix: str) -> Iterator[Entry]:
+        full = self._full(prefix)
+        strip = len(self._prefix) + 1 if self._prefix else 0
+        with self._errors(prefix):
+            pages = self._client.get_paginator("list_objects_v2").paginate(
+                Bucket=self._bucket, Prefix=f"{full}/" if full else ""
+            )
+            for page in pages:
+                for item in page.get("Contents", ()):
+                    if not item["Key"].endswith("/"):
+                        yield Entry(item["Key"][strip:], int(item["Size"]), str(item["ETag"]).strip('"'))
+
+    def delete(self, key: str) -> None:
+        with self._errors(key):
+            self._client.delete_object(Bucket=self._bucket, Key=self._full(key))
+
+    def upload(self, path: Path, key: str) -> None:
+        from boto3.exceptions import S3UploadFailedError
+
+        with self._errors(key):
+            try:
+                self._client.upload_file(str(path), self._bucket, self._full(key))
+            except S3UploadFailedError as error:
+                raise StoreError(str(error), where=self._address(key), fix="check the credentials and the bucket") from error
+
+    def download(self, key: str, path: Path) -> None:
+        with self._errors(key):
+            self._client.download_file(self._bucket, self._full(key), str(path))  # writes aside and renames
+
+    def filesystem(self) -> tuple[pyarrow.fs.FileSystem, str]:
+        options: dict[str, Any] = {"allow_bucket_creation": False}
+        endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+        if endpoint:
+            parts = urlsplit(endpoint)
+            options |= {"endpoint_override": parts.netloc, "scheme": parts.scheme or "https"}
+        region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
+        if region:
+            options["region"] = region
+        root = f"{self._bucket}/{self._prefix}" if self._prefix else self._bucket
+        return pyarrow.fs.S3FileSystem(**options), root
+
+
+def _s3_error(code: str, message: str, where: str) -> StoreError:
+    if code == "NoSuchBucket":
+        return StoreError("the bucket does not exist", where=where, fix="create it, or correct the store's address")
+    if code in {"403", "AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch"}:
+        return StoreError(
+            f"the S3 server refused the request ({code})",
+            where=where,
+            fix="check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and the bucket's policy",
+        )
+    return StoreError(message, where=where)

@@ -1,0 +1,1 @@
+"""Training: RAVE's mathematics in our own loop, one run or many."""
