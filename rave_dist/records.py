@@ -110,11 +110,12 @@ class TrainingSpec(Record):
 
 
 class Rejection(Record):
-    """Seconds of a source that are not used, and why."""
+    """Seconds of a source that are not used, and why; ``unreadable`` when the file itself is damaged or no audio."""
 
     source: str
     seconds: float
     reason: str
+    unreadable: bool = False
 
 
 class SourceRecord(Record):
