@@ -226,6 +226,10 @@ class RunRecord(Record):
         """Where this record lies in the store."""
         return run_record_key(self.library, self.instrument)
 
+    def summary(self) -> dict[str, Any]:
+        """The instrument's entry in the documents of ``rave-dist train``, ``run`` and ``status``."""
+        return {"name": self.instrument, **self.to_json()}
+
 
 def run_record_key(library: str, instrument: str) -> str:
     """The key of an instrument's current run record."""

@@ -1,0 +1,275 @@
+"""The command line: parses, assembles, exits with 0 (all done), 1 (could not run), 2 (usage) or 3 (some items failed)."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Annotated, Any, Literal
+
+import typer
+from typer.core import TyperGroup
+
+from rave_dist import __version__, console, pipeline
+from rave_dist.errors import RaveDistError
+from rave_dist.library import load_library
+from rave_dist.records import ConversionParameters, RunRecord
+from rave_dist.storage import Store
+
+EXIT_FAILED = 1
+EXIT_PARTIAL = 3
+EXIT_INTERRUPTED = 130
+
+DEFAULT_CHUNK_SECONDS = 20.0
+
+
+class _Commands(TyperGroup):
+    """Turns errors meant for people into one message and an exit code, at the one place where all commands pass."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except RaveDistError as problem:
+            if "--debug" in sys.argv:
+                raise
+            console.error(problem)
+            raise typer.Exit(EXIT_FAILED) from problem
+        except KeyboardInterrupt as stop:
+            console.err.print(
+                "stopped; nothing half-written is kept as finished: the same command takes up where this one left off"
+            )
+            raise typer.Exit(EXIT_INTERRUPTED) from stop
+
+
+app = typer.Typer(
+    name="rave-dist",
+    cls=_Commands,
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+LibraryFile = Annotated[Path, typer.Argument(metavar="LIBRARY.yaml", help="The library manifest.", show_default=False)]
+Only = Annotated[
+    list[str] | None,
+    typer.Option("--only", metavar="NAME", help="Only this instrument; may be given several times.", show_default=False),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout; progress goes to stderr.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the Python traceback of an error.")]
+StoreUri = Annotated[
+    str, typer.Option("--store", metavar="URI", help="The store: a folder or s3://bucket/prefix.", show_default=False)
+]
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        console.out.print(__version__)
+        raise typer.Exit()
+
+
+@app.callback()
+def about(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+) -> None:
+    """Recordings of many instruments in, a library of playable RAVE models out, archives converted through them.
+
+    Runs on this machine, or on the Ray cluster that `RAY_ADDRESS` names. Exit codes: 0 all done; 1 the command could
+    not run; 2 wrong usage; 3 finished, but some items failed and are named; 130 stopped with Ctrl-C.
+    """
+
+
+@app.command()
+def check(library: LibraryFile, only: Only = None, as_json: Json = False, debug: Debug = False) -> None:
+    """Say what would be trained, what is wrong, and the smallest fix. Starts nothing, writes nothing."""
+    loaded = load_library(library)
+    checks = pipeline.check(loaded, only)
+    if as_json:
+        console.document({"library": loaded.name, "instruments": [c.to_json() for c in checks]})
+    else:
+        console.show_checks(checks)
+    _finish(all(c.ok for c in checks))
+
+
+@app.command()
+def ingest(library: LibraryFile, only: Only = None, as_json: Json = False, debug: Debug = False) -> None:
+    """Turn recordings into datasets in the store; every second is used or named with a reason.
+
+    What has not changed since the last time is not read again.
+    """
+    loaded = load_library(library)
+    with console.counting_each() as progress:
+        items = pipeline.ingest(loaded, only, progress=progress)
+    if as_json:
+        console.document({"library": loaded.name, "instruments": [item.to_json() for item in items]})
+    else:
+        console.show_ingested(items)
+    _finish(all(item.complete for item in items))
+
+
+@app.command()
+def train(library: LibraryFile, only: Only = None, as_json: Json = False, debug: Debug = False) -> None:
+    """Train all ingested instruments, as many at once as there is room for, and publish each as it ends.
+
+    Stopped or killed, it goes on from the last checkpoints when it is run again; what is done is not done again.
+    """
+    loaded = load_library(library)
+    with console.watching_runs() as progress:
+        records = pipeline.train(loaded, only, progress=progress)
+    _finish_runs(loaded.name, records, as_json=as_json)
+
+
+@app.command()
+def run(library: LibraryFile, only: Only = None, as_json: Json = False, debug: Debug = False) -> None:
+    """The whole job: check, ingest, train, publish, report.
+
+    An instrument that a stage refuses is named and the others go on.
+    """
+    loaded = load_library(library)
+    with console.watching_library() as (ingesting, training):
+        result = pipeline.run(loaded, only, ingesting=ingesting, training=training)
+    extra = {"report": result.report, "ingested": [item.to_json() for item in result.ingested]}
+    if not as_json:
+        console.show_ingested([item for item in result.ingested if not item.error])
+    _finish_runs(loaded.name, result.records, as_json=as_json, complete=result.complete, extra=extra)
+
+
+@app.command()
+def status(library: LibraryFile, only: Only = None, as_json: Json = False, debug: Debug = False) -> None:
+    """Show how far each instrument has come; safe to run while training."""
+    loaded = load_library(library)
+    _finish_runs(loaded.name, pipeline.status(loaded, only), as_json=as_json, complete=True)
+
+
+@app.command()
+def models(store: StoreUri, as_json: Json = False, debug: Debug = False) -> None:
+    """List the published models, every version."""
+    place = Store(store)
+    cards = pipeline.models(place)
+    if as_json:
+        console.document({"models": [card.summary(place.uri) for card in cards]})
+    else:
+        console.show_models(cards)
+
+
+@app.command()
+def convert(
+    paths: Annotated[
+        list[str],
+        typer.Argument(metavar="INPUT... OUTPUT", help="Files, folders or s3:// prefixes; last, where the results go."),
+    ],
+    store: StoreUri,
+    model: Annotated[str, typer.Option("--model", metavar="NAME[@VERSION]", help="The model.", show_default=False)],
+    chunk_seconds: Annotated[
+        float, typer.Option("--chunk-seconds", min=0.5, help="Seconds of sound in memory at once; the result is the same.")
+    ] = DEFAULT_CHUNK_SECONDS,
+    workers: Annotated[
+        int | None,
+        typer.Option("--workers", min=1, help="Files converted at once.  [default: as many as fit]", show_default=False),
+    ] = None,
+    file_format: Annotated[
+        Literal["flac", "wav"], typer.Option("--format", help="What to write: FLAC, or WAV with 24 bits.")
+    ] = "flac",
+    sample_rate: Annotated[
+        int | None, typer.Option("--sample-rate", min=8000, max=192_000, help="Hertz.  [default: each source's own]")
+    ] = None,
+    channels: Annotated[int | None, typer.Option("--channels", min=1, max=8, help="[default: each source's own]")] = None,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Picks the noise of models that add noise.")] = 0,
+    salvage: Annotated[bool, typer.Option("--salvage", help="Convert what can be read of damaged files, and say so.")] = False,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Play recordings through a model: same tree, same names, same length, at each source's rate and channels.
+
+    A source is never written to. Run again, it converts only what is missing; damaged files are named (exit code 3).
+    """
+    if len(paths) < 2:
+        raise typer.BadParameter("give at least one INPUT, and OUTPUT last", param_hint="INPUT... OUTPUT")
+    parameters = ConversionParameters(
+        sample_rate=sample_rate, channels=channels, format=file_format, seed=seed, salvage=salvage
+    )
+    with console.counting("converting") as progress:
+        record = pipeline.convert(
+            Store(store),
+            model,
+            paths[:-1],
+            paths[-1],
+            parameters=parameters,
+            chunk_seconds=chunk_seconds,
+            workers=workers,
+            progress=progress,
+        )
+    if as_json:
+        console.document(record.to_json())
+    else:
+        for item in (*record.failed, *record.salvaged):
+            console.failure(item.source, item.reason or item.state)
+        console.out.print(
+            f"{record.model}: {record.converted} converted ({console.clock(record.seconds)}), "
+            f"{record.skipped} already there, {len(record.failed)} failed"
+        )
+    _finish(not record.failed and not record.salvaged)
+
+
+@app.command()
+def report(library: LibraryFile, as_json: Json = False, debug: Debug = False) -> None:
+    """Write the library's page: curves, spectrograms, players, facts, and what failed and why."""
+    loaded = load_library(library)
+    place = pipeline.report(loaded)
+    if as_json:
+        console.document({"library": loaded.name, "report": place})
+    else:
+        console.out.print(place)
+
+
+@app.command()
+def serve(
+    store: StoreUri,
+    port: Annotated[int, typer.Option("--port", min=1, max=65535, help="Port on 127.0.0.1.")] = 8000,
+    debug: Debug = False,
+) -> None:
+    """Serve the published models over HTTP on this machine only; Ctrl-C ends it."""
+    from rave_dist.serving.app import run as run_server
+
+    run_server(Store(store), port=port)
+
+
+def _finish_runs(
+    library: str,
+    records: Sequence[RunRecord],
+    *,
+    as_json: bool,
+    complete: bool | None = None,
+    extra: dict[str, Any] | None = None,
+) -> None:
+    if as_json:
+        console.document({"library": library, "instruments": [r.summary() for r in records], **(extra or {})})
+    else:
+        console.show_runs(records)
+        if extra:
+            console.out.print(f"report: {extra['report']}")
+    _finish(all(r.state == "done" for r in records) if complete is None else complete)
+
+
+def _finish(complete: bool) -> None:
+    if not complete:
+        raise typer.Exit(EXIT_PARTIAL)
+
+
+def _last_words(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
+    """What a person reads when the error is ours: no traceback, but the way to one."""
+    console.error(RaveDistError(f"unexpected {kind.__name__}: {error}", fix="run again with --debug and send us the traceback"))
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Runs the command line and exits the process."""
+    if arguments is not None:
+        sys.argv[1:] = arguments
+    if "--debug" not in sys.argv:
+        sys.excepthook = _last_words
+    typer.main.get_command(app)(prog_name="rave-dist")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,266 @@
+"""The whole job as a list of stages: check, ingest, train, publish, report; each stage only meets the records of the last.
+
+Instruments are independent: what goes wrong with one is kept as its error and the others go on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from rave_dist.errors import DatasetError, RaveDistError
+from rave_dist.library import Library
+from rave_dist.records import (
+    ConversionParameters,
+    ConversionRecord,
+    DatasetManifest,
+    ModelCard,
+    Problem,
+    RunRecord,
+    TrainingSpec,
+)
+from rave_dist.storage import Store
+
+if TYPE_CHECKING:
+    from rave_dist.check import InstrumentCheck
+
+IngestProgress = Callable[[str, int, int], None]
+RunProgress = Callable[[Sequence[RunRecord]], None]
+ConvertProgress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Ingested:
+    """What became of one instrument's recordings: a dataset, or the reason why there is none."""
+
+    name: str
+    manifest: DatasetManifest | None = None
+    error: Problem | None = None
+
+    @property
+    def complete(self) -> bool:
+        """Whether there is a dataset and every recording could be read."""
+        return self.manifest is not None and not any(r.unreadable for r in self.manifest.rejected)
+
+    def to_json(self) -> dict[str, Any]:
+        """The instrument's entry in the document of ``rave-dist ingest``."""
+        manifest = self.manifest
+        return {
+            "name": self.name,
+            "dataset": manifest.id if manifest else None,
+            "used_seconds": round(manifest.used_seconds, 3) if manifest else 0.0,
+            "rejected": [r.to_json() for r in manifest.rejected] if manifest else [],
+            "error": self.error.to_json() if self.error else None,
+        }
+
+
+@dataclass(frozen=True)
+class LibraryRun:
+    """The outcome of a whole run: every instrument's record, what was ingested, and where the page is."""
+
+    records: list[RunRecord]
+    ingested: list[Ingested]
+    report: str
+
+    @property
+    def complete(self) -> bool:
+        """Whether every instrument was trained and published and every recording could be read."""
+        return all(r.state == "done" for r in self.records) and all(i.complete for i in self.ingested)
+
+
+def problem_of(error: RaveDistError) -> Problem:
+    """An error as a record: place and message in one sentence, and the fix."""
+    return Problem(what=f"{error.where}: {error.what}" if error.where else error.what, fix=error.fix)
+
+
+def check(library: Library, only: list[str] | None = None) -> list[InstrumentCheck]:
+    """What would be trained and what is wrong; reads headers only and starts nothing."""
+    from rave_dist.check import check_library
+
+    return check_library(library, only)
+
+
+def ingest(library: Library, only: list[str] | None = None, *, progress: IngestProgress) -> list[Ingested]:
+    """Turns the recordings of the named instruments (or of all) into datasets.
+
+    Raises:
+        StoreError: the store cannot be written.
+        ClusterError: Ray does not answer.
+    """
+    from rave_dist.dataset.on_ray import ingest as ingest_instrument
+    from rave_dist.on_ray import connected
+
+    names = library.select(only)
+    library.store.check_writable()
+    outcomes: list[Ingested] = []
+    with connected():
+        for name in names:
+            settings = library.settings(name)
+            assert settings.sample_rate is not None
+            assert settings.channels is not None
+            try:
+                manifest = ingest_instrument(
+                    library.store,
+                    name,
+                    library.sources(name),
+                    sample_rate=settings.sample_rate,
+                    channels=settings.channels,
+                    credit=settings.credit or {},
+                    library=library.name,
+                    progress=lambda done, total, name=name: progress(name, done, total),
+                )
+                outcomes.append(Ingested(name, manifest))
+            except RaveDistError as error:
+                outcomes.append(Ingested(name, error=problem_of(error)))
+    return outcomes
+
+
+def train(library: Library, only: list[str] | None = None, *, progress: RunProgress) -> list[RunRecord]:
+    """Trains the named instruments (or all) at once on their ingested datasets and publishes each as it ends.
+
+    Raises:
+        StoreError: the store cannot be written.
+        ClusterError: Ray does not answer.
+    """
+    from rave_dist.dataset.read import latest_manifest
+    from rave_dist.on_ray import connected
+    from rave_dist.registry.store import publish
+    from rave_dist.training.on_ray import train_library
+
+    names = library.select(only)
+    library.store.check_writable()
+    specs: list[TrainingSpec] = []
+    refused: dict[str, RunRecord] = {}
+    for name in names:
+        try:
+            dataset = latest_manifest(library.store, name, library.name).id
+        except DatasetError as error:
+            refused[name] = _failed(library, name, problem_of(error))
+        else:
+            specs.append(library.training_spec(name, dataset=dataset))
+    if specs:
+        with connected():
+            trained = train_library(
+                library.store, specs, publish=publish, progress=lambda records: progress([*refused.values(), *records])
+            )
+    else:
+        trained = []
+    by_name = refused | {record.instrument: record for record in trained}
+    return [by_name[name] for name in names]
+
+
+def run(
+    library: Library,
+    only: list[str] | None = None,
+    *,
+    ingesting: IngestProgress,
+    training: RunProgress,
+    checked: Callable[[Sequence[InstrumentCheck]], None] = lambda checks: None,
+) -> LibraryRun:
+    """The whole job: check, ingest, train, publish, report. Instruments that a stage refuses are named, the others go on."""
+    from rave_dist.on_ray import connected
+
+    names = library.select(only)
+    checks = check(library, only)
+    checked(checks)
+    failed: dict[str, RunRecord] = {}
+    for outcome in checks:
+        if not outcome.ok:
+            failed[outcome.name] = _failed(library, outcome.name, outcome.problems[0])
+    ready = [name for name in names if name not in failed]
+    ingested: list[Ingested] = []
+    records: dict[str, RunRecord] = {}
+    if ready:
+        with connected():
+            ingested = ingest(library, ready, progress=ingesting)
+            for item in ingested:
+                if item.error:
+                    failed[item.name] = _failed(library, item.name, item.error)
+            ready = [name for name in ready if name not in failed]
+            if ready:
+                records = {record.instrument: record for record in train(library, ready, progress=training)}
+    records |= failed
+    ordered = [records[name] for name in names]
+    return LibraryRun(ordered, ingested, report(library))
+
+
+def status(library: Library, only: list[str] | None = None) -> list[RunRecord]:
+    """How far each instrument has come, from the records in the store."""
+    from rave_dist.training.progress import read_records
+
+    return read_records(library.store, library.name, library.select(only))
+
+
+def report(library: Library) -> str:
+    """Writes the library's page from what the store holds now.
+
+    Returns:
+        The page's full path or s3:// address.
+    """
+    from rave_dist.report.page import write_report
+
+    return library.store.address(write_report(library.store, library, status(library)))
+
+
+def models(store: Store) -> list[ModelCard]:
+    """All published models, every version, in order of name and age."""
+    from rave_dist.registry.store import list_models
+
+    return list_models(store)
+
+
+def convert(
+    store: Store,
+    model: str,
+    inputs: list[str],
+    output: str,
+    *,
+    parameters: ConversionParameters,
+    chunk_seconds: float,
+    workers: int | None,
+    progress: ConvertProgress,
+) -> ConversionRecord:
+    """Plays recordings through a published model.
+
+    Raises:
+        ModelNotFoundError: no such model or version.
+        ConversionError: no inputs, or OUTPUT inside or equal to an INPUT.
+        ClusterError: Ray does not answer.
+    """
+    from rave_dist.conversion.on_ray import convert_corpus
+    from rave_dist.on_ray import connected
+    from rave_dist.registry.store import find
+
+    card = find(store, model)
+    with connected():
+        return convert_corpus(
+            store,
+            card,
+            inputs,
+            output,
+            parameters=parameters,
+            chunk_seconds=chunk_seconds,
+            workers=workers,
+            progress=progress,
+        )
+
+
+def _failed(library: Library, name: str, problem: Problem) -> RunRecord:
+    """Keeps a refusal in the store, so that status and the page show it too.
+
+    A model that an earlier run of this instrument published stays in the registry; only its record says failed.
+    """
+    dataset = ""
+    spec = library.training_spec(name, dataset=dataset)
+    record = RunRecord(
+        library=library.name,
+        instrument=name,
+        run_id=spec.run_id,
+        dataset=dataset,
+        state="failed",
+        steps=spec.budget.steps or 0,
+        error=problem,
+    )
+    library.store.write_json(record.key, record.to_json())
+    return record
