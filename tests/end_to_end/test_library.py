@@ -1,0 +1,147 @@
+"""Recordings in, playable models and a page out: the whole command, on a folder and on S3."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from rave_dist.records import DatasetManifest, dataset_key
+from rave_dist.storage import Store
+
+RUN_KEYS = {"name", "state", "phase", "step", "steps", "validation", "model", "error"}
+MODEL_KEYS = {"name", "version", "config", "sample_rate", "channels", "latents", "phase", "step", "seconds", "files"}
+
+
+def test_a_library_from_recordings_to_converted_archive(
+    any_store: Store, tmp_path, rave_dist, drums, write_library, write_sound
+) -> None:
+    write_sound(tmp_path / "recordings/rebana/take 1.wav", drums(14, seed=1))
+    write_sound(tmp_path / "recordings/rebana/täke-2.wav", drums(9, seed=2))
+    (tmp_path / "recordings/rebana/notes.wav").write_text("this is no recording")
+    write_sound(tmp_path / "recordings/kompang.wav", drums(20, seed=3, pitch=180))
+    library = write_library(
+        any_store.uri,
+        """
+        rebana: {sources: [recordings/rebana], credit: {performer: A. Person, licence: CC-BY-4.0}}
+        kompang: {sources: [recordings/kompang.wav]}
+        silent: {sources: [recordings/nothing-here/*.wav]}
+        """,
+    )
+
+    checked = rave_dist("check", library, "--json")
+    assert checked.code == 3, checked.stderr
+    rows = {row["name"]: row for row in checked.document["instruments"]}
+    assert [rows[name]["ok"] for name in ("rebana", "kompang", "silent")] == [True, True, False]
+    assert rows["silent"]["problems"][0]["fix"]
+    assert rows["kompang"]["seconds"] == pytest.approx(20, abs=0.001)
+
+    ran = rave_dist("run", library, "--json")
+    assert ran.code == 3, ran.stderr
+    rows = {row["name"]: row for row in ran.document["instruments"]}
+    assert all(row.keys() >= RUN_KEYS for row in rows.values())
+    assert {name: row["state"] for name, row in rows.items()} == {"rebana": "done", "kompang": "done", "silent": "failed"}
+    assert "nothing-here" in rows["silent"]["error"]["what"]
+    for name in ("rebana", "kompang"):
+        assert (rows[name]["phase"], rows[name]["step"], rows[name]["steps"]) == (2, 16, 16)
+        assert np.isfinite(list(rows[name]["validation"].values())).all()
+    rejected = {r["source"].rsplit("/", 1)[-1] for i in ran.document["ingested"] for r in i["rejected"] if r["unreadable"]}
+    assert rejected == {"notes.wav"}
+
+    models = rave_dist("models", "--store", any_store.uri, "--json").document["models"]
+    assert {model["name"] for model in models} == {"rebana", "kompang"}
+    assert all(model.keys() >= MODEL_KEYS and model["files"].keys() == {"offline", "streaming"} for model in models)
+    page = any_store.read_bytes("report/index.html").decode()
+    assert "rebana" in page
+    assert "CC-BY-4.0" in page
+    assert "nothing-here" in page
+
+    # The same command again has nothing to do: the same models, untouched.
+    before = {entry.key: entry.tag for entry in any_store.list("models") if entry.key.endswith(".ts")}
+    again = rave_dist("run", library, "--json")
+    assert again.code == 3
+    assert [r["model"] for r in again.document["instruments"]] == [r["model"] for r in ran.document["instruments"]]
+    assert {e.key: e.tag for e in any_store.list("models") if e.key.endswith(".ts")} == before
+
+    archive = write_sound(tmp_path / "archive/dawn.wav", drums(5, seed=9))
+    digest = hashlib.sha256(archive.read_bytes()).hexdigest()
+    arguments = ("convert", "--store", any_store.uri, "--model", "rebana", "--json", tmp_path / "archive", tmp_path / "out")
+    converted = rave_dist(*arguments)
+    assert converted.code == 0, converted.stderr
+    assert (converted.document["converted"], converted.document["skipped"], converted.document["failed"]) == (1, 0, [])
+    assert soundfile.info(tmp_path / "out/dawn.flac").frames == soundfile.info(archive).frames
+    assert hashlib.sha256(archive.read_bytes()).hexdigest() == digest
+    assert rave_dist(*arguments).document["skipped"] == 1
+
+
+@pytest.mark.parametrize("files", [1, 80])
+def test_229_seconds_of_drums_train_whole_or_in_pieces(
+    files, local_store, tmp_path, rave_dist, drums, write_library, write_sound
+):
+    sound = drums(229, seed=files)
+    for number, piece in enumerate(np.array_split(sound, files)):
+        write_sound(tmp_path / f"drums/{number:02d}.wav", piece)
+    library = write_library(local_store.uri, "drums: {sources: [drums]}\n")
+
+    assert rave_dist("check", library, "--json").code == 0
+    ran = rave_dist("run", library, "--json")
+    assert ran.code == 0, ran.stderr
+    (row,) = ran.document["instruments"]
+    assert (row["state"], row["phase"]) == ("done", 2)
+    assert row["validation"]["last"] is not None
+    (model,) = rave_dist("models", "--store", local_store.uri, "--json").document["models"]
+    assert model["latents"] > 1
+    (item,) = ran.document["ingested"]
+    manifest = DatasetManifest.model_validate(local_store.read_json(f"{dataset_key('drums', item['dataset'])}/manifest.json"))
+    assert len(manifest.sources) == files
+    assert manifest.seconds == pytest.approx(229, abs=0.001)
+
+
+@pytest.mark.parametrize("command", ["check", "ingest", "train", "run", "status", "report"])
+@pytest.mark.parametrize(
+    ("text", "word", "fix"),
+    [
+        ("name: x\nstore: s\ninstrumnets: {a: {sources: [b]}}", "instrumnets", "instruments"),
+        ("name: x\nstore: s\ndefaults: {sample_rate: fast}\ninstruments: {a: {sources: [b]}}", "fast", "sample_rate"),
+    ],
+)
+def test_a_wrong_manifest_is_one_message_with_a_fix(command, text, word, fix, tmp_path: Path, rave_dist) -> None:
+    (tmp_path / "wrong.yaml").write_text(text)
+    outcome = rave_dist(command, tmp_path / "wrong.yaml")
+    assert outcome.code == 1
+    assert word in outcome.stderr
+    assert fix in outcome.stderr.split("fix", 1)[1]
+    assert "Traceback" not in outcome.stderr
+    assert not outcome.stdout
+    assert not (tmp_path / "s").exists()
+
+
+def test_a_store_without_permission_is_known_before_any_work(tmp_path, rave_dist, drums, write_library, write_sound) -> None:
+    write_sound(tmp_path / "a.wav", drums(10, seed=4))
+    library = write_library("/proc/rave-dist-store", "a: {sources: [a.wav]}\n")
+    outcome = rave_dist("run", library)
+    assert outcome.code in (1, 3)
+    assert "/proc/rave-dist-store" in outcome.stderr
+    assert "fix" in outcome.stderr
+    assert "Traceback" not in outcome.stderr
+
+
+def test_ctrl_c_is_one_message_and_the_rerun_goes_on(
+    local_store, tmp_path, rave_dist, drums, write_library, write_sound
+) -> None:
+    write_sound(tmp_path / "a.wav", drums(20, seed=5))
+    library = write_library(local_store.uri, "a: {sources: [a.wav]}\n")
+    for seconds in (2.0, 12.0, 25.0):
+        stopped = rave_dist("run", library, "--json", interrupt_after=seconds)
+        if stopped.code == 0:
+            break
+        assert stopped.code == 130, stopped.stderr
+        assert "stopped" in stopped.stderr
+        assert "Traceback" not in stopped.stderr
+        assert not stopped.stdout
+    ended = rave_dist("run", library, "--json")
+    assert ended.code == 0, ended.stderr
+    assert ended.document["instruments"][0]["state"] == "done"
