@@ -5,13 +5,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Annotated, Any, Literal
 
 import typer
 from typer.core import TyperGroup
 
 from rave_dist import __version__, console, pipeline
+from rave_dist.__main__ import EXIT_INTERRUPTED, STOPPED
 from rave_dist.errors import RaveDistError
 from rave_dist.library import load_library
 from rave_dist.records import ConversionParameters, RunRecord
@@ -19,7 +19,6 @@ from rave_dist.storage import Store
 
 EXIT_FAILED = 1
 EXIT_PARTIAL = 3
-EXIT_INTERRUPTED = 130
 
 DEFAULT_CHUNK_SECONDS = 20.0
 
@@ -36,9 +35,7 @@ class _Commands(TyperGroup):
             console.error(problem)
             raise typer.Exit(EXIT_FAILED) from problem
         except KeyboardInterrupt as stop:
-            console.err.print(
-                "stopped; nothing half-written is kept as finished: the same command takes up where this one left off"
-            )
+            console.err.print(STOPPED)
             raise typer.Exit(EXIT_INTERRUPTED) from stop
 
 
@@ -257,19 +254,6 @@ def _finish(complete: bool) -> None:
         raise typer.Exit(EXIT_PARTIAL)
 
 
-def _last_words(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
-    """What a person reads when the error is ours: no traceback, but the way to one."""
-    console.error(RaveDistError(f"unexpected {kind.__name__}: {error}", fix="run again with --debug and send us the traceback"))
-
-
-def main(arguments: list[str] | None = None) -> None:
-    """Runs the command line and exits the process."""
-    if arguments is not None:
-        sys.argv[1:] = arguments
-    if "--debug" not in sys.argv:
-        sys.excepthook = _last_words
-    typer.main.get_command(app)(prog_name="rave-dist")
-
-
-if __name__ == "__main__":
-    main()
+def command() -> Any:
+    """The whole command line, callable."""
+    return typer.main.get_command(app)
