@@ -288,6 +288,14 @@ class ModelCard(Record):
         """Where this model lies in the store."""
         return f"models/{self.name}/{self.version}"
 
+    def summary(self, store_uri: str) -> dict[str, Any]:
+        """The model's entry in the documents of ``rave-dist models`` and of the service; ``files`` are full addresses."""
+        keys = ("name", "version", "config", "sample_rate", "channels", "latents", "phase", "step", "seconds")
+        more = ("steps", "complete", "hop", "library", "metrics", "credit", "created_at")
+        document = self.to_json()
+        files = {kind: f"{store_uri}/{file.key}" for kind, file in self.files.items()}
+        return {**{key: document[key] for key in (*keys, *more)}, "files": files}
+
 
 # ---------------------------------------------------------------- conversion
 
