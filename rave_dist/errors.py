@@ -15,7 +15,10 @@ Every error says *what* is wrong, *where*, and the smallest *fix*; the command l
     ├── ModelNotFoundError  (LookupError)  no such model or version in the registry
     ├── VerificationError   (RuntimeError) an export that does not do what its model does
     ├── ConversionError     (ValueError)   a conversion that must not start: OUTPUT inside INPUT, no inputs
-    └── ClusterError        (RuntimeError) Ray cannot be reached or lacks what the job needs
+    ├── ClusterError        (RuntimeError) Ray cannot be reached or lacks what the job needs
+    ├── RequestError        (ValueError)   a request to the service that cannot be understood
+    │   └── LimitError                     a request for more than the service gives at once
+    └── BusyError           (RuntimeError) the service has no room for a request now
 """
 
 from __future__ import annotations
@@ -93,6 +96,18 @@ class ConversionError(RaveDistError, ValueError):
 
 class ClusterError(RaveDistError, RuntimeError):
     """Ray cannot be reached, or lacks what the job needs."""
+
+
+class RequestError(RaveDistError, ValueError):
+    """A request to the service that cannot be understood."""
+
+
+class LimitError(RequestError):
+    """A request for more than the service gives at once."""
+
+
+class BusyError(RaveDistError, RuntimeError):
+    """The service has no room for a request now; later it may."""
 
 
 def from_os_error(error: OSError, *, where: str) -> StoreError:
