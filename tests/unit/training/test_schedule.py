@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rave_dist.records import Budget
+from rave_dist.training.schedule import PHASE_1_MOST, PHASE_1_SHARE, Pace, continue_schedule, plan_schedule
+
+
+@given(steps=st.integers(2, 100_000_000))
+def test_every_budget_of_steps_is_spent_and_has_both_phases(steps: int) -> None:
+    schedule = plan_schedule(Budget(steps=steps))
+    assert schedule.steps == steps
+    assert 1 <= schedule.phase_1_steps <= min(steps - 1, PHASE_1_MOST)
+    assert 1 <= schedule.warmup_steps <= schedule.phase_1_steps
+    assert schedule.phase(0) == 1
+    assert schedule.phase(schedule.phase_1_steps - 1) == 1
+    assert schedule.phase(schedule.phase_1_steps) == 2
+    assert schedule.phase(steps - 1) == 2
+
+
+def test_stock_v2_is_scaled_stock() -> None:
+    schedule = plan_schedule(Budget(steps=3_000_000))
+    assert (schedule.phase_1_steps, schedule.warmup_steps, schedule.validate_every) == (1_000_000, 20_000, 10_000)
+    small = plan_schedule(Budget(steps=300))
+    assert (small.phase_1_steps, small.warmup_steps) == (200, 4)
+
+
+@given(
+    hours=st.floats(0.05, 1000),
+    a=st.floats(0.01, 1.0),
+    ratio=st.floats(0.3, 4),
+)
+def test_hours_are_spent_whatever_the_machine(hours: float, a: float, ratio: float) -> None:
+    schedule = plan_schedule(Budget(hours=hours), pace=Pace(a, a * ratio))
+    spent = schedule.phase_1_steps * a + (schedule.steps - schedule.phase_1_steps) * a * ratio
+    assert spent == pytest.approx(3600 * hours, abs=2 * a * (1 + ratio))
+    share = schedule.phase_1_steps / schedule.steps
+    assert share == pytest.approx(PHASE_1_SHARE, abs=0.01) or schedule.phase_1_steps == PHASE_1_MOST
+
+
+def test_a_machine_that_slows_down_moves_the_boundary_and_keeps_the_hours() -> None:
+    budget = Budget(hours=1)
+    first = plan_schedule(budget, pace=Pace(0.5, 1.0))
+    slower = Pace(0.5, 1.0).scaled(1.0)
+    assert slower == Pace(1.0, 2.0)
+    later = plan_schedule(budget, pace=slower, done=1000, seconds=1000.0)
+    assert later.steps < first.steps
+    spent = 1000 + (later.phase_1_steps - 1000) * 1.0 + (later.steps - later.phase_1_steps) * 2.0
+    assert spent == pytest.approx(3600, abs=4)
+
+
+def test_phase_1_never_ends_in_the_past_and_phase_2_always_follows() -> None:
+    schedule = plan_schedule(Budget(hours=0.1), pace=Pace(1.0, 1.0), done=500, seconds=400.0)
+    assert schedule.phase_1_steps >= 500 or schedule.steps == 501
+    assert schedule.phase_1_steps < schedule.steps
+
+
+def test_in_phase_2_only_the_end_moves() -> None:
+    first = plan_schedule(Budget(hours=1), pace=Pace(1.0, 1.0))
+    moved = continue_schedule(first, pace_phase_2=2.0, done=3000, seconds=3000.0, hours=1)
+    assert moved.phase_1_steps == first.phase_1_steps
+    assert moved.steps == 3000 + 300
+
+
+def test_overrides_are_taken_at_their_word() -> None:
+    override = {"PHASE_1_DURATION": 50, "rave.BetaWarmupCallback.warmup_len": 7}
+    schedule = plan_schedule(Budget(steps=300), override=override)
+    assert (schedule.phase_1_steps, schedule.warmup_steps) == (50, 7)
+    assert plan_schedule(Budget(steps=40), override=override).phase_1_steps == 39
+    hours = plan_schedule(Budget(hours=1), pace=Pace(1.0, 2.0), override=override)
+    assert hours.phase_1_steps == 50
+    assert hours.steps == 50 + (3600 - 50) // 2
+
+
+def test_hours_need_a_pace() -> None:
+    with pytest.raises(ValueError, match="measured"):
+        plan_schedule(Budget(hours=1))
