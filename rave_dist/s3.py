@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cached_property
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -21,6 +21,15 @@ from rave_dist.storage import Entry
 _MISSING_CODES = {"404", "NoSuchKey", "NotFound"}
 
 
+@lru_cache(maxsize=8)
+def _client(_settings: tuple[tuple[str, str], ...]) -> Any:
+    """The process's client for the present AWS settings: making one costs a third of a second, and a store travels often.
+
+    A session of its own for each, because boto3's default session keeps the first credentials that it saw.
+    """
+    return boto3.session.Session().client("s3", config=Config(retries={"max_attempts": 5, "mode": "standard"}))
+
+
 class S3Prefix:
     """The store's backend on S3: keys below a prefix of a bucket; each method as in `rave_dist.storage.Store`."""
 
@@ -28,10 +37,9 @@ class S3Prefix:
         self._bucket = bucket
         self._prefix = prefix
 
-    @cached_property
+    @property
     def _client(self) -> Any:
-        # A session of its own: the default one keeps the first credentials it saw, and threads must not share its making.
-        return boto3.session.Session().client("s3", config=Config(retries={"max_attempts": 5, "mode": "standard"}))
+        return _client(tuple(sorted((name, value) for name, value in os.environ.items() if name.startswith("AWS_"))))
 
     def _full(self, key: str) -> str:
         return f"{self._prefix}/{key}".strip("/") if self._prefix else key

@@ -286,7 +286,7 @@ class _LocalFolder:
 
     def download(self, key: str, path: Path) -> None:
         with self._errors(key):
-            stored = open(self._root / key, "rb")
+            stored = (self._root / key).open("rb")
         aside = path.with_name(f"{path.name}{_PARTIAL}{uuid.uuid4().hex[:8]}")
         with stored:
             try:
