@@ -128,7 +128,7 @@ def test_eight_writers_one_claim(any_store: Store) -> None:
     for store in stores:
         store.exists("connects")
     with ThreadPoolExecutor(8) as pool:
-        for attempt in range(10):
+        for attempt in range(4):
             start = threading.Barrier(8)
 
             def claim(writer: int, key: str = f"claims/{attempt}", start: threading.Barrier = start) -> bool:
@@ -138,7 +138,7 @@ def test_eight_writers_one_claim(any_store: Store) -> None:
             won = list(pool.map(claim, range(8)))
             assert won.count(True) == 1
             assert any_store.read_bytes(f"claims/{attempt}") == str(won.index(True)).encode()
-    assert len(list(any_store.list("claims"))) == 10
+    assert len(list(any_store.list("claims"))) == 4
 
 
 def test_a_lost_claim_changes_nothing(any_store: Store) -> None:
@@ -393,23 +393,24 @@ def test_a_store_below_a_file_is_said_so(tmp_path: Path) -> None:
 
 def test_a_wrong_secret_is_refused_with_what_to_check(s3_store: Store, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     s3_store.write_bytes("k", b"v")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "not-the-secret")
-    stranger = Store(s3_store.uri)
-    for attempt in (
-        stranger.check_writable,
-        lambda: stranger.read_bytes("k"),
-        lambda: stranger.exists("k"),
-        lambda: stranger.claim("new"),
-        lambda: list(stranger.list()),
-        lambda: stranger.download("k", tmp_path / "x"),
-        lambda: stranger.upload(__file__, "k"),
-        lambda: stranger.open("k").__enter__(),
-    ):
-        with pytest.raises(StoreError) as caught:
-            attempt()
-        assert not isinstance(caught.value, MissingKeyError)
-        assert "AWS_SECRET_ACCESS_KEY" in caught.value.fix
-        assert "not-the-secret" not in str(caught.value)
+    with monkeypatch.context() as patched:
+        patched.setenv("AWS_SECRET_ACCESS_KEY", "not-the-secret")
+        stranger = Store(s3_store.uri)
+        for attempt in (
+            stranger.check_writable,
+            lambda: stranger.read_bytes("k"),
+            lambda: stranger.exists("k"),
+            lambda: stranger.claim("new"),
+            lambda: list(stranger.list()),
+            lambda: stranger.download("k", tmp_path / "x"),
+            lambda: stranger.upload(__file__, "k"),
+            lambda: stranger.open("k").__enter__(),
+        ):
+            with pytest.raises(StoreError) as caught:
+                attempt()
+            assert not isinstance(caught.value, MissingKeyError)
+            assert "AWS_SECRET_ACCESS_KEY" in caught.value.fix
+            assert "not-the-secret" not in str(caught.value)
     assert s3_store.read_bytes("k") == b"v"
 
 
