@@ -1,0 +1,44 @@
+"""Small named configurations over RAVE's own, and the window and batch that suit each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class Defaults:
+    """What a configuration is trained with unless the manifest says otherwise: window in samples, windows per step."""
+
+    window: int
+    batch: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variant:
+    """A name for stock configurations and overrides, applied in order."""
+
+    config: tuple[str, ...]
+    override: Mapping[str, Any] = field(default_factory=dict)
+    defaults: Defaults
+
+
+VARIANTS: Mapping[str, Variant] = {
+    # For a laptop and for the demonstration: sounds in minutes on two cores.
+    "v2_tiny": Variant(
+        config=("v2_small",),
+        override={"CAPACITY": 8, "LATENT_SIZE": 16},
+        defaults=Defaults(window=65536, batch=4),
+    ),
+}
+
+STOCK = Defaults(window=131072, batch=8)
+
+
+def defaults(config: Sequence[str]) -> Defaults:
+    """Window and batch for a list of configurations: a variant's own, else RAVE's (131072 samples, 8)."""
+    for name in config:
+        if name in VARIANTS:
+            return VARIANTS[name].defaults
+    return STOCK

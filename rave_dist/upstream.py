@@ -1,0 +1,410 @@
+"""The one door to acids-rave: makes it importable, reads its configurations, builds its models.
+
+Nothing else in this package imports ``rave``, ``gin``, ``cached_conv``, ``torchaudio`` or ``pytorch_lightning``.
+
+What has to be mended before ``import rave`` works (none of it changes a result):
+
+- torchaudio's wheels load a native library that is linked to CUDA and fails beside a CPU-only torch. RAVE uses none of
+  it, so a failing load puts torchaudio into its own "extension not available" state.
+- RAVE asks ``scipy.signal`` for ``kaiser`` and ``firwin(nyq=…)``, which newer scipy keeps elsewhere or spells ``fs``.
+
+gin keeps one configuration per process, and some of RAVE's functions read it while they run (feature matching does), so
+a second, different configuration would silently change a model that exists already. It is refused.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import importlib
+import importlib.abc
+import importlib.machinery
+import importlib.util
+import inspect
+import re
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from rave_dist.errors import ConfigurationError
+from rave_dist.training.variants import VARIANTS
+
+_EXTENSION = "torchaudio._extension"
+_STATEMENT = re.compile(r"^(?P<key>[A-Za-z_][\w./]*) = ", re.MULTILINE)
+_INCLUDE = re.compile(r"""^include ['"](.+?)['"][ \t]*$""", re.MULTILINE)
+# v2_nopqmf_small sets parameters that its augmentation does not have, so that RAVE itself cannot read it. Augmentations
+# are not gin's business here.
+_UNREADABLE = re.compile(r"^augmentations/transforms\.Compress:\n(?:[ \t]+\S.*\n)+", re.MULTILINE)
+_OURS = {"SAMPLING_RATE": "sample_rate"}
+_NO_WRAP = 10_000
+# What gin and the modules that it imports for a configuration raise over one that they cannot use.
+_GIN_ERRORS = (ValueError, TypeError, AttributeError, NameError, ImportError, SyntaxError, OSError)
+
+
+# ---------------------------------------------------------------- making it importable
+
+
+class _ExtensionLoader(importlib.abc.Loader):
+    """Runs torchaudio's own extension module; where its library cannot be loaded, says so as torchaudio itself does."""
+
+    def __init__(self, real: importlib.abc.Loader) -> None:
+        self._real = real
+
+    def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType | None:
+        return self._real.create_module(spec)
+
+    def exec_module(self, module: ModuleType) -> None:
+        try:
+            self._real.exec_module(module)
+        except (OSError, ImportError, RuntimeError) as error:
+            reason = str(error)
+
+            def fail_if_no_align(function: Callable[..., Any]) -> Callable[..., Any]:
+                @functools.wraps(function)
+                def fail(*args: object, **kwargs: object) -> None:
+                    raise RuntimeError(f"{function.__name__} needs torchaudio's native library, which did not load: {reason}")
+
+                return fail
+
+            module.__dict__.update(
+                _IS_TORCHAUDIO_EXT_AVAILABLE=False, _IS_ALIGN_AVAILABLE=False, fail_if_no_align=fail_if_no_align
+            )
+
+
+class _ExtensionFinder(importlib.abc.MetaPathFinder):
+    """Puts `_ExtensionLoader` around one module's loader, and touches no other."""
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        if fullname != _EXTENSION:
+            return None
+        spec = importlib.machinery.PathFinder.find_spec(fullname, path, target)
+        if spec is not None and spec.loader is not None:
+            spec.loader = _ExtensionLoader(spec.loader)
+        return spec
+
+
+def _scalar(value: Any) -> Any:
+    """RAVE's filter search passes arrays of one element where scipy now wants a number."""
+    return float(value.item()) if getattr(value, "size", None) == 1 else value
+
+
+def _mend_scipy() -> None:
+    signal: Any = importlib.import_module("scipy.signal")
+    if hasattr(signal, "kaiser") and "nyq" in inspect.signature(signal.firwin).parameters:
+        return  # an older scipy, as acids-rave pins it
+    windows = importlib.import_module("scipy.signal.windows")
+    if not hasattr(signal, "kaiser"):
+        signal.kaiser = windows.kaiser
+    if not getattr(signal.firwin, "accepts_nyq", False):
+        signal.firwin = _firwin_with_nyq(signal.firwin)
+        real_kaiserord = signal.kaiserord
+        signal.kaiserord = lambda ripple, width: real_kaiserord(_scalar(ripple), _scalar(width))
+
+
+def _firwin_with_nyq(firwin: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(firwin)
+    def wrapped(numtaps: Any, cutoff: Any, *args: Any, nyq: float | None = None, **kwargs: Any) -> Any:
+        if nyq is not None:
+            kwargs["fs"] = 2 * nyq
+        return firwin(numtaps, _scalar(cutoff), *args, **kwargs)
+
+    wrapped.accepts_nyq = True  # type: ignore[attr-defined]
+    return wrapped
+
+
+def install() -> None:
+    """Prepares this process for ``import rave``; does nothing the second time. Imports nothing heavy."""
+    if not any(isinstance(finder, _ExtensionFinder) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _ExtensionFinder())
+
+
+@functools.cache
+def _modules() -> tuple[ModuleType, ModuleType, ModuleType]:
+    """``rave``, ``gin`` and ``cached_conv``, imported once."""
+    install()
+    _mend_scipy()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            rave = importlib.import_module("rave")
+        except ImportError as error:
+            raise ConfigurationError(
+                f"acids-rave cannot be imported: {error}", fix="run 'make setup', which installs the versions that go together"
+            ) from error
+        for name in ("rave.core", "rave.dataset", "rave.transforms", "rave.descript_discriminator", "rave.quantization"):
+            importlib.import_module(name)
+    return rave, importlib.import_module("gin"), importlib.import_module("cached_conv")
+
+
+def rave_module(name: str = "") -> ModuleType:
+    """A module of acids-rave: ``rave_module("core")`` is ``rave.core``."""
+    rave = _modules()[0]
+    return importlib.import_module(f"rave.{name}") if name else rave
+
+
+# ---------------------------------------------------------------- configurations
+
+
+def _config_folder() -> Path:
+    spec = importlib.util.find_spec("rave")
+    if spec is None or spec.origin is None:
+        raise ConfigurationError("acids-rave is not installed", fix="run 'make setup'")
+    return Path(spec.origin).parent / "configs"
+
+
+@functools.cache
+def configurations() -> tuple[str, ...]:
+    """The names that ``config`` may have: RAVE's own, without ``.gin``, and this package's variants. Does not import RAVE."""
+    return tuple(sorted({path.stem for path in _config_folder().glob("*.gin")} | set(VARIANTS)))
+
+
+def _nearest(name: str, known: Sequence[str]) -> str:
+    matches = get_close_matches(name, known, n=1, cutoff=0.5)
+    return f"did you mean {matches[0]!r}?" if matches else f"one of: {', '.join(known)}"
+
+
+def _expand(config: Sequence[str], override: Mapping[str, Any]) -> tuple[list[str], dict[str, Any]]:
+    """Stock names and overrides behind names that may be variants; what the user wrote wins over a variant's values."""
+    names: list[str] = []
+    values: dict[str, Any] = {}
+    for name in config:
+        name = name.removesuffix(".gin")
+        if name not in configurations():
+            raise ConfigurationError(f"RAVE has no configuration {name!r}", fix=_nearest(name, configurations()))
+        variant = VARIANTS.get(name)
+        names.extend(variant.config if variant else (name,))
+        values.update(variant.override if variant else {})
+    if not names:
+        raise ConfigurationError("no configuration is named", fix="config: v2_small")
+    return names, {**values, **override}
+
+
+def configure(config: Sequence[str], override: Mapping[str, Any], *, sample_rate: int, channels: int) -> str:
+    """Reads RAVE configurations, applies overrides, and returns the whole as one self-contained gin text.
+
+    Args:
+        config: names from `configurations`, applied in order: ``("v2", "causal")``.
+        override: gin macros (``CAPACITY: 48``) or bindings (``blocks.NoiseGenerator.noise_bands: 3``). Values are numbers,
+            truth values, strings, lists, or gin references as strings (``"@blocks.Snake"``, ``"%CAPACITY"``).
+        sample_rate: in Hz; becomes SAMPLING_RATE.
+        channels: 1 or 2; becomes RAVE.n_channels.
+
+    Raises:
+        ConfigurationError: an unknown configuration or override (with the nearest known name), a value of another kind
+            than the one it replaces, or a configuration other than the one that this process holds already.
+    """
+    names, values = _expand(config, override)
+    with _empty_gin() as gin:
+        try:
+            for name in names:
+                _parse_file(_config_folder() / f"{name}.gin", gin)
+        except _GIN_ERRORS as error:
+            raise ConfigurationError(
+                f"RAVE's configuration cannot be read: {_first_line(error)}",
+                where=", ".join(config),
+                fix=f"put a whole configuration (such as v2) before {names[-1]!r}, or leave it out",
+            ) from error
+        text = str(gin.config_str(max_line_length=_NO_WRAP))
+        known = _statements(text)
+        if "SAMPLING_RATE" not in known:
+            raise ConfigurationError(
+                f"{names[0]!r} only modifies another configuration", where="config", fix=f"put one before it: [v2, {names[0]}]"
+            )
+        lines = [_line(key, value, known) for key, value in values.items()]
+        model = _full_key("RAVE.latent_size", known).rpartition(".")[0]
+        lines += [f"SAMPLING_RATE = {sample_rate}", f"{model}.n_channels = {channels}"]
+        gin.clear_config()
+        try:
+            gin.parse_config("\n".join([text, *lines]))
+        except _GIN_ERRORS as error:
+            raise ConfigurationError(f"an override is not understood: {_first_line(error)}", where="override") from error
+        text = str(gin.config_str(max_line_length=120))
+    activate(text)
+    return text
+
+
+_active: list[str] = []  # the one configuration text of this process
+
+
+def activate(config_text: str) -> None:
+    """Makes a configuration this process's own.
+
+    Raises:
+        ConfigurationError: this process holds another one, or the text is not a configuration.
+    """
+    if _active == [config_text]:
+        return
+    if _active:
+        raise ConfigurationError(
+            "this process already holds another RAVE configuration, which its models still read",
+            fix="use one process for each configuration",
+        )
+    _, gin, _ = _modules()
+    gin.clear_config()
+    try:
+        gin.parse_config(config_text)
+    except _GIN_ERRORS as error:
+        gin.clear_config()
+        raise ConfigurationError(f"not a RAVE configuration: {_first_line(error)}", where="config.gin") from error
+    _active.append(config_text)
+
+
+@contextmanager
+def _empty_gin() -> Iterator[ModuleType]:
+    """gin without any configuration; afterwards this process's own is in force again."""
+    gin = _modules()[1]
+    gin.clear_config()
+    try:
+        yield gin
+    finally:
+        gin.clear_config()
+        if _active:
+            gin.parse_config(_active[0])
+
+
+def _parse_file(path: Path, gin: ModuleType) -> None:
+    """Reads a stock configuration, what it includes first.
+
+    gin would look for ``configs/v1.gin`` in the working directory before it looks into RAVE: here it cannot.
+    """
+    text = path.read_text(encoding="utf-8")
+    for included in _INCLUDE.findall(text):
+        _parse_file(path.parent / Path(included).name, gin)
+    gin.parse_config(_UNREADABLE.sub("", _INCLUDE.sub("", text)))
+
+
+def _statements(text: str) -> dict[str, str]:
+    """Macro and binding names of a configuration text, each with its value as gin writes it."""
+    marks = list(_STATEMENT.finditer(text))
+    ends = [mark.start() for mark in marks[1:]] + [len(text)]
+    return {
+        mark["key"]: text[mark.end() : end].partition("\n#")[0].strip(" \n\\") for mark, end in zip(marks, ends, strict=True)
+    }
+
+
+def _full_key(key: str, known: Mapping[str, str]) -> str:
+    """The name under which a configuration knows a binding: ``rave.RAVE.weights`` and ``RAVE.weights`` are one.
+
+    A binding that is not set yet is known by its class, and gin then says whether the class has such a parameter.
+    """
+    if key in known or "." not in key:
+        return key
+    scope, _, selector = key.rpartition("/")
+    owner, _, parameter = selector.rpartition(".")
+    owner = owner.rpartition(".")[2]
+    for other in known:
+        other_scope, _, other_selector = other.rpartition("/")
+        other_owner = other_selector.rpartition(".")[0]
+        if other_scope == scope and other_owner and other_owner.rpartition(".")[2] == owner:
+            return f"{other.rpartition('.')[0]}.{parameter}"
+    return key
+
+
+def _line(key: str, value: Any, known: Mapping[str, str]) -> str:
+    """One override as a gin statement, checked against what it replaces."""
+    key = _full_key(key, known)
+    if key in _OURS or key.endswith("RAVE.n_channels"):
+        raise ConfigurationError(f"{key} is not an override", where="override", fix=f"set {_OURS.get(key, 'channels')} instead")
+    owners = {other.rpartition(".")[0] for other in known}
+    if key not in known and ("." not in key or key.rpartition(".")[0] not in owners):
+        raise ConfigurationError(f"RAVE has no override {key!r} here", where="override", fix=_nearest(key, sorted(known)))
+    if isinstance(value, str) and value[:1] in ("@", "%"):
+        return f"{key} = {value}"
+    current = _literal(known.get(key, ""))
+    if isinstance(value, str) and isinstance(current, int | float):
+        value = _literal(value)  # YAML reads 1e-6 as a text
+    if current is not None and _kind(current) != _kind(value):
+        raise ConfigurationError(
+            f"{key} is {_kind(value)}, RAVE's own value is {_kind(current)}",
+            where="override",
+            fix=f"for example {key}: {current}",
+        )
+    return f"{key} = {value!r}"
+
+
+def _literal(text: str) -> Any:
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return None
+
+
+def _kind(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true or false"
+    kinds = {int: "a number", float: "a number", str: "a text", list: "a list", tuple: "a list", dict: "a mapping"}
+    return kinds.get(type(value), f"{value!r}")
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().partition("\n")[0]
+
+
+# ---------------------------------------------------------------- models
+
+
+def build_model(config_text: str, *, channels: int) -> Any:
+    """A new RAVE of a configuration, in training mode, on the CPU.
+
+    Args:
+        config_text: from `configure`, or the ``config.gin`` of a run.
+        channels: 1 or 2.
+
+    Returns:
+        A ``rave.RAVE`` (a LightningModule). Its loss weights are its own: RAVE's are one dictionary that every model of a
+        process writes into.
+
+    Raises:
+        ConfigurationError: this process holds another configuration, or its values do not make a model.
+    """
+    activate(config_text)
+    rave, _, _ = _modules()
+    rave.model._default_loss_weights = dict(_stock_loss_weights())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            model = rave.RAVE(n_channels=channels)
+        except (ValueError, TypeError, RuntimeError, AssertionError, AttributeError, IndexError, ZeroDivisionError) as error:
+            raise ConfigurationError(
+                f"RAVE cannot build this model: {_first_line(error)}", fix="check the overrides: they must fit together"
+            ) from error
+    return model
+
+
+@functools.cache
+def _stock_loss_weights() -> dict[str, float]:
+    return dict(_modules()[0].model._default_loss_weights)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BetaWarmup:
+    """How the weight of the latent regularisation rises: from ``initial`` to ``target`` over ``steps`` optimizer steps."""
+
+    initial: float
+    target: float
+    steps: int
+    logarithmic: bool
+
+
+def beta_warmup() -> BetaWarmup:
+    """The regularisation warm-up of this process's configuration, in RAVE's own number of steps."""
+    callback = _modules()[0].BetaWarmupCallback()
+    return BetaWarmup(
+        initial=float(callback.initial_value),
+        target=float(callback.target_value),
+        steps=int(callback.warmup_len),
+        logarithmic=bool(callback.log_warmup),
+    )
+
+
+def streaming(enabled: bool) -> None:
+    """Whether models built from now on keep their convolutions' past between calls (for real-time exports)."""
+    _modules()[2].use_cached_conv(enabled)
