@@ -1,0 +1,215 @@
+"""The HTTP interface: routes, limits and errors over a backend that does the work. Knows no Ray.
+
+::
+
+    GET  /v1/models                    all published models, as `rave-dist models --json` lists them
+    GET  /v1/models/NAME[@VERSION]     one of them
+    POST /v1/convert?model=…           a sound in the body, the converted sound back
+    POST /v1/jobs                      a corpus by address; 202 with the job
+    GET  /v1/jobs/ID                   how far it has come
+    GET  /healthz                      whether the service answers
+"""
+
+from __future__ import annotations
+
+import difflib
+import tempfile
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Protocol
+
+from fastapi import FastAPI, HTTPException, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import HTMLResponse, JSONResponse, StreamingResponse
+from pydantic import ValidationError
+from starlette.exceptions import HTTPException as StarletteHTTPException
+from starlette.requests import ClientDisconnect
+
+from rave_dist import __version__
+from rave_dist.errors import (
+    AudioError,
+    BusyError,
+    ClusterError,
+    ConversionError,
+    LimitError,
+    MissingKeyError,
+    ModelNotFoundError,
+    RaveDistError,
+    RequestError,
+    StoreError,
+)
+from rave_dist.records import ConversionParameters, ModelCard
+from rave_dist.serving.intake import LocalOnly, receive_body
+from rave_dist.serving.page import page_html
+from rave_dist.serving.schema import ConvertQuery, Job, JobRequest, Limits, error_document
+
+# The first class that an error is an instance of decides.
+_STATUS: tuple[tuple[type[RaveDistError], int], ...] = (
+    (ModelNotFoundError, 404),
+    (MissingKeyError, 404),
+    (LimitError, 413),
+    (RequestError, 400),
+    (AudioError, 400),
+    (ConversionError, 400),
+    (BusyError, 429),
+    (StoreError, 503),
+    (ClusterError, 503),
+    (RaveDistError, 500),
+)
+_JOB_BYTES = 4 << 20
+
+
+@dataclass(frozen=True)
+class Sound:
+    """A converted sound, encoded: what it is, how many bytes, and the bytes."""
+
+    media_type: str
+    num_bytes: int
+    headers: dict[str, str]
+    blocks: AsyncIterator[bytes]
+
+
+class Backend(Protocol):
+    """What the routes need; each method raises the errors that ``_STATUS`` names."""
+
+    store_uri: str
+
+    async def models(self) -> list[ModelCard]:
+        """All published models, every version."""
+
+    async def find(self, reference: str) -> ModelCard:
+        """The model of NAME (the latest) or NAME@VERSION."""
+
+    async def convert(self, card: ModelCard, sound: Path, parameters: ConversionParameters) -> Sound:
+        """Plays a sound, in any format, through a model."""
+
+    async def submit(self, request: JobRequest) -> Job:
+        """Accepts a corpus; one that is queued or running already stays as it is."""
+
+    async def job(self, job_id: str) -> Job:
+        """How far a corpus has come."""
+
+
+def build_api(backend: Backend, limits: Limits) -> FastAPI:
+    """The application. The pages that FastAPI offers as documentation load scripts from elsewhere, so they are off."""
+    api = FastAPI(title="rave-dist", version=__version__, docs_url=None, redoc_url=None)
+    api.add_middleware(LocalOnly)
+    _report_errors(api, limits)
+
+    @api.get("/", response_class=HTMLResponse, include_in_schema=False)
+    async def page() -> str:
+        return page_html()
+
+    @api.get("/healthz")
+    async def health() -> dict[str, str]:
+        return {"status": "ok", "version": __version__}
+
+    @api.get("/v1/models")
+    async def models() -> dict[str, Any]:
+        return {"models": [card.summary(backend.store_uri) for card in await backend.models()]}
+
+    @api.get("/v1/models/{reference}")
+    async def model(reference: str) -> dict[str, Any]:
+        return (await backend.find(reference)).summary(backend.store_uri)
+
+    sound_body = {"requestBody": {"required": True, "content": {"audio/*": {"schema": {"type": "string", "format": "binary"}}}}}
+
+    @api.post("/v1/convert", response_class=Response, openapi_extra=sound_body)
+    async def convert(request: Request, query: Annotated[ConvertQuery, Query()]) -> Response:
+        card = await backend.find(query.model)
+        with tempfile.NamedTemporaryFile(prefix="rave-dist-") as upload:
+            await receive_body(
+                request, upload.write, most_bytes=limits.body_bytes, most_seconds=limits.upload_seconds, what="sound"
+            )
+            upload.flush()
+            sound = await backend.convert(card, Path(upload.name), query.record())
+        return StreamingResponse(
+            sound.blocks,
+            media_type=sound.media_type,
+            headers={**sound.headers, "content-length": str(sound.num_bytes), "x-rave-dist-model": card.reference},
+        )
+
+    job_body = {"requestBody": {"required": True, "content": {"application/json": {"schema": JobRequest.model_json_schema()}}}}
+
+    @api.post("/v1/jobs", status_code=202, openapi_extra=job_body)
+    async def submit(request: Request) -> dict[str, Any]:
+        # A form on a foreign page cannot send this type without asking first; nobody answers it.
+        if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+            fix = "send JSON with the header Content-Type: application/json"
+            raise HTTPException(415, error_document("a job is described in JSON", where=request.url.path, fix=fix))
+        body = bytearray()
+        await receive_body(request, body.extend, most_bytes=_JOB_BYTES, most_seconds=limits.upload_seconds, what="job")
+        try:
+            asked = JobRequest.model_validate_json(bytes(body))
+        except ValidationError as error:
+            raise _explain(error.errors(), JobRequest, where=request.url.path) from error
+        return (await backend.submit(asked)).to_json()
+
+    @api.get("/v1/jobs/{job_id}")
+    async def job(job_id: str) -> dict[str, Any]:
+        return (await backend.job(job_id)).to_json()
+
+    return api
+
+
+def _report_errors(api: FastAPI, limits: Limits) -> None:
+    @api.exception_handler(RaveDistError)
+    async def known(request: Request, error: RaveDistError) -> JSONResponse:
+        status = next(status for kind, status in _STATUS if isinstance(error, kind))
+        headers = {"retry-after": str(limits.retry_after_seconds)} if status in (429, 503) else None
+        return JSONResponse(error_document(error.what, where=error.where, fix=error.fix), status_code=status, headers=headers)
+
+    @api.exception_handler(RequestValidationError)
+    async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+        return await known(request, _explain(error.errors(), ConvertQuery, where=request.url.path))
+
+    @api.exception_handler(StarletteHTTPException)
+    async def refused(request: Request, error: StarletteHTTPException) -> JSONResponse:
+        document = _document(error.detail, where=f"{request.method} {request.url.path}")
+        return JSONResponse(document, status_code=error.status_code, headers=error.headers)
+
+    @api.exception_handler(ClientDisconnect)
+    async def gone(request: Request, error: ClientDisconnect) -> Response:
+        return Response(status_code=400)  # nobody reads it
+
+    @api.exception_handler(Exception)
+    async def unknown(request: Request, error: Exception) -> JSONResponse:
+        document = error_document(
+            f"the service failed ({type(error).__name__})",
+            where=request.url.path,
+            fix="its log says more; other requests go on",
+        )
+        return JSONResponse(document, status_code=500)
+
+
+def _document(detail: Any, *, where: str) -> dict[str, Any]:
+    """Our own refusals carry their document; the framework's, of an unknown path or method, a word."""
+    if isinstance(detail, dict):
+        return detail
+    fix = "there are GET /v1/models, POST /v1/convert, POST /v1/jobs and GET /healthz; all in /openapi.json"
+    return error_document(str(detail), where=where, fix=fix)
+
+
+def _explain(problems: Any, model: type[ConvertQuery | JobRequest], *, where: str) -> RequestError:
+    """All that is wrong with a request in one message."""
+    what: list[str] = []
+    fixes: list[str] = []
+    for problem in problems:
+        place = [str(part) for part in problem["loc"] if part != "query"]
+        name = ".".join(place) or "the body"
+        if problem["type"] == "extra_forbidden":
+            known = tuple((ConvertQuery if place[0] == "parameters" else model).model_fields)
+            near = difflib.get_close_matches(place[-1], known, n=1, cutoff=0.5)
+            what.append(f"unknown parameter {name!r}")
+            fixes.append(f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(known)}")
+        elif problem["type"] == "missing":
+            what.append(f"{name!r} is missing")
+            fixes.append(f"add {place[-1]!r}")
+        elif problem["type"] == "string_pattern_mismatch":
+            what.append(f"{name!r} is {problem['input']!r}: not an absolute path or an s3:// address")
+            fixes.append("write the full path or s3://bucket/prefix")
+        else:
+            what.append(f"{name!r}: {problem['msg']}")
+            fixes.append(f"correct {name!r}")
+    return RequestError("; ".join(what), where=where, fix="; ".join(dict.fromkeys(fixes)))

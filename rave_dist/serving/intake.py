@@ -1,0 +1,133 @@
+"""Requests come in: whether this service may answer them, and their bodies, measured while they arrive."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+from collections.abc import Callable
+from urllib.parse import urlsplit
+
+from fastapi import HTTPException, Request
+from fastapi.responses import JSONResponse
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from rave_dist.errors import LimitError, RequestError
+from rave_dist.serving.schema import error_document
+
+_DISCARD_SECONDS = 5.0
+
+
+class LocalOnly:
+    """Answers only requests that name this machine itself.
+
+    The service has no passwords and can read and write what its user can. A page on the internet could otherwise reach it
+    through the browser of the person who runs it: by a form (another Origin) or by a name that resolves to 127.0.0.1
+    (another Host).
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI."""
+        if scope["type"] == "http":
+            headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
+            host = headers.get(b"host", "")
+            origin = headers.get(b"origin")
+            if not _is_loopback(f"//{host}") or (origin is not None and urlsplit(origin).netloc != host):
+                answer = JSONResponse(
+                    error_document(
+                        "this service answers only requests from this machine to this machine",
+                        where=origin or host,
+                        fix="use its 127.0.0.1 address; from elsewhere, through an SSH tunnel",
+                    ),
+                    status_code=403,
+                )
+                await answer(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+
+def _is_loopback(address: str) -> bool:
+    try:
+        name = urlsplit(address).hostname or ""
+        return name == "localhost" or ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False
+
+
+async def receive_body(
+    request: Request, sink: Callable[[bytes], object], *, most_bytes: int, most_seconds: float, what: str
+) -> int:
+    """Gives a body to ``sink`` as it arrives.
+
+    Args:
+        what: how errors call the body ("sound").
+
+    Returns:
+        Its size in bytes.
+
+    Raises:
+        RequestError: it is empty.
+        LimitError: it is, or says that it is, larger than ``most_bytes``.
+        HTTPException: 408, it did not arrive within ``most_seconds``; 415, it is wrapped or compressed.
+    """
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    wrapping = request.headers.get("content-encoding", "identity").lower()
+    if kind.startswith("multipart/") or wrapping != "identity":
+        raise HTTPException(
+            415,
+            error_document(
+                f"the body is {kind if kind.startswith('multipart/') else wrapping}, not the {what} itself",
+                where=request.url.path,
+                fix=f"send the {what} as the body: curl --data-binary @FILE",
+            ),
+        )
+    too_large = LimitError(
+        f"the {what} is larger than {most_bytes:,} bytes",
+        where=request.url.path,
+        fix="send a shorter one, or convert files on this machine with POST /v1/jobs or rave-dist convert",
+    )
+    declared = request.headers.get("content-length", "")
+    if declared.isdecimal() and int(declared) > most_bytes:
+        await _discard(request, most_bytes)
+        raise too_large
+    size = 0
+    try:
+        async with asyncio.timeout(most_seconds):
+            async for block in request.stream():
+                size += len(block)
+                if size > most_bytes:
+                    break
+                sink(block)
+    except TimeoutError as error:
+        raise HTTPException(
+            408,
+            error_document(
+                f"the {what} did not arrive within {most_seconds:g} seconds", where=request.url.path, fix="send it again"
+            ),
+        ) from error
+    if size > most_bytes:
+        await _discard(request, most_bytes)
+        raise too_large
+    if size == 0:
+        raise RequestError(
+            f"the body is empty: there is no {what} in it",
+            where=request.url.path,
+            fix=f"send the {what} as the body: curl --data-binary @FILE",
+        )
+    return size
+
+
+async def _discard(request: Request, most_bytes: int) -> None:
+    """Reads a little more of a body that is refused: many clients only read an answer after they have sent everything."""
+    size = 0
+    try:
+        async with asyncio.timeout(_DISCARD_SECONDS):
+            async for block in request.stream():
+                size += len(block)
+                if size > most_bytes:
+                    return
+    except (TimeoutError, ClientDisconnect):
+        return

@@ -1,0 +1,107 @@
+"""What the service is asked and what it answers, as pydantic models; no Ray, no torch."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, StringConstraints
+
+from rave_dist.identity import content_id
+from rave_dist.records import ConversionParameters, ConversionRecord, Problem, Record, StrictRecord, now
+
+JobState = Literal["queued", "running", "done", "partial", "failed"]
+
+Address = Annotated[str, StringConstraints(min_length=1, max_length=4096, pattern=r"^(/|s3://)")]
+Reference = Annotated[str, StringConstraints(min_length=1, max_length=200)]
+
+
+class Limits(StrictRecord):
+    """How much the service takes at once.
+
+    ``sound_seconds`` is decoded audio; ``upload_seconds`` the time to receive a body, ``request_seconds`` the time for a
+    whole request; ``queued`` requests wait for the models, any more are told to come again in ``retry_after_seconds``.
+    """
+
+    body_bytes: int = Field(default=256 << 20, ge=1)
+    sound_seconds: float = Field(default=900.0, gt=0)
+    upload_seconds: float = Field(default=300.0, gt=0)
+    request_seconds: float = Field(default=1800.0, gt=0)
+    queued: int = Field(default=64, ge=1)
+    retry_after_seconds: int = Field(default=5, ge=1)
+
+
+class Parameters(StrictRecord):
+    """What may be said about a conversion; the command has the same words and bounds."""
+
+    sample_rate: int | None = Field(default=None, ge=8000, le=192_000, description="Hertz; the sound's own when not given.")
+    channels: int | None = Field(default=None, ge=1, le=8, description="The sound's own when not given.")
+    format: Literal["flac", "wav"] = "flac"
+    seed: int = Field(default=0, ge=0, lt=2**31, description="Picks the noise of models that add noise.")
+    salvage: bool = Field(default=False, description="Convert what can be read of a damaged sound.")
+
+    def record(self) -> ConversionParameters:
+        """The same as the record that conversions are keyed by."""
+        return ConversionParameters(**self.model_dump(include=set(Parameters.model_fields)))
+
+
+class ConvertQuery(Parameters):
+    """The query of ``POST /v1/convert``."""
+
+    model: Reference = Field(description="NAME or NAME@VERSION.")
+
+
+class JobRequest(StrictRecord):
+    """The body of ``POST /v1/jobs``: play a corpus through a model. Addresses are absolute paths or s3://."""
+
+    model: Reference = Field(description="NAME or NAME@VERSION.")
+    inputs: tuple[Address, ...] = Field(min_length=1, max_length=10_000)
+    output: Address
+    parameters: Parameters = Parameters()
+
+
+class Job(Record):
+    """A corpus conversion that was asked for; ``jobs/<id>.json`` in the store.
+
+    The id is a hash of what was asked: the same request is the same job, and asking again after its end resumes it.
+    ``partial`` means finished, but some items failed and are named in ``result``.
+    """
+
+    id: str
+    state: JobState = "queued"
+    model: str
+    inputs: tuple[str, ...]
+    output: str
+    parameters: ConversionParameters
+    done: int = 0
+    total: int | None = None
+    result: ConversionRecord | None = None
+    error: Problem | None = None
+    submitted_at: str = Field(default_factory=now)
+    ended_at: str | None = None
+
+    @property
+    def key(self) -> str:
+        """Where this record lies in the store."""
+        return job_key(self.id)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing more will happen to it unless it is asked for again."""
+        return self.state in ("done", "partial", "failed")
+
+    @classmethod
+    def of(cls, request: JobRequest, *, model: str) -> Job:
+        """The job that a request asks for; ``model`` is the NAME@VERSION that its model resolved to."""
+        parameters = request.parameters.record()
+        asked = {"model": model, "inputs": request.inputs, "output": request.output, "parameters": parameters.to_json()}
+        return cls(id=content_id(asked), model=model, inputs=request.inputs, output=request.output, parameters=parameters)
+
+
+def job_key(job_id: str) -> str:
+    """The key of a job's record."""
+    return f"jobs/{job_id}.json"
+
+
+def error_document(what: str, *, where: str = "", fix: str = "") -> dict[str, Any]:
+    """The one form in which the service reports an error."""
+    return {"error": {"what": what, "where": where, "fix": fix}}

@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+import hashlib
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from rave_dist.errors import AudioError, BusyError, MissingKeyError, ModelNotFoundError
+from rave_dist.records import ConversionParameters, ModelCard, ModelFile
+from rave_dist.serving.api import Sound, build_api
+from rave_dist.serving.schema import Job, JobRequest, Limits
+
+LIMITS = Limits(body_bytes=1000, sound_seconds=1.0, upload_seconds=0.3)
+
+
+def _card(name: str, version: str) -> ModelCard:
+    file = ModelFile(key=f"models/{name}/{version}/{name}.ts", sha256="0" * 64, bytes=1000)
+    return ModelCard(
+        name=name,
+        version=version,
+        library="test",
+        run_id="0" * 12,
+        config=("v2_tiny",),
+        sample_rate=44100,
+        channels=1,
+        latents=4,
+        latent_size=16,
+        hop=512,
+        receptive_field=(10602, 10044),
+        phase=2,
+        step=10,
+        steps=10,
+        complete=True,
+        dataset="0" * 12,
+        seconds=12.5,
+        metrics={"validation_last": 9.0},
+        files={"offline": file, "streaming": file},
+        created_at="2026-11-01T00:00:00+00:00",
+    )
+
+
+class Echo:
+    """A backend that answers with the hash of the sound it was given, and remembers what it was asked."""
+
+    store_uri = "/store"
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, ConversionParameters]] = []
+        self.jobs: dict[str, Job] = {}
+        self.cards = [_card("rebana", "aaa"), _card("kompang", "bbb")]
+
+    async def models(self) -> list[ModelCard]:
+        return self.cards
+
+    async def find(self, reference: str) -> ModelCard:
+        for card in self.cards:
+            if reference in (card.name, card.reference):
+                return card
+        raise ModelNotFoundError(f"there is no model {reference!r}", where=self.store_uri, fix="did you mean 'rebana'?")
+
+    async def convert(self, card: ModelCard, sound: Path, parameters: ConversionParameters) -> Sound:
+        content = sound.read_bytes()
+        if content == b"noise":
+            raise AudioError("not a sound", fix="send a sound")
+        if content == b"bug":
+            raise ZeroDivisionError
+        if content == b"busy":
+            raise BusyError("too many requests wait", fix="try again")
+        self.asked.append((card.reference, parameters))
+        digest = hashlib.sha256(content).hexdigest().encode()
+
+        async def blocks() -> AsyncIterator[bytes]:
+            yield digest[:10]
+            yield digest[10:]
+
+        return Sound("audio/flac", len(digest), {}, blocks())
+
+    async def submit(self, request: JobRequest) -> Job:
+        job = Job.of(request, model=(await self.find(request.model)).reference)
+        self.jobs[job.id] = job
+        return job
+
+    async def job(self, job_id: str) -> Job:
+        if job_id not in self.jobs:
+            raise MissingKeyError("there is no such job", where=job_id)
+        return self.jobs[job_id]
+
+
+@pytest.fixture
+def backend() -> Echo:
+    return Echo()
+
+
+@pytest.fixture
+def client(backend: Echo) -> Callable[..., httpx.AsyncClient]:
+    """Makes a client of the API; requests never leave the process."""
+    api = build_api(backend, LIMITS)
+
+    def make(**options: Any) -> httpx.AsyncClient:
+        transport = httpx.ASGITransport(app=api, raise_app_exceptions=False)
+        return httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:8000", **options)
+
+    return make
+
+
+@pytest.fixture
+def run() -> Iterator[Callable[[Any], Any]]:
+    import asyncio
+
+    with asyncio.Runner() as runner:
+        yield runner.run
