@@ -1,0 +1,241 @@
+"""One sound through one model: any sample rate and channel count in and out, any length in constant memory.
+
+The command and the service both convert here, so that they give the same samples. Steps, each a stream:
+
+    blocks -> channels -> model's rate -> chunks with context -> model -> back to the rate asked for -> exact length
+
+The result does not depend on the size of the blocks, and on that of the chunks only by rounding (some 1e-6 of its peak):
+chunks carry the model's context, and its noise is a function of seed, channel and absolute position.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soxr
+import torch
+from numpy.typing import NDArray
+
+from rave_dist.audio.chunks import Chunk, cut
+from rave_dist.errors import AudioError, ConversionError
+from rave_dist.records import ModelCard
+
+Samples = NDArray[np.float32]
+
+DEFAULT_CHUNK_SECONDS = 20.0
+# A GPU is better used by several channels at once; on a CPU that gains nothing and takes memory.
+_ROWS_AT_ONCE = {"cpu": 1, "cuda": 8}
+
+
+class Converter:
+    """A published model, ready to play sounds.
+
+    Args:
+        model_path: its offline TorchScript.
+        card: its card.
+        device: where it runs.
+
+    Raises:
+        ConversionError: the file is not TorchScript, or cannot convert.
+    """
+
+    def __init__(self, model_path: Path | str, card: ModelCard, *, device: str = "cpu") -> None:
+        self.card = card
+        self.device = torch.device(device)
+        try:
+            self._model = torch.jit.load(str(model_path), map_location=self.device).eval()  # type: ignore[no-untyped-call]
+        except (RuntimeError, ValueError) as error:
+            raise ConversionError(
+                f"not a TorchScript model ({str(error).splitlines()[0]})", where=card.reference, fix="publish the model again"
+            ) from error
+        if not hasattr(self._model, "convert"):
+            raise ConversionError("this export has no convert method", where=card.reference, fix="publish the model again")
+
+    def convert(
+        self,
+        blocks: Iterable[Samples],
+        *,
+        sample_rate: int,
+        channels: int,
+        seed: int = 0,
+        noise: float = 1.0,
+        out_sample_rate: int | None = None,
+        out_channels: int | None = None,
+        chunk_seconds: float = DEFAULT_CHUNK_SECONDS,
+    ) -> Conversion:
+        """Plays a sound through the model.
+
+        Each channel is converted on its own by a mono model, with the noise of ``seed`` plus its number; a stereo model takes
+        channels in pairs, and a channel without a partner twice, whose two results are averaged. Where another channel count
+        is asked for, the source's channels are mixed down or repeated first.
+
+        Args:
+            blocks: float32 [channels, any length], in order.
+            sample_rate: of the blocks, in Hz.
+            channels: of the blocks.
+            seed: picks the noise of models that have a noise generator.
+            noise: its level; 0 leaves it out.
+            out_sample_rate: in Hz; the source's unless given.
+            out_channels: the source's unless given.
+            chunk_seconds: seconds of sound in the model at once.
+
+        Returns:
+            an iterator of float32 [out_channels, any length], within ±1; ``n`` samples become ``n``, or at another rate
+            ``n * out_sample_rate / sample_rate`` rounded half up.
+
+        Raises:
+            ConversionError: chunks shorter than one frame of the model, or a rate or channel count below 1.
+            AudioError: while iterating: what ``blocks`` raise, or the model's result is not finite.
+        """
+        core = chunk_samples(self.card, chunk_seconds)
+        if min(sample_rate, channels, out_sample_rate or 1, out_channels or 1) < 1:
+            raise ConversionError("sample rates and channel counts start at 1", fix="correct the rate or the channels")
+        stream = self._stream(
+            blocks,
+            rates=(sample_rate, self.card.sample_rate, out_sample_rate or sample_rate),
+            channels=out_channels or channels,
+            core=core,
+            play=lambda chunk: self._play(chunk, seed=seed, noise=noise),
+        )
+        return Conversion(stream)
+
+    def _stream(
+        self,
+        blocks: Iterable[Samples],
+        *,
+        rates: tuple[int, int, int],
+        channels: int,
+        core: int,
+        play: Callable[[Chunk], Samples],
+    ) -> Iterator[Samples]:
+        source_rate, model_rate, out_rate = rates
+        there = _Resampler(source_rate, model_rate, channels)
+        back = _Resampler(model_rate, out_rate, channels)
+        received = 0
+
+        def at_model_rate() -> Iterator[Samples]:
+            nonlocal received
+            for block in blocks:
+                received += block.shape[1]
+                yield there.feed(map_channels(block, channels))
+            yield there.finish()
+
+        produced = 0
+        for chunk in cut(at_model_rate(), hop=self.card.hop, core=core, context=context_samples(self.card)):
+            block = back.feed(play(chunk))
+            produced += block.shape[1]
+            yield block
+        # Each resampler rounds its own length: the two together may be a sample off, and only at the end.
+        rest = resampled_length(received, source_rate, out_rate) - produced
+        if rest > 0:
+            tail = back.finish()[:, :rest]
+            yield np.pad(tail, ((0, 0), (0, rest - tail.shape[1])))
+
+    def _play(self, chunk: Chunk, *, seed: int, noise: float) -> Samples:
+        """A chunk's core through the model, all channels."""
+        width = self.card.channels
+        channels, length = chunk.samples.shape
+        rows = -(-channels // width)
+        alone = rows * width - channels  # channels missing in the last row: its last one takes their places
+        samples = np.concatenate([chunk.samples, np.repeat(chunk.samples[-1:], alone, axis=0)])
+        x = torch.from_numpy(samples.reshape(rows, width, length))
+        at_once = _ROWS_AT_ONCE.get(self.device.type, 1)
+        results = []
+        # Unoptimised: TorchScript's profiling would compile other kernels, with other rounding, after some calls.
+        with torch.inference_mode(), torch.jit.optimized_execution(False):  # type: ignore[attr-defined]
+            for row in range(0, rows, at_once):
+                y = self._model.convert(x[row : row + at_once].to(self.device), chunk.position, seed + row, noise)
+                results.append(y[..., chunk.core].cpu())
+        out = torch.cat(results).reshape(rows * width, -1).numpy()
+        if not np.isfinite(out).all():
+            raise AudioError("the model answers this sound with samples that are not finite", where=self.card.reference)
+        if alone:
+            first = (rows - 1) * width
+            out = np.concatenate([out[:first], out[first:].mean(axis=0, keepdims=True)])
+        return np.asarray(out, dtype=np.float32)
+
+
+class Conversion(Iterator[Samples]):
+    """The blocks of a converted sound, within ±1, and what has been counted so far.
+
+    ``samples`` per channel; ``clipped_samples`` over all channels.
+    """
+
+    def __init__(self, blocks: Iterator[Samples]) -> None:
+        self._blocks = blocks
+        self.samples = 0
+        self.clipped_samples = 0
+
+    def __next__(self) -> Samples:
+        block = next(self._blocks)
+        self.samples += block.shape[1]
+        self.clipped_samples += int(np.count_nonzero(np.abs(block) > 1))
+        return np.clip(block, -1, 1)
+
+
+def chunk_samples(card: ModelCard, chunk_seconds: float) -> int:
+    """The samples of a chunk at the model's rate, whole frames.
+
+    Raises:
+        ConversionError: less than one frame.
+    """
+    frames = int(chunk_seconds * card.sample_rate) // card.hop if math.isfinite(chunk_seconds) else 0
+    if frames < 1:
+        least = math.ceil(1000 * card.hop / card.sample_rate) / 1000
+        raise ConversionError(
+            f"a chunk of {chunk_seconds:g} s is shorter than one frame of this model",
+            where=card.reference,
+            fix=f"take {least} s or more; {DEFAULT_CHUNK_SECONDS:g} s suits most",
+        )
+    return frames * card.hop
+
+
+def context_samples(card: ModelCard) -> tuple[int, int]:
+    """The context that a chunk needs, left and right. RAVE measures its receptive field from one sample of a frame; from
+    another of its samples it reaches up to a frame further."""
+    return (card.receptive_field[0] + card.hop, card.receptive_field[1] + card.hop)
+
+
+def resampled_length(samples: int, sample_rate: int, out_sample_rate: int) -> int:
+    """``samples * out_sample_rate / sample_rate``, rounded half up."""
+    return (2 * samples * out_sample_rate + sample_rate) // (2 * sample_rate)
+
+
+def map_channels(block: Samples, channels: int) -> Samples:
+    """Brings a block [c, n] to another channel count: output k is the mean of the inputs k, k + channels, k + 2 channels …;
+    where there are too few, they repeat in order. Stereo to mono is the mean, mono to stereo the same twice."""
+    have = block.shape[0]
+    if have == channels:
+        return block
+    if have < channels:
+        return np.take(block, np.arange(channels) % have, axis=0)
+    mixed: Samples = np.stack([block[k::channels].mean(axis=0, dtype=np.float32) for k in range(channels)])
+    return mixed
+
+
+class _Resampler:
+    """soxr at its best quality, as a stream; its result does not depend on the blocks. Equal rates pass through."""
+
+    def __init__(self, rate: int, out_rate: int, channels: int) -> None:
+        self._channels = channels
+        self._stream: Any = None
+        if rate != out_rate:
+            self._stream = soxr.ResampleStream(rate, out_rate, channels, dtype="float32", quality="VHQ")
+
+    def feed(self, block: Samples) -> Samples:
+        if self._stream is None:
+            return block
+        return _rows(self._stream.resample_chunk(np.ascontiguousarray(block.T)))
+
+    def finish(self) -> Samples:
+        """What is left; feed nothing afterwards."""
+        empty = np.zeros((0, self._channels), np.float32)
+        return _rows(empty if self._stream is None else self._stream.resample_chunk(empty, last=True))
+
+
+def _rows(frames: Samples) -> Samples:
+    return np.ascontiguousarray(frames.T)

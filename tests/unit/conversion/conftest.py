@@ -1,0 +1,104 @@
+"""Small scripted networks with the shape of the registry's exports, and their cards."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from rave_dist.identity import hash_file
+from rave_dist.records import ModelCard, ModelFile
+
+HOP = 64
+
+
+class Mirror(nn.Module):
+    """Answers with its input."""
+
+    @torch.jit.export
+    def convert(self, x: Tensor, position: int, seed: int, noise: float) -> Tensor:
+        return x
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x
+
+
+class Frames(nn.Module):
+    """A strided encoder and decoder, so that a chunk off the frame grid, or with too little context, is heard at once; plus
+    noise that is a function of seed, row and absolute position. Output sample n depends on the inputs n - 4 hop … n + 4 hop.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(1)
+        self.analysis = nn.Conv1d(channels, 12, 3 * 64, stride=64, padding=64, bias=False)
+        self.middle = nn.Conv1d(12, 12, 3, padding=1, bias=False)
+        self.synthesis = nn.ConvTranspose1d(12, channels, 3 * 64, stride=64, padding=64, bias=False)
+        for weight in self.parameters():
+            weight.data = torch.randn(weight.shape, generator=generator) / weight[0].numel() ** 0.5
+
+    @torch.jit.export
+    def convert(self, x: Tensor, position: int, seed: int, noise: float) -> Tensor:
+        y = self.synthesis(torch.tanh(self.middle(self.analysis(x))))
+        index = position + torch.arange(x.shape[-1], dtype=torch.float64)
+        row = seed + torch.arange(x.shape[0], dtype=torch.float64).reshape(-1, 1, 1)
+        return torch.tanh(0.3 * y) + noise * (0.1 * torch.sin(index * (1.0 + 0.37 * row))).to(x.dtype)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.convert(x, 0, 0, 0.0)
+
+
+class Broken(nn.Module):
+    """Answers loud sounds with infinity, others 8 times as loud."""
+
+    @torch.jit.export
+    def convert(self, x: Tensor, position: int, seed: int, noise: float) -> Tensor:
+        return torch.where(x.abs() > 0.9, torch.full_like(x, float("inf")), 8 * x)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x
+
+
+NETWORKS: dict[str, Callable[[int], nn.Module]] = {
+    "mirror": lambda channels: Mirror(),
+    "frames": Frames,
+    "broken": lambda channels: Broken(),
+}
+
+
+@pytest.fixture
+def scripted(tmp_path: Path) -> Callable[..., tuple[Path, ModelCard]]:
+    """Scripts one of the networks and writes its card."""
+
+    def make(kind: str, *, channels: int = 1, sample_rate: int = 16000) -> tuple[Path, ModelCard]:
+        torch.set_num_threads(1)
+        path = tmp_path / "models" / f"{kind}-{channels}-{sample_rate}.ts"
+        path.parent.mkdir(exist_ok=True)
+        torch.jit.script(NETWORKS[kind](channels).eval()).save(str(path))
+        file = ModelFile(key=f"models/{kind}/1/{path.name}", sha256=hash_file(path), bytes=path.stat().st_size)
+        card = ModelCard(
+            name=kind,
+            version="1",
+            library="tests",
+            run_id="0",
+            config=(kind,),
+            sample_rate=sample_rate,
+            channels=channels,
+            latents=12,
+            latent_size=12,
+            hop=HOP,
+            receptive_field=(4 * HOP, 4 * HOP) if kind == "frames" else (0, 0),
+            phase=2,
+            step=1,
+            steps=1,
+            complete=True,
+            dataset="0",
+            seconds=1.0,
+            metrics={},
+            files={"offline": file},
+            created_at="2000-01-01T00:00:00+00:00",
+        )
+        return path, card
+
+    return make

@@ -1,0 +1,157 @@
+"""One sound through one model: what must not change does not, what must stay within bounds does."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rave_dist.conversion.convert import Converter, map_channels, resampled_length
+from rave_dist.errors import AudioError, ConversionError
+from rave_dist.records import ModelCard
+
+Scripted = Callable[..., tuple[Path, ModelCard]]
+
+
+def noise(samples: int, channels: int = 1, *, seed: int = 0) -> np.ndarray:
+    return (np.random.default_rng(seed).standard_normal((channels, samples)) * 0.2).astype(np.float32)
+
+
+def split(x: np.ndarray, size: int) -> Iterator[np.ndarray]:
+    return (x[:, i : i + size] for i in range(0, x.shape[1], size))
+
+
+def whole(converter: Converter, x: np.ndarray, *, block: int = 10_000, **options: object) -> np.ndarray:
+    options = {"sample_rate": converter.card.sample_rate} | options
+    blocks = list(converter.convert(split(x, block), channels=x.shape[0], **options))  # type: ignore[arg-type]
+    return np.concatenate(blocks, axis=1)
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+@pytest.mark.parametrize("samples", [1, 63, 64, 65, 5000, 64 * 300, 64 * 300 + 17])
+def test_chunks_join_into_the_result_on_the_whole(scripted: Scripted, channels: int, samples: int) -> None:
+    converter = Converter(*scripted("frames", channels=channels))
+    x = noise(samples, channels)
+    expected = whole(converter, x, chunk_seconds=1e4)
+    assert expected.shape == x.shape
+    for chunk_seconds in (0.004, 0.05, 0.333, 1.0):
+        result = whole(converter, x, chunk_seconds=chunk_seconds, block=997)
+        assert np.abs(result - expected).max() <= 1e-5 * np.abs(expected).max()
+
+
+def test_too_little_context_would_be_heard(scripted: Scripted) -> None:
+    path, card = scripted("frames")
+    x = noise(20_000)
+    expected = whole(Converter(path, card), x, chunk_seconds=1e4)
+    short = Converter(path, card.model_copy(update={"receptive_field": (0, 0)}))
+    assert np.abs(whole(short, x, chunk_seconds=0.1) - expected).max() > 1e-3
+
+
+def test_repeats_and_blocks_change_no_bit(scripted: Scripted) -> None:
+    converter = Converter(*scripted("frames"))
+    x = noise(30_000, 2)
+    results = [
+        whole(converter, x, sample_rate=44100, chunk_seconds=0.2, block=block) for block in (30_000, 4096, 333, 333, 333)
+    ]
+    for result in results[1:]:
+        np.testing.assert_array_equal(result, results[0])
+
+
+@pytest.mark.parametrize("sample_rate", [8000, 11025, 16000, 22050, 44100, 48000, 96000, 192000])
+@pytest.mark.parametrize("seconds", [0.0001, 0.1, 1.2345])
+def test_length_is_kept_to_the_sample(scripted: Scripted, sample_rate: int, seconds: float) -> None:
+    converter = Converter(*scripted("mirror"))
+    x = noise(max(1, int(seconds * sample_rate)))
+    assert whole(converter, x, sample_rate=sample_rate, chunk_seconds=0.1).shape == x.shape
+    for out in (8000, 44100, 96000):
+        result = whole(converter, x, sample_rate=sample_rate, out_sample_rate=out, chunk_seconds=0.1)
+        assert result.shape == (1, resampled_length(x.shape[1], sample_rate, out))
+
+
+@pytest.mark.parametrize("sample_rate", [12000, 16000, 44100, 96000])
+def test_a_tone_stays_a_tone_in_its_place(scripted: Scripted, sample_rate: int) -> None:
+    """Through a model that changes nothing, both resamplings included, no sample moves: the phase is kept."""
+    converter = Converter(*scripted("mirror"))
+    time = np.arange(sample_rate) / sample_rate
+    x = (0.5 * np.sin(2 * np.pi * 1000 * time)).astype(np.float32)[None]
+    result = whole(converter, x, sample_rate=sample_rate, chunk_seconds=0.13)
+    inside = slice(sample_rate // 10, -sample_rate // 10)
+    assert np.abs(result - x)[:, inside].max() < 1e-4
+
+
+def test_silence_stays_silence(scripted: Scripted) -> None:
+    converter = Converter(*scripted("frames"))
+    assert not whole(converter, np.zeros((2, 9000), np.float32), sample_rate=44100, noise=0.0).any()
+
+
+def test_each_channel_is_converted_as_if_alone(scripted: Scripted) -> None:
+    converter = Converter(*scripted("frames"))
+    x = noise(9000, 6)
+    together = whole(converter, x, seed=5, chunk_seconds=0.1)
+    for channel in range(6):
+        alone = whole(converter, x[channel : channel + 1], seed=5 + channel, chunk_seconds=0.1)
+        np.testing.assert_array_equal(alone[0], together[channel])
+
+
+def test_a_seed_and_a_level_decide_the_noise(scripted: Scripted) -> None:
+    converter = Converter(*scripted("frames"))
+    x = noise(9000)
+    with_1, with_2, without = (whole(converter, x, seed=s, noise=n) for s, n in ((1, 1.0), (2, 1.0), (1, 0.0)))
+    assert np.abs(with_1 - with_2).max() > 0.01
+    half = whole(converter, x, seed=1, noise=0.5)
+    np.testing.assert_allclose(half - without, (with_1 - without) / 2, atol=1e-6)
+
+
+def test_a_stereo_model_takes_pairs_and_averages_a_channel_without_partner(scripted: Scripted) -> None:
+    converter = Converter(*scripted("frames", channels=2))
+    x = noise(9000, 3)
+    result = whole(converter, x, noise=0.0)
+    assert result.shape == x.shape
+    np.testing.assert_array_equal(result[:2], whole(converter, x[:2], noise=0.0))
+    twice = whole(converter, np.repeat(x[2:], 2, axis=0), noise=0.0)
+    np.testing.assert_allclose(result[2], twice.mean(axis=0), atol=1e-7)
+
+
+def test_channels_asked_for_are_mixed_first(scripted: Scripted) -> None:
+    converter = Converter(*scripted("mirror"))
+    x = noise(1000, 2)
+    np.testing.assert_allclose(whole(converter, x, out_channels=1)[0], x.mean(axis=0), atol=1e-7)
+    np.testing.assert_array_equal(whole(converter, x[:1], out_channels=3), np.repeat(x[:1], 3, axis=0))
+    six = noise(1000, 6)
+    np.testing.assert_allclose(map_channels(six, 2)[1], six[1::2].mean(axis=0), atol=1e-7)
+
+
+def test_beyond_full_scale_is_clipped_and_counted(scripted: Scripted) -> None:
+    converter = Converter(*scripted("broken"))
+    x = np.full((1, 640), 0.1, np.float32)
+    x[0, 100:110] = 0.5
+    conversion = converter.convert([x], sample_rate=16000, channels=1)
+    result = np.concatenate(list(conversion), axis=1)
+    assert result.max() == 1.0
+    assert conversion.clipped_samples == 10
+    assert conversion.samples == 640
+
+
+def test_a_result_that_is_not_finite_is_an_error(scripted: Scripted) -> None:
+    converter = Converter(*scripted("broken"))
+    with pytest.raises(AudioError, match="not finite"):
+        whole(converter, np.full((1, 100), 0.95, np.float32))
+
+
+def test_a_sound_without_samples_has_no_result(scripted: Scripted) -> None:
+    converter = Converter(*scripted("frames"))
+    assert sum(b.shape[1] for b in converter.convert(iter(()), sample_rate=48000, channels=2)) == 0
+
+
+def test_what_cannot_work_says_so(scripted: Scripted, tmp_path: Path) -> None:
+    path, card = scripted("frames")
+    converter = Converter(path, card)
+    with pytest.raises(ConversionError, match=r"take 0\.004 s"):
+        converter.convert([], sample_rate=16000, channels=1, chunk_seconds=0.003)
+    with pytest.raises(ConversionError):
+        converter.convert([], sample_rate=16000, channels=1, chunk_seconds=float("nan"))
+    with pytest.raises(ConversionError, match="start at 1"):
+        converter.convert([], sample_rate=0, channels=1)
+    (tmp_path / "text.ts").write_text("no model")
+    with pytest.raises(ConversionError, match="not a TorchScript"):
+        Converter(tmp_path / "text.ts", card)
