@@ -117,7 +117,7 @@ def from_os_error(error: OSError, *, where: str) -> StoreError:
         error: what the system raised.
         where: the path or address that was being used.
     """
-    if error.errno == errno.ENOSPC:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return StoreError("the disk is full", where=where, fix="free space there, or put the store on a larger disk")
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return StoreError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 import re
 import zlib
 from pathlib import Path
@@ -22,7 +23,8 @@ def _as_tuple(value: Any) -> Any:
     return (value,) if isinstance(value, str) else value
 
 
-Strings = Annotated[tuple[str, ...], BeforeValidator(_as_tuple), Field(min_length=1)]
+Text = Annotated[str, StringConstraints(min_length=1)]
+Strings = Annotated[tuple[Text, ...], BeforeValidator(_as_tuple), Field(min_length=1)]
 SampleRate = Annotated[int, Field(ge=8000, le=192_000, strict=True)]
 Channels = Annotated[int, Field(ge=1, le=2, strict=True)]
 
@@ -56,7 +58,7 @@ class LibraryManifest(StrictRecord):
     """The manifest as written."""
 
     name: Name
-    store: str
+    store: Text
     defaults: Settings = Settings()
     instruments: dict[Name, Instrument] = Field(min_length=1)
 
@@ -90,7 +92,7 @@ class Library:
         self.name = manifest.name
         address = manifest.store
         if "://" not in address:
-            address = str((path.parent / Path(address).expanduser()).absolute())
+            address = _beside(path, address)
         self.store = Store(address)
 
     @property
@@ -100,10 +102,7 @@ class Library:
 
     def sources(self, instrument: str) -> tuple[str, ...]:
         """An instrument's source patterns: absolute paths or globs, or s3:// addresses."""
-        return tuple(
-            s if "://" in s else str((self.path.parent / Path(s).expanduser()).absolute())
-            for s in self.manifest.instruments[instrument].sources
-        )
+        return tuple(s if "://" in s else _beside(self.path, s) for s in self.manifest.instruments[instrument].sources)
 
     def settings(self, instrument: str) -> Settings:
         """An instrument's settings: its own word, else the library's defaults, else the house's; ``override`` and
@@ -177,7 +176,12 @@ def load_library(path: Path | str) -> Library:
         manifest = LibraryManifest.model_validate(value)
     except ValidationError as error:
         raise _explain(error, path) from error
-    return Library(manifest, path=path.absolute())
+    return Library(manifest, path=Path(os.path.abspath(path)))
+
+
+def _beside(manifest: Path, path: str) -> str:
+    """A path as written in the manifest; without ``..``, so that it is the same wherever the command was started."""
+    return os.path.abspath(manifest.parent / Path(path).expanduser())
 
 
 class _UniqueKeys(yaml.SafeLoader):

@@ -71,7 +71,7 @@ class Store:
             self.uri = f"s3://{bucket}/{prefix}" if prefix else f"s3://{bucket}"
         elif parts.scheme in ("", "file"):
             local = unquote(parts.path) if parts.scheme == "file" else uri
-            self.uri = str(Path(local).expanduser().absolute())
+            self.uri = os.path.abspath(Path(local).expanduser())
         else:
             raise StoreError(
                 f"no store can be opened at a {parts.scheme}:// address", where=uri, fix="use a folder or s3://bucket/prefix"

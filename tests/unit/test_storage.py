@@ -229,6 +229,7 @@ def test_the_write_check_leaves_nothing(any_store: Store) -> None:
         ("s3://bucket/a/b/", "s3://bucket/a/b"),
         ("s3://bucket/take #1?", "s3://bucket/take #1?"),
         ("/data/store/", "/data/store"),
+        ("/data/../other//store", "/other/store"),
         ("/data/take #1?", "/data/take #1?"),
         ("file:///data/with%20space", "/data/with space"),
     ],

@@ -1,0 +1,196 @@
+"""Records are frozen, live as JSON, forgive newer keys, and a run's identity is what affects its result."""
+
+from __future__ import annotations
+
+import pickle
+from datetime import datetime
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from rave_dist import records
+from rave_dist.identity import canonical_json
+from rave_dist.records import (
+    Budget,
+    CheckpointPolicy,
+    DatasetManifest,
+    ModelCard,
+    ModelFile,
+    Record,
+    Rejection,
+    RunRecord,
+    Shard,
+    SourceRecord,
+    TrainingSpec,
+    now,
+)
+
+SPEC = TrainingSpec(
+    library="drums",
+    instrument="tabla",
+    dataset="0123456789ab",
+    config=("v2", "causal"),
+    override={"CAPACITY": 48},
+    sample_rate=44100,
+    channels=1,
+    budget=Budget(steps=1000),
+    seed=7,
+)
+
+SOURCE = SourceRecord(
+    source="/recordings/a.wav",
+    source_id="aaaa",
+    fingerprint="1-2",
+    seconds=10.0,
+    used_seconds=8.5,
+    sample_rate=48000,
+    channels=2,
+    format="WAV",
+    samples=374850,
+    spans=((0, 100), (200, 374850)),
+    pcm_sha256="00",
+    peak=0.5,
+    rms=0.1,
+    dc=0.0,
+    clipped_samples=0,
+    rejections=(Rejection(source="/recordings/a.wav", seconds=1.5, reason="silent"),),
+)
+
+MANIFEST = DatasetManifest(
+    id="0123456789ab",
+    instrument="tabla",
+    sample_rate=44100,
+    channels=1,
+    sources=(SOURCE,),
+    rejected=SOURCE.rejections,
+    shards=(Shard(key="datasets/tabla/x/part-0.parquet", source_ids=("aaaa",), bytes=10, seconds=8.5),),
+    used_seconds=8.5,
+    created_at="2026-01-01T00:00:00+00:00",
+)
+
+CARD = ModelCard(
+    name="tabla",
+    version="ba9876543210",
+    library="drums",
+    run_id=SPEC.run_id,
+    config=SPEC.config,
+    sample_rate=44100,
+    channels=1,
+    latents=4,
+    latent_size=16,
+    hop=2048,
+    receptive_field=(27117, 26428),
+    phase=2,
+    step=1000,
+    steps=1000,
+    complete=True,
+    dataset="0123456789ab",
+    seconds=229.0,
+    metrics={"validation": 1.5},
+    files={"offline": ModelFile(key="models/tabla/x/tabla.ts", sha256="00", bytes=5)},
+    created_at="2026-01-01T00:00:00+00:00",
+)
+
+RUN = RunRecord(library="drums", instrument="tabla", run_id=SPEC.run_id, dataset="0123456789ab")
+
+
+@pytest.mark.parametrize("record", [SPEC, MANIFEST, CARD, RUN], ids=lambda r: type(r).__name__)
+class TestEveryRecord:
+    def test_survives_json(self, record: Record) -> None:
+        assert type(record).model_validate_json(canonical_json(record.to_json())) == record
+
+    def test_survives_pickling(self, record: Record) -> None:
+        assert pickle.loads(pickle.dumps(record)) == record
+
+    def test_is_frozen(self, record: Record) -> None:
+        with pytest.raises(ValidationError):
+            record.dataset = "other"  # type: ignore[attr-defined]
+
+    def test_forgives_a_key_that_a_newer_version_wrote(self, record: Record) -> None:
+        assert type(record).model_validate({**record.to_json(), "of_the_future": 1}) == record
+
+
+def test_a_card_reads_with_offline_alone_and_is_addressed_by_name_and_version() -> None:
+    assert CARD.reference == "tabla@ba9876543210"
+    assert CARD.key == "models/tabla/ba9876543210"
+
+
+def test_where_records_lie() -> None:
+    assert SPEC.run_key == f"runs/drums/tabla/{SPEC.run_id}"
+    assert RUN.key == "runs/drums/tabla/record.json"
+    assert MANIFEST.key == "datasets/tabla/0123456789ab"
+
+
+def test_every_second_of_a_dataset_is_used_or_rejected() -> None:
+    assert MANIFEST.seconds == pytest.approx(10.0)
+    assert SOURCE.used_seconds + sum(r.seconds for r in SOURCE.rejections) == pytest.approx(SOURCE.seconds)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"checkpoint": CheckpointPolicy(minutes=1)},
+        {"checkpoint": CheckpointPolicy(steps=10)},
+        {"credit": {"performer": "someone"}},
+    ],
+)
+def test_a_run_is_the_same_run_whatever_saves_or_credits_it(change: dict[str, Any]) -> None:
+    assert SPEC.model_copy(update=change).run_id == SPEC.run_id
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"instrument": "rebana"},
+        {"dataset": "ffffffffffff"},
+        {"config": ("v2",)},
+        {"override": {"CAPACITY": 49}},
+        {"override": {}},
+        {"sample_rate": 48000},
+        {"channels": 2},
+        {"window": 131072},
+        {"batch": 4},
+        {"budget": Budget(steps=1001)},
+        {"budget": Budget(hours=1)},
+        {"seed": 8},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_what_affects_the_result_makes_another_run(change: dict[str, Any]) -> None:
+    assert SPEC.model_copy(update=change).run_id != SPEC.run_id
+
+
+def test_every_field_of_a_spec_is_decided_on() -> None:
+    # A new field changes the ids of all runs unless it is left out of them: think, then add it here.
+    affecting = {"library", "instrument", "dataset", "config", "override", "sample_rate", "channels"}
+    affecting |= {"window", "batch", "budget", "seed"}
+    assert set(TrainingSpec.model_fields) == affecting | {"checkpoint", "credit"}
+
+
+@pytest.mark.parametrize("values", [{}, {"hours": 1, "steps": 10}, {"hours": 0}, {"hours": -1}, {"steps": 1}, {"minutes": 5}])
+def test_a_budget_is_hours_or_steps(values: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        Budget(**values)
+
+
+def test_checkpoints_come_every_ten_minutes_unless_told_otherwise() -> None:
+    assert CheckpointPolicy().every_seconds == 600
+    assert CheckpointPolicy(minutes=0.5).every_seconds == 30
+    assert CheckpointPolicy(steps=100).every_seconds is None
+    with pytest.raises(ValidationError):
+        CheckpointPolicy(minutes=1, steps=1)
+
+
+def test_now_is_utc_and_says_so() -> None:
+    moment = datetime.fromisoformat(now())
+    assert moment.utcoffset() is not None
+    assert not moment.utcoffset()
+
+
+def test_all_records_are_frozen() -> None:
+    kinds = [kind for kind in vars(records).values() if isinstance(kind, type) and issubclass(kind, records.BaseModel)]
+    assert len(kinds) > 15
+    for kind in kinds:
+        if kind is not records.BaseModel:
+            assert kind.model_config["frozen"], kind
