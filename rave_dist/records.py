@@ -315,15 +315,19 @@ class ConversionParameters(Record):
 
 
 class ConversionItem(Record):
-    """What became of one source; the journal's entry."""
+    """What became of one source; the journal's entry. ``seconds`` is the length of what was written; ``source_fingerprint``
+    and ``output_tag`` tell, without reading them, that neither file has changed since."""
 
     source: str
     source_sha256: str
+    source_fingerprint: str = ""
     output: str
     output_sha256: str | None = None
+    output_tag: str = ""
     state: Literal["converted", "failed", "salvaged"]
     reason: str | None = None
     seconds: float = 0.0
+    clipped_samples: int = 0
 
 
 class ConversionRecord(Record):
