@@ -1,0 +1,162 @@
+"""Who may import whom. The house stands on this; docs/architecture.md draws it.
+
+::
+
+    ray_jobs -> cli -> pipeline, check -> stages -> audio, storage, identity, library -> records -> errors
+"""
+
+from __future__ import annotations
+
+from pathlib import PurePosixPath
+from typing import Any
+
+import pytest
+
+STAGES = ("dataset", "training", "registry", "conversion", "serving", "report")
+
+CORE = {"", "errors", "identity", "records", "storage", "s3", "library"}
+GROUND = CORE | {"audio", "on_ray"}
+
+# What each part of rave_dist may import of the others; "" is the package itself (its version).
+MAY_IMPORT: dict[str, set[str]] = {
+    "": set(),
+    "errors": set(),
+    "identity": {"errors"},
+    "records": {"errors", "identity"},
+    "storage": {"errors", "identity", "s3"},  # s3: inside a function, as its other half
+    "s3": {"errors", "identity", "storage"},
+    "library": {"errors", "identity", "records", "storage"},
+    "on_ray": {"errors"},
+    "audio": CORE,
+    "upstream": {"errors"},
+    "samples": GROUND,
+    **dict.fromkeys(STAGES, GROUND),
+    "check": GROUND,
+    "pipeline": GROUND | {"check"},
+    "console": GROUND | {"check", "pipeline"},
+    "cli": GROUND | {"check", "pipeline", "console", "__main__"},
+    "__main__": {"cli"},
+    "demo": GROUND | {"check", "pipeline", "console", "samples"},
+}
+ABOVE_STAGES = {"check", "pipeline", "cli", "demo"}
+
+# The doors: modules of one stage (or upstream) that others may import, and who they are.
+DOORS: dict[str, set[str]] = {
+    "dataset.read": {"training", "registry", "report"},
+    "dataset.split": {"training", "registry", "report"},
+    "registry.store": {"conversion", "serving", "report"},
+    "conversion.convert": {"serving", "report"},
+    "conversion.on_ray": {"serving"},  # corpus jobs are the command's own
+    "upstream": {"training", "registry", "check"},
+    "training.variants": {"upstream"},  # named configurations: data alone
+}
+
+ONLY_IN_UPSTREAM = {"rave", "gin", "cached_conv", "torchaudio", "pytorch_lightning", "lightning"}
+ONLY_IN_AUDIO = {"soundfile", "av"}
+NOBODYS = {"scripts", "tests"}  # top-level packages that acids-rave's wheel leaves behind
+AT_THE_TOP_OF_STAGES_ONLY = {"torch", "ray", "matplotlib", "boto3", "fastapi", "soxr", "scipy", "tensorboard"}
+
+
+def _part(module: str) -> str:
+    """``rave_dist.dataset.read`` belongs to ``dataset``."""
+    return module.removeprefix("rave_dist").lstrip(".").partition(".")[0]
+
+
+def _said(found: Any) -> str:
+    return f"{found.importer}:{found.line} imports {found.imported}"
+
+
+def _refused(found: Any) -> bool:
+    importer, imported = _part(found.importer), _part(found.imported)
+    door = found.imported.removeprefix("rave_dist.")
+    if importer == imported or importer in DOORS.get(door, ()):
+        return False
+    if importer in ABOVE_STAGES and imported in STAGES:
+        return False
+    return imported not in MAY_IMPORT[importer]
+
+
+def test_every_part_has_its_place(modules: tuple[Any, ...]) -> None:
+    parts = {_part(module.name) for module in modules if module.name.startswith("rave_dist")}
+    assert parts <= set(MAY_IMPORT), "say in this table what the new part may import"
+
+
+def test_parts_import_only_what_is_below_them(imports: tuple[Any, ...]) -> None:
+    inner = [f for f in imports if f.importer.startswith("rave_dist") and f.imported.partition(".")[0] == "rave_dist"]
+    assert [_said(found) for found in inner if _refused(found)] == []
+
+
+def test_jobs_only_know_the_command_line(imports: tuple[Any, ...]) -> None:
+    allowed = ("rave_dist.cli", "rave_dist.__main__")
+    jobs = [f for f in imports if f.importer.startswith("ray_jobs") and f.imported.startswith(("rave_dist", "ray_jobs."))]
+    assert [_said(found) for found in jobs if found.imported not in allowed] == []
+
+
+def test_nothing_imports_the_jobs(imports: tuple[Any, ...]) -> None:
+    assert [_said(f) for f in imports if f.importer.startswith("rave_dist") and f.imported.startswith("ray_jobs")] == []
+
+
+def test_ray_is_imported_where_it_is_expected(modules: tuple[Any, ...], imports: tuple[Any, ...]) -> None:
+    paths = {module.name: PurePosixPath(module.path) for module in modules}
+
+    def allowed(module: str) -> bool:
+        return paths[module].name == "on_ray.py" or _part(module) == "serving" or module.startswith("ray_jobs")
+
+    assert [_said(f) for f in imports if f.imported.partition(".")[0] == "ray" and not allowed(f.importer)] == []
+
+
+def test_raves_own_packages_are_behind_one_door(imports: tuple[Any, ...]) -> None:
+    found = [f for f in imports if f.imported.partition(".")[0] in ONLY_IN_UPSTREAM]
+    assert [_said(f) for f in found if f.importer != "rave_dist.upstream"] == []
+
+
+def test_a_replica_never_sees_gin(imports: tuple[Any, ...]) -> None:
+    """What the service and the converter import at their tops, taken as far as it goes, has neither RAVE nor upstream in it."""
+    reached, waiting = set(), [f.importer for f in imports if _part(f.importer) in ("serving", "conversion")]
+    while waiting:
+        name = waiting.pop()
+        if name not in reached:
+            reached.add(name)
+            waiting += [f.imported for f in imports if f.importer == name and f.at_top]
+    assert "rave_dist.serving.app" in reached
+    assert not {name for name in reached if name.partition(".")[0] in ONLY_IN_UPSTREAM or name == "rave_dist.upstream"}
+
+
+def test_sound_files_are_opened_in_one_place(imports: tuple[Any, ...]) -> None:
+    found = [f for f in imports if f.imported.partition(".")[0] in ONLY_IN_AUDIO]
+    assert [_said(f) for f in found if _part(f.importer) != "audio"] == []
+
+
+def test_nobodys_packages_are_left_alone(imports: tuple[Any, ...]) -> None:
+    assert [_said(f) for f in imports if f.imported.partition(".")[0] in NOBODYS] == []
+
+
+def test_the_core_and_the_command_line_load_nothing_heavy_at_their_top(imports: tuple[Any, ...]) -> None:
+    light = (CORE - {"s3"}) | {"console", "cli", "pipeline", "check", "__main__"}
+    found = [f for f in imports if f.importer.startswith("rave_dist") and _part(f.importer) in light and f.at_top]
+    assert [_said(f) for f in found if f.imported.partition(".")[0] in AT_THE_TOP_OF_STAGES_ONLY] == []
+
+
+def test_modules_are_named_in_the_source_not_in_strings(modules: tuple[Any, ...]) -> None:
+    """An import by name at run time would walk around this file."""
+    import ast
+
+    culprits = []
+    for module in modules:
+        for node in ast.walk(module.tree):
+            call = ast.unparse(node.func) if isinstance(node, ast.Call) else ""
+            if call.endswith(("import_module", "__import__")) and module.name != "rave_dist.upstream":
+                culprits.append(f"{module.name}:{node.lineno}")
+    assert culprits == []
+
+
+@pytest.mark.parametrize("layer", sorted(MAY_IMPORT))
+def test_the_table_itself_has_no_circle(layer: str) -> None:
+    below, waiting = set(), list(MAY_IMPORT[layer])
+    while waiting:
+        part = waiting.pop()
+        if part not in below:
+            below.add(part)
+            waiting += MAY_IMPORT[part]
+    allowed = {"storage", "s3"} if layer in ("storage", "s3") else {"cli", "__main__"} & {layer}
+    assert layer not in below - allowed
