@@ -124,9 +124,14 @@ def open_audio(path: Path | str) -> Iterator[Decoder]:
         except OSError as error:
             raise from_os_error(error, where=where) from error
         declared = sound.samples
-        if promised is not None and promised.is_cut and promised.present and declared is not None:
-            declared = max(declared, round(declared * promised.declared / promised.present))
+        if promised is not None and promised.is_cut and promised.present and declared is not None and _is_counted(sound):
+            declared = round(declared * promised.declared / promised.present)
         yield Decoder(sound, declared_samples=declared, cut=promised is not None and promised.is_cut, where=where)
+
+
+def _is_counted(sound: Sound) -> bool:
+    """Whether the decoder takes the length from the bytes that are there, rather than from a header."""
+    return sound.format != "mov" and (sound.tolerance == 0 or sound.subtype.startswith("pcm_"))
 
 
 def probe(path: Path | str) -> AudioInfo:
