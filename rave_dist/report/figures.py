@@ -11,7 +11,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -58,7 +58,7 @@ def spectrogram(sound: Sound, sample_rate: int, *, width: int = 600, height: int
     16 kHz (or half the sample rate), colour by level. Input: [channels, samples] or [samples]; channels are averaged.
     """
     mono = np.atleast_2d(sound).mean(axis=0)
-    n_fft = 2048
+    n_fft = 2 ** round(np.log2(0.046 * sample_rate))  # 46 ms, 2048 samples at 44.1 kHz
     hop = max(1, -(-len(mono) // width))
     levels = decibels(magnitudes(mono, n_fft, hop), QUIETEST_DBFS)[: -(-len(mono) // hop)]
     rows = frequency_rows(sample_rate, height) * n_fft / sample_rate
@@ -96,7 +96,7 @@ def chart(curves: Sequence[Curve], *, steps: int, phase_1_steps: int, unit: str,
 
     Curves with many points are drawn faintly with a running mean on top. Non-finite points are left out.
     """
-    style: dict[str, Any] = {
+    style: Any = {
         "svg.fonttype": "none",
         "svg.hashsalt": f"{unit}{steps}{phase_1_steps}{[(c.name, len(c.points)) for c in curves]}",
         "axes.edgecolor": _RULE,
@@ -109,12 +109,12 @@ def chart(curves: Sequence[Curve], *, steps: int, phase_1_steps: int, unit: str,
         "font.size": 9,
     }
     with matplotlib.rc_context(style):
-        figure = Figure(figsize=(5.2, 2.7), layout="constrained")
+        figure = Figure(figsize=(5.2, 3.0), layout="constrained")
         axes = figure.add_subplot()
         colours = iter((_TRAIN, _THIRD, _FOURTH, _INK))
         drawn = False
         for curve in curves:
-            points = [p for p in curve.points if np.isfinite(p.value) and (p.value > 0 or not log)]
+            points = [p for p in curve.points if np.isfinite(p.value)]
             if not points:
                 continue
             drawn = True
@@ -128,10 +128,12 @@ def chart(curves: Sequence[Curve], *, steps: int, phase_1_steps: int, unit: str,
                 axes.plot(x, y, color=colour, linewidth=0.8, alpha=0.3)
                 x, y = _running_mean(x), _running_mean(y)
             axes.plot(x, y, color=colour, linewidth=1.6, label=curve.name)
-        if log and drawn:
+        lowest, highest = axes.get_ylim()
+        if log and lowest > 0 and highest / lowest > 4:
             axes.set_yscale("log")
+            axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             axes.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
-            axes.yaxis.set_minor_formatter(FuncFormatter(lambda v, _: ""))
+            axes.yaxis.set_minor_locator(NullLocator())
         else:
             axes.yaxis.set_major_locator(MaxNLocator(5))
         _mark_phases(axes, steps, phase_1_steps)
@@ -144,7 +146,7 @@ def chart(curves: Sequence[Curve], *, steps: int, phase_1_steps: int, unit: str,
         for side in ("top", "right"):
             axes.spines[side].set_visible(False)
         if drawn:
-            axes.legend(frameon=False, fontsize=8, loc="upper right", ncols=1)
+            figure.legend(frameon=False, fontsize=8, loc="outside lower center", ncols=3)
         return _themed(figure)
 
 

@@ -1,0 +1,26 @@
+"use strict";
+// One sound at a time, and a line across its spectrogram that shows where it is; a click on the picture goes there.
+const players = [...document.querySelectorAll("figure.sound")].map((figure) => ({
+  audio: figure.querySelector("audio"),
+  picture: figure.querySelector(".picture"),
+  head: figure.querySelector(".head"),
+}));
+for (const { audio, picture, head } of players) {
+  const place = () => {
+    const part = audio.duration > 0 ? audio.currentTime / audio.duration : 0;
+    head.style.left = `${100 * part}%`;
+    head.hidden = part === 0;
+    if (!audio.paused) requestAnimationFrame(place);
+  };
+  audio.addEventListener("play", () => {
+    for (const other of players) if (other.audio !== audio) other.audio.pause();
+    place();
+  });
+  for (const event of ["pause", "seeked", "ended"]) audio.addEventListener(event, place);
+  picture.addEventListener("click", (event) => {
+    if (!(audio.duration > 0)) return;
+    const box = picture.getBoundingClientRect();
+    audio.currentTime = audio.duration * Math.min(1, Math.max(0, (event.clientX - box.left) / box.width));
+    audio.play();
+  });
+}

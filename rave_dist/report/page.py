@@ -1,0 +1,260 @@
+"""The page of a library: one HTML file that holds its pictures and sounds and asks no network for anything."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from rave_dist.audio.preview import mp3
+from rave_dist.errors import RaveDistError
+from rave_dist.library import Library
+from rave_dist.records import Problem, RunRecord, now
+from rave_dist.report import listening, metrics
+from rave_dist.report.facts import Curves, Facts, gather
+from rave_dist.report.figures import Curve, chart, frequency_ticks, spectrogram
+from rave_dist.storage import Store
+
+_FOLDER = Path(__file__).parent
+_DEFAULT_WINDOW = 65536
+_DISTANCES = re.compile(r"spectral_distance")
+
+
+def write_report(store: Store, library: Library, records: Sequence[RunRecord]) -> str:
+    """Writes ``report/<library>/index.html`` from what the store holds now, and ``report/index.html``, its copy.
+
+    Instruments without a record are waiting. What cannot be read (a model's file, a dataset) is said on the page.
+
+    Returns:
+        The page's key.
+
+    Raises:
+        StoreError: the store cannot be written.
+    """
+    facts = gather(store, library, records)
+    page = render(library.name, store, [_view(item, sound) for item, sound in zip(facts, _listen(store, facts), strict=True)])
+    key = f"report/{library.name}/index.html"
+    store.write_bytes(key, page.encode())
+    store.write_bytes("report/index.html", page.encode())
+    return key
+
+
+def render(library: str, store: Store, instruments: Sequence[dict[str, Any]]) -> str:
+    """The page's text. All that comes from people is escaped; a content policy forbids every request and foreign script."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_FOLDER),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(clock=clock, number=number, size=size, percent=percent)
+    script = (_FOLDER / "page.js").read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return environment.get_template("page.html").render(
+        library=library,
+        store=store.uri,
+        written=now(),
+        instruments=instruments,
+        document={"library": library, "instruments": [item["document"] for item in instruments]},
+        style=Markup((_FOLDER / "page.css").read_text(encoding="utf-8")),
+        script=Markup(script),
+        script_hash=f"sha256-{digest}",
+        states=[(s, sum(i["record"].state == s for i in instruments)) for s in ("done", "running", "waiting", "failed")],
+    )
+
+
+def _listen(store: Store, facts: Sequence[Facts]) -> list[listening.Samples | None]:
+    """The sounds of every published model, each with the next instrument of the library as its stranger."""
+    excerpts: dict[str, listening.Excerpt] = {}
+    for item in facts:
+        if item.manifest is None or not any(other.card for other in facts):
+            continue
+        try:
+            window = (item.curves and item.curves.window) or _DEFAULT_WINDOW
+            excerpts[item.name] = listening.excerpt(store, item.manifest, window=window)
+        except RaveDistError as error:
+            item.problems.append(_problem("no excerpt", error))
+    sounds: list[listening.Samples | None] = []
+    for item in facts:
+        if item.card is None or item.name not in excerpts:
+            sounds.append(None)
+            continue
+        try:
+            stranger = _stranger(item, facts, excerpts)
+            sounds.append(listening.samples(store, item.card, instrument=excerpts[item.name], stranger=stranger))
+        except RaveDistError as error:
+            item.problems.append(_problem("no samples of this model", error))
+            sounds.append(None)
+    return sounds
+
+
+def _stranger(item: Facts, facts: Sequence[Facts], excerpts: dict[str, listening.Excerpt]) -> listening.Stranger:
+    names = [other.name for other in facts]
+    after = names.index(item.name) + 1
+    for name in names[after:] + names[: after - 1]:
+        if name in excerpts:
+            manifest = next(other.manifest for other in facts if other.name == name)
+            assert manifest is not None
+            return listening.Stranger(name, f"{name}/{manifest.id}", excerpts[name])
+    assert item.card is not None
+    return listening.bird(item.card.sample_rate)
+
+
+def _problem(what: str, error: RaveDistError) -> Problem:
+    place = f"{error.where}: " if error.where else ""
+    return Problem(what=f"{what}: {place}{error.what}", fix=error.fix)
+
+
+def _view(facts: Facts, sounds: listening.Samples | None) -> dict[str, Any]:
+    """One instrument as the template and scripts read it."""
+    record, manifest, card = facts.record, facts.manifest, facts.card
+    players = _players(facts.name, sounds) if sounds else []
+    first, last = record.validation.first, record.validation.last
+    credit = (card.credit if card else None) or (manifest.credit if manifest else {})
+    return {
+        "name": facts.name,
+        "anchor": "instrument-" + re.sub(r"[^A-Za-z0-9_-]", "-", facts.name),
+        "record": record,
+        "manifest": manifest,
+        "card": card,
+        "credit": credit,
+        "problems": ([record.error] if record.error else []) + facts.problems,
+        "charts": _charts(facts.name, facts.curves, record) if facts.curves else [],
+        "players": players,
+        "improvement": (last - first) / first if first and last is not None else None,
+        "warnings": [(Path(s.source).name, w) for s in manifest.sources for w in s.warnings] if manifest else [],
+        "rejected": sorted(manifest.rejected, key=lambda r: -r.seconds) if manifest else [],
+        "peak": max((s.peak for s in manifest.sources), default=0.0) if manifest else None,
+        "document": {
+            "name": facts.name,
+            "state": record.state,
+            "phase": record.phase,
+            "step": record.step,
+            "steps": record.steps,
+            "validation": record.validation.to_json(),
+            "model": record.model,
+            "seconds": record.seconds,
+            "used_seconds": manifest.used_seconds if manifest else None,
+            "rejected_seconds": sum(r.seconds for r in manifest.rejected) if manifest else None,
+            "error": record.error.to_json() if record.error else None,
+            "samples": {player["role"]: player["numbers"] for player in players},
+        },
+    }
+
+
+def _players(name: str, samples: listening.Samples) -> list[dict[str, Any]]:
+    sources = ", ".join(samples.sources[:3]) + (f" and {len(samples.sources) - 3} more" if len(samples.sources) > 3 else "")
+    captions = {
+        "original": ("Original", f"{'held out of training' if samples.held_out else 'training material'}: {sources}"),
+        "reconstruction": ("Reconstruction", "the original through the model"),
+        "transfer": ("Transfer", f"{samples.stranger}, played through {name}"),
+    }
+    original = samples.sounds["original"].mean(axis=0)
+    players = []
+    for role, (title, caption) in captions.items():
+        sound = samples.sounds[role]
+        mono = sound.mean(axis=0)
+        numbers = {
+            "seconds": round(sound.shape[1] / samples.sample_rate, 3),
+            "level_dbfs": round(metrics.level_dbfs(sound), 1),
+            "peak_dbfs": round(metrics.peak_dbfs(sound), 1),
+            "brightness_hz": round(metrics.brightness_hz(mono, samples.sample_rate)),
+        }
+        if role == "reconstruction":
+            numbers["spectral_distance_db"] = round(metrics.spectral_distance_db(original, mono), 1)
+        players.append(
+            {
+                "role": role,
+                "title": title,
+                "caption": caption,
+                "alt": f"Spectrogram of {title.lower()}, {name}: {numbers['seconds']:.1f} s at "
+                f"{numbers['level_dbfs']:.0f} dBFS, energy centred on {numbers['brightness_hz']} Hz",
+                "numbers": numbers,
+                "picture": _data_uri("image/png", spectrogram(sound, samples.sample_rate)),
+                "sound": _data_uri("audio/mpeg", mp3(sound, samples.sample_rate)),
+                "ticks": frequency_ticks(samples.sample_rate),
+            }
+        )
+    return players
+
+
+def _charts(name: str, curves: Curves, record: RunRecord) -> list[dict[str, Any]]:
+    """The distance that says how close the model is, then what else the run minimised."""
+    distances = [c for c in curves.train if _DISTANCES.search(c.name)]
+    others = [c for c in curves.train if not _DISTANCES.search(c.name)]
+    steps, boundary = max(curves.steps, record.step), curves.phase_1_steps
+    charts = [
+        {
+            "title": "Spectral distance",
+            "note": "how far the output is from the input; lower is closer",
+            "alt": _describe(name, [*distances, curves.held_out], boundary),
+            "svg": Markup(
+                chart([*_named(distances), curves.held_out], steps=steps, phase_1_steps=boundary, unit="distance", log=True)
+            ),
+        }
+    ]
+    if any(curve.points for curve in others):
+        charts.append(
+            {
+                "title": "Other losses",
+                "note": "what else training weighs in each phase",
+                "alt": _describe(name, others, boundary),
+                "svg": Markup(chart(_named(others), steps=steps, phase_1_steps=boundary, unit="loss")),
+            }
+        )
+    return charts
+
+
+def _named(curves: Sequence[Curve]) -> list[Curve]:
+    return [Curve(curve.name.replace("_", " "), curve.points, held_out=curve.held_out) for curve in curves]
+
+
+def _describe(name: str, curves: Sequence[Curve], boundary: int) -> str:
+    parts = [
+        f"{c.name.replace('_', ' ')} from {c.points[0].value:.3g} at step {c.points[0].step} to {c.points[-1].value:.3g} "
+        f"at step {c.points[-1].step}"
+        for c in curves
+        if c.points
+    ]
+    return f"Curves of {name}: {'; '.join(parts) or 'nothing measured yet'}. Phase 2 begins at step {boundary}."
+
+
+def _data_uri(kind: str, data: bytes) -> str:
+    return f"data:{kind};base64,{base64.b64encode(data).decode()}"
+
+
+def clock(seconds: float | None) -> str:
+    """Seconds as a person says them: 42.5 s, 3 min 49 s, 2 h 05 min; a dash for none."""
+    if seconds is None:
+        return "–"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
+
+
+def number(value: float | None) -> str:
+    """Three significant digits, whole numbers with thin spaces; a dash for none."""
+    if value is None:
+        return "–"
+    if isinstance(value, int):
+        return f"{value:,}".replace(",", "\u202f")
+    return f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}".replace(",", "\u202f")
+
+
+def percent(value: float) -> str:
+    """A change as a signed percentage, with a true minus."""
+    return f"{100 * value:+.0f} %".replace("-", "−")
+
+
+def size(num_bytes: float) -> str:
+    """Bytes as kB or MB."""
+    return f"{num_bytes / 1e6:.1f} MB" if num_bytes >= 1e6 else f"{num_bytes / 1e3:.0f} kB"
