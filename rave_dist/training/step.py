@@ -1,0 +1,322 @@
+"""One optimizer step of RAVE, with the work left out that cannot change its result.
+
+With ``x`` a batch, ``E`` encoder, ``G`` decoder, ``D`` discriminator (which returns the features of its layers, the last one
+being its score), ``Q`` the PQMF analysis, ``d`` RAVE's spectral distances, and every weight ``w`` applied twice as
+RAVE 2.3.1 does, `RAVE.training_step` computes
+
+    generator step      w_m² d(Qx, QG(z)) + w_f² d(x, G(z)) + beta reg(z) [+ w_fm² |D(x) - D(G(z))| + w_a² adv(D(G(z)))]
+    discriminator step  gan(D(x), D(G(z)))                                 [phase 2, every ``update_discriminator_every``]
+
+and back-propagates each through everything that took part. What is left out here:
+
+- gradients of ``x``, of the PQMF's filters, and of the discriminator in a generator step: nobody reads them;
+- in a discriminator step the distances, the feature matching and all gradients of the generator: cleared before use;
+- in phase 2 the encoder's graph, where RAVE detaches the encoder itself (its batch statistics still move);
+- in a generator step the graph of ``D(x)``: it is a constant there;
+- every wait of the host for the device (``.item()``, truth values of device tensors).
+
+Random numbers are drawn in RAVE's own order, so equal seeds give equal steps.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rave_dist import upstream
+from rave_dist.errors import ConfigurationError
+
+Losses = dict[str, Tensor]
+
+
+class TrainingStep:
+    """RAVE's training step, optimizers and schedules over one model.
+
+    Args:
+        model: a ``rave.RAVE``; it is moved to the device and put into training mode, its PQMF frozen.
+        phase_1_steps: steps before the discriminator takes part (RAVE's ``phase_1_duration``); at least 1.
+        warmup_steps: steps over which the weight of the latent regularisation rises.
+        device: where to compute.
+        quantize: for discrete models: switch the quantizer on in the first step, as RAVE's configuration means to. RAVE 2.3.1
+            itself never does, for the hook that would has a misspelt name; False does as RAVE does.
+    """
+
+    def __init__(
+        self, model: Any, *, phase_1_steps: int, warmup_steps: int, device: torch.device | str, quantize: bool = False
+    ) -> None:
+        if phase_1_steps < 1:
+            raise ConfigurationError("phase 1 needs at least one step", fix="give a larger budget")
+        blocks = upstream.rave_module("blocks")
+        self.model = model.to(device).train()
+        self.device = torch.device(device)
+        self.phase_1_steps = phase_1_steps
+        self.warmup_steps = warmup_steps
+        self._beta = upstream.beta_warmup()
+        self._detaches_encoder = isinstance(model.encoder, blocks.VariationalEncoder | blocks.WasserteinEncoder)
+        self._crop: tuple[int, int] | None = None
+
+        model.warmup = phase_1_steps
+        generator, discriminator = model.configure_optimizers()
+        self.generator_optimizer: torch.optim.Optimizer = generator["optimizer"]
+        self.discriminator_optimizer: torch.optim.Optimizer = discriminator["optimizer"]
+        self._scheduler: torch.optim.lr_scheduler.LRScheduler = generator["lr_scheduler"]["scheduler"]
+        self._discriminator_parameters = list(model.discriminator.parameters())
+        model.pqmf.requires_grad_(False)
+        if quantize and isinstance(model.encoder, blocks.DiscreteEncoder):
+            model.encoder.enabled.fill_(1)
+        _keep_flags_on_host(model)
+
+    def phase(self, step: int) -> int:
+        """1 before the discriminator takes part, then 2; ``step`` counts from 0."""
+        return 1 if step < self.phase_1_steps else 2
+
+    def beta(self, step: int) -> float:
+        """Weight of the latent regularisation in a step, as RAVE's ``BetaWarmupCallback`` sets it before the step."""
+        beta, done = self._beta, step + 1
+        if done >= self.warmup_steps:
+            return beta.target
+        ratio = done / self.warmup_steps
+        if beta.logarithmic:
+            return math.exp(math.log(beta.initial) * (1 - ratio) + math.log(beta.target) * ratio)
+        return min(ratio * (beta.target - beta.initial) + beta.initial, beta.target)
+
+    def is_discriminator_step(self, step: int) -> bool:
+        """Whether a step trains the discriminator."""
+        return self.phase(step) == 2 and step % int(self.model.update_discriminator_every) == 0
+
+    def __call__(self, batch: Tensor, step: int) -> Losses:
+        """Does step number ``step`` (from 0) on a batch.
+
+        Args:
+            batch: ``[B, C, T]`` on the step's device.
+
+        Returns:
+            What RAVE logs, under its names, detached and on the device; a discriminator step only has what it computes.
+        """
+        self._enter(step)
+        losses = self._discriminator_step(batch) if self.is_discriminator_step(step) else self._generator_step(batch)
+        self._scheduler.step()
+        losses["beta_factor"] = torch.tensor(self.model.beta_factor)
+        return losses
+
+    def state_dict(self) -> dict[str, Any]:
+        """Both optimizers and the learning-rate schedule; the model's own state is not in it."""
+        return {
+            "generator_optimizer": self.generator_optimizer.state_dict(),
+            "discriminator_optimizer": self.discriminator_optimizer.state_dict(),
+            "scheduler": self._scheduler.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes on where `state_dict` was taken."""
+        self.generator_optimizer.load_state_dict(state["generator_optimizer"])
+        self.discriminator_optimizer.load_state_dict(state["discriminator_optimizer"])
+        self._scheduler.load_state_dict(state["scheduler"])
+
+    # ------------------------------------------------------------ parts
+
+    def _enter(self, step: int) -> None:
+        model, warmed_up = self.model, self.phase(step) == 2
+        model.beta_factor = self.beta(step)
+        if model.warmed_up != warmed_up or self._crop is None:
+            model.warmed_up = warmed_up
+            model.encoder.set_warmed_up(warmed_up)
+            model.decoder.set_warmed_up(warmed_up)
+            _keep_flags_on_host(model)
+            self._crop = _crop(model)
+
+    def _encode(self, batch: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Latent ``[B, L, T / hop]``, its regularisation, and the batch in bands ``[B, C · bands, T / bands]``."""
+        model, bands = self.model, self.multiband(batch)
+        source = {"pqmf": bands, "raw": batch}.get(model.input_mode)
+        if source is None:
+            with torch.no_grad():
+                source = model._mel_encode(batch)
+        constant = model.warmed_up and self._detaches_encoder
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not constant):
+            latent, regularisation = model.encoder.reparametrize(model.encoder(source))[:2]
+        return latent, regularisation, bands
+
+    def multiband(self, audio: Tensor) -> Tensor:
+        """Audio ``[B, C, T]`` in RAVE's bands ``[B, C · bands, T / bands]``."""
+        bands: Tensor = upstream.rave_module("model")._pqmf_encode(self.model.pqmf, audio)
+        return bands
+
+    def _decode(self, latent: Tensor, length: int) -> tuple[Tensor, Tensor | None]:
+        """Audio ``[B, C, length]``, and its bands where the decoder made them itself."""
+        model = self.model
+        output = model.decoder(latent)
+        if model.output_mode != "pqmf":
+            return output[..., :length], None
+        audio = upstream.rave_module("model")._pqmf_decode(
+            model.pqmf, output, batch_size=latent.shape[:-2], n_channels=model.n_channels
+        )
+        return audio[..., :length], output
+
+    def _distances(self, x: Tensor, y: Tensor, x_bands: Tensor, y_bands: Tensor) -> Losses:
+        model = self.model
+        left, right = self._crop or (0, 0)
+        y_bands = y_bands[..., : x_bands.shape[-1]]
+        x_bands, y_bands = (bands[..., left : bands.shape[-1] - right] for bands in (x_bands, y_bands))
+        multiband = model.multiband_audio_distance(x_bands, y_bands)
+        fullband = model.audio_distance(x, y)
+        return {
+            **{f"multiband_{name}": model.weights["multiband_audio_distance"] * d for name, d in multiband.items()},
+            **{f"fullband_{name}": model.weights["audio_distance"] * d for name, d in fullband.items()},
+        }
+
+    def _generator_step(self, x: Tensor) -> Losses:
+        model = self.model
+        latent, regularisation, x_bands = self._encode(x)
+        y, y_bands = self._decode(latent, x.shape[-1])
+        losses = self._distances(x, y, x_bands, self.multiband(y) if y_bands is None else y_bands)
+        losses["regularization"] = regularisation * model.beta_factor
+        extra: Losses = {}
+        if model.warmed_up:
+            with torch.no_grad():
+                real = model.discriminator(x)
+            with _constant(self._discriminator_parameters):
+                matching, adversarial, extra = self._judge(real, model.discriminator(y))
+                losses["feature_matching"] = model.weights["feature_matching"] * matching
+                losses["adversarial"] = model.weights["adversarial"] * adversarial
+                self._minimise(losses)
+        else:
+            self._minimise(losses)
+        return {name: value.detach() for name, value in {**losses, **extra}.items()}
+
+    def _minimise(self, losses: Losses) -> None:
+        self.generator_optimizer.zero_grad()
+        total = sum((loss * self.model.weights.get(name, 1.0) for name, loss in losses.items()), start=0.0)
+        total.backward()  # type: ignore[union-attr]
+        self.generator_optimizer.step()
+
+    def _judge(self, real: list[Any], fake: list[Any]) -> tuple[Any, Any, Losses]:
+        """Feature matching, adversarial loss, and what RAVE logs of the scores."""
+        model, skipped = self.model, self.model.num_skipped_features
+        matching: Any = 0.0
+        for real_scale, fake_scale in zip(real, fake, strict=True):
+            pairs = list(zip(real_scale[skipped:], fake_scale[skipped:], strict=True))
+            matching = matching + sum(model.feature_matching_fun(r, f) for r, f in pairs) / len(pairs)
+        _, adversarial, extra = self._score(real, fake)
+        return matching / len(real), adversarial, extra
+
+    def _score(self, real: list[Any], fake: list[Any]) -> tuple[Any, Any, Losses]:
+        loss: Any = 0.0
+        adversarial: Any = 0.0
+        pred_real: Any = 0.0
+        pred_fake: Any = 0.0
+        for real_scale, fake_scale in zip(real, fake, strict=True):
+            scale_loss, scale_adversarial = self.model.gan_loss(real_scale[-1], fake_scale[-1])
+            loss, adversarial = loss + scale_loss, adversarial + scale_adversarial
+            pred_real, pred_fake = pred_real + real_scale[-1].mean(), pred_fake + fake_scale[-1].mean()
+        return loss, adversarial, {"loss_dis": loss, "pred_real": pred_real, "pred_fake": pred_fake}
+
+    def _discriminator_step(self, x: Tensor) -> Losses:
+        model = self.model
+        with torch.no_grad():
+            latent, _, _ = self._encode(x)
+            y, _ = self._decode(latent, x.shape[-1])
+        real, fake = model.split_features(model.discriminator(torch.cat([x, y], 0)))
+        loss, adversarial, losses = self._score(real, fake)
+        self.discriminator_optimizer.zero_grad()
+        loss.backward()
+        self.discriminator_optimizer.step()
+        losses["adversarial"] = model.weights["adversarial"] * adversarial
+        return {name: value.detach() for name, value in losses.items()}
+
+
+@contextmanager
+def _constant(parameters: list[nn.Parameter]) -> Iterator[None]:
+    """Parameters that take no gradient meanwhile."""
+    for parameter in parameters:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in parameters:
+            parameter.requires_grad_(True)
+
+
+def _keep_flags_on_host(model: nn.Module) -> None:
+    """Puts the buffers that RAVE's forward pass asks for their truth or number where asking does not wait for a device."""
+    for module in model.modules():
+        for name in ("warmed_up", "enabled", "target_size"):
+            buffer = module._buffers.get(name)
+            if buffer is not None:
+                module._buffers[name] = buffer.cpu()
+
+
+def _crop(model: Any) -> tuple[int, int]:
+    """Samples of each band that the multiband distance leaves out at both ends, as ``rave.core.valid_signal_crop`` does."""
+    left, right = (int(value) for value in model.receptive_field)
+    if not model.valid_signal_crop or not left + right:
+        return 0, 0
+    bands = int(model.pqmf.n_band) * int(model.n_channels)
+    return left // bands, -(-right // bands)
+
+
+def check_window(model: Any, window: int) -> None:
+    """Refuses a window that this model cannot be trained with.
+
+    Args:
+        model: a ``rave.RAVE`` whose receptive field is set (`rave_dist.training.validation.set_receptive_field`).
+        window: samples.
+
+    Raises:
+        ConfigurationError: too short for the distances after the crop, or not a whole number of latent frames; the fix names
+            the nearest window that works.
+    """
+    left, right = _crop(model)
+    bands = int(model.pqmf.n_band)
+    hop = latent_hop(model)
+    needed = max(
+        _longest_transform(model.audio_distance, model.discriminator),
+        bands * (_longest_transform(model.multiband_audio_distance) + left + right),
+    )
+    smallest = math.ceil((needed + 1) / hop) * hop
+    if window < smallest:
+        raise ConfigurationError(
+            f"a window of {window} samples is too short for this model, whose receptive field is "
+            f"{' + '.join(str(int(v)) for v in model.receptive_field)} samples",
+            where="window",
+            fix=f"window: {max(2 ** math.ceil(math.log2(smallest)), smallest)} (at least {smallest})",
+        )
+    if window % hop:
+        raise ConfigurationError(
+            f"a window of {window} samples is not a whole number of latent frames of {hop} samples",
+            where="window",
+            fix=f"window: {math.ceil(window / hop) * hop}",
+        )
+
+
+def latent_hop(model: Any) -> int:
+    """Samples per latent frame."""
+    parameter = next(model.parameters())
+    audio = torch.zeros(1, model.n_channels, 2**15, dtype=parameter.dtype, device=parameter.device)
+    training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            return int(audio.shape[-1] // model.encode(audio).shape[-1])
+    finally:
+        model.train(training)
+
+
+def _longest_transform(*modules: nn.Module) -> int:
+    """The fewest samples that every spectral transform in some modules can take, less one.
+
+    A centred transform reflects half a window at each end, which needs more than half a window of signal; the others need a
+    whole one.
+    """
+    needs = [0]
+    for module in modules:
+        for part in module.modules():
+            n_fft = getattr(part, "n_fft", None)
+            if isinstance(n_fft, int):
+                needs.append(n_fft // 2 if getattr(part, "center", True) else n_fft - 1)
+    return max(needs)
