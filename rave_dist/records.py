@@ -154,7 +154,12 @@ class Shard(Record):
 
 
 class DatasetManifest(Record):
-    """A dataset: which recordings, where their PCM lies, and every second accounted for."""
+    """A dataset: which recordings, where their PCM lies, and every second accounted for.
+
+    ``sources`` are the recordings of which something is used, ``unused`` those that could be opened and are rejected whole
+    (kept so that they need not be read again), ``rejected`` every second that is not used, of both. ``recipe`` is the id of
+    the parameters that made it.
+    """
 
     id: str
     instrument: str
@@ -165,6 +170,8 @@ class DatasetManifest(Record):
     shards: tuple[Shard, ...]
     used_seconds: float
     credit: dict[str, str] = {}
+    recipe: str = ""
+    unused: tuple[SourceRecord, ...] = ()
     created_at: str
 
     @property
