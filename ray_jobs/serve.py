@@ -1,0 +1,11 @@
+"""Job: the published models answer over HTTP, on the loopback of the head, until the job is stopped.
+
+``python -m ray_jobs.serve --store URI [--port 8000]``
+"""
+
+import sys
+
+from rave_dist.__main__ import main
+
+if __name__ == "__main__":
+    main(["serve", *sys.argv[1:]])
