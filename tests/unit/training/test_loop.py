@@ -1,0 +1,229 @@
+from __future__ import annotations
+
+import gc
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from rave_dist import upstream
+from rave_dist.errors import ConfigurationError, TrainingError
+from rave_dist.records import Budget, CheckpointPolicy, TrainingSpec
+from rave_dist.storage import Store
+from rave_dist.training.checkpoint import load_checkpoint
+from rave_dist.training.loop import Outcome, State, read_result, train
+
+STEPS = 9
+WINDOW = 40960
+
+
+@dataclass(frozen=True)
+class Recording:
+    pcm: npt.NDArray[np.int16]
+
+
+def _plucks(seconds: float, seed: int) -> Recording:
+    """Decaying tones of random pitch, four a second."""
+    random, rate = np.random.default_rng(seed), 44100
+    time = np.arange(int(seconds * rate)) / rate
+    since = time % 0.25
+    pitch = random.uniform(150, 900, size=int(seconds * 4) + 1)[(time * 4).astype(int)]
+    sound = 0.5 * np.exp(-12 * since) * np.sin(2 * np.pi * pitch * since)
+    return Recording((sound * 32767).astype(np.int16)[None])
+
+
+TRAIN = [_plucks(6, 1)]
+HELD_OUT = [_plucks(1, 2)]
+
+
+def _spec(**changes: Any) -> TrainingSpec:
+    values = {
+        "library": "band",
+        "instrument": "plucks",
+        "dataset": "0" * 12,
+        "config": ("v2_tiny",),
+        "sample_rate": 44100,
+        "channels": 1,
+        "window": WINDOW,
+        "batch": 2,
+        "budget": Budget(steps=STEPS),
+        "seed": 3,
+        "checkpoint": CheckpointPolicy(steps=4),
+    }
+    return TrainingSpec(**{**values, **changes})
+
+
+def _train(store: Store, spec: TrainingSpec, **options: Any) -> Outcome:
+    torch.set_num_threads(1)
+    return train(store, spec, TRAIN, HELD_OUT, **options)
+
+
+def _weights(store: Store, spec: TrainingSpec, tmp_path: Path) -> dict[str, torch.Tensor]:
+    path = store.download(f"{spec.run_key}/weights.pt", tmp_path / "weights.pt")
+    return torch.load(path, weights_only=True)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, TrainingSpec, list[State]]:
+    """A run that nothing interrupted, and what it told on its way."""
+    store, spec = Store(str(tmp_path_factory.mktemp("whole"))), _spec()
+    told: list[State] = []
+    outcome = _train(store, spec, tell=lambda state, speed: told.append(State(**vars(state))))
+    assert outcome == Outcome(finished=True, step=STEPS, phase=2)
+    return store, spec, told
+
+
+def test_a_run_goes_through_both_phases_and_leaves_what_a_model_is_made_of(
+    whole: tuple[Store, TrainingSpec, list[State]], tmp_path: Path
+) -> None:
+    store, spec, told = whole
+    result = read_result(store, spec)
+    assert result is not None
+    assert (result["phase"], result["step"], result["steps"], result["phase_1_steps"]) == (2, STEPS, STEPS, 6)
+    assert result["complete"] is True
+    assert result["seconds"] > 0
+    metrics = result["metrics"]
+    assert metrics.keys() == {"validation_first", "validation_best", "validation_last"}
+    assert metrics["validation_last"] < metrics["validation_first"]
+    assert [state.phase for state in told] == [1] * 7 + [2] * 3 + [2]
+    assert json.loads(store.read_bytes(f"{spec.run_key}/spec.json")) == spec.to_json()
+
+    config_text = store.read_bytes(f"{spec.run_key}/config.gin").decode()
+    model = upstream.build_model(config_text, channels=1)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    model.load_state_dict(_weights(store, spec, tmp_path))
+    after = model.state_dict()
+    for part in ("encoder", "decoder", "discriminator"):
+        assert any(not torch.equal(before[n], after[n]) for n in after if n.startswith(part)), f"{part} was not trained"
+    assert all(9000 < samples < 12000 for samples in model.receptive_field.tolist())
+    fidelity = model.fidelity
+    assert fidelity[-1] == pytest.approx(1, abs=1e-5)
+    assert torch.all(fidelity.diff() >= 0)
+
+
+def test_curves_and_events_have_raves_names(whole: tuple[Store, TrainingSpec, list[State]], tmp_path: Path) -> None:
+    store, spec, _ = whole
+    curves = store.read_json(f"{spec.run_key}/curves.json")
+    assert (curves["steps"], curves["phase_1_steps"]) == (STEPS, 6)
+    assert [row["step"] for row in curves["train"]] == list(range(1, STEPS + 1))
+    assert [row["phase"] for row in curves["train"]] == [1] * 6 + [2] * 3
+    assert [row["step"] for row in curves["validation"]] == [0, 6, 9]
+    seen = {name for row in curves["train"] for name in row["values"]}
+    assert {"fullband_spectral_distance", "multiband_spectral_distance", "beta_factor", "loss_dis", "adversarial"} <= seen
+
+    for entry in store.list(f"{spec.run_key}/events"):
+        store.download(entry.key, tmp_path / entry.key.rpartition("/")[2])
+    events = EventAccumulator(str(tmp_path))
+    events.Reload()
+    assert {"validation", "fullband_spectral_distance", "loss_dis", "pred_real", "feature_matching"} <= set(
+        events.Tags()["scalars"]
+    )
+    assert [event.step for event in events.Scalars("validation")] == [0, 6, 9]
+
+
+def test_the_same_spec_gives_the_same_weights(whole: tuple[Store, TrainingSpec, list[State]], tmp_path: Path) -> None:
+    store, spec, _ = whole
+    again = Store(str(tmp_path / "again"))
+    _train(again, spec)
+    first, second = _weights(store, spec, tmp_path / "a"), _weights(again, spec, tmp_path / "b")
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    other = _spec(seed=4)
+    _train(again, other)
+    third = _weights(again, other, tmp_path / "c")
+    assert any(not torch.equal(first[name], third[name]) for name in first)
+
+
+@pytest.mark.parametrize("at", [3, 7], ids=["phase 1", "phase 2"])
+def test_a_stopped_run_is_playable_and_goes_on_to_the_same_weights(
+    whole: tuple[Store, TrainingSpec, list[State]], tmp_path: Path, at: int
+) -> None:
+    store, spec = Store(str(tmp_path / "stopped")), _spec(checkpoint=CheckpointPolicy())
+    assert spec.run_key == whole[1].run_key  # when a run saves itself is no part of what it computes
+    steps: list[int] = []
+    outcome = _train(store, spec, tell=lambda state, speed: steps.append(state.step), stop=lambda: steps[-1] >= at)
+    assert outcome == Outcome(finished=False, step=at, phase=1 if at <= 6 else 2)
+    result = read_result(store, spec)
+    assert result is not None
+    assert result["complete"] is False
+    assert (result["step"], result["steps"]) == (at, STEPS)
+    upstream.build_model(store.read_bytes(f"{spec.run_key}/config.gin").decode(), channels=1).load_state_dict(
+        _weights(store, spec, tmp_path)
+    )
+    torch.manual_seed(99)  # what else this process did meanwhile does not matter
+    steps.clear()
+    assert _train(store, spec, tell=lambda state, speed: steps.append(state.step)).finished
+    assert steps[0] == at
+    expected, resumed = _weights(whole[0], spec, tmp_path / "a"), _weights(store, spec, tmp_path / "b")
+    assert all(torch.equal(expected[name], resumed[name]) for name in expected)
+    expected_curves = whole[0].read_json(f"{spec.run_key}/curves.json")
+    curves = store.read_json(f"{spec.run_key}/curves.json")
+    assert curves["train"] == expected_curves["train"]
+
+
+class Killed(Exception):
+    pass
+
+
+def test_a_killed_run_goes_on_from_its_last_good_checkpoint(
+    whole: tuple[Store, TrainingSpec, list[State]], tmp_path: Path
+) -> None:
+    store, spec = Store(str(tmp_path / "killed")), _spec(checkpoint=CheckpointPolicy(steps=3))
+
+    def die(state: State, speed: float | None) -> None:
+        if state.step == 8:
+            raise Killed
+
+    with pytest.raises(Killed):
+        _train(store, spec, tell=die)
+    assert read_result(store, spec) is None
+    newest = f"{spec.run_key}/checkpoints/step-000000006.pt"
+    store.write_bytes(newest, store.read_bytes(newest)[:5000])  # and the disk lost the end of the newest checkpoint
+    steps: list[int] = []
+    _train(store, spec, tell=lambda state, speed: steps.append(state.step))
+    assert steps[0] == 3
+    expected, resumed = _weights(whole[0], spec, tmp_path / "a"), _weights(store, spec, tmp_path / "b")
+    assert all(torch.equal(expected[name], resumed[name]) for name in expected)
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_and_names_the_step(tmp_path: Path) -> None:
+    store, spec = Store(str(tmp_path / "broken")), _spec(seed=5, checkpoint=CheckpointPolicy(steps=100))
+
+    def poison(state: State, speed: float | None) -> None:
+        models = [thing for thing in gc.get_objects() if type(thing).__name__ == "RAVE"]
+        if state.step == 4:
+            for model in models:
+                with torch.no_grad():
+                    next(model.parameters()).fill_(float("nan"))
+
+    with pytest.raises(TrainingError, match="not a finite number at step 4") as caught:
+        _train(store, spec, tell=poison)
+    assert caught.value.where == "plucks"
+    assert "seed" in caught.value.fix
+    assert load_checkpoint(store, f"{spec.run_key}/checkpoints") is None
+    assert read_result(store, spec) is None
+
+
+def test_a_window_that_is_too_short_is_refused_before_the_first_step(tmp_path: Path) -> None:
+    store = Store(str(tmp_path / "short"))
+    with pytest.raises(ConfigurationError, match="too short"):
+        _train(store, _spec(window=16384))
+
+
+def test_hours_are_spent_in_both_phases_and_then_the_run_is_complete(tmp_path: Path) -> None:
+    seconds = 12.0
+    store, spec = Store(str(tmp_path / "hours")), _spec(budget=Budget(hours=seconds / 3600))
+    outcome = _train(store, spec)
+    result = read_result(store, spec)
+    assert result is not None
+    assert outcome.finished
+    assert result["complete"] is True
+    assert result["steps"] == result["step"]
+    assert 0 < result["phase_1_steps"] < result["steps"]
+    assert result["phase"] == 2
+    assert result["seconds"] >= seconds
