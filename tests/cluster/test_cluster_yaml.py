@@ -1,0 +1,80 @@
+"""cluster.yaml is what Ray's launcher takes, and guards what it must: the token on every node, the dashboard on loopback."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+from ray.autoscaler._private.util import prepare_config, validate_config
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def written() -> dict[str, Any]:
+    value = yaml.safe_load((ROOT / "cluster.yaml").read_text(encoding="utf-8"))
+    assert isinstance(value, dict)
+    return value
+
+
+def _starts(config: dict[str, Any]) -> list[str]:
+    """The two commands that start Ray: on the head, on a worker."""
+    commands = [*config["head_start_ray_commands"], *config["worker_start_ray_commands"]]
+    return [command for command in commands if "ray start" in command]
+
+
+def test_rays_own_launcher_takes_it(written: dict[str, Any]) -> None:
+    config = prepare_config(written)
+    validate_config(config)
+    (node_type,) = config["available_node_types"].values()
+    assert node_type["min_workers"] == node_type["max_workers"] == len(written["provider"]["worker_ips"])
+
+
+def test_the_schema_refuses_what_is_misspelt(written: dict[str, Any]) -> None:
+    with pytest.raises(jsonschema.ValidationError):
+        validate_config(prepare_config({**written, "head_start_ray_command": []}))
+
+
+def test_every_node_demands_the_token(written: dict[str, Any]) -> None:
+    head, worker = _starts(written)
+    for command in (head, worker):
+        assert "RAY_AUTH_MODE=token" in command
+        assert "RAY_AUTH_TOKEN_PATH=$HOME/.ray/auth_token" in command
+    assert written["file_mounts"]["~/.ray/auth_token"] == "~/.ray/auth_token"
+
+
+def test_the_dashboard_listens_on_loopback(written: dict[str, Any]) -> None:
+    head, worker = _starts(written)
+    assert "--dashboard-host=127.0.0.1" in head
+    assert "--include-dashboard=false" not in head.lower()
+    assert "--dashboard-host" not in worker
+
+
+def test_nodes_say_their_role(written: dict[str, Any]) -> None:
+    head, worker = _starts(written)
+    assert "--labels=role=head" in head
+    assert "--labels=role=worker" in worker
+
+
+def test_options_exist_in_this_ray(written: dict[str, Any]) -> None:
+    from ray.scripts.scripts import start
+
+    known = {option for parameter in start.params for option in parameter.opts}
+    for command in _starts(written):
+        assert set(re.findall(r"(?<=\s)--[a-z-]+", command.partition("ray start")[2])) <= known
+
+
+def test_nodes_install_the_pinned_versions(written: dict[str, Any]) -> None:
+    install = next(command for command in written["setup_commands"] if "pip install" in command)
+    assert "-c ~/rave-dist/constraints.txt" in install
+
+
+def test_ports_are_those_that_the_document_opens(written: dict[str, Any]) -> None:
+    document = (ROOT / "docs" / "cluster.md").read_text(encoding="utf-8")
+    for command in _starts(written):
+        for port in re.findall(r"-port=(\d+)", command):
+            assert port in document, f"docs/cluster.md does not speak of port {port}"
