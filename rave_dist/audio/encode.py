@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import uuid
 from pathlib import Path
 from types import TracebackType
@@ -22,13 +23,13 @@ FLAC_MAX_SAMPLE_RATE = 655_350
 _WAV_MAX_BYTES = 2**32 - 2**16  # a RIFF chunk counts its bytes in 32 bits; the rest is for headers
 _PARTIAL = ".partial-"
 
-# Encodings that hold more than 16 bits; all others, lossy ones among them, are kept in 16.
-_WIDE = frozenset({"PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ALAC_20", "ALAC_24", "ALAC_32", "DWVW_24", "DPCM_24"})
+# Encodings of more than 16 bits, and lossless ones that may have them, as libsndfile or FFmpeg name them.
+_WIDE = re.compile("24|32|64|float|double|alac|wavpack|tta|ape|mlp|truehd|lossless|dsd", re.IGNORECASE)
 
 
 def subtype_for(source_subtype: str) -> Subtype:
-    """The width that keeps a source's own resolution, by libsndfile's name of its encoding."""
-    return "PCM_24" if source_subtype.upper() in _WIDE else "PCM_16"
+    """The width that keeps a source's resolution, by the name of its encoding: 16 bits where it has no more, or is lossy."""
+    return "PCM_24" if _WIDE.search(source_subtype) else "PCM_16"
 
 
 class AudioWriter:

@@ -12,15 +12,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import soxr
 import torch
 from numpy.typing import NDArray
 
+from rave_dist.audio.channels import map_channels
 from rave_dist.audio.chunks import Chunk, cut
+from rave_dist.audio.resample import resample, resampled_length
 from rave_dist.errors import AudioError, ConversionError
 from rave_dist.records import ModelCard
 
@@ -94,46 +95,41 @@ class Converter:
         core = chunk_samples(self.card, chunk_seconds)
         if min(sample_rate, channels, out_sample_rate or 1, out_channels or 1) < 1:
             raise ConversionError("sample rates and channel counts start at 1", fix="correct the rate or the channels")
-        stream = self._stream(
-            blocks,
-            rates=(sample_rate, self.card.sample_rate, out_sample_rate or sample_rate),
-            channels=out_channels or channels,
-            core=core,
-            play=lambda chunk: self._play(chunk, seed=seed, noise=noise),
+        play = partial(self._play, seed=seed, noise=noise)
+        return Conversion(
+            self._stream(
+                blocks, play, core, channels=out_channels or channels, rates=(sample_rate, out_sample_rate or sample_rate)
+            )
         )
-        return Conversion(stream)
 
     def _stream(
         self,
         blocks: Iterable[Samples],
-        *,
-        rates: tuple[int, int, int],
-        channels: int,
-        core: int,
         play: Callable[[Chunk], Samples],
+        core: int,
+        *,
+        channels: int,
+        rates: tuple[int, int],
     ) -> Iterator[Samples]:
-        source_rate, model_rate, out_rate = rates
-        there = _Resampler(source_rate, model_rate, channels)
-        back = _Resampler(model_rate, out_rate, channels)
-        received = 0
+        card = self.card
+        received = produced = 0
 
-        def at_model_rate() -> Iterator[Samples]:
+        def mapped() -> Iterator[Samples]:
             nonlocal received
             for block in blocks:
                 received += block.shape[1]
-                yield there.feed(map_channels(block, channels))
-            yield there.finish()
+                yield map_channels(block, channels)
 
-        produced = 0
-        for chunk in cut(at_model_rate(), hop=self.card.hop, core=core, context=context_samples(self.card)):
-            block = back.feed(play(chunk))
+        there = resample(mapped(), rate=rates[0], new_rate=card.sample_rate, channels=channels)
+        chunks = cut(there, hop=card.hop, core=core, context=context_samples(card))
+        back = resample(map(play, chunks), rate=card.sample_rate, new_rate=rates[1], channels=channels)
+        # Both ways round a length; together they may end a sample off.
+        for block in back:
+            block = block[:, : max(0, resampled_length(received, *rates) - produced)]
             produced += block.shape[1]
             yield block
-        # Each resampler rounds its own length: the two together may be a sample off, and only at the end.
-        rest = resampled_length(received, source_rate, out_rate) - produced
-        if rest > 0:
-            tail = back.finish()[:, :rest]
-            yield np.pad(tail, ((0, 0), (0, rest - tail.shape[1])))
+        if produced < (length := resampled_length(received, *rates)):
+            yield np.zeros((channels, length - produced), np.float32)
 
     def _play(self, chunk: Chunk, *, seed: int, noise: float) -> Samples:
         """A chunk's core through the model, all channels."""
@@ -148,7 +144,14 @@ class Converter:
         # Unoptimised: TorchScript's profiling would compile other kernels, with other rounding, after some calls.
         with torch.inference_mode(), torch.jit.optimized_execution(False):  # type: ignore[attr-defined]
             for row in range(0, rows, at_once):
-                y = self._model.convert(x[row : row + at_once].to(self.device), chunk.position, seed + row, noise)
+                try:
+                    y = self._model.convert(x[row : row + at_once].to(self.device), chunk.position, seed + row, noise)
+                except torch.OutOfMemoryError as error:
+                    raise ConversionError(
+                        f"the device has no memory for {length / self.card.sample_rate:.0f} s at once",
+                        where=self.card.reference,
+                        fix="take shorter chunks (--chunk-seconds)",
+                    ) from error
                 results.append(y[..., chunk.core].cpu())
         out = torch.cat(results).reshape(rows * width, -1).numpy()
         if not np.isfinite(out).all():
@@ -198,44 +201,3 @@ def context_samples(card: ModelCard) -> tuple[int, int]:
     """The context that a chunk needs, left and right. RAVE measures its receptive field from one sample of a frame; from
     another of its samples it reaches up to a frame further."""
     return (card.receptive_field[0] + card.hop, card.receptive_field[1] + card.hop)
-
-
-def resampled_length(samples: int, sample_rate: int, out_sample_rate: int) -> int:
-    """``samples * out_sample_rate / sample_rate``, rounded half up."""
-    return (2 * samples * out_sample_rate + sample_rate) // (2 * sample_rate)
-
-
-def map_channels(block: Samples, channels: int) -> Samples:
-    """Brings a block [c, n] to another channel count: output k is the mean of the inputs k, k + channels, k + 2 channels …;
-    where there are too few, they repeat in order. Stereo to mono is the mean, mono to stereo the same twice."""
-    have = block.shape[0]
-    if have == channels:
-        return block
-    if have < channels:
-        return np.take(block, np.arange(channels) % have, axis=0)
-    mixed: Samples = np.stack([block[k::channels].mean(axis=0, dtype=np.float32) for k in range(channels)])
-    return mixed
-
-
-class _Resampler:
-    """soxr at its best quality, as a stream; its result does not depend on the blocks. Equal rates pass through."""
-
-    def __init__(self, rate: int, out_rate: int, channels: int) -> None:
-        self._channels = channels
-        self._stream: Any = None
-        if rate != out_rate:
-            self._stream = soxr.ResampleStream(rate, out_rate, channels, dtype="float32", quality="VHQ")
-
-    def feed(self, block: Samples) -> Samples:
-        if self._stream is None:
-            return block
-        return _rows(self._stream.resample_chunk(np.ascontiguousarray(block.T)))
-
-    def finish(self) -> Samples:
-        """What is left; feed nothing afterwards."""
-        empty = np.zeros((0, self._channels), np.float32)
-        return _rows(empty if self._stream is None else self._stream.resample_chunk(empty, last=True))
-
-
-def _rows(frames: Samples) -> Samples:
-    return np.ascontiguousarray(frames.T)

@@ -1,0 +1,237 @@
+"""A folder through a model, planned: what becomes what, what is done already, and what must not start.
+
+OUTPUT has the tree of the sources below the deepest folder that holds all inputs; a single folder's own tree, that is. Names
+keep all but their extension. Where two sources would get one name (``take.wav`` and ``take.mp3``, or names that differ in
+case only), they keep their extension as well (``take.wav.flac``), and are numbered if that does not tell them apart.
+
+A conversion's id is that of the model's version, the parameters and OUTPUT: neither of workers and chunks, which do not
+change the result, nor of the inputs, so that a corpus may grow. Its journal has one entry per output, with the hashes of
+source and output: a rerun does again what has no entry, or whose source or output is no longer the one of the entry.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from unicodedata import normalize
+
+from rave_dist.audio.encode import check_writable_as
+from rave_dist.audio.sources import AudioSource, is_audio_name, list_sources
+from rave_dist.errors import ConversionError, MissingKeyError
+from rave_dist.identity import content_id
+from rave_dist.records import ConversionItem, ConversionParameters, ModelCard
+from rave_dist.storage import Store
+
+_CODE = 1  # raised when the same model and parameters give other samples than before
+_JOURNAL_THREADS = 16
+
+
+@dataclass(frozen=True)
+class Task:
+    """One source and the key of its output below the plan's OUTPUT."""
+
+    source: AudioSource
+    output: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A whole conversion before it starts. ``output`` holds all outputs; it is no part of the library's store."""
+
+    id: str
+    card: ModelCard
+    parameters: ConversionParameters
+    output: Store
+    tasks: tuple[Task, ...]
+
+    @property
+    def key(self) -> str:
+        """Where its record and journal lie in the library's store."""
+        return f"conversions/{self.id}"
+
+    def journal_key(self, task: Task) -> str:
+        """Where a task's entry lies in the library's store."""
+        return f"{self.key}/journal/{content_id(task.output)}.json"
+
+
+def plan_conversion(card: ModelCard, inputs: Sequence[str], output: str, parameters: ConversionParameters) -> Plan:
+    """Lists the sources and names their outputs.
+
+    OUTPUT is a folder or an S3 prefix; for a single source it may be the file itself, ``x.flac`` or ``x.wav``, whose
+    extension then decides the format.
+
+    Raises:
+        ConversionError: no inputs, or OUTPUT and an input lie in one another.
+        AudioError: an input that no recording matches, or parameters that the format cannot hold.
+        StoreError: an input or OUTPUT that cannot be read.
+    """
+    if not inputs:
+        raise ConversionError("there is nothing to convert", fix="give at least one file, folder, glob or s3:// prefix")
+    as_file = _names_a_file(output)
+    if as_file:
+        parameters = parameters.model_copy(update={"format": as_file})
+    check_writable_as(
+        parameters.format, sample_rate=parameters.sample_rate or 1, channels=parameters.channels or 1, where=output
+    )
+    whole = Store(output).uri
+    folder, _, name = whole.rpartition("/")
+    if not whole.startswith("s3://") and not as_file and os.path.exists(whole) and not os.path.isdir(whole):
+        raise ConversionError("OUTPUT is a file", where=output, fix="give a folder, or for one source a name.flac or name.wav")
+    for pattern in inputs:
+        _refuse_inside(pattern, whole)
+    sources = list_sources(inputs)
+    if as_file:
+        if len(sources) > 1:
+            raise ConversionError(
+                f"OUTPUT is one file, but there are {len(sources)} sources", where=output, fix="give a folder as OUTPUT"
+            )
+        tasks = [Task(sources[0], name)]
+    else:
+        tasks = [Task(*pair) for pair in zip(sources, _names(sources, parameters.format), strict=True)]
+    for source in sources:
+        _refuse_overwriting(source, whole, as_file=bool(as_file))
+    identity = parameters.to_json()
+    del identity["salvage"]  # decides which files are converted, not how
+    return Plan(
+        id=content_id({"code": _CODE, "model": card.version, "parameters": identity, "output": whole}),
+        card=card,
+        parameters=parameters,
+        output=Store(folder or "/") if as_file else Store(whole),
+        tasks=tuple(tasks),
+    )
+
+
+def read_entry(store: Store, plan: Plan, task: Task) -> ConversionItem | None:
+    """The journal's entry of a task, if it has one that this version can read."""
+    try:
+        return ConversionItem.model_validate_json(store.read_bytes(plan.journal_key(task)))
+    except MissingKeyError:
+        return None
+    except ValueError:
+        return None  # not an entry: the task is done again, which writes it anew
+
+
+def split_done(store: Store, plan: Plan) -> tuple[list[Task], list[ConversionItem]]:
+    """What is still to do, the largest first, and the entries of what is done.
+
+    Done is what the journal says so of, if source and output still look as they did then. Nothing is read but the journal.
+
+    Raises:
+        StoreError: the store or OUTPUT cannot be read.
+    """
+
+    def done(task: Task) -> ConversionItem | None:
+        entry = read_entry(store, plan, task)
+        if entry is None or not counts_as_done(entry, plan) or entry.source != task.source.name:
+            return None
+        if entry.source_fingerprint != task.source.fingerprint or not plan.output.exists(task.output):
+            return None
+        return entry if plan.output.stat(task.output).tag == entry.output_tag else None
+
+    with ThreadPoolExecutor(_JOURNAL_THREADS) as pool:
+        entries = list(pool.map(done, plan.tasks))
+    to_do = [task for task, entry in zip(plan.tasks, entries, strict=True) if entry is None]
+    return sorted(to_do, key=lambda t: -t.source.bytes), [entry for entry in entries if entry is not None]
+
+
+def counts_as_done(entry: ConversionItem, plan: Plan) -> bool:
+    """Whether an entry is a success under the plan's parameters."""
+    return entry.state == "converted" or (entry.state == "salvaged" and plan.parameters.salvage)
+
+
+def _names_a_file(output: str) -> str | None:
+    """The format of an OUTPUT that names one file."""
+    extension = os.path.splitext(output)[1].lower()
+    if output.endswith("/") or not is_audio_name(f"x{extension}") or os.path.isdir(os.path.expanduser(output)):
+        return None
+    if extension not in (".flac", ".wav"):
+        raise ConversionError(f"cannot write {extension} files", where=output, fix="end OUTPUT in .flac or .wav")
+    return extension[1:]
+
+
+def _names(sources: Sequence[AudioSource], file_format: str) -> list[str]:
+    """An output key for every source, no two alike even where case and Unicode's spelling do not count."""
+    trees = [_parts(source.name.removesuffix(_printable(source.relative))) for source in sources]
+    shared = 0
+    while all(len(tree) > shared and tree[shared] == trees[0][shared] for tree in trees):
+        shared += 1
+    paths = ["/".join(tree[shared:] + _parts(_printable(source.relative))) for source, tree in zip(sources, trees, strict=True)]
+    short = [f"{_without_extension(path)}.{file_format}" for path in paths]
+    wanted = Counter(_fold(name) for name in short)
+    names: list[str] = []
+    taken: set[str] = {_fold(name) for name in short if wanted[_fold(name)] == 1}
+    for path, name in zip(paths, short, strict=True):
+        if wanted[_fold(name)] > 1:
+            name, number = f"{path}.{file_format}", 1
+            while _fold(name) in taken:
+                number += 1
+                name = f"{path}-{number}.{file_format}"
+            taken.add(_fold(name))
+        names.append(name)
+    return names
+
+
+def _parts(path: str) -> list[str]:
+    return [part for part in path.removeprefix("s3:").split("/") if part]
+
+
+def _printable(path: str) -> str:
+    return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def _fold(name: str) -> str:
+    return normalize("NFC", name).casefold()
+
+
+def _without_extension(path: str) -> str:
+    pure = PurePosixPath(path)
+    return str(pure.with_suffix("")) if is_audio_name(f"x{pure.suffix}") else path
+
+
+def _refuse_inside(pattern: str, output: str) -> None:
+    """An input that would find its own outputs on the next run."""
+    place = pattern if "://" in pattern else os.path.abspath(os.path.expanduser(pattern))
+    if not os.path.exists(place) and "**" in place:
+        place = os.path.dirname(re.split(r"[*?[]", place)[0])
+    elif not place.startswith("s3://") and not os.path.isdir(place):
+        return  # a file, or a glob whose matches are never as deep as its outputs
+    linked: list[str] = []
+    if place.startswith("s3://"):
+        place = place.rstrip("/")
+    else:
+        linked = [
+            os.path.join(parent, name)
+            for parent, folders, _ in os.walk(place)
+            for name in folders
+            if os.path.islink(os.path.join(parent, name))
+        ]
+    if any(_is_within(output, folder) for folder in (place, *linked)):
+        raise ConversionError(
+            f"OUTPUT lies in the input {pattern}: the next run would convert its results",
+            where=output,
+            fix="choose an OUTPUT outside the recordings' folder",
+        )
+
+
+def _refuse_overwriting(source: AudioSource, output: str, *, as_file: bool) -> None:
+    if _is_within(source.uri, output) and (not as_file or _real(source.uri) == _real(output)):
+        raise ConversionError(
+            "OUTPUT is this source itself" if as_file else f"this source lies in OUTPUT ({output})",
+            where=source.name,
+            fix="choose another OUTPUT: recordings are never written to",
+        )
+
+
+def _is_within(path: str, folder: str) -> bool:
+    """Whether a path is a folder or lies in it, links followed."""
+    path, folder = _real(path), _real(folder)
+    return path == folder or path.startswith(folder.rstrip("/") + "/")
+
+
+def _real(path: str) -> str:
+    return path if path.startswith("s3://") else os.path.realpath(Path(path))

@@ -1,0 +1,169 @@
+"""One source of a corpus, from its address to its journal entry."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rave_dist.audio.decode import open_audio
+from rave_dist.audio.encode import AudioWriter, subtype_for
+from rave_dist.audio.resample import resampled_length
+from rave_dist.audio.sources import local_copy
+from rave_dist.conversion.convert import Converter
+from rave_dist.conversion.corpus import Plan, Task, counts_as_done, read_entry
+from rave_dist.errors import AudioError, StoreError, from_os_error
+from rave_dist.identity import hash_file
+from rave_dist.records import ConversionItem
+from rave_dist.storage import Store
+
+Samples = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A task's journal entry, and whether it was found done already."""
+
+    item: ConversionItem
+    skipped: bool = False
+
+
+@dataclass(frozen=True)
+class _Readable:
+    """What can be read of a source; ``damage`` says what is wrong with the rest."""
+
+    sample_rate: int
+    channels: int
+    subtype: str
+    samples: int
+    damage: str | None
+
+
+def convert_item(store: Store, plan: Plan, task: Task, converter: Converter, *, chunk_seconds: float) -> Outcome:
+    """Converts one source and writes its journal entry; one that cannot be converted gets an entry with the reason.
+
+    The source is read through once before the model starts, so that damage is known before anything is written.
+
+    Raises:
+        StoreError: OUTPUT or the store cannot be used: nothing else would succeed either.
+    """
+    item = ConversionItem(
+        source=task.source.name,
+        source_sha256="",
+        source_fingerprint=task.source.fingerprint,
+        output=plan.output.address(task.output),
+        state="failed",
+    )
+    skipped = False
+    try:
+        with ExitStack() as stack:
+            with _reading(task):
+                path = stack.enter_context(local_copy(task.source.uri))
+                item = item.model_copy(update={"source_sha256": hash_file(path)})
+            done = _done_before(store, plan, task, item.source_sha256)
+            skipped = done is not None
+            item = item.model_copy(update=done or _convert(plan, task, path, item.source_sha256, converter, chunk_seconds))
+    except AudioError as error:
+        item = item.model_copy(update={"reason": error.what})
+    store.write_json(plan.journal_key(task), item.to_json())
+    return Outcome(item, skipped)
+
+
+def _done_before(store: Store, plan: Plan, task: Task, sha256: str) -> dict[str, object] | None:
+    """What the journal knows of this very source's output, if that is still what it was; only its time may differ."""
+    entry = read_entry(store, plan, task)
+    if entry is None or entry.source_sha256 != sha256 or not counts_as_done(entry, plan) or not plan.output.exists(task.output):
+        return None
+    tag = plan.output.stat(task.output).tag
+    if tag != entry.output_tag:
+        with local_copy(plan.output.address(task.output)) as path:
+            if hash_file(path) != entry.output_sha256:
+                return None
+    kept = entry.model_dump(include={"output_sha256", "state", "reason", "seconds", "clipped_samples"})
+    return {**kept, "output_tag": tag}
+
+
+def _convert(plan: Plan, task: Task, path: Path, sha256: str, converter: Converter, chunk_seconds: float) -> dict[str, object]:
+    parameters = plan.parameters
+    with _reading(task):
+        sound = _inspect(path)
+    if sound.damage and not parameters.salvage:
+        raise AudioError(sound.damage, where=task.source.name)
+    if not sound.samples:
+        raise AudioError(sound.damage or "there is no sound in it", where=task.source.name)
+    sample_rate = parameters.sample_rate or sound.sample_rate
+    channels = parameters.channels or sound.channels
+    conversion = converter.convert(
+        _blocks(task, path, salvage=parameters.salvage),
+        sample_rate=sound.sample_rate,
+        channels=sound.channels,
+        seed=parameters.seed,
+        out_sample_rate=sample_rate,
+        out_channels=channels,
+        chunk_seconds=chunk_seconds,
+    )
+    comment = (
+        f"rave-dist: {Path(task.source.name).name} (sha256 {sha256}) through {plan.card.reference}, seed {parameters.seed}"
+    )
+    with ExitStack() as stack:
+        place = Path(plan.output.address(task.output))
+        if not plan.output.is_local:
+            place = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="rave-dist-"))) / "output"
+        with AudioWriter(
+            place,
+            sample_rate=sample_rate,
+            channels=channels,
+            file_format=parameters.format,
+            subtype=subtype_for(sound.subtype),
+            comment=f"{comment}; damaged source: {sound.damage}" if sound.damage else comment,
+            expected_samples=resampled_length(sound.samples, sound.sample_rate, sample_rate),
+        ) as writer:
+            for block in conversion:
+                writer.write(block)
+        if not plan.output.is_local:
+            plan.output.upload(place, task.output)
+        output_sha256 = hash_file(place)
+    return {
+        "output_sha256": output_sha256,
+        "output_tag": plan.output.stat(task.output).tag,
+        "state": "salvaged" if sound.damage else "converted",
+        "reason": sound.damage,
+        "seconds": conversion.samples / sample_rate,
+        "clipped_samples": conversion.clipped_samples,
+    }
+
+
+def _inspect(path: Path) -> _Readable:
+    samples, damage = 0, None
+    with open_audio(path) as decoder:
+        try:
+            for block in decoder.blocks():
+                samples += block.shape[1]
+        except AudioError as error:
+            damage = error.what
+        return _Readable(decoder.sample_rate, decoder.channels, decoder.subtype, samples, damage)
+
+
+def _blocks(task: Task, path: Path, *, salvage: bool) -> Iterator[Samples]:
+    with _reading(task), open_audio(path) as decoder:
+        try:
+            yield from decoder.blocks()
+        except AudioError:
+            if not salvage:
+                raise
+
+
+@contextmanager
+def _reading(task: Task) -> Iterator[None]:
+    """A source that cannot be read is that source's failure; of OUTPUT and the store it would be everyone's."""
+    try:
+        yield
+    except StoreError as error:
+        raise AudioError(error.what, where=task.source.name) from error
+    except OSError as error:
+        raise AudioError(from_os_error(error, where=task.source.name).what, where=task.source.name) from error
