@@ -209,7 +209,10 @@ class Problem(Record):
 
 
 class RunRecord(Record):
-    """How far one instrument has come; ``runs/<library>/<instrument>/record.json``, rewritten as it goes."""
+    """How far one instrument has come; ``runs/<library>/<instrument>/record.json``, rewritten as it goes.
+
+    ``worker`` is host:pid of the process that trains or trained it.
+    """
 
     library: str
     instrument: str
@@ -226,6 +229,7 @@ class RunRecord(Record):
     model: str | None = None
     error: Problem | None = None
     seconds: float = 0.0
+    worker: str | None = None
     updated_at: str = Field(default_factory=now)
 
     @property
