@@ -12,6 +12,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import difflib
 import tempfile
 from collections.abc import AsyncIterator
@@ -123,7 +124,13 @@ def build_api(backend: Backend, limits: Limits) -> FastAPI:
                 request, upload.write, most_bytes=limits.body_bytes, most_seconds=limits.upload_seconds, what="sound"
             )
             upload.flush()
-            sound = await backend.convert(card, Path(upload.name), query.record())
+            try:
+                async with asyncio.timeout(limits.request_seconds):
+                    sound = await backend.convert(card, Path(upload.name), query.record())
+            except TimeoutError as error:
+                what = f"the conversion did not end within {limits.request_seconds:g} seconds"
+                fix = "send a shorter sound, or convert it with POST /v1/jobs or rave-dist convert"
+                raise HTTPException(504, error_document(what, where=request.url.path, fix=fix)) from error
         return StreamingResponse(
             sound.blocks,
             media_type=sound.media_type,

@@ -1,0 +1,278 @@
+"""The service as a Ray Serve application: FastAPI in front, the models behind, corpus jobs beside.
+
+::
+
+    HTTP ──> Ingress ──(model id)──> ModelReplica   one sound: `conversion.convert`, as the command does it
+                └────────────────> JobRunner        a corpus: `conversion.on_ray`, as the command does it
+"""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import logging
+import signal
+import socket
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ray
+from fastapi import FastAPI
+from ray import serve
+from ray.exceptions import RayActorError, RayError, RayTaskError
+from ray.serve.config import BackpressureConfig
+from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, RayServeException
+from ray.serve.handle import DeploymentHandle
+
+from rave_dist.conversion.corpus import plan_conversion
+from rave_dist.errors import BusyError, ClusterError, RaveDistError, RequestError, StoreError
+from rave_dist.on_ray import connected
+from rave_dist.records import ConversionParameters, ModelCard
+from rave_dist.registry import store as registry
+from rave_dist.serving import jobs
+from rave_dist.serving.api import Sound, build_api
+from rave_dist.serving.listing import Listing
+from rave_dist.serving.models import ModelReplica
+from rave_dist.serving.schema import Job, JobRequest, Limits
+from rave_dist.storage import Store
+
+HOST = "127.0.0.1"
+APPLICATION = "rave-dist"
+# Requests that are in a replica at once, one of them on the device; the rest waits in the ingress, which counts them.
+_ONGOING_PER_REPLICA = 16
+_DRAIN_SECONDS = 20.0
+_WATCH_SECONDS = 5.0
+
+
+@serve.ingress()
+class Ingress:
+    """The HTTP side: one process, no torch, no sound in memory."""
+
+    def __init__(self, store_uri: str, limits: Limits, models: DeploymentHandle[Any]) -> None:
+        self.store_uri = store_uri
+        self._limits = limits
+        self._handle = models
+        self._store = Store(store_uri)
+        self._listing = Listing(self._store)
+
+    def __serve_build_asgi_app__(self) -> FastAPI:
+        return build_api(self, self._limits)
+
+    async def models(self) -> list[ModelCard]:
+        """All published models."""
+        return await self._listing.models()
+
+    async def find(self, reference: str) -> ModelCard:
+        """The model of NAME or NAME@VERSION."""
+        return await self._listing.find(reference)
+
+    async def convert(self, card: ModelCard, sound: Path, parameters: ConversionParameters) -> Sound:
+        """Hands a sound to a replica, by preference one that holds the model.
+
+        Raises:
+            BusyError: too many requests wait.
+            ClusterError: there is no replica, or it died.
+        """
+        # In the object store, which spills to disk, rather than in the memory of this process while the request waits.
+        body = await asyncio.to_thread(lambda: ray.put(np.fromfile(sound, np.uint8)))
+        handle = self._handle.options(stream=True, multiplexed_model_id=card.reference)
+        answer: Any = handle.convert.remote(body, card, parameters)
+        try:
+            head = await anext(answer)
+        except asyncio.CancelledError:
+            answer.cancel()
+            raise
+        except BackPressureError as error:
+            seconds = self._limits.retry_after_seconds
+            raise BusyError("too many requests wait already", fix=f"send it again in {seconds} seconds") from error
+        except RayTaskError as error:
+            if isinstance(error.cause, RaveDistError):
+                raise error.cause from None
+            raise
+        except (RayActorError, DeploymentUnavailableError) as error:
+            fix = "send it again; if it stays so, the sound or the model may be too large for this machine's memory"
+            raise ClusterError("the model's process is not there", where=card.reference, fix=fix) from error
+        return Sound(blocks=_blocks(answer), **head)
+
+    async def submit(self, request: JobRequest) -> Job:
+        """Gives a corpus to the job runner, if the command would start on it.
+
+        Raises:
+            ConversionError: OUTPUT and an input lie in one another.
+            AudioError: an input that no recording matches.
+            RequestError: an input or OUTPUT that cannot be read.
+        """
+        card = await self.find(request.model)
+        job = Job.of(request, model=card.reference)
+        try:
+            await asyncio.to_thread(plan_conversion, card, job.inputs, job.output, job.parameters)
+        except StoreError as error:  # what the request names, not the service's own store
+            raise RequestError(error.what, where=error.where, fix=error.fix) from error
+        runner = await asyncio.to_thread(jobs.job_runner, self.store_uri)
+        submitted: Job = await runner.submit.remote(job)
+        return submitted
+
+    async def job(self, job_id: str) -> Job:
+        """A corpus' record."""
+        return await asyncio.to_thread(jobs.read_job, self._store, job_id)
+
+
+async def _blocks(answer: Any) -> AsyncIterator[bytes]:
+    async for block in answer:
+        yield block
+
+
+def build(
+    store_uri: str,
+    *,
+    limits: Limits | None = None,
+    max_models: int | None = None,
+    replicas: int = 1,
+    num_cpus: float = 0.5,
+    num_gpus: float = 0.0,
+) -> serve.Application:
+    """The application, for ``serve.run``, ``serve build`` or a test.
+
+    Args:
+        store_uri: where the models are published; every node must be able to read it.
+        limits: how much the service takes at once.
+        max_models: models that each replica keeps; as many as fit in its memory when not given.
+        replicas: processes that convert.
+        num_cpus: what each of them holds of Ray's CPUs; below 1, so that a corpus job finds one on the smallest machine.
+        num_gpus: what each of them holds of a GPU; 0 converts on the CPU.
+    """
+    limits = limits or Limits()
+    full = BackpressureConfig(status_code=429, retry_after_s=limits.retry_after_seconds)
+    models: Any = serve.deployment(
+        ModelReplica,
+        name="models",
+        num_replicas=replicas,
+        max_ongoing_requests=_ONGOING_PER_REPLICA,
+        max_queued_requests=limits.queued,
+        backpressure_config=full,
+        ray_actor_options={"num_cpus": num_cpus, "num_gpus": num_gpus},
+        graceful_shutdown_timeout_s=_DRAIN_SECONDS,
+        health_check_period_s=10,
+        health_check_timeout_s=30,
+    )
+    device = "cuda" if num_gpus else "cpu"
+    ingress: Any = serve.deployment(
+        Ingress,
+        name="ingress",
+        # It holds every request that the models have or that waits for them; listings and refusals need room beside.
+        max_ongoing_requests=2 * (limits.queued + replicas * _ONGOING_PER_REPLICA),
+        max_queued_requests=limits.queued,
+        backpressure_config=full,
+        ray_actor_options={"num_cpus": 0},
+        graceful_shutdown_timeout_s=_DRAIN_SECONDS,
+    )
+    application: serve.Application = ingress.bind(
+        store_uri, limits, models.bind(store_uri, limits, max_models=max_models, device=device)
+    )
+    return application
+
+
+def run(
+    store: Store,
+    *,
+    port: int = 8000,
+    limits: Limits | None = None,
+    max_models: int | None = None,
+    announce: Callable[[str], None] = print,
+    stop: threading.Event | None = None,
+) -> None:
+    """Serves a store on 127.0.0.1 until Ctrl-C, SIGTERM or ``stop``.
+
+    A corpus job that is running then is not lost: the next service on this store resumes it.
+
+    Args:
+        port: 0 picks a free one.
+        announce: told the address once the service answers.
+
+    Raises:
+        StoreError: the store cannot be read.
+        ClusterError: the port is taken, Ray does not answer, or the service could not start or has gone.
+    """
+    limits = limits or Limits()
+    stop = stop or threading.Event()
+    num_models = len(registry.list_models(store))
+    port = _free_port(port)
+    address = f"http://{HOST}:{port}"
+    logging.getLogger("ray.serve").setLevel(logging.ERROR)
+    with connected(), _stopping_on_sigterm(stop):  # in this order: Ray takes the signal for itself when it starts
+        shared = bool(serve.status().proxies)  # somebody else's Serve in this cluster stays when we go
+        try:
+            # Longer than our own limits, which answer in words; this one is for a client that does not read.
+            seconds = 2 * (limits.upload_seconds + limits.request_seconds)
+            options = {"host": HOST, "port": port, "request_timeout_s": seconds}
+            serve.start(proxy_location="HeadOnly", http_options=options)
+            serve.run(build(store.uri, limits=limits, max_models=max_models), name=APPLICATION, route_prefix="/")
+            jobs.job_runner(store.uri)  # takes up what an earlier service left
+            _check_answers(port)
+            announce(f"{num_models} models of {store.uri} at {address} (Ctrl-C ends it)")
+            while not stop.wait(_WATCH_SECONDS):
+                serve.status()
+        except KeyboardInterrupt:
+            announce("stopping")
+        except RaveDistError:
+            raise
+        except (RayError, RayServeException, RuntimeError, TimeoutError) as error:
+            what = f"the service cannot go on ({str(error).strip().splitlines()[0]})"
+            raise ClusterError(what, where=address, fix="see Ray's logs in /tmp/ray/session_latest/logs/serve") from error
+        finally:
+            jobs.stop_jobs(store.uri)
+            if shared:
+                serve.delete(APPLICATION)
+            else:
+                serve.shutdown()  # type: ignore[no-untyped-call]
+
+
+@contextmanager
+def _stopping_on_sigterm(stop: threading.Event) -> Iterator[None]:
+    """Only the main thread may say what a signal does; elsewhere the caller's word holds."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, lambda number, frame: stop.set())
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _free_port(port: int) -> int:
+    """The port, or a free one for 0. Asked before Ray starts: its proxy would share a taken port without a word."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise ClusterError(
+                f"port {port} cannot be used ({reason.lower()})",
+                where=HOST,
+                fix=f"choose another: --port {max(port, 8000) + 1}",
+            ) from error
+        return int(probe.getsockname()[1])
+
+
+def _check_answers(port: int) -> None:
+    """Raises ClusterError unless the service answers: Serve takes the port only from whoever starts it in a cluster."""
+    connection = http.client.HTTPConnection(HOST, port, timeout=30)
+    try:
+        connection.request("GET", "/healthz")
+        if connection.getresponse().status == http.HTTPStatus.OK:
+            return
+    except OSError:
+        pass
+    finally:
+        connection.close()
+    raise ClusterError(
+        "the service does not answer at this port",
+        where=f"{HOST}:{port}",
+        fix="if Serve runs in this cluster already, give its port, or end it with serve shutdown",
+    )
