@@ -13,6 +13,7 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from rave_dist.errors import RaveDistError
 from rave_dist.identity import content_id
 
 RunState = Literal["waiting", "running", "done", "failed"]
@@ -206,6 +207,11 @@ class Problem(Record):
 
     what: str
     fix: str = ""
+
+    @staticmethod
+    def of(error: RaveDistError) -> Problem:
+        """An error as a record keeps it: place and message in one sentence, and the fix."""
+        return Problem(what=f"{error.where}: {error.what}" if error.where else error.what, fix=error.fix)
 
 
 class RunRecord(Record):
