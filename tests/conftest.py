@@ -18,13 +18,15 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import boto3
 import pytest
 from botocore.exceptions import BotoCoreError, ClientError
 
+from rave_dist.records import ModelCard, TrainingSpec
 from rave_dist.storage import Store
 
 BUCKET = "rave-dist-tests"
@@ -153,3 +155,57 @@ def ray_session() -> Iterator[None]:
     )
     yield
     ray.shutdown()
+
+
+@dataclass(frozen=True)
+class TinyModel:
+    """A small untrained, audible model: its run folder and its exports."""
+
+    spec: TrainingSpec
+    run: Path
+    out: Path
+    offline: Path
+    streaming: Path
+
+    def publish(self, store: Store, name: str | None = None) -> ModelCard:
+        """Puts the model into a store's registry, under any name."""
+        from rave_dist.registry.export import Exported
+        from rave_dist.registry.store import model_version, place
+
+        spec = self.spec.model_copy(update={"instrument": name or self.spec.instrument})
+        exported = Exported.model_validate_json((self.out / "export.json").read_bytes())
+        result = json.loads((self.run / "result.json").read_text())
+        return place(store, spec, result, exported, self.out, version=model_version(self.run), seconds=60.0)
+
+
+@pytest.fixture(scope="session")
+def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> tuple[TinyModel, ...]:
+    """Four models that sound different (44100 Hz, mono, hop 512, 4 of 8 latents, audible noise): see tests/tiny_models.py."""
+    folder = tmp_path_factory.mktemp("tiny-models")
+    root = Path(__file__).parents[1]
+    program = [sys.executable, "-W", "ignore", str(root / "tests" / "tiny_models.py"), str(folder), "4"]
+    subprocess.run(program, env={**os.environ, "PYTHONPATH": str(root)}, check=True)
+    return tuple(_tiny_model(folder / str(number)) for number in range(4))
+
+
+def _tiny_model(folder: Path) -> TinyModel:
+    spec = TrainingSpec.model_validate_json((folder / "run" / "spec.json").read_bytes())
+    out = folder / "out"
+    files = (out / f"{spec.instrument}.ts", out / f"{spec.instrument}_streaming.ts")
+    return TinyModel(spec, folder / "run", out, *files)
+
+
+@pytest.fixture
+def tiny_model(tiny_models: tuple[TinyModel, ...]) -> TinyModel:
+    """The first of them."""
+    return tiny_models[0]
+
+
+@pytest.fixture
+def publish_tiny(tiny_models: tuple[TinyModel, ...]) -> Callable[..., ModelCard]:
+    """``publish_tiny(store, name, number=0)`` puts one of the four models into a store and returns its card."""
+
+    def publish(store: Store, name: str, number: int = 0) -> ModelCard:
+        return tiny_models[number].publish(store, name)
+
+    return publish

@@ -1,0 +1,158 @@
+"""The export itself, for a process of its own: ``python -m rave_dist.registry.build RUN OUT NAME FIDELITY``.
+
+Builds the trained model twice, with plain and with cached convolutions, compiles each, and notes what each makes of a sound
+before it is compiled.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from rave_dist import upstream
+from rave_dist.errors import ConfigurationError
+from rave_dist.records import TrainingSpec
+from rave_dist.registry.export import FIDELITY, Exported, answer
+from rave_dist.registry.latents import PlainLatents, QuantisedLatents
+from rave_dist.registry.scripted import OfflineRave, ScriptedRave, exposed_latents, kind_of
+
+
+def build(out: Path, run: Path, name: str, fidelity: float = FIDELITY) -> dict[str, Any]:
+    """Builds both files, and ``probe.pt``: a sound, and what the trained model itself makes of it, for the checks.
+
+    Args:
+        out: the folder for the files, ``probe.pt`` and ``export.json``.
+        run: as in `rave_dist.registry.export.export_run`.
+
+    Returns:
+        The fields of `Exported`.
+    """
+    spec = TrainingSpec.model_validate_json((run / "spec.json").read_bytes())
+    text = (run / "config.gin").read_text(encoding="utf-8")
+    weights = torch.load(run / "weights.pt", map_location="cpu", weights_only=True)
+    sound = _probe(run, spec.channels, spec.sample_rate)
+    files = {False: f"{name}.ts", True: f"{name}_streaming.ts"}
+    probe: dict[str, Any] = {"sound": sound}
+    told: dict[str, Any] = {}
+    for streaming, file in files.items():
+        upstream.streaming(streaming)
+        model = upstream.build_model(text, channels=spec.channels)
+        model.load_state_dict(weights)
+        model.eval()
+        scripted: ScriptedRave
+        with torch.no_grad():
+            if streaming:
+                probe["streaming"] = eager_render(model, sound, fidelity)
+                scripted = ScriptedRave(model, fidelity=fidelity, streaming=True)
+            else:
+                probe["offline"] = eager_render(model, sound, fidelity)
+                scripted = offline = OfflineRave(model, fidelity=fidelity)
+        scripted.export_to_ts(str(out / file))
+    told = {
+        "offline": files[False],
+        "streaming": files[True],
+        "latents": offline.latent_size,
+        "latent_size": offline.full_latent_size,
+        "hop": offline.hop,
+        "receptive_field": receptive_field(offline),
+    }
+    torch.save({**told, "probe": probe, "kind": type(offline.latents).__name__}, out / "probe.pt")
+    (out / "export.json").write_text(Exported.model_validate(told).model_dump_json())
+    return told
+
+
+def _probe(run: Path, channels: int, sample_rate: int) -> Tensor:
+    """A sound ``[1, C, T]`` that asks something of every band: the run's own, or a falling tone in noise with silences."""
+    length = 1 << 17
+    path = run / "probe.npy"
+    if path.exists():
+        sound = torch.from_numpy(np.load(path)).float()
+        return sound.tile(1, -(-length // sound.shape[-1]))[:, :length].unsqueeze(0)
+    time = torch.arange(length, dtype=torch.float64) / sample_rate
+    phase = 2 * torch.pi * sample_rate * 0.2 * (1 - torch.exp(-time / 2))
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randn(channels, length, generator=generator, dtype=torch.float64)
+    beats = (time * 4 % 1 < 0.7).double() * torch.exp(-3 * (time * 4 % 1))
+    return ((0.4 * torch.sin(phase) + 0.05 * noise) * beats).float().unsqueeze(0)
+
+
+def eager_render(model: Any, x: Tensor, fidelity: float) -> Tensor:
+    """What RAVE's own modules make of a sound when nothing is drawn at random; the measure for the exports.
+
+    Mean latents, only the exposed principal components kept, silent noise generator, noise dimensions at zero.
+    """
+    kinds = kind_of(model.encoder)
+    h = model.encode(x)
+    if "VariationalEncoder" in kinds:
+        kept = model.latent_pca[: exposed_latents(model.fidelity, at_least=fidelity)]
+        mean = model.latent_mean.reshape(-1, 1)
+        z = kept.T @ (kept @ (h.chunk(2, 1)[0] - mean)) + mean
+    elif "SphericalEncoder" in kinds:
+        norm = torch.linalg.vector_norm(h, dim=1, keepdim=True)
+        pole = torch.nn.functional.one_hot(torch.tensor(0), h.shape[1]).to(h).reshape(1, -1, 1)
+        z = torch.where(norm > 0, h / norm, pole)  # silence has no direction: RAVE divides 0 by 0 there
+    else:
+        z = model.encoder.rvq(h)[0] if "DiscreteEncoder" in kinds and bool(model.encoder.enabled) else h
+        z = torch.cat([z, torch.zeros(z.shape[0], model.encoder.noise_augmentation, z.shape[2])], 1)
+    generators = [m for m in model.decoder.modules() if kind_of(m) & {"NoiseGenerator", "NoiseGeneratorV2"}]
+    silencers = [m.register_forward_hook(lambda _module, _input, noise: torch.zeros_like(noise)) for m in generators]
+    y: Tensor = model.decode(z)
+    for silencer in silencers:
+        silencer.remove()
+    return y[..., : x.shape[-1]]
+
+
+def receptive_field(model: Any) -> tuple[int, int]:
+    """How many samples before and after a latent frame's samples can change them.
+
+    Found by differentiating one whole frame of output by the input, over ever longer inputs until both ends have no effect.
+    A stretch that starts on a frame, and has that much context on each side rounded up to the hop, is converted exactly.
+
+    Args:
+        model: an `OfflineRave`, not yet compiled.
+
+    Raises:
+        ConfigurationError: the model hears further than 2^20 samples.
+    """
+    latents = model.latents
+    if _quantised(model):  # choosing a codeword has no derivative; the quantiser itself looks at one frame only
+        model.latents = PlainLatents(augmentation=latents.augmentation)
+    try:
+        for exponent in range(16, 21):
+            length = max(1 << exponent, 32 * model.hop)
+            middle = length // 2 // model.hop * model.hop
+            generator = torch.Generator().manual_seed(0)
+            x = torch.randn(1, model.n_channels, length, generator=generator).mul_(0.1).requires_grad_()
+            y = model.convert(x, 0, 0, 1.0)[..., middle : middle + model.hop]
+            (gradient,) = torch.autograd.grad((y * torch.randn(y.shape, generator=generator)).sum(), x)
+            heard = gradient[0].abs().amax(0).nonzero().flatten()
+            first, last = int(heard[0]), int(heard[-1])
+            if first > 0 and last < length - 1:
+                # At least one sample, hence one frame, on the right: a causal model hears nothing of the next frame, but its
+                # transposed convolutions need that there is one.
+                return max(0, middle - first), max(1, last - (middle + model.hop - 1))
+    finally:
+        model.latents = latents
+    raise ConfigurationError(
+        "the model's output depends on more than a million samples of its input: it cannot be converted in parts",
+        fix="use a configuration without a recurrent layer",
+    )
+
+
+def _quantised(model: nn.Module) -> bool:
+    return isinstance(model.latents, QuantisedLatents)
+
+
+def main(arguments: list[str]) -> int:
+    """``RUN OUT NAME FIDELITY``."""
+    run, out, name, fidelity = arguments
+    return answer(Path(out), build, Path(run), name, float(fidelity))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,279 @@
+"""The registry: published models in the store, found by name, fetched by hash.
+
+::
+
+    models/<name>/<version>/<name>.ts, <name>_streaming.ts, card.json (written last)
+    models/<name>/latest.json
+
+A version is the hash of the weights and the configuration, so publishing a run again publishes nothing, and a version never
+changes. What lies there without a card is the work of a publisher that died: it is checked and used, or replaced.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import os
+import re
+import shutil
+import tempfile
+import uuid
+from pathlib import Path
+from typing import Any, Literal
+
+from rave_dist.errors import DatasetError, MissingKeyError, ModelNotFoundError, StoreError, TrainingError, VerificationError
+from rave_dist.identity import ID_LENGTH, canonical_json, hash_file
+from rave_dist.records import DatasetManifest, ModelCard, ModelFile, TrainingSpec, dataset_key, now
+from rave_dist.registry.export import FIDELITY, Exported, check_export, export_run
+from rave_dist.storage import Store
+
+Kind = Literal["offline", "streaming"]
+_KINDS: tuple[Kind, ...] = ("offline", "streaming")
+_REFERENCE = re.compile(r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]{0,62})(@(?P<version>[0-9a-f]+|latest))?")
+# A validation distance this much below its first value says that a model has learnt to sound like its material.
+_LEARNT = 0.9
+
+
+# ---------------------------------------------------------------- publishing
+
+
+def publish(store: Store, spec: TrainingSpec, *, fidelity: float = FIDELITY) -> ModelCard:
+    """Exports a finished run, checks the files and publishes them under the instrument's name.
+
+    Args:
+        store: where the run lies and the model goes.
+        spec: the run; ``result.json`` must lie in its folder.
+        fidelity: share of the latent variance that the exports keep.
+
+    Returns:
+        The card; of the version that was there already, if the same weights were published before.
+
+    Raises:
+        TrainingError: the run has not finished.
+        VerificationError: the export does not do what the model does.
+        DatasetError: the run's dataset is not in the store.
+    """
+    try:
+        result = store.read_json(f"{spec.run_key}/result.json")
+    except MissingKeyError as error:
+        raise TrainingError("this run has not finished", where=store.address(spec.run_key), fix="train it first") from error
+    with tempfile.TemporaryDirectory(prefix="rave-dist-export-") as folder:
+        run, out = Path(folder) / "run", Path(folder) / "out"
+        for file in ("config.gin", "weights.pt"):
+            store.download(f"{spec.run_key}/{file}", run / file)
+        version = model_version(run)
+        key = f"models/{spec.instrument}/{version}"
+        card = _card(store, key)
+        if card is None:
+            (run / "spec.json").write_bytes(canonical_json(spec.model_dump(mode="json")))
+            dataset = _dataset(store, spec)
+            exported = export_run(run, out, name=spec.instrument, fidelity=fidelity, should_sound=_has_learnt(result))
+            return place(store, spec, result, exported, out, version=version, seconds=dataset.used_seconds)
+    _point_latest(store, card)
+    return card
+
+
+def place(
+    store: Store,
+    spec: TrainingSpec,
+    result: dict[str, Any],
+    exported: Exported,
+    out: Path,
+    *,
+    version: str,
+    seconds: float,
+) -> ModelCard:
+    """Puts an export into the registry: its files, then its card, then ``latest``.
+
+    Args:
+        result: the run's ``result.json``.
+        out: the export's folder.
+        version: from `model_version`.
+        seconds: audio that the model was trained on.
+    """
+    key = f"models/{spec.instrument}/{version}"
+    card = ModelCard(
+        name=spec.instrument,
+        version=version,
+        library=spec.library,
+        run_id=spec.run_id,
+        config=spec.config,
+        override=spec.override,
+        sample_rate=spec.sample_rate,
+        channels=spec.channels,
+        latents=exported.latents,
+        latent_size=exported.latent_size,
+        hop=exported.hop,
+        receptive_field=exported.receptive_field,
+        phase=result["phase"],
+        step=result["step"],
+        steps=result["steps"],
+        complete=result["complete"],
+        dataset=spec.dataset,
+        seconds=seconds,
+        metrics={name: value for name, value in result["metrics"].items() if value is not None},
+        credit=spec.credit,
+        files=_place_files(store, key, spec.instrument, out, exported),
+        created_at=now(),
+    )
+    if not store.claim(f"{key}/card.json", canonical_json(card.to_json()) + b"\n"):
+        card = ModelCard.model_validate(store.read_json(f"{key}/card.json"))
+    _point_latest(store, card)
+    return card
+
+
+def model_version(run: Path) -> str:
+    """The version of a run folder's model: a hash of its weights (names, types, shapes, bytes) and its configuration."""
+    import torch
+
+    weights: dict[str, Any] = torch.load(run / "weights.pt", map_location="cpu", weights_only=True)
+    digest = hashlib.sha256((run / "config.gin").read_bytes())
+    for name, tensor in sorted(weights.items()):
+        digest.update(f"\n{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()[:ID_LENGTH]
+
+
+def _dataset(store: Store, spec: TrainingSpec) -> DatasetManifest:
+    try:
+        return DatasetManifest.model_validate(store.read_json(f"{dataset_key(spec.instrument, spec.dataset)}/manifest.json"))
+    except MissingKeyError as error:
+        raise DatasetError(
+            f"the dataset {spec.dataset} of {spec.instrument} is not in the store", where=store.uri, fix="ingest it again"
+        ) from error
+
+
+def _has_learnt(result: dict[str, Any]) -> bool:
+    metrics = result.get("metrics", {})
+    first, last = metrics.get("validation_first"), metrics.get("validation_last")
+    return first is not None and last is not None and last <= _LEARNT * first
+
+
+def _place_files(store: Store, card_key: str, name: str, out: Path, exported: Exported) -> dict[Kind, ModelFile]:
+    """Stores the exported files and says what is stored.
+
+    Exports of equal weights differ in their bytes, and two publishers must end with one card that fits: whichever file came
+    first stays, if it passes the same checks.
+    """
+    local: dict[Kind, str] = {"offline": exported.offline, "streaming": exported.streaming}
+    keys: dict[Kind, str] = {"offline": f"{card_key}/{name}.ts", "streaming": f"{card_key}/{name}_streaming.ts"}
+    files = {kind: _file(keys[kind], out / local[kind]) for kind in _KINDS}
+    taken = [kind for kind in _KINDS if not store.claim(keys[kind], (out / local[kind]).read_bytes())]
+    if not taken:
+        return files
+    with tempfile.TemporaryDirectory(prefix="rave-dist-found-") as folder:
+        found = Path(shutil.copytree(out, Path(folder) / "out"))
+        theirs = {kind: _file(keys[kind], store.download(keys[kind], found / local[kind])) for kind in taken}
+        if all(theirs[kind].sha256 == files[kind].sha256 for kind in taken):
+            return files
+        try:
+            check_export(found)
+        except VerificationError:
+            for kind in taken:
+                store.upload(out / local[kind], keys[kind])
+            return files
+        return {**files, **theirs}
+
+
+def _file(key: str, path: Path) -> ModelFile:
+    return ModelFile(key=key, sha256=hash_file(path), bytes=path.stat().st_size)
+
+
+def _point_latest(store: Store, card: ModelCard) -> None:
+    """Moves ``latest`` to a card, unless it points to a newer one."""
+    latest = _latest(store, card.name)
+    if latest is None or (latest.version != card.version and latest.created_at <= card.created_at):
+        store.write_json(f"models/{card.name}/latest.json", {"version": card.version})
+
+
+# ---------------------------------------------------------------- finding
+
+
+def list_models(store: Store) -> list[ModelCard]:
+    """All published versions, by name and age."""
+    return _cards(store, "models")
+
+
+def find(store: Store, reference: str) -> ModelCard:
+    """A model by NAME (its latest version), NAME@VERSION, or NAME@ and the beginning of one version.
+
+    Raises:
+        ModelNotFoundError: no such model or version, with the nearest name.
+    """
+    match = _REFERENCE.fullmatch(reference)
+    if match is None:
+        raise ModelNotFoundError(f"{reference!r} is not a model", where=store.uri, fix=_nearest(store, reference))
+    name, version = match["name"], match["version"] or "latest"
+    card = _latest(store, name) if version == "latest" else _card(store, f"models/{name}/{version}")
+    if card is not None:
+        return card
+    cards = _cards(store, f"models/{name}")
+    if not cards:
+        raise ModelNotFoundError(f"no model is called {name!r}", where=store.uri, fix=_nearest(store, name))
+    if version == "latest":  # its publisher died before it could say so: the newest is the latest
+        return cards[-1]
+    begins = [card for card in cards if card.version.startswith(version)]
+    if len(begins) == 1:
+        return begins[0]
+    raise ModelNotFoundError(
+        f"{len(begins) or 'no'} versions of {name} begin with {version!r}",
+        where=store.uri,
+        fix=f"one of: {', '.join(card.reference for card in begins or cards)}",
+    )
+
+
+def fetch(store: Store, card: ModelCard, kind: Kind = "offline", *, folder: Path) -> Path:
+    """A local copy of a published file, in a cache that several processes may share.
+
+    Args:
+        folder: the cache; it is made.
+
+    Raises:
+        StoreError: what is stored is not what was published.
+    """
+    file = card.files[kind]
+    path = folder / f"{card.name}-{card.version}-{kind}-{file.sha256[:ID_LENGTH]}.ts"
+    if path.exists() and hash_file(path) == file.sha256:
+        return path
+    aside = path.with_name(f"{path.name}.partial-{uuid.uuid4().hex[:8]}")
+    try:
+        store.download(file.key, aside)
+        if hash_file(aside) != file.sha256:
+            raise StoreError(
+                f"{card.reference} is not what was published: its sha256 differs",
+                where=store.address(file.key),
+                fix=f"delete models/{card.name}/{card.version} and publish the run again",
+            )
+        os.replace(aside, path)
+    finally:
+        aside.unlink(missing_ok=True)
+    return path
+
+
+def _card(store: Store, key: str) -> ModelCard | None:
+    try:
+        return ModelCard.model_validate(store.read_json(f"{key}/card.json"))
+    except MissingKeyError:
+        return None
+
+
+def _cards(store: Store, prefix: str) -> list[ModelCard]:
+    keys = [entry.key for entry in store.list(prefix) if entry.key.endswith("/card.json")]
+    cards = [ModelCard.model_validate(store.read_json(key)) for key in keys]
+    return sorted(cards, key=lambda card: (card.name, card.created_at, card.version))
+
+
+def _latest(store: Store, name: str) -> ModelCard | None:
+    try:
+        version = store.read_json(f"models/{name}/latest.json")["version"]
+    except MissingKeyError:
+        return None
+    return _card(store, f"models/{name}/{version}")
+
+
+def _nearest(store: Store, name: str) -> str:
+    names = sorted({card.name for card in list_models(store)})
+    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    if close:
+        return f"did you mean {close[0]!r}?"
+    return f"one of: {', '.join(names)}" if names else "train and publish one first"

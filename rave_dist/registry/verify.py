@@ -1,0 +1,163 @@
+"""Does an exported file do what its model does? Asked of the files alone, in a process that has never seen RAVE.
+
+Each check is a number and a bound; differences are relative to the peak of what is expected.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rave_dist.errors import VerificationError
+from rave_dist.registry.export import answer
+
+TOLERANCE = 1e-5
+BLOCK = 2048
+SEED = 7
+METHODS = ("encode", "decode", "forward")
+# A model that has learnt must answer its own material at about its level; 30 dB is far outside what training leaves.
+LEVEL_DB = 30.0
+# A hair's breadth between two codewords can fall either way; the samples that such a frame reaches are not held to it.
+QUANTISED_SHARE = 0.5
+
+
+class _Checks:
+    """Collects ``name: number``, and stops at the first that is out of bounds."""
+
+    def __init__(self, where: str) -> None:
+        self.numbers: dict[str, float] = {}
+        self._where = where
+
+    def at_most(self, name: str, number: float, bound: float, what: str) -> None:
+        self.numbers[name] = number
+        if not number <= bound:  # NaN is out of bounds too
+            raise VerificationError(f"{what}: {name} is {number:.3g}, allowed is {bound:.3g}", where=self._where)
+
+
+def verify(out: Path, should_sound: bool) -> dict[str, float]:
+    """Runs every check on an export folder.
+
+    Args:
+        out: holds the two ``.ts`` and ``probe.pt``: a sound, and what the trained model itself makes of it.
+        should_sound: whether the output's level must be near the sound's.
+
+    Returns:
+        The numbers, by name of check.
+
+    Raises:
+        VerificationError: the first check that fails, with its number and bound.
+    """
+    told = torch.load(out / "probe.pt", weights_only=True)
+    checks = _Checks(out.name)
+    with torch.no_grad():
+        for kind in ("offline", "streaming"):
+            _methods(checks, kind, _load(out / told[kind]), told)
+        _offline(checks, _load(out / told["offline"]), told, should_sound)
+        _streaming(checks, lambda: _load(out / told["streaming"]), told)
+    return checks.numbers
+
+
+def _load(path: Path) -> Any:
+    return torch.jit.load(str(path), map_location="cpu").eval()  # type: ignore[no-untyped-call]
+
+
+def _methods(checks: _Checks, kind: str, model: Any, told: dict[str, Any]) -> None:
+    """What nn~ asks before it plays: the methods, their shapes for one and for four rows, exact lengths, finite samples."""
+    missing = set(METHODS) - set(model.get_methods())
+    checks.at_most(f"{kind}/missing_methods", len(missing), 0, "nn~ would not find every method")
+    channels, hop = told["probe"]["sound"].shape[1], told["hop"]
+    wrong = 0
+    for method in METHODS:
+        in_channels, in_ratio, out_channels, out_ratio = getattr(model, f"{method}_params").tolist()
+        sides = {"encode": (1, hop), "decode": (hop, 1), "forward": (1, 1)}[method]
+        widths = tuple(channels if ratio == 1 else told["latents"] for ratio in sides)
+        wrong += (in_ratio, out_ratio, in_channels, out_channels) != (*sides, *widths)
+        for rows in (1, 4):
+            samples = max(8192, hop)
+            y = getattr(model, method)(torch.zeros(rows, in_channels, samples // in_ratio))
+            wrong += y.shape != (rows, out_channels, samples // out_ratio) or y.dtype != torch.float32
+            checks.at_most(f"{kind}/{method}_not_finite", _not_finite(y), 0, "silence gives samples that are no numbers")
+    checks.at_most(f"{kind}/wrong_shapes", wrong, 0, "a method's shape is not what it declares")
+
+
+def _offline(checks: _Checks, model: Any, told: dict[str, Any], should_sound: bool) -> None:
+    """Bulk conversion: equal to the trained model, equal in chunks, finite on loud sound, at a sane level."""
+    x, expected, hop = told["probe"]["sound"], told["probe"]["offline"], told["hop"]
+    near = _nearness(told)
+    y = model.convert(x, 0, SEED, 0.0)
+    checks.at_most("offline/wrong_length", abs(y.shape[-1] - x.shape[-1]), 0, "the output is not as long as the input")
+    checks.at_most("offline/not_finite", _not_finite(y), 0, "the output has samples that are no numbers")
+    checks.at_most("offline/against_model", near(y, expected), TOLERANCE, "the export does not equal the trained model")
+    loud = torch.sign(torch.sin(torch.arange(8 * hop) * 0.05)).expand(1, x.shape[1], -1)
+    checks.at_most("offline/loud_not_finite", _not_finite(model.convert(loud, 0, SEED, 1.0)), 0, "full scale overflows")
+    whole = model.convert(x, 0, SEED, 1.0)
+    parts = _in_chunks(model, x, hop=hop, context=told["receptive_field"], chunk=5 * hop * max(1, 8192 // hop))
+    checks.at_most("offline/chunks_against_whole", near(parts, whole), TOLERANCE, "chunks do not give the whole's samples")
+    if should_sound:
+        level = 10 * float(torch.log10(whole.square().mean() / x.square().mean()))
+        checks.at_most("offline/level_db", abs(level), LEVEL_DB, "the output's level is far from its training material's")
+
+
+def _in_chunks(model: Any, x: Tensor, *, hop: int, context: tuple[int, int], chunk: int) -> Tensor:
+    """Conversion in chunks, each with the model's receptive field around it."""
+    left, right = (-(-samples // hop) * hop for samples in context)
+    parts = []
+    for start in range(0, x.shape[-1], chunk):
+        stop = min(start + chunk, x.shape[-1])
+        first, last = max(0, start - left), min(x.shape[-1], stop + right)
+        y = model.convert(x[..., first:last], first, SEED, 1.0)
+        parts.append(y[..., start - first : stop - first])
+    return torch.cat(parts, -1)
+
+
+def _streaming(checks: _Checks, load: Callable[[], Any], told: dict[str, Any]) -> None:
+    """Real time: blocks give what one long pass gives, and with nothing drawn that is the cached model's own output."""
+    x, expected, hop = told["probe"]["sound"], told["probe"]["streaming"], told["hop"]
+    near = _nearness(told)
+    silent = load()
+    silent.set_noise(0.0)
+    silent.set_latent_noise(0.0)
+    against_model = near(silent.forward(x), expected)
+    checks.at_most("streaming/against_model", against_model, TOLERANCE, "the export does not equal the trained model")
+    z = load().encode(x)
+    for method, whole, ratio in (("encode", x, 1), ("decode", z, hop), ("forward", x, 1)):
+        once, model = getattr(load(), method)(whole), load()
+        blocks = [getattr(model, method)(block) for block in whole.split(max(BLOCK, hop) // ratio, -1)]
+        difference = near(torch.cat(blocks, -1), once)
+        checks.at_most(f"streaming/{method}_in_blocks", difference, TOLERANCE, "blocks do not give what one pass gives")
+
+
+def _not_finite(x: Tensor) -> int:
+    return int((~torch.isfinite(x)).sum())
+
+
+def _nearness(told: dict[str, Any]) -> Callable[[Tensor, Tensor], float]:
+    """How far two sounds (or latents) are apart, by the peak of the second; 0 when both are silent."""
+
+    def near(x: Tensor, y: Tensor) -> float:
+        if x.shape != y.shape:
+            return float("inf")
+        difference = (x - y).abs()
+        if told["kind"] == "SphericalLatents" and y.shape[1] == told["latents"]:
+            difference = torch.minimum(difference, (2 - difference).abs())  # angles: -1 and 1 are the same
+        largest = difference.max()
+        if told["kind"] == "QuantisedLatents":
+            largest = difference.flatten().quantile(QUANTISED_SHARE)
+        return float(largest / y.abs().max().clamp_min(1e-30))
+
+    return near
+
+
+def main(arguments: list[str]) -> int:
+    """``OUT SHOULD_SOUND``."""
+    out, should_sound = arguments
+    return answer(Path(out), verify, bool(int(should_sound)))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
