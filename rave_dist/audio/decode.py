@@ -79,7 +79,7 @@ class Decoder:
                 read += block.shape[1]
                 yield block
         except AudioError as error:
-            raise self._error(f"damaged after {self._seconds(read)} ({error.what})") from error
+            raise self._error(f"{error.what} after {self._seconds(read)}") from error
         except OSError as error:
             raise from_os_error(error, where=self._where) from error
         declared = self.declared_samples

@@ -47,7 +47,7 @@ def open_sound(path: Path) -> Iterator[Sound]:
             try:
                 first = next(frames, None)
             except av.FFmpegError as error:
-                raise AudioError(f"its sound cannot be decoded ({_reason(error)})") from error
+                raise AudioError("its sound cannot be decoded") from error
             rate = first.sample_rate if first is not None else stream.codec_context.sample_rate
             channels = first.layout.nb_channels if first is not None else stream.codec_context.channels
             samples = _declared(container, stream, rate) if first is not None else 0
@@ -86,14 +86,13 @@ def _blocks(frames: Iterator[Any], rate: int, channels: int, size: int, limit: i
         try:
             frame = next(frames, None)
         except av.FFmpegError as error:
-            damage = AudioError(_reason(error))
+            damage = AudioError("damaged")
+            damage.__cause__ = error
             break
         if frame is None:
             break
         if (frame.sample_rate, frame.layout.nb_channels) != (rate, channels):
-            damage = AudioError(
-                f"its sound changes to {frame.sample_rate} Hz and {frame.layout.nb_channels} channels on the way"
-            )
+            damage = AudioError(f"changes to {frame.sample_rate} Hz and {frame.layout.nb_channels} channels")
             break
         part = _to_float(frame)
         if limit is not None:
@@ -123,7 +122,3 @@ def _to_float(frame: Any) -> FloatArray:
     if kind == "u8":
         samples -= 128
     return samples / np.float32(_SCALE[kind]) if kind in _SCALE else samples
-
-
-def _reason(error: av.FFmpegError) -> str:
-    return (error.strerror or str(error)).strip().rstrip(".").lower()

@@ -61,7 +61,8 @@ def _read(file: soundfile.SoundFile, size: int) -> Iterator[FloatArray]:
             try:
                 count = len(file.read(out=buffer[filled : filled + _PIECE_SAMPLES]))
             except soundfile.SoundFileError as error:
-                damage = AudioError(getattr(error, "error_string", str(error)).strip(". ").removeprefix("Error : "))
+                damage = AudioError("damaged")
+                damage.__cause__ = error
                 break
             if not count:
                 break

@@ -1,0 +1,86 @@
+"""How loud a recording is, and what a musician would want to know before training on it."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+_BITS = {"PCM_S8": 8, "PCM_U8": 8, "PCM_16": 16, "PCM_24": 24, "ALAC_16": 16, "ALAC_20": 20, "ALAC_24": 24}
+_CLIPPED_SAMPLES = 16
+_CLIPPED_SHARE = 1e-5
+_DC = 0.01
+
+
+class Levels:
+    """Peak, mean power and offset of the PCM, and clipping of the recording itself; in one pass, whatever the blocks.
+
+    Args:
+        subtype: the recording's encoding, for what its full scale is.
+    """
+
+    def __init__(self, subtype: str) -> None:
+        # The largest positive value of n bits is 1 - 2^(1 - n); floats and lossy formats are clipped at about 1.
+        self._full_scale = np.float32(1 - 2.0 ** (1 - _BITS.get(subtype, 16)))
+        self._peak = 0
+        self._power = 0.0
+        self._sums: npt.NDArray[np.int64] | None = None
+        self.samples = self._decoded_values = 0
+        self.clipped_samples = 0
+
+    def add_decoded(self, block: npt.NDArray[np.float32]) -> None:
+        """Takes the next block as decoded, float32 [channels, n]."""
+        self._decoded_values += block.size
+        if block.size and max(block.max(), -block.min()) >= self._full_scale:
+            self.clipped_samples += int(np.count_nonzero(np.abs(block) >= self._full_scale))
+
+    def add(self, pcm: npt.NDArray[np.int16]) -> None:
+        """Takes the next block as stored, int16 [channels, n]."""
+        self._peak = max(self._peak, int(pcm.max()), -int(pcm.min()))
+        values = pcm.astype(np.float64)
+        self._power += float(np.vdot(values, values))
+        sums = pcm.sum(axis=1, dtype=np.int64)
+        self._sums = sums if self._sums is None else self._sums + sums
+        self.samples += pcm.shape[1]
+
+    @property
+    def peak(self) -> float:
+        """Largest magnitude, full scale 1."""
+        return self._peak / 2**15
+
+    @property
+    def rms(self) -> float:
+        """Root of the mean square over all channels, full scale 1."""
+        if self._sums is None:
+            return 0.0
+        return float(np.sqrt(self._power / (self.samples * len(self._sums)))) / 2**15
+
+    @property
+    def dc(self) -> float:
+        """Mean of the channel whose mean is farthest from zero, full scale 1."""
+        if self._sums is None:
+            return 0.0
+        means = self._sums / self.samples / 2**15
+        return float(means[np.argmax(np.abs(means))])
+
+    @property
+    def is_clipped(self) -> bool:
+        """Whether more samples stand at full scale than a normalised recording has."""
+        return self.clipped_samples >= max(_CLIPPED_SAMPLES, _CLIPPED_SHARE * self._decoded_values)
+
+
+def warnings(levels: Levels, sample_rate: int, dataset_rate: int) -> tuple[str, ...]:
+    """What is worth mending in a recording that is used all the same.
+
+    Args:
+        levels: measured on it.
+        sample_rate: as recorded, in Hz.
+        dataset_rate: of the dataset, in Hz.
+    """
+    found: list[str] = []
+    if levels.is_clipped:
+        found.append(f"clipped: {levels.clipped_samples:,} samples stand at full scale")
+    if abs(levels.dc) > _DC and levels.samples >= dataset_rate:
+        found.append(f"off centre: an offset of {levels.dc:+.3f} of full scale")
+    if sample_rate < dataset_rate:
+        found.append(f"recorded at {sample_rate} Hz: holds nothing above {sample_rate // 2} Hz")
+    return tuple(found)

@@ -1,0 +1,158 @@
+"""From what was prepared, and what earlier datasets already hold, to a dataset: who is new, who is a duplicate, which parts.
+
+Parts are append-only and shared by all datasets of an instrument; a manifest selects sources from them. So a dataset that
+differs by one recording from an earlier one costs one recording, and an earlier one stays readable.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from rave_dist.audio.sources import AudioSource
+from rave_dist.dataset.parts import parts_folder
+from rave_dist.dataset.prepare import Prepared
+from rave_dist.dataset.read import load_manifest, pointer_key
+from rave_dist.dataset.recipe import Recipe
+from rave_dist.errors import DatasetError
+from rave_dist.identity import content_id
+from rave_dist.records import DatasetManifest, Rejection, Shard, SourceRecord, now
+from rave_dist.storage import Store
+
+
+@dataclass
+class Earlier:
+    """What earlier datasets of an instrument, made by the same recipe, know.
+
+    Attributes:
+        records: by name and fingerprint, of every source that need not be read again.
+        shards: per dataset, the parts that hold their rows.
+    """
+
+    records: dict[tuple[str, str], SourceRecord] = field(default_factory=dict)
+    shards: list[tuple[Shard, ...]] = field(default_factory=list)
+
+    def record(self, source: AudioSource) -> SourceRecord | None:
+        """What is known of a source that has not changed."""
+        return self.records.get((source.name, source.fingerprint))
+
+    @property
+    def stored_ids(self) -> frozenset[str]:
+        """Sources whose rows are in the store."""
+        return frozenset(i for shards in self.shards for shard in shards for i in shard.source_ids)
+
+
+def load_earlier(store: Store, instrument: str, recipe: Recipe) -> Earlier:
+    """Reads what the libraries of a store last made of an instrument with this recipe.
+
+    Parts that have gone are not trusted: their sources count as new.
+    """
+    ids = {
+        str(store.read_json(entry.key).get("recipes", {}).get(recipe.id, ""))
+        for entry in store.list(f"datasets/{instrument}/latest")
+    }
+    earlier = Earlier()
+    present = {entry.key for entry in store.list(parts_folder(instrument))} if ids else set()
+    for dataset_id in sorted(ids - {""}):
+        try:
+            manifest = load_manifest(store, instrument, dataset_id)
+        except DatasetError:
+            continue  # gone or damaged: what it knew is read anew
+        missing = {i for shard in manifest.shards if shard.key not in present for i in shard.source_ids}
+        shards = [
+            s.model_copy(update={"source_ids": tuple(i for i in s.source_ids if i not in missing)}) for s in manifest.shards
+        ]
+        earlier.shards.append(tuple(s for s in shards if s.source_ids))
+        for record in (*manifest.sources, *manifest.unused):
+            if record.source_id not in missing:
+                earlier.records[record.source, record.fingerprint] = record
+    return earlier
+
+
+def assemble(
+    prepared: Sequence[Prepared],
+    new_shards: Sequence[tuple[Shard, ...]],
+    *,
+    instrument: str,
+    recipe: Recipe,
+    credit: dict[str, str],
+    earlier: Earlier,
+) -> DatasetManifest:
+    """The manifest of a dataset, not yet written.
+
+    Args:
+        prepared: what became of every source, old or new.
+        new_shards: per task, the parts that it wrote.
+        instrument: whose dataset.
+        recipe: parameters.
+        credit: who is to be thanked.
+        earlier: what the old ones rest on.
+    """
+    used: list[SourceRecord] = []
+    unused: list[SourceRecord] = []
+    rejected = [p.rejection for p in prepared if p.rejection is not None]
+    first: dict[str, str] = {}
+    for record in sorted((p.record for p in prepared if p.record is not None), key=lambda r: r.source):
+        if record.spans and record.pcm_sha256 in first:
+            unused.append(record)
+            reason = f"the same recording as {first[record.pcm_sha256]}"
+            rejected.append(Rejection(source=record.source, seconds=record.seconds, reason=reason))
+            continue
+        rejected.extend(record.rejections)
+        if record.spans:
+            first[record.pcm_sha256] = record.source
+            used.append(record)
+        else:
+            unused.append(record)
+    return DatasetManifest(
+        id=content_id({"sources": sorted(record.pcm_sha256 for record in used), "recipe": recipe.id}),
+        instrument=instrument,
+        sample_rate=recipe.sample_rate,
+        channels=recipe.channels,
+        sources=tuple(used),
+        rejected=tuple(sorted(rejected, key=lambda r: r.source)),
+        shards=_select([*earlier.shards, *new_shards], {record.source_id for record in used}),
+        used_seconds=sum(record.used_seconds for record in used),
+        credit=credit,
+        recipe=recipe.id,
+        unused=tuple(unused),
+        created_at=now(),
+    )
+
+
+def _select(bundles: Iterable[tuple[Shard, ...]], wanted: set[str]) -> tuple[Shard, ...]:
+    """The parts that hold the wanted sources, each source from the first bundle that has it."""
+    chosen: dict[str, Shard] = {}
+    left = set(wanted)
+    for bundle in bundles:
+        here = left & {source_id for shard in bundle for source_id in shard.source_ids}
+        left -= here
+        for shard in bundle:
+            ids = [source_id for source_id in shard.source_ids if source_id in here]
+            if ids:
+                before = chosen[shard.key].source_ids if shard.key in chosen else ()
+                chosen[shard.key] = shard.model_copy(update={"source_ids": (*before, *ids)})
+    return tuple(chosen[key] for key in sorted(chosen))
+
+
+def write_manifest(store: Store, manifest: DatasetManifest, library: str | None) -> DatasetManifest:
+    """Writes a dataset's manifest, and last the library's pointer to it; what is already there stays as it is.
+
+    Returns:
+        The manifest as it stands in the store.
+    """
+    try:
+        stored = load_manifest(store, manifest.instrument, manifest.id)
+    except DatasetError:
+        stored = None
+    if stored is not None and stored == manifest.model_copy(update={"created_at": stored.created_at}):
+        manifest = stored
+    else:
+        store.write_json(f"{manifest.key}/manifest.json", manifest.to_json())
+    if library is not None:
+        key = pointer_key(manifest.instrument, library)
+        pointer = store.read_json(key) if store.exists(key) else {}
+        moved = {"id": manifest.id, "recipes": {**pointer.get("recipes", {}), manifest.recipe: manifest.id}}
+        if moved != pointer:
+            store.write_json(key, moved)
+    return manifest

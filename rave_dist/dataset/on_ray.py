@@ -1,0 +1,180 @@
+"""Ingest on Ray Data: groups of sources go out, small rows of what became of them come back."""
+
+from __future__ import annotations
+
+import logging
+import pickle
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import ray
+import ray.data
+from ray.util.annotations import RayDeprecationWarning
+
+from rave_dist.audio.sources import AudioSource, list_sources
+from rave_dist.dataset.manifest import assemble, load_earlier, write_manifest
+from rave_dist.dataset.prepare import Prepared, prepare
+from rave_dist.dataset.recipe import Recipe
+from rave_dist.errors import ClusterError, StoreError
+from rave_dist.records import DatasetManifest, Rejection, Shard
+from rave_dist.storage import Store
+
+_GROUP_BYTES = (16 << 20, 256 << 20)  # a task should be worth its start, and not hold up the rest
+_GROUPS_PER_CPU = 4
+_RETRIES = 2
+
+
+def ingest(
+    store: Store,
+    instrument: str,
+    patterns: Sequence[str],
+    *,
+    sample_rate: int,
+    channels: int,
+    credit: dict[str, str],
+    library: str | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> DatasetManifest:
+    """Turns an instrument's recordings into a dataset; needs a connected Ray.
+
+    What an earlier ingest read and has not changed since is not read again. The manifest is written last, so that an
+    ingest that was cut off leaves nothing that another trusts.
+
+    Args:
+        store: where to.
+        instrument: whose recordings.
+        patterns: files, folders, globs, s3:// prefixes.
+        sample_rate: of the dataset, in Hz.
+        channels: of the dataset.
+        credit: who is to be thanked.
+        library: whose current dataset of the instrument this becomes.
+        progress: told how many of how many sources are done.
+
+    Raises:
+        AudioError: a pattern that no recording matches.
+        StoreError: the store, or a worker's temporary folder, cannot be written.
+        ClusterError: the recordings are files of a node that gives Ray no CPU.
+    """
+    recipe = Recipe(sample_rate=sample_rate, channels=channels)
+    sources = list_sources(patterns)
+    earlier = load_earlier(store, instrument, recipe)
+    prepared = [Prepared(record=record) for source in sources if (record := earlier.record(source)) is not None]
+    fresh = [source for source in sources if earlier.record(source) is None]
+    shards: list[tuple[Shard, ...]] = []
+    if progress is not None:
+        progress(len(prepared), len(sources))
+    work = partial(_prepare_group, store=store, instrument=instrument, recipe=recipe, known=earlier.stored_ids)
+    for outcomes, parts in _run(work, fresh, store):
+        prepared.extend(outcomes)
+        shards.append(parts)
+        if progress is not None:
+            progress(len(prepared), len(sources))
+    manifest = assemble(prepared, shards, instrument=instrument, recipe=recipe, credit=credit, earlier=earlier)
+    return write_manifest(store, manifest, library)
+
+
+def _run(
+    work: Callable[[dict[str, Any]], list[dict[str, Any]]], sources: list[AudioSource], store: Store
+) -> Iterator[tuple[list[Prepared], tuple[Shard, ...]]]:
+    """Groups first; those of a group whose worker died go again one by one, and who kills its worker then is rejected."""
+    left = {source.name: source for source in sources}
+    for groups in (_groups(sources), None):
+        if groups is None:
+            groups = [[source] for source in left.values()]
+        if not groups:
+            return
+        for outcomes, parts in _map(work, groups, store):
+            for outcome in outcomes:
+                left.pop(_name(outcome), None)
+            yield outcomes, parts
+    reason = "crashes the decoder"
+    rejections = [Rejection(source=name, seconds=0.0, reason=reason, unreadable=True) for name in left]
+    if rejections:
+        yield [Prepared(rejection=rejection) for rejection in rejections], ()
+
+
+def _name(outcome: Prepared) -> str:
+    entry = outcome.record or outcome.rejection
+    assert entry is not None
+    return entry.source
+
+
+def _groups(sources: Sequence[AudioSource]) -> list[list[AudioSource]]:
+    """Neighbours together, of about equal bytes: ten thousand short files are neither as many tasks nor as many parts."""
+    total = sum(source.bytes for source in sources)
+    cpus = max(1, int(ray.cluster_resources().get("CPU", 1)))  # type: ignore[no-untyped-call]
+    smallest, largest = _GROUP_BYTES
+    size = min(max(total // (_GROUPS_PER_CPU * cpus), smallest), largest)
+    groups: list[list[AudioSource]] = []
+    held = size
+    for source in sources:
+        if held >= size:
+            groups.append([])
+            held = 0
+        groups[-1].append(source)
+        held += source.bytes
+    return groups
+
+
+def _map(
+    work: Callable[[dict[str, Any]], list[dict[str, Any]]], groups: list[list[AudioSource]], store: Store
+) -> Iterator[tuple[list[Prepared], tuple[Shard, ...]]]:
+    is_local = store.is_local or any(not source.uri.startswith("s3://") for group in groups for source in group)
+    place = _here() if is_local and len(_nodes()) > 1 else None
+    with _quiet_data():
+        rows = ray.data.from_items([{"group": pickle.dumps(group)} for group in groups], override_num_blocks=len(groups))
+        with warnings.catch_warnings():
+            # There is no other way to limit retries, and Ray Data's own is for ever: a file that kills its worker never ends.
+            warnings.simplefilter("ignore", RayDeprecationWarning)
+            results = rows.flat_map(work, num_cpus=1, label_selector=place, max_retries=_RETRIES)
+        for row in results.iter_rows():
+            if row["error"]:
+                raise pickle.loads(row["error"])
+            yield pickle.loads(row["result"])
+
+
+def _here() -> dict[str, str]:
+    """Files and folders are this node's: other nodes need not have them."""
+    node_id = ray.get_runtime_context().get_node_id()
+    cpus = next((node["Resources"].get("CPU", 0) for node in _nodes() if node["NodeID"] == node_id), 0)
+    if not cpus:
+        raise ClusterError(
+            "the recordings or the store are files of a node that lends Ray no CPU",
+            where=node_id,
+            fix="put both on s3://, or give this node CPUs",
+        )
+    return {"ray.io/node-id": node_id}
+
+
+def _nodes() -> list[dict[str, Any]]:
+    return [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+
+
+def _prepare_group(
+    row: dict[str, Any], *, store: Store, instrument: str, recipe: Recipe, known: frozenset[str]
+) -> list[dict[str, Any]]:
+    try:
+        outcomes, shards = prepare(pickle.loads(row["group"]), store=store, instrument=instrument, recipe=recipe, known=known)
+    except StoreError as error:
+        # As a row, because a failed block is taken for a crashed worker.
+        return [{"result": b"", "error": pickle.dumps(error)}]
+    return [{"result": pickle.dumps((outcomes, tuple(shards))), "error": b""}]
+
+
+@contextmanager
+def _quiet_data() -> Iterator[None]:
+    """Ray Data without bars and banners, and without giving up on all groups when one worker dies."""
+    context = ray.data.DataContext.get_current()
+    before = (context.enable_progress_bars, context.max_errored_blocks)
+    logger = logging.getLogger("ray.data")
+    level = logger.level
+    context.enable_progress_bars, context.max_errored_blocks = False, -1
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        context.enable_progress_bars, context.max_errored_blocks = before
+        logger.setLevel(level)

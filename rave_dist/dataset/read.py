@@ -1,0 +1,92 @@
+"""Datasets as others see them: a manifest, and segments of PCM."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import ValidationError
+
+from rave_dist.dataset.parts import read_rows
+from rave_dist.errors import DatasetError, MissingKeyError
+from rave_dist.records import DatasetManifest, dataset_key
+from rave_dist.storage import Store
+
+Pcm = npt.NDArray[np.int16]
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A contiguous stretch of one source.
+
+    Attributes:
+        source_id: which source, as in the manifest.
+        start: its first sample's place in the source, at the dataset's rate.
+        pcm: int16 [channels, samples].
+    """
+
+    source_id: str
+    start: int
+    pcm: Pcm
+
+
+def load_manifest(store: Store, instrument: str, dataset_id: str) -> DatasetManifest:
+    """A dataset's manifest.
+
+    Raises:
+        DatasetError: there is no such dataset, or it was written by something else.
+    """
+    key = f"{dataset_key(instrument, dataset_id)}/manifest.json"
+    try:
+        return DatasetManifest.model_validate(store.read_json(key))
+    except MissingKeyError as error:
+        raise DatasetError(
+            f"{instrument} has no dataset {dataset_id}", where=store.address(key), fix="run rave-dist ingest"
+        ) from error
+    except ValidationError as error:
+        raise DatasetError("not a dataset's manifest", where=store.address(key), fix="run rave-dist ingest") from error
+
+
+def pointer_key(instrument: str, library: str) -> str:
+    """Where the name of a library's current dataset of an instrument stands."""
+    return f"datasets/{instrument}/latest/{library}.json"
+
+
+def latest_manifest(store: Store, instrument: str, library: str) -> DatasetManifest:
+    """The dataset that a library's last ingest of an instrument made.
+
+    Raises:
+        DatasetError: it was never ingested.
+    """
+    try:
+        pointer = store.read_json(pointer_key(instrument, library))
+    except MissingKeyError as error:
+        raise DatasetError(f"{instrument} is not ingested yet", where=library, fix="run rave-dist ingest") from error
+    return load_manifest(store, instrument, pointer["id"])
+
+
+def read_segments(store: Store, manifest: DatasetManifest) -> list[Segment]:
+    """All audio of a dataset in memory, one segment per used stretch; the order depends on the content alone.
+
+    Raises:
+        DatasetError: a part is missing or damaged.
+    """
+    records = {record.source_id: record for record in manifest.sources}
+    rows: dict[str, dict[int, Pcm]] = defaultdict(dict)
+    for shard in manifest.shards:
+        wanted = [source_id for source_id in shard.source_ids if source_id in records]
+        for source_id, start, pcm in read_rows(store, shard, channels=manifest.channels, only=set(wanted)):
+            rows[source_id][start] = pcm
+    segments: list[Segment] = []
+    for source_id, record in sorted(records.items(), key=lambda item: item[1].pcm_sha256):
+        found = rows.pop(source_id, {})
+        for start, stop in record.spans:
+            pieces = [found[place] for place in sorted(found) if start <= place < stop]
+            if sum(piece.shape[1] for piece in pieces) != stop - start:
+                raise DatasetError(
+                    f"audio of {record.source} is missing", where=store.address(manifest.key), fix="run ingest again"
+                )
+            segments.append(Segment(source_id, start, np.concatenate(pieces, axis=1)))
+    return segments

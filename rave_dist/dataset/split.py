@@ -1,0 +1,89 @@
+"""What is held out: never heard in training, so that the validation distance means something.
+
+About a tenth of the audio, at least a window, at most a minute. By source, if some sources together are about that much;
+else the end of the longest segment, with a gap of one window before it, so that no training window is a neighbour of a
+validation window.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rave_dist.dataset.read import Segment
+from rave_dist.errors import DatasetError
+
+_SHARE = 0.1
+_MOST_SECONDS = 60
+_FEWEST_SOURCES = 4
+
+
+@dataclass(frozen=True)
+class Split:
+    """Segments to train on and segments to validate on; no sample is in both."""
+
+    train: list[Segment]
+    validation: list[Segment]
+
+
+def split(segments: Sequence[Segment], *, sample_rate: int, window: int) -> Split:
+    """Divides a dataset; the same segments are always divided in the same way.
+
+    Args:
+        segments: as `read_segments` gives them.
+        sample_rate: in Hz.
+        window: samples of a training window.
+
+    Raises:
+        DatasetError: there are less than two windows of audio.
+    """
+    total = _samples(segments)
+    if total < 2 * window:
+        raise DatasetError(
+            f"only {total / sample_rate:.2f} s of audio: training and validation need a window of"
+            f" {window / sample_rate:.2f} s each",
+            fix="add recordings, or set a smaller window",
+        )
+    target = min(max(round(_SHARE * total), window), _MOST_SECONDS * sample_rate, total // 2)
+    return _by_source(segments, target) or _by_time(segments, target, window)
+
+
+def _by_source(segments: Sequence[Segment], target: int) -> Split | None:
+    lengths: dict[str, int] = {}
+    for segment in segments:
+        lengths[segment.source_id] = lengths.get(segment.source_id, 0) + segment.pcm.shape[1]
+    if len(lengths) < _FEWEST_SOURCES:
+        return None
+    held: set[str] = set()
+    held_samples = 0
+    # In an order that has nothing to do with names: neighbours in a folder are often takes of the same thing.
+    for source_id in sorted(lengths, key=lambda i: hashlib.sha256(i.encode()).digest()):
+        if held_samples + lengths[source_id] <= 1.5 * target:
+            held.add(source_id)
+            held_samples += lengths[source_id]
+        if held_samples >= target:
+            break
+    if held_samples < 0.75 * target:
+        return None
+    return Split([s for s in segments if s.source_id not in held], [s for s in segments if s.source_id in held])
+
+
+def _by_time(segments: Sequence[Segment], target: int, window: int) -> Split:
+    longest = max(range(len(segments)), key=lambda index: segments[index].pcm.shape[1])
+    segment = segments[longest]
+    length = segment.pcm.shape[1]
+    others = [s for index, s in enumerate(segments) if index != longest]
+    # Where even the longest is too short for that, it gives a third to each: training, gap, validation.
+    held = min(target, length // 3)
+    gap = min(window, length // 3)
+    if held < target and _samples(others) >= max(window, length):
+        return Split(others, [segment])
+    before = Segment(segment.source_id, segment.start, segment.pcm[:, : length - held - gap])
+    after = Segment(segment.source_id, segment.start + length - held, segment.pcm[:, length - held :])
+    train = [*segments[:longest], before, *segments[longest + 1 :]]
+    return Split(train, [after])
+
+
+def _samples(segments: Sequence[Segment]) -> int:
+    return sum(s.pcm.shape[1] for s in segments)
