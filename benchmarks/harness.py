@@ -44,13 +44,13 @@ class Usage:
 
 
 class _Sampler(threading.Thread):
-    """Follows this process's descendants: last CPU time of each, and the highest sum of their memory."""
+    """Follows this process's descendants, from the CPU that each has spent so far: what each spends, and their memory."""
 
     def __init__(self, *, include_self: bool) -> None:
         super().__init__(daemon=True)
         self._self = psutil.Process()
         self._include_self = include_self
-        self._before = {p.pid for p in self._self.children(recursive=True)}
+        self._before = {p.pid: _cpu_of(p) for p in self._self.children(recursive=True)}
         self._stop_event = threading.Event()
         self.cpu: dict[tuple[int, float], float] = {}
         self.peak = 0
@@ -62,13 +62,11 @@ class _Sampler(threading.Thread):
     def sample(self) -> None:
         resident = self._self.memory_info().rss if self._include_self else 0
         for process in self._self.children(recursive=True):
-            if process.pid in self._before:
-                continue
             try:
                 with process.oneshot():
-                    times = process.cpu_times()
                     resident += process.memory_info().rss
-                    self.cpu[process.pid, process.create_time()] = times.user + times.system
+                    spent = _cpu_of(process) - self._before.get(process.pid, 0.0)
+                    self.cpu[process.pid, process.create_time()] = spent
             except (psutil.NoSuchProcess, psutil.AccessDenied):
                 continue
         self.peak = max(self.peak, resident)
@@ -92,6 +90,11 @@ class _Sampler(threading.Thread):
                     continue  # a grandchild: its own parent reaps it
             self.sample()
             time.sleep(_SAMPLE_SECONDS)
+
+
+def _cpu_of(process: psutil.Process) -> float:
+    times = process.cpu_times()
+    return float(times.user + times.system)
 
 
 def measure(
