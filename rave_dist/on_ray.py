@@ -14,17 +14,20 @@ from rave_dist.errors import ClusterError
 
 
 @contextmanager
-def connected() -> Iterator[None]:
+def connected() -> Iterator[bool]:
     """Ray for the length of a block: an existing connection, ``RAY_ADDRESS``'s cluster, or an embedded one.
 
     The embedded one ends with the block; a cluster and an existing connection are left as they are. The dashboard stays on:
     without it Ray Train leaks CPUs when a driver dies. It listens on loopback.
 
+    Yields:
+        Whether all of Ray ends with the block.
+
     Raises:
         ClusterError: the named cluster does not answer.
     """
     if ray.is_initialized():
-        yield
+        yield False
         return
     address = os.environ.get("RAY_ADDRESS") or "local"
     options: dict[str, Any] = {}
@@ -39,6 +42,6 @@ def connected() -> Iterator[None]:
             fix="start the cluster, or unset RAY_ADDRESS to use this machine",
         ) from error
     try:
-        yield
+        yield address == "local"
     finally:
         ray.shutdown()

@@ -15,7 +15,7 @@ import signal
 import socket
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -203,8 +203,10 @@ def run(
     port = _free_port(port)
     address = f"http://{HOST}:{port}"
     logging.getLogger("ray.serve").setLevel(logging.ERROR)
-    with connected(), _stopping_on_sigterm(stop):  # in this order: Ray takes the signal for itself when it starts
-        shared = bool(serve.status().proxies)  # somebody else's Serve in this cluster stays when we go
+    # In this order: Ray takes SIGTERM for itself when it starts.
+    with connected() as ends_with_us, _stopping_on_sigterm(stop):
+        # Somebody else's Serve in this cluster stays when we go; our own goes with Ray, if that is ours as well.
+        stays = ends_with_us or bool(serve.status().proxies)
         try:
             # Longer than our own limits, which answer in words; this one is for a client that does not read.
             seconds = 2 * (limits.upload_seconds + limits.request_seconds)
@@ -225,10 +227,10 @@ def run(
             raise ClusterError(what, where=address, fix="see Ray's logs in /tmp/ray/session_latest/logs/serve") from error
         finally:
             jobs.stop_jobs(store.uri)
-            if shared:
+            with suppress(RayError, RayServeException):  # gone already
                 serve.delete(APPLICATION)
-            else:
-                serve.shutdown()  # type: ignore[no-untyped-call]
+                if not stays:
+                    serve.shutdown()  # type: ignore[no-untyped-call]
 
 
 @contextmanager

@@ -18,8 +18,9 @@ Reference = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 class Limits(StrictRecord):
     """How much the service takes at once.
 
-    ``sound_seconds`` is decoded audio; ``upload_seconds`` the time to receive a body, ``request_seconds`` the time from
-    then to the result, waiting included; ``queued`` requests wait for the models, any more are told to come again in ``retry_after_seconds``.
+    ``sound_seconds`` is decoded audio; ``upload_seconds`` the time to receive a body, ``request_seconds`` the time from then
+    to the result, waiting included; ``queued`` requests wait for the models, any more are told to come again in
+    ``retry_after_seconds``.
     """
 
     body_bytes: int = Field(default=256 << 20, ge=1)
