@@ -60,6 +60,12 @@ def test_nodes_say_their_role(written: dict[str, Any]) -> None:
     assert "--labels=role=worker" in worker
 
 
+def test_the_head_starts_the_workers(written: dict[str, Any]) -> None:
+    head, _ = _starts(written)
+    assert "RAY_enable_autoscaler_v2=0" in head  # the second one leaves a local provider's workers unstarted
+    assert "--autoscaling-config=~/ray_bootstrap_config.yaml" in head
+
+
 def test_options_exist_in_this_ray(written: dict[str, Any]) -> None:
     from ray.scripts.scripts import start
 
