@@ -4,7 +4,7 @@ CPU-seconds are user plus system time of the work and of every process that it s
 larger is taken, as each can only miss something: (1) what the kernel adds up for reaped children (exact, but blind to
 children whose parent ignores SIGCHLD, as Ray's raylet does); (2) the last value seen of every descendant, sampled ten
 times a second (blind to the last tenth of a second of each). Orphans stay in the tree: on Linux this process adopts them.
-The sampler's own CPU is not counted where the work is a command.
+The sampler's own CPU is not counted.
 """
 
 from __future__ import annotations
@@ -54,10 +54,12 @@ class _Sampler(threading.Thread):
         self._stop_event = threading.Event()
         self.cpu: dict[tuple[int, float], float] = {}
         self.peak = 0
+        self.own_seconds = 0.0
 
     def run(self) -> None:
         while not self._stop_event.wait(_SAMPLE_SECONDS):
             self.sample()
+        self.own_seconds = time.thread_time()
 
     def sample(self) -> None:
         resident = self._self.memory_info().rss if self._include_self else 0
@@ -128,6 +130,7 @@ def measure(
         wall = time.perf_counter() - started
         own = time.process_time() - own_before if callable(work) else 0.0
         sampler.finish()
+        own = max(0.0, own - sampler.own_seconds)
     sampler.reap_orphans()
     children = _seconds(resource.getrusage(resource.RUSAGE_CHILDREN)) - children_before
     return Usage(own + max(children, sum(sampler.cpu.values())), wall, sampler.peak)

@@ -22,7 +22,8 @@ from rave_dist.errors import ClusterError, StoreError
 from rave_dist.records import DatasetManifest, Rejection, Shard
 from rave_dist.storage import Store
 
-_GROUP_BYTES = (16 << 20, 256 << 20)  # a task should be worth its start, and not hold up the rest
+# A worker's start costs more than a second of CPU, 64 MiB of WAV about half of one; yet none should hold up the rest.
+_GROUP_BYTES = (64 << 20, 256 << 20)
 _GROUPS_PER_CPU = 4
 _RETRIES = 2
 
