@@ -52,13 +52,7 @@ def convert_item(store: Store, plan: Plan, task: Task, converter: Converter, *, 
     Raises:
         StoreError: OUTPUT or the store cannot be used: nothing else would succeed either.
     """
-    item = ConversionItem(
-        source=task.source.name,
-        source_sha256="",
-        source_fingerprint=task.source.fingerprint,
-        output=plan.output.address(task.output),
-        state="failed",
-    )
+    item = failed_item(plan, task, None)
     skipped = False
     try:
         with ExitStack() as stack:
@@ -72,6 +66,18 @@ def convert_item(store: Store, plan: Plan, task: Task, converter: Converter, *, 
         item = item.model_copy(update={"reason": error.what})
     store.write_json(plan.journal_key(task), item.to_json())
     return Outcome(item, skipped)
+
+
+def failed_item(plan: Plan, task: Task, reason: str | None) -> ConversionItem:
+    """The entry of a source that was not converted."""
+    return ConversionItem(
+        source=task.source.name,
+        source_sha256="",
+        source_fingerprint=task.source.fingerprint,
+        output=plan.output.address(task.output),
+        state="failed",
+        reason=reason,
+    )
 
 
 def _done_before(store: Store, plan: Plan, task: Task, sha256: str) -> dict[str, object] | None:

@@ -5,25 +5,29 @@ from __future__ import annotations
 import logging
 import pickle
 import tempfile
+import warnings
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
 import ray
 import ray.data
 import torch
-from ray.exceptions import RayError
+from ray.exceptions import OutOfMemoryError, RayError, RayTaskError, WorkerCrashedError
+from ray.util.annotations import RayDeprecationWarning
 
 from rave_dist.conversion.convert import DEFAULT_CHUNK_SECONDS, Converter, chunk_samples
 from rave_dist.conversion.corpus import Plan, Task, plan_conversion, split_done
-from rave_dist.conversion.item import Outcome, convert_item
-from rave_dist.errors import ClusterError, ConversionError, RaveDistError
-from rave_dist.records import ConversionParameters, ConversionRecord, ModelCard, now
+from rave_dist.conversion.item import Outcome, convert_item, failed_item
+from rave_dist.errors import ConversionError, RaveDistError
+from rave_dist.records import ConversionItem, ConversionParameters, ConversionRecord, ModelCard, now
 from rave_dist.registry.store import fetch
 from rave_dist.storage import Store
 
 _MAX_BLOCKS = 2000  # of Ray Data; what a block costs is some milliseconds
-_LOST_WORKER_RETRIES = 2
+_SUBMITTED = 200  # tasks that Ray knows of at once, where each stands alone
 
 
 def convert_corpus(
@@ -56,7 +60,6 @@ def convert_corpus(
         ConversionError: see `plan_conversion`; chunks too short; workers below 1; the device is out of memory.
         AudioError: an input that no recording matches.
         StoreError: an input, OUTPUT or the store cannot be used.
-        ClusterError: workers keep dying.
     """
     chunk_samples(card, chunk_seconds)
     if workers is not None and workers < 1:
@@ -98,31 +101,74 @@ def _converted(store: Store, plan: Plan, tasks: list[Task], chunk_seconds: float
     """Outcomes of tasks in the order in which they end."""
     if not tasks:
         return
-    _quiet()
     pool, resources = _resources(len(tasks), workers)
-    rows = [{"task": pickle.dumps(task)} for task in tasks]
-    dataset = ray.data.from_items(rows, override_num_blocks=min(len(rows), _MAX_BLOCKS)).map(
-        cast(Any, _Worker),
-        fn_constructor_args=(store, plan, chunk_seconds),
-        compute=ray.data.ActorPoolStrategy(
-            min_size=1, max_size=pool, initial_size=pool, max_tasks_in_flight_per_actor=1
-        ),  # one at a time: a long file must not have others wait behind it
-        max_restarts=_LOST_WORKER_RETRIES,
-        max_task_retries=_LOST_WORKER_RETRIES,
-        **resources,
-    )
+    job = _Job(store, replace(plan, tasks=()), chunk_seconds)
+    left = dict(enumerate(tasks))
     try:
-        for row in dataset.iter_rows():
-            outcome = pickle.loads(row["outcome"])
-            if isinstance(outcome, RaveDistError):
-                raise outcome
+        for index, outcome in _by_pool(job, tasks, pool, resources):
+            del left[index]
             yield outcome
-    except RayError as error:
-        raise ClusterError(
-            f"the workers died again and again ({str(error).splitlines()[0]})",
-            where=plan.card.reference,
-            fix="if memory ran out, take fewer workers or shorter chunks; the same command goes on where it stopped",
-        ) from error
+    except RayError:
+        # A worker died, or met what nobody foresaw. The pool cannot say on which file, so the others go on without it.
+        yield from _one_by_one(job, list(left.values()), resources)
+
+
+def _by_pool(job: _Job, tasks: list[Task], pool: int, resources: dict[str, Any]) -> Iterator[tuple[int, Outcome]]:
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = context.print_on_execution_start = False
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
+    rows = [{"index": index, "task": pickle.dumps(task)} for index, task in enumerate(tasks)]
+    with warnings.catch_warnings():
+        # Ray 2.64 will have names of their own for the two limits; by default an actor is restarted for ever.
+        warnings.simplefilter("ignore", RayDeprecationWarning)
+        dataset = ray.data.from_items(rows, override_num_blocks=min(len(rows), _MAX_BLOCKS)).map(
+            cast(Any, _Worker),
+            fn_constructor_args=(job,),
+            # One at a time: none shall wait behind a long file while another actor is idle.
+            compute=ray.data.ActorPoolStrategy(min_size=1, max_size=pool, initial_size=pool, max_tasks_in_flight_per_actor=1),
+            max_restarts=0,
+            max_task_retries=0,
+            **resources,
+        )
+    for row in dataset.iter_rows():
+        yield row["index"], _unpack(row["outcome"])
+
+
+def _one_by_one(job: _Job, tasks: list[Task], resources: dict[str, Any]) -> Iterator[Outcome]:
+    """Tasks that share nothing: whichever kills its worker, twice, is a failed item with a reason."""
+    remote = ray.remote(max_retries=1, **resources)(_convert_alone)
+    waiting = deque(tasks)
+    pending: dict[Any, Task] = {}
+    while waiting or pending:
+        while waiting and len(pending) < _SUBMITTED:
+            task = waiting.popleft()
+            pending[remote.remote(job, task)] = task
+        for reference in ray.wait(list(pending))[0]:
+            task = pending.pop(reference)
+            try:
+                yield _unpack(ray.get(reference))
+            except RayTaskError as error:
+                yield Outcome(_gave_up(job, task, f"an error that nobody foresaw: {error.cause!r}"))
+            except WorkerCrashedError:
+                yield Outcome(_gave_up(job, task, "the process that converted it died, and died again on a second try"))
+            except OutOfMemoryError:
+                yield Outcome(_gave_up(job, task, "there is not enough memory: take fewer workers or shorter chunks"))
+            except RayError as error:
+                yield Outcome(_gave_up(job, task, f"the cluster lost it ({type(error).__name__})"))
+
+
+def _gave_up(job: _Job, task: Task, reason: str) -> ConversionItem:
+    item = failed_item(job.plan, task, reason)
+    job.store.write_json(job.plan.journal_key(task), item.to_json())
+    return item
+
+
+def _unpack(packed: bytes) -> Outcome:
+    outcome = pickle.loads(packed)
+    if isinstance(outcome, RaveDistError):
+        raise outcome
+    assert isinstance(outcome, Outcome)
+    return outcome
 
 
 def _resources(num_tasks: int, workers: int | None) -> tuple[int, dict[str, Any]]:
@@ -137,33 +183,50 @@ def _resources(num_tasks: int, workers: int | None) -> tuple[int, dict[str, Any]
     return count, resources
 
 
-def _quiet() -> None:
-    """Progress is ours to show, on stderr and through the callback."""
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
-    context.print_on_execution_start = False
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
+@dataclass(frozen=True)
+class _Job:
+    """What workers need to know besides their tasks; ``plan`` without its list of them."""
+
+    store: Store
+    plan: Plan
+    chunk_seconds: float
+
+    def converter(self) -> Converter:
+        """The model, loaded from the store into this process."""
+        torch.set_num_threads(1)  # there is a worker for every CPU; and any number of them gives the same samples
+        device = "cuda" if ray.get_gpu_ids() and torch.cuda.is_available() else "cpu"
+        with tempfile.TemporaryDirectory(prefix="rave-dist-model-") as folder:
+            return Converter(fetch(self.store, self.plan.card, folder=Path(folder)), self.plan.card, device=device)
+
+    def run(self, task: Task, converter: Converter) -> bytes:
+        """An outcome, or an error that concerns every source, packed so that either crosses to the driver whole."""
+        outcome: Outcome | RaveDistError
+        try:
+            outcome = convert_item(self.store, self.plan, task, converter, chunk_seconds=self.chunk_seconds)
+        except RaveDistError as error:
+            outcome = error
+        return pickle.dumps(outcome)
 
 
 class _Worker:
-    """An actor of the pool: fetches the model once, then converts one source after another."""
+    """An actor of the pool: loads the model once, then converts one source after another."""
 
-    def __init__(self, store: Store, plan: Plan, chunk_seconds: float) -> None:
-        torch.set_num_threads(1)  # there is a worker for every CPU; and the same samples on any number of them
-        self._store, self._plan, self._chunk_seconds = store, plan, chunk_seconds
-        self._converter: Converter | None = None
-        self._device = "cuda" if ray.get_gpu_ids() and torch.cuda.is_available() else "cpu"
-
-    def __call__(self, row: dict[str, Any]) -> dict[str, bytes]:
-        """Converts ``task``. An error that concerns every source is the outcome, so that it crosses to the driver whole."""
-        outcome: Outcome | RaveDistError
+    def __init__(self, job: _Job) -> None:
+        self._job = job
+        self._converter: Converter | RaveDistError
         try:
-            if self._converter is None:
-                with tempfile.TemporaryDirectory(prefix="rave-dist-model-") as folder:
-                    path = fetch(self._store, self._plan.card, "offline", folder=Path(folder))
-                    self._converter = Converter(path, self._plan.card, device=self._device)
-            task = pickle.loads(row["task"])
-            outcome = convert_item(self._store, self._plan, task, self._converter, chunk_seconds=self._chunk_seconds)
+            self._converter = job.converter()
         except RaveDistError as error:
-            outcome = error
-        return {"outcome": pickle.dumps(outcome)}
+            self._converter = error  # an actor that fails to start would be started again and again
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        if isinstance(self._converter, RaveDistError):
+            return {"index": row["index"], "outcome": pickle.dumps(self._converter)}
+        return {"index": row["index"], "outcome": self._job.run(pickle.loads(row["task"]), self._converter)}
+
+
+def _convert_alone(job: _Job, task: Task) -> bytes:
+    try:
+        return job.run(task, job.converter())
+    except RaveDistError as error:
+        return pickle.dumps(error)

@@ -1,0 +1,152 @@
+"""A corpus on Ray: the same bytes whatever the workers, only what is missing on a rerun, and no file that stops the rest."""
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+import soundfile
+import torch
+from torch import Tensor, nn
+
+from rave_dist.conversion.on_ray import convert_corpus
+from rave_dist.errors import ConversionError, StoreError
+from rave_dist.identity import hash_file
+from rave_dist.records import ConversionParameters, ConversionRecord, ModelCard, ModelFile
+from rave_dist.storage import Store
+
+pytestmark = pytest.mark.usefixtures("ray_session")
+Publish = Callable[..., ModelCard]
+
+
+def convert(store: Store, card: ModelCard, given: str, output: str, **options: object) -> ConversionRecord:
+    return convert_corpus(store, card, [given], output, parameters=ConversionParameters(), **options)  # type: ignore[arg-type]
+
+
+def hashes(folder: Path) -> dict[str, str]:
+    return {str(p.relative_to(folder)): hash_file(p) for p in folder.rglob("*") if p.is_file()}
+
+
+@pytest.fixture
+def recordings(tmp_path: Path) -> Path:
+    """Seven short ones, and one that is none."""
+    rng = np.random.default_rng(0)
+    folder = tmp_path / "recordings"
+    for index, (rate, channels) in enumerate([(44100, 1), (48000, 2), (8000, 1), (96000, 1), (44100, 1), (44100, 2), (22050, 1)]):
+        path = folder / f"day {index % 3}" / f"{index}.wav"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(path, rng.standard_normal((rate * (index + 1) // 2, channels)) * 0.1, rate)
+    (folder / "notes.wav").write_text("not a sound")
+    return folder
+
+
+def test_one_worker_or_two_chunks_short_or_long(
+    local_store: Store, publish_tiny: Publish, recordings: Path, tmp_path: Path
+) -> None:
+    card = publish_tiny(local_store, "drum")
+    before = hashes(recordings)
+    seen: list[tuple[int, int]] = []
+    one = convert(local_store, card, str(recordings), str(tmp_path / "one"), workers=1, progress=lambda *n: seen.append(n))
+    two = convert(local_store, card, str(recordings), str(tmp_path / "two"), workers=2)
+    short = convert(local_store, card, str(recordings), str(tmp_path / "short"), workers=2, chunk_seconds=0.7)
+    assert [(r.converted, r.skipped, len(r.failed)) for r in (one, two, short)] == [(7, 0, 1)] * 3
+    assert one.seconds == pytest.approx(14.0)
+    assert seen == [(n, 8) for n in range(9)]
+    assert hashes(recordings) == before
+    assert len(hashes(tmp_path / "one")) == 7
+    assert hashes(tmp_path / "one") == hashes(tmp_path / "two")
+    for path in (tmp_path / "one").rglob("*.flac"):
+        whole, chunked = (soundfile.read(p)[0] for p in (path, tmp_path / "short" / path.relative_to(tmp_path / "one")))
+        assert np.abs(whole - chunked).max() <= 1e-5 * np.abs(whole).max() + 2**-15, "apart by rounding to 16 bits at most"
+    assert local_store.read_json(f"conversions/{one.id}/record.json") == one.to_json()
+
+
+def test_a_rerun_converts_nothing_and_a_deleted_output_is_made_again(
+    s3_store: Store, publish_tiny: Publish, recordings: Path
+) -> None:
+    """Everything on S3: the workers share nothing else."""
+    card = publish_tiny(s3_store, "drum")
+    for path in recordings.rglob("*.wav"):
+        s3_store.upload(path, f"in/{path.relative_to(recordings)}")
+    source, output = f"{s3_store.uri}/in", f"{s3_store.uri}/out"
+    first = convert(s3_store, card, source, output)
+    assert (first.converted, first.skipped) == (7, 0)
+    assert [item.source for item in first.failed] == [f"{source}/notes.wav"]
+    tags = {entry.key: entry.tag for entry in s3_store.list("out")}
+    again = convert(s3_store, card, source, output)
+    assert (again.id, again.converted, again.skipped, len(again.failed)) == (first.id, 0, 7, 1)
+    s3_store.delete("out/day 1/4.flac")
+    third = convert(s3_store, card, source, output)
+    assert (third.converted, third.skipped) == (1, 6)
+    assert {entry.key: entry.tag for entry in s3_store.list("out")} == tags
+
+
+def test_a_killed_worker_stops_nothing(local_store: Store, publish_tiny: Publish, recordings: Path, tmp_path: Path) -> None:
+    card = publish_tiny(local_store, "drum")
+    killed = threading.Event()
+
+    def kill() -> None:
+        while not killed.is_set():
+            for process in psutil.Process().children(recursive=True):
+                if "MapWorker" in process.name() and any((tmp_path / "out").rglob("*.flac")):
+                    os.kill(process.pid, signal.SIGKILL)
+                    killed.set()
+                    return
+            time.sleep(0.02)
+
+    thread = threading.Thread(target=kill, daemon=True)
+    thread.start()
+    record = convert(local_store, card, str(recordings), str(tmp_path / "out"), workers=1, chunk_seconds=0.1)
+    assert killed.is_set(), "the corpus was done before a worker could be killed"
+    thread.join()
+    assert (record.converted + record.skipped, len(record.failed)) == (7, 1)
+    assert len(hashes(tmp_path / "out")) == 7
+    convert(local_store, card, str(recordings), str(tmp_path / "undisturbed"), workers=1, chunk_seconds=0.1)
+    assert hashes(tmp_path / "out") == hashes(tmp_path / "undisturbed")
+
+
+class Fussy(nn.Module):
+    """Breaks on loud sounds, as no published model should."""
+
+    @torch.jit.export
+    def convert(self, x: Tensor, position: int, seed: int, noise: float) -> Tensor:
+        if float(x.abs().max()) > 0.9:
+            raise RuntimeError("too loud")
+        return x
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x
+
+
+def test_what_nobody_foresaw_is_one_file_s_failure(
+    local_store: Store, publish_tiny: Publish, recordings: Path, tmp_path: Path
+) -> None:
+    torch.jit.script(Fussy()).save(str(tmp_path / "fussy.ts"))
+    local_store.upload(tmp_path / "fussy.ts", "fussy.ts")
+    file = ModelFile(key="fussy.ts", sha256=hash_file(tmp_path / "fussy.ts"), bytes=(tmp_path / "fussy.ts").stat().st_size)
+    card = publish_tiny(local_store, "drum").model_copy(update={"version": "fussy", "files": {"offline": file}})
+    soundfile.write(recordings / "loud.wav", np.full(44100, 0.95), 44100)
+    record = convert(local_store, card, str(recordings), str(tmp_path / "out"), workers=2)
+    assert record.converted + record.skipped == 7
+    reasons = {Path(item.source).name: item.reason or "" for item in record.failed}
+    assert set(reasons) == {"notes.wav", "loud.wav"}
+    assert "too loud" in reasons["loud.wav"]
+
+
+def test_what_concerns_every_file_is_said_once(
+    local_store: Store, publish_tiny: Publish, recordings: Path, tmp_path: Path
+) -> None:
+    card = publish_tiny(local_store, "drum")
+    local_store.write_bytes(card.files["offline"].key, b"not what was published")
+    with pytest.raises(StoreError, match="not what was published"):
+        convert(local_store, card, str(recordings), str(tmp_path / "out"))
+    with pytest.raises(ConversionError, match="one worker"):
+        convert(local_store, card, str(recordings), str(tmp_path / "out"), workers=0)
+    with pytest.raises(ConversionError, match="shorter than one frame"):
+        convert(local_store, card, str(recordings), str(tmp_path / "out"), chunk_seconds=0.001)
+    assert not list((tmp_path / "out").rglob("*.flac"))
