@@ -10,22 +10,22 @@ import math
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from rave_dist import upstream
-from rave_dist.errors import MissingKeyError, TrainingError
-from rave_dist.records import TrainingSpec, Validation
+from rave_dist.errors import TrainingError
+from rave_dist.records import TrainingSpec
 from rave_dist.storage import Store
 from rave_dist.training import checkpoint
 from rave_dist.training.batches import PcmSegment, Windows
 from rave_dist.training.curves import Curves
 from rave_dist.training.pace import measure_pace
 from rave_dist.training.progress import Speed
-from rave_dist.training.schedule import Pace, Schedule, continue_schedule, plan_schedule
+from rave_dist.training.result import State, write_result
+from rave_dist.training.schedule import continue_schedule, plan_schedule
 from rave_dist.training.step import TrainingStep, check_window
 from rave_dist.training.validation import fit_latent, set_receptive_field, validate
 from rave_dist.training.variants import defaults
@@ -46,40 +46,6 @@ class Outcome:
     finished: bool
     step: int
     phase: int
-
-
-@dataclass
-class State:
-    """What a run holds between two steps beside model, optimizers, sampler and random generators; all of it is in its
-    checkpoints. ``step`` counts the steps done; ``seconds`` is training time, over all its processes."""
-
-    schedule: Schedule
-    step: int = 0
-    seconds: float = 0.0
-    pace: Pace | None = None
-    first: float | None = None
-    best: dict[int, float] = field(default_factory=dict)
-    last: float | None = None
-    validated_step: int = -1
-    train_distance: float | None = None
-
-    @property
-    def phase(self) -> int:
-        """The phase of the last step done."""
-        return self.schedule.phase(max(0, self.step - 1))
-
-    @property
-    def validation(self) -> Validation:
-        """The held-out distances; the best is of the phase that an export now would be of."""
-        return Validation(first=self.first, best=self.best.get(self.phase), last=self.last)
-
-    def note(self, distance: float) -> None:
-        """Keeps a held-out distance."""
-        self.last, self.validated_step = distance, self.step
-        if self.step == 0:
-            self.first = distance
-        else:
-            self.best[self.phase] = min(distance, self.best.get(self.phase, math.inf))
 
 
 Tell = Callable[[State, float | None], None]
@@ -146,7 +112,7 @@ class _Run:
         if loaded is None:
             self.state = self._first_state(config_text, batch)
         else:
-            self.state = _state(loaded[1]["state"])
+            self.state = State.from_saved(loaded[1]["state"])
 
         checkpoint.seed_everything(spec.seed)
         self.model = upstream.build_model(config_text, channels=spec.channels).to(device)
@@ -213,7 +179,7 @@ class _Run:
                 tell(state, speed.tell(state.step))
                 if self._checkpoint_due():
                     self._save()
-            state.schedule = Schedule(**{**asdict(state.schedule), "steps": state.step})
+            state.schedule = replace(state.schedule, steps=state.step)
             if state.validated_step != state.step:
                 self._validate()
             self._save()
@@ -297,25 +263,10 @@ class _Run:
         self.curves.sync(steps=schedule.steps, phase_1_steps=schedule.phase_1_steps, window=self.window, always=always)
 
     def _finish(self, *, complete: bool) -> None:
-        """Leaves what a model is published from; ``result.json``, which says that it is whole, comes last."""
-        state, key = self.state, self.spec.run_key
+        """Leaves what a model is published from."""
         fit_latent(self.model, self.train_segments, window=self.window, device=self.device)
-        with tempfile.TemporaryDirectory(prefix="rave-dist-weights-") as folder:
-            path = Path(folder) / "weights.pt"
-            torch.save({name: value.detach().cpu() for name, value in self.model.state_dict().items()}, path)
-            self.store.upload(path, f"{key}/weights.pt")
         self._sync(always=True)
-        distances = state.validation.to_json()
-        result = {
-            "phase": state.phase,
-            "step": state.step,
-            "steps": state.schedule.steps,
-            "phase_1_steps": state.schedule.phase_1_steps,
-            "complete": complete,
-            "metrics": {f"validation_{name}": value for name, value in distances.items() if value is not None},
-            "seconds": state.seconds,
-        }
-        self.store.write_json(result_key(self.spec), result)
+        write_result(self.store, self.spec, self.model, self.state, complete=complete)
 
 
 class _Losses:
@@ -344,25 +295,6 @@ class _Losses:
         values = {name: float(value) for name, value in self._latest.items()}
         self._latest.clear()
         return values
-
-
-def result_key(spec: TrainingSpec) -> str:
-    """The key of a run's result, its done marker."""
-    return f"{spec.run_key}/result.json"
-
-
-def read_result(store: Store, spec: TrainingSpec) -> dict[str, Any] | None:
-    """What a run ended with, or None where it never ended; ``complete`` in it says whether its budget was spent."""
-    try:
-        result: dict[str, Any] = store.read_json(result_key(spec))
-    except MissingKeyError:
-        return None
-    return result
-
-
-def _state(saved: Mapping[str, Any]) -> State:
-    pace = saved["pace"] and Pace(**saved["pace"])
-    return State(**{**saved, "schedule": Schedule(**saved["schedule"]), "pace": pace})
 
 
 def _window_and_batch(spec: TrainingSpec) -> tuple[int, int]:

@@ -53,8 +53,11 @@ def write_record(store: Store, record: RunRecord) -> RunRecord:
     return record
 
 
-def new_record(spec: TrainingSpec) -> RunRecord:
-    """The record of a run that has not begun."""
+def record_of(store: Store, spec: TrainingSpec) -> RunRecord:
+    """A run's record: the one in the store if it is of this very run, else that of a run that has not begun."""
+    record = read_record(store, spec.library, spec.instrument)
+    if record is not None and record.run_id == spec.run_id:
+        return record
     return RunRecord(
         library=spec.library,
         instrument=spec.instrument,

@@ -17,7 +17,8 @@ from rave_dist.errors import ConfigurationError, TrainingError
 from rave_dist.records import Budget, CheckpointPolicy, TrainingSpec
 from rave_dist.storage import Store
 from rave_dist.training.checkpoint import load_checkpoint
-from rave_dist.training.loop import Outcome, State, read_result, train
+from rave_dist.training.loop import Outcome, train
+from rave_dist.training.result import State, read_result
 
 STEPS = 9
 WINDOW = 40960

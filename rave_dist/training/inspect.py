@@ -1,0 +1,166 @@
+"""Facts of a model and of a training step, measured before any training: ``python -m rave_dist.training.inspect``.
+
+RAVE's configuration belongs to a process, so each distinct one is inspected in a process of its own, which reads one JSON
+document from stdin and writes one to stdout. The asking side imports neither torch nor RAVE.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import subprocess
+import sys
+import time
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from rave_dist.errors import ConfigurationError, RaveDistError
+from rave_dist.identity import canonical_json
+from rave_dist.records import TrainingSpec
+from rave_dist.training.variants import defaults
+
+if TYPE_CHECKING:
+    import torch
+
+_TIMEOUT_SECONDS = 900.0
+_WORTH_REPEATING_SECONDS = 3.0
+_PER_PARAMETER = 16  # bytes: weight, gradient, and Adam's two moments
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What was found.
+
+    ``step_bytes`` is the memory of a training step: weights, gradients, optimizer moments, and what a step keeps for its
+    backward pass, counted with one window and multiplied by the batch. ``phase_1_seconds`` and ``phase_2_seconds`` are those of
+    a step on one of this machine's cores, measured the same way. Receptive field in samples, left and right.
+    """
+
+    parameters: int
+    latent_size: int
+    hop: int
+    receptive_field: tuple[int, int]
+    window: int
+    batch: int
+    step_bytes: int
+    phase_1_seconds: float
+    phase_2_seconds: float
+
+
+def inspect_spec(spec: TrainingSpec) -> Inspection:
+    """Inspects the model and the step of a run, in a fresh process; once for each distinct configuration.
+
+    Raises:
+        ConfigurationError: the configuration, an override or the window cannot work.
+    """
+    suited = defaults(spec.config)
+    request = {
+        "config": list(spec.config),
+        "override": spec.override,
+        "sample_rate": spec.sample_rate,
+        "channels": spec.channels,
+        "window": spec.window or suited.window,
+        "batch": spec.batch or suited.batch,
+    }
+    answer = _ask(canonical_json(request))
+    if "error" in answer:
+        raise ConfigurationError(answer["error"]["what"], where=answer["error"]["where"], fix=answer["error"]["fix"])
+    return Inspection(**{**answer, "receptive_field": tuple(answer["receptive_field"])})
+
+
+@functools.cache
+def _ask(request: bytes) -> dict[str, Any]:
+    command = [sys.executable, "-m", "rave_dist.training.inspect"]
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+    try:
+        done = subprocess.run(
+            command, input=request, capture_output=True, timeout=_TIMEOUT_SECONDS, env=environment, check=False
+        )
+    except subprocess.TimeoutExpired as error:
+        raise ConfigurationError(
+            f"a training step on one window takes more than {_TIMEOUT_SECONDS:.0f} s here",
+            fix="take a smaller configuration, or train on a machine with a GPU",
+        ) from error
+    if done.returncode:
+        last = done.stderr.decode(errors="replace").strip().rpartition("\n")[2]
+        raise ConfigurationError(f"the model could not be inspected ({last or f'exit code {done.returncode}'})")
+    answer: dict[str, Any] = json.loads(done.stdout.rpartition(b"\n\x00")[2])
+    return answer
+
+
+def main() -> None:
+    """Answers one request."""
+    request = json.load(sys.stdin)
+    try:
+        answer = asdict(_inspect(**request))
+    except RaveDistError as error:
+        answer = {"error": {"what": error.what, "where": error.where, "fix": error.fix}}
+    # RAVE prints to stdout as it likes; the answer is what follows the last NUL.
+    sys.stdout.write(f"\n\x00{json.dumps(answer)}")
+
+
+def _inspect(
+    *, config: list[str], override: dict[str, Any], sample_rate: int, channels: int, window: int, batch: int
+) -> Inspection:
+    import torch
+
+    from rave_dist import upstream
+    from rave_dist.training.step import TrainingStep, check_window, latent_hop
+    from rave_dist.training.validation import set_receptive_field
+
+    torch.set_num_threads(1)
+    text = upstream.configure(config, override, sample_rate=sample_rate, channels=channels)
+    model = upstream.build_model(text, channels=channels)
+    left, right = set_receptive_field(model)
+    check_window(model, window)
+    training_step = TrainingStep(model, phase_1_steps=1, warmup_steps=1, device="cpu")
+    cycle = int(model.update_discriminator_every)
+    audio = 0.1 * torch.randn(1, channels, window)
+    # Of phase 2, the step that trains the generator (number 1) keeps the most; the discriminator's is number `cycle`.
+    kept_1, seconds_1 = _one_step(training_step, model, audio, 0)
+    kept_2, generator_seconds = _one_step(training_step, model, audio, 1)
+    kept_3, discriminator_seconds = _one_step(training_step, model, audio, cycle)
+    seconds_2 = ((cycle - 1) * generator_seconds + discriminator_seconds) / cycle
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    return Inspection(
+        parameters=parameters,
+        latent_size=int(model.latent_size),
+        hop=latent_hop(model),
+        receptive_field=(left, right),
+        window=window,
+        batch=batch,
+        step_bytes=_PER_PARAMETER * parameters + batch * max(kept_1, kept_2, kept_3),
+        phase_1_seconds=batch * seconds_1,
+        phase_2_seconds=batch * seconds_2,
+    )
+
+
+def _one_step(training_step: Any, model: torch.nn.Module, audio: torch.Tensor, step: int) -> tuple[int, float]:
+    """Bytes that a step keeps for its backward pass beside the parameters, and its seconds."""
+    from torch.autograd.graph import saved_tensors_hooks
+
+    parameters = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+    kept: dict[int, int] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in parameters:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with saved_tensors_hooks(keep, lambda tensor: tensor):
+        seconds = _timed(training_step, audio, step)
+    if seconds < _WORTH_REPEATING_SECONDS:  # the first one also paid for memory and for choosing algorithms
+        seconds = _timed(training_step, audio, step)
+    return sum(kept.values()), seconds
+
+
+def _timed(training_step: Any, audio: torch.Tensor, step: int) -> float:
+    began = time.perf_counter()
+    training_step(audio, step)
+    return time.perf_counter() - began
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,315 @@
+"""All runs of a library on Ray: Ray Train supervises each, this module decides which run when, and keeps their records true.
+
+A run's checkpoints are its own objects in the store, not Ray Train's: they are checked by hash and need no snapshot that a
+kill could leave half written. Ray Train's storage holds nothing that a later attempt needs, so every attempt gets a fresh
+folder.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import ray
+from ray.exceptions import GetTimeoutError, OutOfMemoryError, RayActorError, RayError, RayTaskError, TaskCancelledError
+from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer  # TorchTrainer starts a process group, 7 s a run
+from ray.train.v2.api.exceptions import ControllerError, TrainingFailedError, WorkerGroupError
+
+from rave_dist.errors import ConfigurationError, RaveDistError
+from rave_dist.records import ModelCard, Problem, RunRecord, TrainingSpec
+from rave_dist.storage import Store
+from rave_dist.training.plan import Node, Share, admit, capacity, gpu_share, share
+from rave_dist.training.progress import Heartbeat, record_of, stop_key, write_record
+from rave_dist.training.result import read_result
+
+MAX_FAILURES = 3
+STOP_SECONDS = 30.0
+"""How long runs have to save themselves when the command is interrupted."""
+
+_POLL_SECONDS = 0.5
+_TELL_SECONDS = 2.0
+
+Publish = Callable[[Store, TrainingSpec], ModelCard]
+Progress = Callable[[Sequence[RunRecord]], None]
+Stage = Literal["waiting", "training", "trained", "publishing", "ended"]
+
+
+@dataclass
+class _Item:
+    """One run on its way: what it waits for or what runs for it."""
+
+    spec: TrainingSpec
+    record: RunRecord
+    stage: Stage
+    task: ray.ObjectRef[Any] | None = None
+
+
+def train_library(
+    store: Store, specs: Sequence[TrainingSpec], *, publish: Publish, progress: Progress = lambda records: None
+) -> list[RunRecord]:
+    """Trains runs, as many at once as the cluster has room for, and publishes each as it ends; needs a connected Ray.
+
+    Runs that are done are left alone, others go on from their last checkpoints. One that fails is named in its record and the
+    others finish.
+
+    Args:
+        store: where datasets and runs lie.
+        specs: at most one for each instrument.
+        publish: makes a model of a finished run; called in a process of the cluster.
+        progress: told all records every two seconds, in the order of the specs.
+
+    Returns:
+        The last records, in the order of the specs.
+
+    Raises:
+        ClusterError: no node has room for even one run.
+        StoreError: the store cannot be used.
+        KeyboardInterrupt: passed on after the runs have saved themselves.
+    """
+    items = [_begin(store, spec) for spec in specs]
+    todo = [item for item in items if item.stage != "ended"]
+    if todo:
+        fleet = _Fleet(store, items, publish, _share([item.spec for item in todo]))
+        try:
+            fleet.run(progress)
+        except BaseException:
+            fleet.stop()
+            raise
+    progress([item.record for item in items])
+    return [item.record for item in items]
+
+
+def _begin(store: Store, spec: TrainingSpec) -> _Item:
+    """What is left to do of a run, from what the store holds."""
+    store.delete(stop_key(spec))
+    record = record_of(store, spec)
+    result = read_result(store, spec)
+    trained = result is not None and result["complete"]
+    if trained and record.state == "done" and _is_published(store, record):
+        return _Item(spec, record, "ended")
+    record = record.model_copy(update={"state": "waiting", "error": None, "steps_per_second": None})
+    return _Item(spec, write_record(store, record), "trained" if trained else "waiting")
+
+
+def _is_published(store: Store, record: RunRecord) -> bool:
+    name, _, version = (record.model or "").rpartition("@")
+    return bool(name) and store.exists(f"models/{name}/{version}/card.json")
+
+
+class _Fleet:
+    def __init__(self, store: Store, items: list[_Item], publish: Publish, wanted: Share) -> None:
+        self._store, self._items, self._wanted = store, items, wanted
+        self._publish = publish
+        self._told = 0.0
+
+    def run(self, progress: Progress) -> None:
+        """Until every run has ended."""
+        while any(item.stage != "ended" for item in self._items):
+            self._start()
+            busy = [item.task for item in self._items if item.task is not None]
+            done, _ = ray.wait(busy, timeout=_POLL_SECONDS) if busy else ([], [])
+            for item in self._items:
+                if item.task in done:
+                    self._ended(item)
+            if not busy:
+                time.sleep(_POLL_SECONDS)
+            if done or time.monotonic() - self._told > _TELL_SECONDS:
+                self._refresh()
+                progress([item.record for item in self._items])
+                self._told = time.monotonic()
+
+    def stop(self) -> None:
+        """Lets the runs that train save themselves, ends everything, and leaves records that say so."""
+        try:
+            training = [item for item in self._items if item.stage == "training" and item.task is not None]
+            self._refresh()
+            for item in training:
+                if item.record.state == "running":
+                    self._store.write_bytes(stop_key(item.spec), b"")
+                else:
+                    ray.cancel(item.task)
+            ray.wait([item.task for item in training], num_returns=len(training), timeout=STOP_SECONDS) if training else None
+        finally:
+            tasks = [item.task for item in self._items if item.task is not None]
+            for task in tasks:
+                ray.cancel(task)
+            if tasks:
+                ray.wait(tasks, num_returns=len(tasks), timeout=STOP_SECONDS)
+            for item in self._items:
+                if item.stage != "ended":
+                    self._keep(item, state="waiting")
+                self._store.delete(stop_key(item.spec))
+
+    def _start(self) -> None:
+        """Publishes what is trained, and trains what there is room for."""
+        publishing = sum(item.stage == "publishing" for item in self._items)
+        nodes = _nodes()
+        most = max(1, capacity(nodes, self._wanted))
+        for item in self._items:
+            if item.stage == "trained" and publishing < most:
+                item.task = _publish_one.remote(self._store, item.spec, item.record, self._publish)
+                item.stage = "publishing"
+                publishing += 1
+        waiting = [item for item in self._items if item.stage == "waiting"]
+        running = [item for item in self._items if item.stage == "training"]
+        if not waiting:
+            return
+        available = ray.available_resources()  # type: ignore[no-untyped-call]
+        starts = admit(
+            waiting=len(waiting),
+            running=len(running),
+            starting=sum(item.record.state != "running" for item in running),
+            capacity=most,
+            free=Node(available.get("CPU", 0.0), available.get("GPU", 0.0)),
+            wanted=self._wanted,
+        )
+        for item in waiting[:starts]:
+            item.task = _train_one.remote(self._store, item.spec, self._wanted)
+            item.stage = "training"
+
+    def _ended(self, item: _Item) -> None:
+        """Takes what a task came back with."""
+        stage, task, item.task = item.stage, item.task, None
+        assert task is not None
+        try:
+            outcome: RunRecord | Problem = ray.get(task)
+        except (RayError, RaveDistError) as error:
+            outcome = _problem(error)
+        if isinstance(outcome, Problem):
+            self._keep(item, state="failed", error=outcome)
+            item.stage = "ended"
+        elif outcome.state == "failed":
+            item.record, item.stage = outcome, "ended"
+        elif stage == "publishing":
+            self._keep(item, state="done", model=outcome.model, error=None)
+            item.stage = "ended"
+        else:
+            item.record, item.stage = outcome, "trained"
+
+    def _keep(self, item: _Item, **fields: Any) -> None:
+        record = record_of(self._store, item.spec)
+        item.record = write_record(self._store, record.model_copy(update={"steps_per_second": None, **fields}))
+
+    def _refresh(self) -> None:
+        for item in self._items:
+            if item.stage in ("training", "publishing"):
+                item.record = record_of(self._store, item.spec)
+
+
+@ray.remote(num_cpus=0, max_retries=2)
+def _train_one(store: Store, spec: TrainingSpec, wanted: Share) -> RunRecord | Problem:
+    """One run under Ray Train's supervision, in a process that outlives the run's worker."""
+    folder = f"{spec.run_key}/ray"
+    store.delete_folder(folder)
+    filesystem, path = store.filesystem(folder)
+    trainer = DataParallelTrainer(
+        _work,
+        train_loop_config={"store": store, "spec": spec, "share": wanted},
+        scaling_config=ScalingConfig(num_workers=1, use_gpu=wanted.gpus > 0, resources_per_worker=wanted.resources()),
+        run_config=RunConfig(
+            name=f"attempt-{uuid.uuid4().hex[:8]}",
+            storage_path=path,
+            storage_filesystem=filesystem,
+            failure_config=FailureConfig(max_failures=MAX_FAILURES),
+        ),
+    )
+    try:
+        trainer.fit()
+    except (TrainingFailedError, RayError) as error:
+        return _problem(error)
+    store.delete_folder(folder)
+    record = record_of(store, spec)
+    result = read_result(store, spec)
+    if record.state == "failed" or (result is not None and result["complete"]):
+        return record
+    return Problem(what="the run was stopped before its budget was spent", fix="run the same command again: it goes on")
+
+
+def _work(config: dict[str, Any]) -> None:
+    """In the worker process."""
+    from rave_dist.training.worker import work  # here, because it imports torch and RAVE
+
+    wanted: Share = config["share"]
+    work(config["store"], config["spec"], threads=wanted.cpus, gpu_share=wanted.gpus)
+
+
+@ray.remote(num_cpus=0, max_retries=2, scheduling_strategy="SPREAD")
+def _publish_one(store: Store, spec: TrainingSpec, record: RunRecord, publish: Publish) -> RunRecord | Problem:
+    """Makes a model of a finished run, with its record kept alive meanwhile."""
+    with Heartbeat(store, record.model_copy(update={"state": "running", "steps_per_second": None})) as beat:
+        try:
+            beat.update(model=publish(store, spec).reference)
+        except RaveDistError as error:
+            return Problem.of(error)
+    return beat.record
+
+
+def _nodes() -> list[Node]:
+    alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+    return [Node(resources.get("CPU", 0.0), resources.get("GPU", 0.0)) for resources in alive]
+
+
+def _share(specs: Sequence[TrainingSpec]) -> Share:
+    nodes = _nodes()
+    if not any(node.gpus for node in nodes):
+        return share(nodes, len(specs))
+    return share(nodes, len(specs), gpus_per_run=gpu_share(_largest_step(specs), _gpu_bytes()))
+
+
+def _largest_step(specs: Sequence[TrainingSpec]) -> int:
+    """Bytes of the largest training step; a configuration that does not work counts nothing, its run will say so."""
+    from rave_dist.training.inspect import inspect_spec
+
+    sizes = [0]
+    for spec in specs:
+        with contextlib.suppress(ConfigurationError):
+            sizes.append(inspect_spec(spec).step_bytes)
+    return max(sizes)
+
+
+@ray.remote(num_cpus=0, num_gpus=0.01)
+def _gpu_memory() -> int:
+    import torch
+
+    return int(torch.cuda.get_device_properties(0).total_memory)
+
+
+def _gpu_bytes() -> int:
+    """Memory of a GPU of the cluster; 0, which gives every run a whole one, where all are taken."""
+    task = _gpu_memory.remote()
+    try:
+        size: int = ray.get(task, timeout=60)
+    except GetTimeoutError:
+        ray.cancel(task)
+        return 0
+    return size
+
+
+def _problem(error: BaseException) -> Problem:
+    """What went wrong with a run, for people: the innermost cause that Ray has kept."""
+    if isinstance(error, WorkerGroupError) and error.worker_failures:
+        return _problem(next(iter(error.worker_failures.values())))
+    if isinstance(error, ControllerError):
+        return _problem(error.controller_failure)
+    if isinstance(error, RayTaskError) and isinstance(error.cause, Exception):
+        return _problem(error.cause)
+    if isinstance(error, RaveDistError):
+        return Problem.of(error)
+    if isinstance(error, TaskCancelledError):
+        return Problem(what="the run was cancelled", fix="run the same command again: it goes on")
+    first_line = str(error).strip().partition("\n")[0]
+    if isinstance(error, OutOfMemoryError | MemoryError):
+        return Problem(what=f"out of memory: {first_line}", fix="set a smaller batch, or use a machine with more memory")
+    if isinstance(error, RayActorError):
+        return Problem(
+            what=f"the training process died {MAX_FAILURES + 1} times: {first_line}",
+            fix="look for a full memory or disk on the machine, then run the same command again: it goes on",
+        )
+    return Problem(
+        what=f"{type(error).__name__}: {first_line}", fix="run the same command again: it goes on from its checkpoint"
+    )

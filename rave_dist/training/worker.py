@@ -1,0 +1,79 @@
+"""What a training process does with a run: read its audio, train, and keep its record true. No Ray."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+
+import torch
+
+from rave_dist.dataset.read import load_manifest, read_segments
+from rave_dist.dataset.split import split
+from rave_dist.errors import RaveDistError, StoreError
+from rave_dist.records import Problem, RunRecord, TrainingSpec
+from rave_dist.storage import Store
+from rave_dist.training.loop import train
+from rave_dist.training.progress import Heartbeat, record_of, stop_key
+from rave_dist.training.result import State
+from rave_dist.training.variants import defaults
+
+logger = logging.getLogger(__name__)
+
+
+def work(store: Store, spec: TrainingSpec, *, threads: int, gpu_share: float = 0.0) -> RunRecord:
+    """Trains one run in this process, on from wherever it is.
+
+    Args:
+        store: where the dataset and the run lie.
+        spec: what to train.
+        threads: CPU threads.
+        gpu_share: the part of this process's GPU that it may fill; 0 to compute on the CPU.
+
+    Returns:
+        The run's last record: waiting if it was asked to stop, failed with the reason if it cannot go on, else running, for
+        it is not published yet.
+
+    Raises:
+        StoreError: the store does not answer, which a second try may mend.
+    """
+    torch.set_num_threads(threads)
+    device = torch.device("cuda" if gpu_share else "cpu")
+    if 0 < gpu_share < 1:
+        torch.cuda.set_per_process_memory_fraction(gpu_share)
+    record = record_of(store, spec).model_copy(
+        update={"state": "running", "error": None, "worker": f"{socket.gethostname()}:{os.getpid()}"}
+    )
+    with Heartbeat(store, record, stop=stop_key(spec)) as beat:
+
+        def tell(state: State, speed: float | None) -> None:
+            beat.update(
+                phase=state.phase,
+                step=state.step,
+                steps=max(state.schedule.steps, state.step),
+                phase_1_steps=state.schedule.phase_1_steps,
+                validation=state.validation,
+                train_distance=state.train_distance,
+                steps_per_second=speed,
+                seconds=state.seconds,
+            )
+
+        try:
+            window = spec.window or defaults(spec.config).window
+            audio = split(
+                read_segments(store, load_manifest(store, spec.instrument, spec.dataset)),
+                sample_rate=spec.sample_rate,
+                window=window,
+            )
+            outcome = train(
+                store, spec, audio.train, audio.validation, device=device, tell=tell, stop=lambda: beat.stop_requested
+            )
+        except StoreError:
+            raise
+        except RaveDistError as error:
+            logger.warning("training %s failed: %s", spec.instrument, error)
+            beat.update(state="failed", error=Problem.of(error), steps_per_second=None)
+        else:
+            if not outcome.finished:
+                beat.update(state="waiting", steps_per_second=None)
+    return beat.record

@@ -1,0 +1,191 @@
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from rave_dist.dataset.on_ray import ingest
+from rave_dist.records import Budget, CheckpointPolicy, ModelCard, RunRecord, TrainingSpec
+from rave_dist.storage import Store
+from rave_dist.training.on_ray import train_library
+from rave_dist.training.progress import read_records
+from rave_dist.training.result import read_result
+
+pytestmark = pytest.mark.usefixtures("ray_session")
+
+Publish = Callable[[Store, TrainingSpec], ModelCard]
+
+
+@pytest.fixture
+def publish() -> Publish:
+    """Publishes a card without files, for a run that has left all that a model is made of."""
+
+    def publish(store: Store, spec: TrainingSpec) -> ModelCard:
+        result = store.read_json(f"{spec.run_key}/result.json")
+        card = ModelCard(
+            name=spec.instrument,
+            version=spec.run_id,
+            library=spec.library,
+            run_id=spec.run_id,
+            config=spec.config,
+            sample_rate=spec.sample_rate,
+            channels=spec.channels,
+            latents=1,
+            latent_size=1,
+            hop=512,
+            receptive_field=(0, 0),
+            phase=result["phase"],
+            step=result["step"],
+            steps=result["steps"],
+            complete=result["complete"],
+            dataset=spec.dataset,
+            seconds=1.0,
+            metrics=result["metrics"],
+            files={},
+            created_at="",
+        )
+        store.write_json(f"{card.key}/card.json", card.to_json())
+        return card
+
+    return publish
+
+
+def _dataset(store: Store, folder: Path, instrument: str) -> str:
+    """Six seconds of decaying tones, ingested; the same for every instrument."""
+    folder.mkdir(exist_ok=True)
+    random, rate = np.random.default_rng(1), 44100
+    time = np.arange(6 * rate) / rate
+    pitch = random.uniform(150, 900, size=24)[(time * 4).astype(int)]
+    sound = 0.5 * np.exp(-12 * (time % 0.25)) * np.sin(2 * np.pi * pitch * (time % 0.25))
+    soundfile.write(folder / "plucks.wav", sound, rate)
+    return ingest(store, instrument, [str(folder)], sample_rate=rate, channels=1, credit={}).id
+
+
+def _spec(instrument: str, dataset: str, **changes: Any) -> TrainingSpec:
+    values = {
+        "library": "band",
+        "instrument": instrument,
+        "dataset": dataset,
+        "config": ("v2_small",),
+        "override": {"CAPACITY": 4, "LATENT_SIZE": 8},
+        "sample_rate": 44100,
+        "channels": 1,
+        "window": 40960,
+        "batch": 2,
+        "budget": Budget(steps=12),
+        "seed": 3,
+        "checkpoint": CheckpointPolicy(steps=5),
+    }
+    return TrainingSpec(**{**values, **changes})
+
+
+def _weights(store: Store, spec: TrainingSpec, folder: Path) -> dict[str, torch.Tensor]:
+    path = store.download(f"{spec.run_key}/weights.pt", folder / f"{spec.run_id}.pt")
+    return torch.load(path, weights_only=True)
+
+
+def test_a_failed_instrument_is_named_and_the_others_finish(any_store: Store, tmp_path: Path, publish: Publish) -> None:
+    store = any_store
+    dataset = _dataset(store, tmp_path / "plucks", "good")
+    _dataset(store, tmp_path / "plucks", "short")
+    specs = [
+        _spec("good", dataset),
+        _spec("short", dataset, window=16384),
+        _spec("lost", "0" * 12),
+    ]
+    told: list[list[RunRecord]] = []
+    good, short, lost = train_library(store, specs, publish=publish, progress=lambda records: told.append(list(records)))
+
+    assert (good.state, good.phase, good.step, good.steps, good.phase_1_steps) == ("done", 2, 12, 12, 8)
+    assert good.model == f"good@{specs[0].run_id}"
+    assert good.validation.first is not None
+    assert good.validation.last is not None
+    assert good.error is None
+    assert short.state == "failed"
+    assert short.error is not None
+    assert "too short" in short.error.what
+    assert "window" in short.error.fix
+    assert lost.state == "failed"
+    assert lost.error is not None
+    assert "no dataset" in lost.error.what
+    assert [record.instrument for record in told[-1]] == ["good", "short", "lost"]
+    assert {record.state for records in told for record in records if record.instrument == "good"} >= {"running", "done"}
+    assert read_records(store, "band", ["good", "short", "lost"]) == [good, short, lost]
+    assert not list(store.list(f"{specs[0].run_key}/ray")), "Ray Train's scratch stays behind"
+
+    # What is done is not done again, what failed is tried again.
+    before = {entry.key: entry.tag for entry in store.list(specs[0].run_key)}
+    again = train_library(store, [specs[0]], publish=publish)
+    assert again == [good]
+    assert {entry.key: entry.tag for entry in store.list(specs[0].run_key)} == before
+    # A model that is gone is published again, from the run that is done.
+    store.delete(f"models/good/{specs[0].run_id}/card.json")
+    (republished,) = train_library(store, [specs[0]], publish=publish)
+    assert republished.state == "done"
+    assert store.exists(f"models/good/{specs[0].run_id}/card.json")
+    assert {entry.key: entry.tag for entry in store.list(specs[0].run_key)} == before
+
+
+def test_a_killed_worker_goes_on_to_the_weights_of_one_that_was_not(
+    local_store: Store, tmp_path: Path, publish: Publish
+) -> None:
+    store = local_store
+    specs = [_spec(name, _dataset(store, tmp_path / "plucks", name), budget=Budget(steps=60)) for name in ("killed", "spared")]
+    killed: list[int] = []
+
+    def kill() -> None:
+        while not any(entry.key.endswith(".json") for entry in store.list(f"{specs[0].run_key}/checkpoints")):
+            time.sleep(0.05)
+        worker = read_records(store, "band", ["killed"])[0].worker
+        assert worker is not None
+        killed.append(int(worker.rpartition(":")[2]))
+        os.kill(killed[0], signal.SIGKILL)
+
+    killer = threading.Thread(target=kill, daemon=True)
+    killer.start()
+    records = train_library(store, specs, publish=publish)
+    killer.join(timeout=10)
+    assert [record.state for record in records] == ["done", "done"]
+    assert killed
+    worker = records[0].worker
+    assert worker is not None
+    assert worker.rpartition(":")[2] != str(killed[0])
+    first, second = (_weights(store, spec, tmp_path) for spec in specs)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_an_interrupted_library_saves_itself_and_goes_on(local_store: Store, tmp_path: Path, publish: Publish) -> None:
+    store = local_store
+    spec = _spec(
+        "plucks", _dataset(store, tmp_path / "plucks", "plucks"), budget=Budget(steps=60), checkpoint=CheckpointPolicy()
+    )
+
+    def interrupt(records: Sequence[RunRecord]) -> None:
+        if records[0].step >= 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train_library(store, [spec], publish=publish, progress=interrupt)
+    (record,) = read_records(store, "band", ["plucks"])
+    assert record.state == "waiting"
+    assert record.error is None
+    result = read_result(store, spec)
+    assert result is not None
+    assert result["complete"] is False
+    assert 1 <= result["step"] < 60
+    saved = [entry.key for entry in store.list(f"{spec.run_key}/checkpoints") if entry.key.endswith(".json")]
+    assert [int(key[-14:-5]) for key in saved] == [result["step"]]
+
+    steps: list[int] = []
+    (record,) = train_library(store, [spec], publish=publish, progress=lambda records: steps.append(records[0].step))
+    assert record.state == "done"
+    assert min(steps) >= result["step"]
