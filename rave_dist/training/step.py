@@ -13,6 +13,7 @@ and back-propagates each through everything that took part. What is left out her
 - in a discriminator step the distances, the feature matching and all gradients of the generator: cleared before use;
 - in phase 2 the encoder's graph, where RAVE detaches the encoder itself (its batch statistics still move);
 - in a generator step the graph of ``D(x)``: it is a constant there;
+- the graph of the spectral distances: their gradient is computed with their value (`rave_dist.training.distances`);
 - every wait of the host for the device (``.item()``, truth values of device tensors).
 
 Random numbers are drawn in RAVE's own order, so equal seeds give equal steps.
@@ -30,6 +31,7 @@ from torch import Tensor, nn
 
 from rave_dist import upstream
 from rave_dist.errors import ConfigurationError
+from rave_dist.training.distances import lean_distance
 
 Losses = dict[str, Tensor]
 
@@ -44,10 +46,19 @@ class TrainingStep:
         device: where to compute.
         quantize: for discrete models: switch the quantizer on in the first step, as RAVE's configuration means to. RAVE 2.3.1
             itself never does, for the hook that would has a misspelt name; False does as RAVE does.
+        fused_distances: compute the spectral distances with their gradient; False calls RAVE's own modules, which are slower
+            and round in another order.
     """
 
     def __init__(
-        self, model: Any, *, phase_1_steps: int, warmup_steps: int, device: torch.device | str, quantize: bool = False
+        self,
+        model: Any,
+        *,
+        phase_1_steps: int,
+        warmup_steps: int,
+        device: torch.device | str,
+        quantize: bool = False,
+        fused_distances: bool = True,
     ) -> None:
         if phase_1_steps < 1:
             raise ConfigurationError("phase 1 needs at least one step", fix="give a larger budget")
@@ -57,6 +68,10 @@ class TrainingStep:
         self.phase_1_steps = phase_1_steps
         self.warmup_steps = warmup_steps
         self._beta = upstream.beta_warmup()
+        self._fullband, self._multiband = (
+            lean_distance(module) if fused_distances else module
+            for module in (model.audio_distance, model.multiband_audio_distance)
+        )
         self._detaches_encoder = isinstance(model.encoder, blocks.VariationalEncoder | blocks.WasserteinEncoder)
         self._crop: tuple[int, int] | None = None
 
@@ -176,8 +191,8 @@ class TrainingStep:
         left, right = self._crop or (0, 0)
         y_bands = y_bands[..., : x_bands.shape[-1]]
         x_bands, y_bands = (bands[..., left : bands.shape[-1] - right] for bands in (x_bands, y_bands))
-        multiband = model.multiband_audio_distance(x_bands, y_bands)
-        fullband = model.audio_distance(x, y)
+        multiband = self._multiband(x_bands, y_bands)
+        fullband = self._fullband(x, y)
         return {
             **{f"multiband_{name}": model.weights["multiband_audio_distance"] * d for name, d in multiband.items()},
             **{f"fullband_{name}": model.weights["audio_distance"] * d for name, d in fullband.items()},

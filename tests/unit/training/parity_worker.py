@@ -1,10 +1,15 @@
 """Trains one configuration twice from the same seed and batches: by stock RAVE in a real Lightning Trainer, and by our step.
 
-Run as ``python parity_worker.py NAME...``; prints one JSON line per name. Each name has a process of its own, forked after
+Run as ``python parity_worker.py CASE...``; prints one JSON line per case. Each case has a process of its own, forked after
 the slow imports, for gin holds one configuration per process.
 
 The global random generator is seeded before every step on both sides, as Lightning draws from it between steps; within a
 step both must draw the same numbers in the same order.
+
+RAVE's log distance has a slope of 1e7 where the output is nearly silent (``log_epsilon`` 1e-7) and a curvature of 1e14: there,
+training multiplies a rounding difference of 1e-15 by a thousand with every step, whoever computes it. So the steps are
+compared with ``log_epsilon`` 1e-3 on both sides; cases that end in ``:stock`` keep 1e-7 and are compared with RAVE's own
+distance modules in our step, and our default step with what one rounding in the initial weights does to stock RAVE.
 """
 
 from __future__ import annotations
@@ -34,16 +39,17 @@ CASES: dict[str, tuple[list[str], dict[str, Any], int, int]] = {
     "v2": (["v2"], SMALL, 1, 73728),
     "v2_small": (["v2_small"], SMALL | BETA, 1, 40960),
     "v2_small_stereo": (["v2_small"], SMALL | BETA, 2, 40960),
-    "v2_small_causal": (["v2_small", "causal"], SMALL, 1, 40960),
     "discrete": (["discrete"], SMALL | RVQ, 1, 73728),
     "wasserstein": (["v2_small", "wasserstein"], SMALL | {"NOISE_AUGMENTATION": 3}, 1, 40960),
     "spherical": (["v2_small", "spherical"], SMALL, 1, 40960),
 }
 
 
-def build(name: str, dtype: torch.dtype) -> Any:
+def build(case: str, dtype: torch.dtype) -> Any:
+    name, _, variant = case.partition(":")
     config, override, channels, window = CASES[name]
-    text = upstream.configure(config, override, sample_rate=44100, channels=channels)
+    epsilon = {} if variant == "stock" else {"core.AudioDistanceV1.log_epsilon": 1e-3}
+    text = upstream.configure(config, override | epsilon, sample_rate=44100, channels=channels)
     torch.manual_seed(1)
     model = upstream.build_model(text, channels=channels).to(dtype)
     set_receptive_field(model)
@@ -51,19 +57,26 @@ def build(name: str, dtype: torch.dtype) -> Any:
     return model
 
 
-def batches(name: str, dtype: torch.dtype) -> list[torch.Tensor]:
-    _, _, channels, window = CASES[name]
+def batches(case: str, dtype: torch.dtype) -> list[torch.Tensor]:
+    _, _, channels, window = CASES[case.partition(":")[0]]
     generator = torch.Generator().manual_seed(2)
     noise = torch.rand(STEPS, 2, channels, window, generator=generator, dtype=torch.float64) * 2 - 1
     tone = torch.sin(torch.arange(window, dtype=torch.float64) * 0.05)
     return list((0.1 * noise + 0.3 * tone).to(dtype))
 
 
-def train_stock(name: str, dtype: torch.dtype) -> tuple[Any, list[Any], list[dict[str, float]]]:
+Trained = tuple[Any, list[Any], list[dict[str, float]]]
+
+
+def train_stock(case: str, *, nudge: bool = False) -> Trained:
     import pytorch_lightning as pl
 
     callbacks = upstream.rave_module("model")
-    model = build(name, dtype)
+    model = build(case, torch.float64)
+    if nudge:
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.copy_(torch.nextafter(parameter, torch.full_like(parameter, 2.0)))
     model.warmup = PHASE_1
     beta = callbacks.BetaWarmupCallback()
     beta.warmup_len = WARMUP
@@ -87,16 +100,16 @@ def train_stock(name: str, dtype: torch.dtype) -> tuple[Any, list[Any], list[dic
             enable_model_summary=False,
             enable_checkpointing=False,
         )
-        trainer.fit(model, torch.utils.data.DataLoader(batches(name, dtype), batch_size=None))
+        trainer.fit(model, torch.utils.data.DataLoader(batches(case, torch.float64), batch_size=None))
         optimizers = [optimizer.state_dict() for optimizer in trainer.optimizers]
     return model, optimizers, logs
 
 
-def train_ours(name: str, dtype: torch.dtype) -> tuple[Any, list[Any], list[dict[str, float]]]:
-    model = build(name, dtype)
-    step = TrainingStep(model, phase_1_steps=PHASE_1, warmup_steps=WARMUP, device="cpu")
+def train_ours(case: str, *, fused_distances: bool = True) -> Trained:
+    model = build(case, torch.float64)
+    step = TrainingStep(model, phase_1_steps=PHASE_1, warmup_steps=WARMUP, device="cpu", fused_distances=fused_distances)
     logs = []
-    for index, batch in enumerate(batches(name, dtype)):
+    for index, batch in enumerate(batches(case, torch.float64)):
         torch.manual_seed(100 + index)
         logs.append({key: float(value) for key, value in step(batch, index).items()})
     return model, [step.generator_optimizer.state_dict(), step.discriminator_optimizer.state_dict()], logs
@@ -113,22 +126,71 @@ def moments(optimizer: dict[str, Any]) -> dict[str, torch.Tensor]:
     } | {f"lr.{index}": torch.tensor(group["lr"]) for index, group in enumerate(optimizer["param_groups"])}
 
 
-def compare(name: str) -> dict[str, Any]:
-    stock, stock_optimizers, stock_logs = train_stock(name, torch.float64)
-    ours, our_optimizers, our_logs = train_ours(name, torch.float64)
-    start = build(name, torch.float64).state_dict()
-    logged = [
-        abs(mine[key] - theirs[key]) for mine, theirs in zip(our_logs, stock_logs, strict=True) for key in mine if key in theirs
-    ]
+def difference(ours: Trained, stock: Trained) -> dict[str, Any]:
     return {
-        "name": name,
-        "state": largest(ours.state_dict(), stock.state_dict()),
-        "optimizers": [largest(moments(a), moments(b)) for a, b in zip(our_optimizers, stock_optimizers, strict=True)],
-        "logged": max(logged),
-        "num_logged": len(logged),
-        "unknown_names": sorted({key for mine in our_logs for key in mine} - {key for theirs in stock_logs for key in theirs}),
-        "moved": largest(ours.state_dict(), start),
-        "crop": bool(ours.receptive_field.sum()),
+        "state": largest(ours[0].state_dict(), stock[0].state_dict()),
+        "optimizers": max(largest(moments(a), moments(b)) for a, b in zip(ours[1], stock[1], strict=True)),
+        "logged": max(
+            abs(mine[key] - theirs[key]) for mine, theirs in zip(ours[2], stock[2], strict=True) for key in mine.keys() & theirs
+        ),
+    }
+
+
+def gradients(case: str) -> float:
+    """Largest difference of a single-precision gradient, relative to the largest of its tensor, over one step of each kind."""
+    worst = 0.0
+    for index, trained in ((0, "generator"), (PHASE_1, "generator"), (2 * PHASE_1 - 2, "discriminator")):
+        found = []
+        for stock in (True, False):
+            model = build(case, torch.float32)
+            step = TrainingStep(model, phase_1_steps=PHASE_1, warmup_steps=WARMUP, device="cpu")
+            torch.manual_seed(100 + index)
+            batch = batches(case, torch.float32)[index].clone()
+            if stock:
+                model.optimizers = lambda step=step: (step.generator_optimizer, step.discriminator_optimizer)
+                model.log = model.log_dict = lambda *args: None
+                model.warmed_up, model.beta_factor = step.phase(index) == 2, step.beta(index)
+                model.training_step(batch, index)
+            else:
+                step(batch, index)
+                assert step.is_discriminator_step(index) == (trained == "discriminator")
+            part = [model.discriminator] if trained == "discriminator" else [model.encoder, model.decoder]
+            found.append(
+                {f"{i}.{n}": p.grad for i, m in enumerate(part) for n, p in m.named_parameters() if p.grad is not None}
+            )
+        theirs, ours = found
+        assert theirs.keys() == ours.keys() and theirs, theirs.keys() ^ ours.keys()
+        largest_of_all = max(float(g.abs().max()) for g in theirs.values())
+        for key, gradient in theirs.items():
+            scale = max(float(gradient.abs().max()), 1e-3 * largest_of_all)
+            worst = max(worst, float((gradient - ours[key]).abs().max()) / scale)
+    return worst
+
+
+def compare(case: str) -> dict[str, Any]:
+    stock = train_stock(case)
+    if case.endswith(":stock"):
+        ours = train_ours(case, fused_distances=False)
+        chaos = {
+            "fused": difference(train_ours(case), stock)["state"],
+            "nudged": difference(train_stock(case, nudge=True), stock)["state"],
+        }
+    else:
+        ours = train_ours(case)
+        chaos = {"gradients": gradients(case)}
+    start = dict(build(case, torch.float64).named_parameters())
+    return {
+        "case": case,
+        **difference(ours, stock),
+        **chaos,
+        "moved": {
+            part: max(float((p - start[n]).abs().max()) for n, p in ours[0].named_parameters() if n.startswith(part))
+            for part in ("encoder", "decoder", "discriminator")
+        },
+        "crop": [int(value) for value in ours[0].receptive_field],
+        "beta": [log["beta_factor"] for log in ours[2]],
+        "names": sorted({key for log in ours[2] for key in log}),
+        "stock_names": sorted({key for log in stock[2] for key in log}),
     }
 
 
@@ -136,13 +198,13 @@ def main() -> None:
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     upstream.rave_module()
-    for name in sys.argv[1:] or CASES:
+    for case in sys.argv[1:]:
         child = os.fork()
         if child == 0:
-            print(json.dumps(compare(name)), flush=True)
+            print(json.dumps(compare(case)), flush=True)
             os._exit(0)
         if os.waitpid(child, 0)[1] != 0:
-            sys.exit(f"{name} failed")
+            sys.exit(f"{case} failed")
 
 
 if __name__ == "__main__":
