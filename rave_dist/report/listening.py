@@ -16,7 +16,7 @@ from rave_dist.audio.synthesis import trill
 from rave_dist.conversion.convert import Converter
 from rave_dist.dataset.read import Segment, read_segments
 from rave_dist.dataset.split import split
-from rave_dist.errors import DatasetError
+from rave_dist.errors import DatasetError, MissingKeyError
 from rave_dist.records import DatasetManifest, ModelCard
 from rave_dist.registry.store import fetch
 from rave_dist.report.metrics import Sound
@@ -89,6 +89,20 @@ def excerpt(store: Store, manifest: DatasetManifest, *, window: int) -> Excerpt:
     return Excerpt(np.concatenate(pieces[:-1], axis=1), rate, tuple(sources), bool(parts.validation))
 
 
+def stored_excerpt(store: Store, card: ModelCard) -> Excerpt | None:
+    """The excerpt that a model's samples were made of, so that a large dataset need not be read again; None before that.
+
+    Raises:
+        RaveDistError: it cannot be read.
+    """
+    marker = _marker(store, card)
+    if marker is None:
+        return None
+    with TemporaryDirectory(prefix="rave-dist-samples-") as temporary:
+        path = store.download(f"{card.key}/samples/original.flac", Path(temporary) / "original.flac")
+        return Excerpt(_read(path), card.sample_rate, tuple(marker["sources"]), marker["held_out"])
+
+
 def bird(sample_rate: int) -> Stranger:
     """A kingfisher-like trill, for a library of one instrument."""
     quiet = np.zeros(sample_rate // 2, dtype=np.float32)
@@ -104,21 +118,37 @@ def samples(store: Store, card: ModelCard, *, instrument: Excerpt, stranger: Str
         RaveDistError: the model or a stored sound cannot be read.
     """
     folder = f"{card.key}/samples"
-    recipe = {"recipe": _RECIPE, "dataset": card.dataset, "stranger": stranger.identity}
-    marker = f"{folder}/samples.json"
+    marker = _marker(store, card)
     with TemporaryDirectory(prefix="rave-dist-samples-") as temporary:
         local = Path(temporary)
-        if store.exists(marker) and store.read_json(marker).get("recipe") == recipe:
+        if marker is not None and marker["stranger"] == stranger.identity:
             sounds = {role: _read(store.download(f"{folder}/{role}.flac", local / f"{role}.flac")) for role in ROLES}
         else:
             sounds = _play(store, card, instrument, stranger, local)
+            store.delete(f"{folder}/samples.json")  # while they are replaced, the marker must not speak for them
             for role, sound in sounds.items():
                 path = local / f"{role}.flac"
                 with AudioWriter(path, sample_rate=card.sample_rate, channels=sound.shape[0], subtype="PCM_16") as writer:
                     writer.write(sound)
+                sounds[role] = _read(path)  # as a rerun will find it
                 store.upload(path, f"{folder}/{role}.flac")
-            store.write_json(marker, {"recipe": recipe, "model": card.reference, "sources": list(instrument.sources)})
+            marker = {
+                "recipe": _RECIPE,
+                "model": card.reference,
+                "stranger": stranger.identity,
+                "sources": instrument.sources,
+                "held_out": instrument.held_out,
+            }
+            store.write_json(f"{folder}/samples.json", marker)
     return Samples(card.sample_rate, sounds, instrument.sources, instrument.held_out, stranger.name)
+
+
+def _marker(store: Store, card: ModelCard) -> dict[str, Any] | None:
+    try:
+        marker: dict[str, Any] = store.read_json(f"{card.key}/samples/samples.json")
+    except MissingKeyError:
+        return None
+    return marker if marker.get("recipe") == _RECIPE else None
 
 
 def _play(store: Store, card: ModelCard, instrument: Excerpt, stranger: Stranger, folder: Path) -> dict[str, Sound]:

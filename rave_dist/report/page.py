@@ -23,7 +23,8 @@ from rave_dist.storage import Store
 
 _FOLDER = Path(__file__).parent
 _DEFAULT_WINDOW = 65536
-_DISTANCES = re.compile(r"spectral_distance")
+_DISTANCE = "spectral_distance"
+_OTHERS = ("regularization", "feature_matching", "adversarial", "loss_dis")
 
 
 def write_report(store: Store, library: Library, records: Sequence[RunRecord]) -> str:
@@ -72,44 +73,51 @@ def render(library: str, store: Store, instruments: Sequence[dict[str, Any]]) ->
 
 def _listen(store: Store, facts: Sequence[Facts]) -> list[listening.Samples | None]:
     """The sounds of every published model, each with the next instrument of the library as its stranger."""
-    excerpts: dict[str, listening.Excerpt] = {}
-    for item in facts:
-        if item.manifest is None or not any(other.card for other in facts):
-            continue
-        try:
-            window = (item.curves and item.curves.window) or _DEFAULT_WINDOW
-            excerpts[item.name] = listening.excerpt(store, item.manifest, window=window)
-        except RaveDistError as error:
-            item.problems.append(_problem("no excerpt", error))
+    excerpts: dict[str, listening.Excerpt | None] = {}
+
+    def excerpt(item: Facts) -> listening.Excerpt | None:
+        if item.name not in excerpts:
+            excerpts[item.name] = None
+            try:
+                excerpts[item.name] = _excerpt(store, item)
+            except RaveDistError as error:
+                item.problems.append(_problem("no excerpt of its recordings", error))
+        return excerpts[item.name]
+
+    def stranger(index: int, sample_rate: int) -> listening.Stranger:
+        for item in (*facts[index + 1 :], *facts[:index]):
+            sound = excerpt(item)
+            if sound is not None and item.manifest is not None:
+                return listening.Stranger(item.name, f"{item.name}/{item.manifest.id}", sound)
+        return listening.bird(sample_rate)
+
     sounds: list[listening.Samples | None] = []
-    for item in facts:
-        if item.card is None or item.name not in excerpts:
-            sounds.append(None)
+    for index, item in enumerate(facts):
+        own = excerpt(item) if item.card else None
+        sounds.append(None)
+        if item.card is None or own is None:
             continue
         try:
-            stranger = _stranger(item, facts, excerpts)
-            sounds.append(listening.samples(store, item.card, instrument=excerpts[item.name], stranger=stranger))
+            sounds[-1] = listening.samples(store, item.card, instrument=own, stranger=stranger(index, item.card.sample_rate))
         except RaveDistError as error:
             item.problems.append(_problem("no samples of this model", error))
-            sounds.append(None)
     return sounds
 
 
-def _stranger(item: Facts, facts: Sequence[Facts], excerpts: dict[str, listening.Excerpt]) -> listening.Stranger:
-    names = [other.name for other in facts]
-    after = names.index(item.name) + 1
-    for name in names[after:] + names[: after - 1]:
-        if name in excerpts:
-            manifest = next(other.manifest for other in facts if other.name == name)
-            assert manifest is not None
-            return listening.Stranger(name, f"{name}/{manifest.id}", excerpts[name])
-    assert item.card is not None
-    return listening.bird(item.card.sample_rate)
+def _excerpt(store: Store, item: Facts) -> listening.Excerpt | None:
+    if item.card is not None:
+        stored = listening.stored_excerpt(store, item.card)
+        if stored is not None:
+            return stored
+    if item.manifest is None:
+        return None
+    window = (item.curves and item.curves.window) or _DEFAULT_WINDOW
+    return listening.excerpt(store, item.manifest, window=window)
 
 
 def _problem(what: str, error: RaveDistError) -> Problem:
-    place = f"{error.where}: " if error.where else ""
-    return Problem(what=f"{what}: {place}{error.what}", fix=error.fix)
+    problem = Problem.of(error)
+    return Problem(what=f"{what}: {problem.what}", fix=problem.fix)
 
 
 def _view(facts: Facts, sounds: listening.Samples | None) -> dict[str, Any]:
@@ -187,8 +195,8 @@ def _players(name: str, samples: listening.Samples) -> list[dict[str, Any]]:
 
 def _charts(name: str, curves: Curves, record: RunRecord) -> list[dict[str, Any]]:
     """The distance that says how close the model is, then what else the run minimised."""
-    distances = [c for c in curves.train if _DISTANCES.search(c.name)]
-    others = [c for c in curves.train if not _DISTANCES.search(c.name)]
+    distances = [c for c in curves.train if _DISTANCE in c.name]
+    others = [c for name in _OTHERS for c in curves.train if c.name == name]
     steps, boundary = max(curves.steps, record.step), curves.phase_1_steps
     charts = [
         {
