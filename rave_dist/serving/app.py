@@ -132,7 +132,7 @@ def build(
     limits: Limits | None = None,
     max_models: int | None = None,
     replicas: int = 1,
-    num_cpus: float = 0.5,
+    num_cpus: float = 0.25,
     num_gpus: float = 0.0,
 ) -> serve.Application:
     """The application, for ``serve.run``, ``serve build`` or a test.
@@ -212,7 +212,10 @@ def run(
             seconds = 2 * (limits.upload_seconds + limits.request_seconds)
             options = {"host": HOST, "port": port, "request_timeout_s": seconds}
             serve.start(proxy_location="HeadOnly", http_options=options)
-            serve.run(build(store.uri, limits=limits, max_models=max_models), name=APPLICATION, route_prefix="/")
+            # The command's workers use a GPU where there is one: so do we, or the samples would differ. A part of it, for jobs.
+            gpus = 0.5 if jobs.num_gpus() else 0.0
+            application = build(store.uri, limits=limits, max_models=max_models, num_gpus=gpus)
+            serve.run(application, name=APPLICATION, route_prefix="/")
             jobs.job_runner(store.uri)  # takes up what an earlier service left
             _check_answers(port)
             announce(f"{num_models} models of {store.uri} at {address} (Ctrl-C ends it)")

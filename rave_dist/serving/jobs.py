@@ -56,6 +56,11 @@ def stop_jobs(store_uri: str) -> None:
         return  # there is none
 
 
+def num_gpus() -> int:
+    """GPUs of the cluster."""
+    return int(ray.cluster_resources().get("GPU", 0))  # type: ignore[no-untyped-call]
+
+
 @ray.remote(num_cpus=0, max_restarts=3, max_task_retries=3)
 class JobRunner:
     """Runs the jobs of one store in order of arrival. Detached: it outlives the replicas."""
@@ -118,7 +123,8 @@ def _run_job(store: Store, job: Job) -> None:
             job.output,
             parameters=job.parameters,
             chunk_seconds=DEFAULT_CHUNK_SECONDS,
-            workers=None,
+            # Two to a GPU, each with half of it: the service holds the other half of one.
+            workers=2 * num_gpus() or None,
             progress=progress,
         )
     except RaveDistError as error:

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 import ray
+import torch
 from numpy.typing import NDArray
 from ray import serve
 
@@ -48,6 +49,7 @@ class ModelReplica:
     """
 
     def __init__(self, store_uri: str, limits: Limits, *, max_models: int | None = None, device: str = "cpu") -> None:
+        torch.set_num_threads(1)  # as the command's workers: another number may round otherwise
         self._store = Store(store_uri)
         self._limits = limits
         self._device = device

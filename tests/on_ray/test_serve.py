@@ -1,0 +1,241 @@
+"""The service on Ray: the command's samples, many requests over more models than fit, and refusals that stop nothing."""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+import soundfile
+from ray import serve
+
+from rave_dist.conversion.on_ray import convert_corpus
+from rave_dist.records import ConversionParameters, ModelCard
+from rave_dist.serving.app import build
+from rave_dist.serving.schema import Limits
+from rave_dist.storage import Store
+
+LIMITS = Limits(body_bytes=2_000_000, sound_seconds=5.0, queued=64)
+NAMES = ("rebana", "kompang", "gamelan", "suling")
+
+
+@dataclass(frozen=True)
+class Service:
+    store: Store
+    cards: dict[str, ModelCard]
+    http: httpx.Client
+
+    def convert(self, sound: bytes, **query: Any) -> httpx.Response:
+        return self.http.post("/v1/convert", params=query, content=sound)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def service(ray_session: None, tiny_models: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """Four models, of which two fit."""
+    store = Store(str(tmp_path_factory.mktemp("serving") / "store"))
+    cards = {name: model.publish(store, name) for name, model in zip(NAMES, tiny_models, strict=True)}
+    port = _free_port()
+    serve.start(proxy_location="HeadOnly", http_options={"host": "127.0.0.1", "port": port})
+    try:
+        serve.run(build(store.uri, limits=LIMITS, max_models=2), name="rave-dist", route_prefix="/")
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=120, trust_env=False) as http:
+            yield Service(store, cards, http)
+    finally:
+        serve.shutdown()
+
+
+def _sound(*, seconds: float = 0.5, rate: int = 44100, channels: int = 1, seed: int = 0, **options: Any) -> bytes:
+    samples = 0.2 * np.random.default_rng(seed).standard_normal((int(rate * seconds), channels))
+    file = io.BytesIO()
+    soundfile.write(file, samples, rate, **{"format": "WAV", "subtype": "PCM_16", **options})
+    return file.getvalue()
+
+
+def _error(answer: httpx.Response, status: int) -> str:
+    assert answer.status_code == status, answer.text
+    error = answer.json()["error"]
+    assert error["what"]
+    assert error["fix"]
+    return str(error["what"])
+
+
+SOUNDS: dict[str, Callable[[], bytes]] = {
+    "mono.wav": lambda: _sound(seconds=3),
+    "stereo 24 bit.wav": lambda: _sound(rate=48000, channels=2, subtype="PCM_24"),
+    "speech.ogg": lambda: _sound(rate=16000, format="OGG", subtype="VORBIS"),
+}
+
+
+def test_served_conversion_is_the_commands_sample_for_sample(service: Service, tmp_path: Path) -> None:
+    recordings = tmp_path / "recordings"
+    recordings.mkdir()
+    for name, make in SOUNDS.items():
+        (recordings / name).write_bytes(make())
+    card = service.cards["rebana"]
+    record = convert_corpus(service.store, card, [str(recordings)], str(tmp_path / "out"), parameters=ConversionParameters())
+    assert record.converted == len(SOUNDS)
+    for name in SOUNDS:
+        answer = service.convert((recordings / name).read_bytes(), model=card.reference)
+        assert answer.status_code == 200, answer.text
+        assert answer.headers["content-type"] == "audio/flac"
+        _assert_same(answer.content, tmp_path / "out" / Path(name).with_suffix(".flac"))
+
+
+def _assert_same(served: bytes, path: Path) -> None:
+    one, other = soundfile.SoundFile(io.BytesIO(served)), soundfile.SoundFile(path)
+    for fact in ("samplerate", "channels", "frames", "format", "subtype"):
+        assert getattr(one, fact) == getattr(other, fact)
+    samples = one.read(dtype="int32")
+    np.testing.assert_array_equal(samples, other.read(dtype="int32"))
+    assert np.abs(samples).max() > 1e-3 * 2**31, "there is something to hear"
+
+
+def test_forty_requests_at_once_over_four_models_of_which_two_fit(service: Service) -> None:
+    sound = _sound()
+    expected = {name: service.convert(sound, model=name).content for name in NAMES}
+    assert len(set(expected.values())) == 4
+    order = [NAMES[i] for i in np.random.default_rng(1).permutation(40) % 4]
+    with ThreadPoolExecutor(40) as threads:
+        answers = list(threads.map(lambda name: service.convert(sound, model=name), order))
+    assert [a.status_code for a in answers] == [200] * 40
+    for name, answer in zip(order, answers, strict=True):
+        assert answer.headers["x-rave-dist-model"] == service.cards[name].reference
+        assert answer.content == expected[name]
+
+
+def test_refused_requests_say_why_and_the_next_one_is_answered(service: Service) -> None:
+    good = _sound()
+    expected = service.convert(good, model="suling").content
+
+    def still_answers() -> None:
+        answer = service.convert(good, model="suling")
+        assert answer.status_code == 200
+        assert answer.content == expected
+
+    assert "larger" in _error(service.convert(bytes(2_000_001), model="suling"), 413)
+    still_answers()
+    pieces = (bytes(100_000) for _ in range(25))  # without a Content-Length
+    assert "larger" in _error(service.convert(pieces, model="suling"), 413)  # type: ignore[arg-type]
+    still_answers()
+    assert "empty" in _error(service.convert(b"", model="suling"), 400)
+    assert "longer" in _error(service.convert(_sound(seconds=6, format="FLAC"), model="suling"), 413)
+    assert "read" in _error(service.convert(b"not a sound" * 100, model="suling"), 400)
+    cut = _sound(seconds=2)[:100_000]
+    assert "cut short" in _error(service.convert(cut, model="suling"), 400)
+    assert "suling" in service.convert(good, model="sulin").json()["error"]["fix"]
+    _error(service.convert(good, model="sulin"), 404)
+    _error(service.convert(good, model="suling@fff"), 404)
+    _error(service.convert(good, model="suling", channels=0), 400)
+    still_answers()
+    salvaged = service.convert(cut, model="suling", salvage=True)
+    assert salvaged.status_code == 200
+    assert "cut short" in salvaged.headers["x-rave-dist-salvaged"]
+    assert 0 < len(soundfile.read(io.BytesIO(salvaged.content))[0]) < 44100 * 2
+
+
+def test_client_that_hangs_up_does_not_hold_the_device(service: Service) -> None:
+    expected = service.convert(_sound(), model="gamelan").content
+    long = _sound(seconds=4.9, rate=8000, channels=8)
+    for _ in range(3):
+        with pytest.raises(httpx.TimeoutException):
+            service.http.post("/v1/convert", params={"model": "gamelan"}, content=long, timeout=httpx.Timeout(60, read=0.2))
+    assert service.convert(_sound(), model="gamelan").content == expected
+
+
+def test_models_are_listed_and_new_ones_appear(service: Service, tiny_models: Any) -> None:
+    listed = service.http.get("/v1/models").json()["models"]
+    assert [m["name"] for m in listed] == sorted(NAMES)
+    assert service.http.get("/v1/models/kompang").json() == service.cards["kompang"].summary(service.store.uri)
+    _error(service.convert(_sound(), model="angklung"), 404)
+    tiny_models[2].publish(service.store, "angklung")
+    assert service.convert(_sound(), model="angklung").content != b""
+    assert service.http.get("/v1/models/angklung").status_code == 200
+
+
+def test_corpus_job_is_run_and_asked_for_again_resumes(service: Service, tmp_path: Path) -> None:
+    recordings, output = tmp_path / "recordings", tmp_path / "out"
+    recordings.mkdir()
+    for name, make in SOUNDS.items():
+        (recordings / name).write_bytes(make())
+    (recordings / "notes.wav").write_text("not a sound")
+    parameters = {"sample_rate": 32000, "channels": 2, "format": "wav", "seed": 5}
+    asked = {"model": "rebana", "inputs": [str(recordings)], "output": str(output), "parameters": parameters}
+
+    inside = service.http.post("/v1/jobs", json={**asked, "output": str(recordings / "out")})
+    assert "OUTPUT" in _error(inside, 400)
+    _error(service.http.post("/v1/jobs", json={**asked, "inputs": [str(tmp_path / "nothing")]}), 400)
+    _error(service.http.post("/v1/jobs", json={**asked, "model": "nobody"}), 404)
+
+    first = _finished(service, asked)
+    assert (first["state"], first["model"]) == ("partial", service.cards["rebana"].reference)
+    assert (first["result"]["converted"], first["done"], first["total"]) == (3, 4, 4)
+    assert [Path(item["source"]).name for item in first["result"]["failed"]] == ["notes.wav"]
+    served = service.convert((recordings / "mono.wav").read_bytes(), model="rebana", **parameters)
+    _assert_same(served.content, output / "mono.wav")
+
+    (recordings / "notes.wav").unlink()
+    again = _finished(service, asked)
+    assert (again["id"], again["state"]) == (first["id"], "done")
+    assert (again["result"]["converted"], again["result"]["skipped"]) == (0, 3)
+
+
+def _finished(service: Service, asked: dict[str, Any]) -> dict[str, Any]:
+    accepted = service.http.post("/v1/jobs", json=asked)
+    assert accepted.status_code == 202, accepted.text
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        job: dict[str, Any] = service.http.get(f"/v1/jobs/{accepted.json()['id']}").json()
+        if job["ended_at"] is not None:
+            return job
+        time.sleep(0.5)
+    raise AssertionError(f"still {job}")
+
+
+def test_command_serves_until_it_is_told_to_stop(service: Service, tmp_path: Path) -> None:
+    """As a person runs it, with a Ray of its own."""
+    port = _free_port()
+    command = [sys.executable, "-m", "rave_dist", "serve", "--store", service.store.uri, "--port", str(port)]
+    with open(tmp_path / "log", "w+") as log, socket.socket() as taken:
+        taken.bind(("127.0.0.1", port))
+        taken.listen()
+        refused = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+        assert refused.returncode == 1
+        assert f"port {port}" in refused.stderr
+        assert "Traceback" not in refused.stderr
+        taken.close()
+        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env={**os.environ, "PYTHONUNBUFFERED": "1"})
+        try:
+            address = f"http://127.0.0.1:{port}"
+            deadline = time.monotonic() + 120
+            while address not in (tmp_path / "log").read_text() and time.monotonic() < deadline and process.poll() is None:
+                time.sleep(0.5)
+            assert address in (tmp_path / "log").read_text()
+            models = httpx.get(f"{address}/v1/models", trust_env=False, timeout=30).json()["models"]
+            assert {m["name"] for m in models} >= set(NAMES)
+            process.send_signal(signal.SIGINT)
+            assert process.wait(timeout=120) == 0
+        finally:
+            process.kill()
+            process.wait()
+    assert "Traceback" not in (tmp_path / "log").read_text()
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind(("127.0.0.1", port))
