@@ -19,7 +19,7 @@ from rave_dist.errors import ConfigurationError
 from rave_dist.records import TrainingSpec
 from rave_dist.registry.export import FIDELITY, Exported, answer
 from rave_dist.registry.latents import PlainLatents, QuantisedLatents
-from rave_dist.registry.scripted import OfflineRave, ScriptedRave, exposed_latents, kind_of
+from rave_dist.registry.scripted import OfflineRave, ScriptedRave, exposed_latents, fold_weight_norm, kind_of
 
 
 def build(out: Path, run: Path, name: str, fidelity: float = FIDELITY) -> dict[str, Any]:
@@ -38,19 +38,21 @@ def build(out: Path, run: Path, name: str, fidelity: float = FIDELITY) -> dict[s
     sound = _probe(run, spec.channels, spec.sample_rate)
     files = {False: f"{name}.ts", True: f"{name}_streaming.ts"}
     probe: dict[str, Any] = {"sound": sound}
-    told: dict[str, Any] = {}
     for streaming, file in files.items():
         upstream.streaming(streaming)
         model = upstream.build_model(text, channels=spec.channels)
         model.load_state_dict(weights)
-        model.eval()
+        fold_weight_norm(model.eval())
         scripted: ScriptedRave
         with torch.no_grad():
+            # In double precision a difference is a mistake, and not the rounding of a model with steep nonlinearities.
+            expected = eager_render(model.double(), sound.double(), fidelity)
+            model.float()
             if streaming:
-                probe["streaming"] = eager_render(model, sound, fidelity)
+                probe["streaming"] = expected
                 scripted = ScriptedRave(model, fidelity=fidelity, streaming=True)
             else:
-                probe["offline"] = eager_render(model, sound, fidelity)
+                probe["offline"] = expected
                 scripted = offline = OfflineRave(model, fidelity=fidelity)
         scripted.export_to_ts(str(out / file))
     told = {
@@ -98,7 +100,7 @@ def eager_render(model: Any, x: Tensor, fidelity: float) -> Tensor:
         z = torch.where(norm > 0, h / norm, pole)  # silence has no direction: RAVE divides 0 by 0 there
     else:
         z = model.encoder.rvq(h)[0] if "DiscreteEncoder" in kinds and bool(model.encoder.enabled) else h
-        z = torch.cat([z, torch.zeros(z.shape[0], model.encoder.noise_augmentation, z.shape[2])], 1)
+        z = torch.cat([z, z.new_zeros(z.shape[0], model.encoder.noise_augmentation, z.shape[2])], 1)
     generators = [m for m in model.decoder.modules() if kind_of(m) & {"NoiseGenerator", "NoiseGeneratorV2"}]
     silencers = [m.register_forward_hook(lambda _module, _input, noise: torch.zeros_like(noise)) for m in generators]
     y: Tensor = model.decode(z)

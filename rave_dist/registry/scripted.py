@@ -27,8 +27,6 @@ from rave_dist.registry.export import FIDELITY
 from rave_dist.registry.latents import GaussianLatents, PlainLatents, QuantisedLatents, SphericalLatents
 from rave_dist.registry.noise import FilteredNoise, NoNoise
 
-PROBE_SAMPLES = 1 << 14
-
 
 def exposed_latents(fidelity: Tensor, *, at_least: float = FIDELITY) -> int:
     """How many principal components an export keeps, by RAVE's rule.
@@ -82,11 +80,11 @@ class ScriptedRave(nn_tilde.Module):  # type: ignore[misc]  # nn_tilde is untype
         self.bands: int = int(model.pqmf.n_band) if model.output_mode == "pqmf" else 1
         self.encoded = 0
         self.decoded = 0
-        self.hop = 1
+        strides = [m.stride[0] for m in self.encoder.modules() if isinstance(m, nn.Conv1d)]
+        self.hop = math.prod(strides) * (int(model.pqmf.n_band) if model.input_mode == "pqmf" else 1)
         with torch.no_grad():
             # Cached convolutions take shape in their first pass, and TorchScript compiles those that no pass below uses too.
-            self.pqmf.inverse(self.pqmf(torch.zeros(1, 1, PROBE_SAMPLES)))
-            self.hop = PROBE_SAMPLES // int(self._analyse(torch.zeros(1, self.n_channels, PROBE_SAMPLES)).shape[-1])
+            self.pqmf.inverse(self.pqmf(torch.zeros(1, 1, self.hop)))
             self._declare()
         self.requires_grad_(False)
         self.forget()
@@ -117,7 +115,7 @@ class ScriptedRave(nn_tilde.Module):  # type: ignore[misc]  # nn_tilde is untype
                 out_ratio=target["ratio"],
                 input_labels=source["labels"],
                 output_labels=target["labels"],
-                test_buffer_size=max(8192, self.hop),
+                test_buffer_size=-(-8192 // self.hop) * self.hop,
             )
 
     def _analyse(self, x: Tensor) -> Tensor:

@@ -21,9 +21,13 @@ import uuid
 from pathlib import Path
 from typing import Any, Literal
 
-from rave_dist.errors import DatasetError, MissingKeyError, ModelNotFoundError, StoreError, TrainingError, VerificationError
+import numpy as np
+import numpy.typing as npt
+
+from rave_dist.dataset.read import load_manifest, read_segments
+from rave_dist.errors import MissingKeyError, ModelNotFoundError, StoreError, TrainingError, VerificationError
 from rave_dist.identity import ID_LENGTH, canonical_json, hash_file
-from rave_dist.records import DatasetManifest, ModelCard, ModelFile, TrainingSpec, dataset_key, now
+from rave_dist.records import DatasetManifest, ModelCard, ModelFile, SourceRecord, TrainingSpec, now
 from rave_dist.registry.export import FIDELITY, Exported, check_export, export_run
 from rave_dist.storage import Store
 
@@ -32,6 +36,8 @@ _KINDS: tuple[Kind, ...] = ("offline", "streaming")
 _REFERENCE = re.compile(r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]{0,62})(@(?P<version>[0-9a-f]+|latest))?")
 # A validation distance this much below its first value says that a model has learnt to sound like its material.
 _LEARNT = 0.9
+_PROBE_SECONDS = 4.0
+_SHORT_SECONDS = 600.0
 
 
 # ---------------------------------------------------------------- publishing
@@ -66,7 +72,8 @@ def publish(store: Store, spec: TrainingSpec, *, fidelity: float = FIDELITY) -> 
         card = _card(store, key)
         if card is None:
             (run / "spec.json").write_bytes(canonical_json(spec.model_dump(mode="json")))
-            dataset = _dataset(store, spec)
+            dataset = load_manifest(store, spec.instrument, spec.dataset)
+            np.save(run / "probe.npy", _material(store, dataset))
             exported = export_run(run, out, name=spec.instrument, fidelity=fidelity, should_sound=_has_learnt(result))
             return place(store, spec, result, exported, out, version=version, seconds=dataset.used_seconds)
     _point_latest(store, card)
@@ -134,13 +141,19 @@ def model_version(run: Path) -> str:
     return digest.hexdigest()[:ID_LENGTH]
 
 
-def _dataset(store: Store, spec: TrainingSpec) -> DatasetManifest:
-    try:
-        return DatasetManifest.model_validate(store.read_json(f"{dataset_key(spec.instrument, spec.dataset)}/manifest.json"))
-    except MissingKeyError as error:
-        raise DatasetError(
-            f"the dataset {spec.dataset} of {spec.instrument} is not in the store", where=store.uri, fix="ingest it again"
-        ) from error
+def _material(store: Store, dataset: DatasetManifest) -> npt.NDArray[np.float32]:
+    """Some seconds of what the model was trained on, ``[C, T]``: of loud sources that are not too long to read whole."""
+    short = [source for source in dataset.sources if source.used_seconds <= _SHORT_SECONDS]
+    sources = short or sorted(dataset.sources, key=lambda source: source.used_seconds)[:1]
+    chosen: list[SourceRecord] = []
+    for source in sorted(sources, key=lambda source: (-source.rms, source.pcm_sha256)):
+        if sum(other.used_seconds for other in chosen) < _PROBE_SECONDS:
+            chosen.append(source)
+    ids = {source.source_id for source in chosen}
+    shards = [shard for shard in dataset.shards if ids & set(shard.source_ids)]
+    segments = read_segments(store, dataset.model_copy(update={"sources": tuple(chosen), "shards": tuple(shards)}))
+    pcm = np.concatenate([segment.pcm for segment in segments], axis=1)
+    return pcm[:, : int(_PROBE_SECONDS * dataset.sample_rate)].astype(np.float32) / 32768
 
 
 def _has_learnt(result: dict[str, Any]) -> bool:
