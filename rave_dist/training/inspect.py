@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from rave_dist.errors import ConfigurationError, RaveDistError
 from rave_dist.identity import canonical_json
 from rave_dist.records import TrainingSpec
+from rave_dist.training.schedule import Pace
 from rave_dist.training.variants import defaults
 
 if TYPE_CHECKING:
@@ -30,22 +31,27 @@ _PER_PARAMETER = 16  # bytes: weight, gradient, and Adam's two moments
 
 @dataclass(frozen=True)
 class Inspection:
-    """What was found.
+    """What was found of a model and of a step on one window.
 
-    ``step_bytes`` is the memory of a training step: weights, gradients, optimizer moments, and what a step keeps for its
-    backward pass, counted with one window and multiplied by the batch. ``phase_1_seconds`` and ``phase_2_seconds`` are those of
-    a step on one of this machine's cores, measured the same way. Receptive field in samples, left and right.
+    ``kept_bytes`` is what a step keeps of each window for its backward pass, in the phase that keeps more. The seconds are
+    those of a step with one window on one of this machine's cores. Receptive field in samples, left and right.
     """
 
     parameters: int
     latent_size: int
     hop: int
     receptive_field: tuple[int, int]
-    window: int
-    batch: int
-    step_bytes: int
+    kept_bytes: int
     phase_1_seconds: float
     phase_2_seconds: float
+
+    def step_bytes(self, batch: int) -> int:
+        """Memory of a training step: weights, gradients, optimizer moments, and what is kept of every window."""
+        return _PER_PARAMETER * self.parameters + batch * self.kept_bytes
+
+    def pace(self, batch: int) -> Pace:
+        """Seconds of a step of each phase, as a core that does one window after the other would need."""
+        return Pace(batch * self.phase_1_seconds, batch * self.phase_2_seconds)
 
 
 def inspect_spec(spec: TrainingSpec) -> Inspection:
@@ -54,14 +60,12 @@ def inspect_spec(spec: TrainingSpec) -> Inspection:
     Raises:
         ConfigurationError: the configuration, an override or the window cannot work.
     """
-    suited = defaults(spec.config)
     request = {
         "config": list(spec.config),
         "override": spec.override,
         "sample_rate": spec.sample_rate,
         "channels": spec.channels,
-        "window": spec.window or suited.window,
-        "batch": spec.batch or suited.batch,
+        "window": spec.window or defaults(spec.config).window,
     }
     answer = _ask(canonical_json(request))
     if "error" in answer:
@@ -100,9 +104,7 @@ def main() -> None:
     sys.stdout.write(f"\n\x00{json.dumps(answer)}")
 
 
-def _inspect(
-    *, config: list[str], override: dict[str, Any], sample_rate: int, channels: int, window: int, batch: int
-) -> Inspection:
+def _inspect(*, config: list[str], override: dict[str, Any], sample_rate: int, channels: int, window: int) -> Inspection:
     import torch
 
     from rave_dist import upstream
@@ -121,18 +123,14 @@ def _inspect(
     kept_1, seconds_1 = _one_step(training_step, model, audio, 0)
     kept_2, generator_seconds = _one_step(training_step, model, audio, 1)
     kept_3, discriminator_seconds = _one_step(training_step, model, audio, cycle)
-    seconds_2 = ((cycle - 1) * generator_seconds + discriminator_seconds) / cycle
-    parameters = sum(parameter.numel() for parameter in model.parameters())
     return Inspection(
-        parameters=parameters,
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
         latent_size=int(model.latent_size),
         hop=latent_hop(model),
         receptive_field=(left, right),
-        window=window,
-        batch=batch,
-        step_bytes=_PER_PARAMETER * parameters + batch * max(kept_1, kept_2, kept_3),
-        phase_1_seconds=batch * seconds_1,
-        phase_2_seconds=batch * seconds_2,
+        kept_bytes=max(kept_1, kept_2, kept_3),
+        phase_1_seconds=seconds_1,
+        phase_2_seconds=((cycle - 1) * generator_seconds + discriminator_seconds) / cycle,
     )
 
 

@@ -20,12 +20,13 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer  # TorchTrainer starts a process group, 7 s a run
 from ray.train.v2.api.exceptions import ControllerError, TrainingFailedError, WorkerGroupError
 
-from rave_dist.errors import ConfigurationError, RaveDistError
+from rave_dist.errors import ConfigurationError, RaveDistError, StoreError
 from rave_dist.records import ModelCard, Problem, RunRecord, TrainingSpec
 from rave_dist.storage import Store
 from rave_dist.training.plan import Node, Share, admit, capacity, gpu_share, share
 from rave_dist.training.progress import Heartbeat, record_of, stop_key, write_record
 from rave_dist.training.result import read_result
+from rave_dist.training.variants import defaults
 
 MAX_FAILURES = 3
 STOP_SECONDS = 30.0
@@ -47,6 +48,7 @@ class _Item:
     record: RunRecord
     stage: Stage
     task: ray.ObjectRef[Any] | None = None
+    stored: bool = True
 
 
 def train_library(
@@ -122,6 +124,9 @@ class _Fleet:
                 self._refresh()
                 progress([item.record for item in self._items])
                 self._told = time.monotonic()
+        for item in self._items:
+            if not item.stored:
+                self._write(item)
 
     def stop(self) -> None:
         """Lets the runs that train save themselves, ends everything, and leaves records that say so."""
@@ -131,9 +136,10 @@ class _Fleet:
             for item in training:
                 if item.record.state == "running":
                     self._store.write_bytes(stop_key(item.spec), b"")
-                else:
+                else:  # it has nothing to save yet
                     ray.cancel(item.task)
-            ray.wait([item.task for item in training], num_returns=len(training), timeout=STOP_SECONDS) if training else None
+            if training:
+                ray.wait([item.task for item in training], num_returns=len(training), timeout=STOP_SECONDS)
         finally:
             tasks = [item.task for item in self._items if item.task is not None]
             for task in tasks:
@@ -143,7 +149,8 @@ class _Fleet:
             for item in self._items:
                 if item.stage != "ended":
                     self._keep(item, state="waiting")
-                self._store.delete(stop_key(item.spec))
+                with contextlib.suppress(StoreError):
+                    self._store.delete(stop_key(item.spec))
 
     def _start(self) -> None:
         """Publishes what is trained, and trains what there is room for."""
@@ -192,13 +199,26 @@ class _Fleet:
             item.record, item.stage = outcome, "trained"
 
     def _keep(self, item: _Item, **fields: Any) -> None:
-        record = record_of(self._store, item.spec)
-        item.record = write_record(self._store, record.model_copy(update={"steps_per_second": None, **fields}))
+        """Changes a run's record; a store that does not answer now gets it at the end."""
+        self._refresh_one(item)
+        item.record = item.record.model_copy(update={"steps_per_second": None, **fields})
+        item.stored = False
+        with contextlib.suppress(StoreError):
+            self._write(item)
+
+    def _write(self, item: _Item) -> None:
+        item.record = write_record(self._store, item.record)
+        item.stored = True
 
     def _refresh(self) -> None:
         for item in self._items:
             if item.stage in ("training", "publishing"):
-                item.record = record_of(self._store, item.spec)
+                self._refresh_one(item)
+
+    def _refresh_one(self, item: _Item) -> None:
+        """What the run says of itself; nothing new while the store does not answer."""
+        with contextlib.suppress(StoreError):
+            item.record = record_of(self._store, item.spec)
 
 
 @ray.remote(num_cpus=0, max_retries=2)
@@ -268,7 +288,7 @@ def _largest_step(specs: Sequence[TrainingSpec]) -> int:
     sizes = [0]
     for spec in specs:
         with contextlib.suppress(ConfigurationError):
-            sizes.append(inspect_spec(spec).step_bytes)
+            sizes.append(inspect_spec(spec).step_bytes(spec.batch or defaults(spec.config).batch))
     return max(sizes)
 
 

@@ -1,0 +1,250 @@
+"""What a library would train, what is wrong with it and the smallest fix, before any work.
+
+Recordings are only opened, not decoded, so silence and duplicates, which ingest leaves out, still count here. Models are
+measured in processes of their own; see `rave_dist.training.inspect`.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+
+from rave_dist.audio.decode import open_audio
+from rave_dist.audio.sources import AudioSource, list_sources, local_copy
+from rave_dist.dataset.read import Segment
+from rave_dist.dataset.split import split
+from rave_dist.errors import AudioError, ConfigurationError, DatasetError, StoreError
+from rave_dist.library import Library
+from rave_dist.records import Problem, TrainingSpec
+from rave_dist.storage import Store
+from rave_dist.training.inspect import Inspection, inspect_spec
+from rave_dist.training.schedule import plan_schedule
+from rave_dist.training.variants import defaults
+
+_OPENED_AT_ONCE = 8
+_BYTES_PER_PARAMETER = 3 * 12 + 4 * 4  # on disk: two checkpoints and one being written; the weights, and in two exports
+
+
+@dataclass(frozen=True)
+class InstrumentCheck:
+    """What one instrument would be.
+
+    Attributes:
+        name: the instrument.
+        sources: recordings found.
+        seconds: of audio in those that can be opened.
+        windows: whole windows of this configuration in them.
+        train_seconds: of them trained on.
+        validation_seconds: of them held out.
+        problems: what must be mended before it can be trained.
+        warnings: what it may be good to know; nothing fails for it.
+        parameters: of the network, both halves and the discriminator.
+        latents: dimensions of the latent space.
+        hop: samples per latent frame.
+        window: samples per training window.
+        batch: windows per step.
+        steps: in all; for a budget in hours an estimate from this machine's cores.
+        phase_1_steps: those before the discriminator takes part.
+        hours: of training, on one of this machine's cores.
+        memory_bytes: of a training step.
+        disk_bytes: in the store, for dataset, checkpoints and exports.
+    """
+
+    name: str
+    sources: int = 0
+    seconds: float = 0.0
+    windows: int = 0
+    train_seconds: float = 0.0
+    validation_seconds: float = 0.0
+    problems: tuple[Problem, ...] = ()
+    warnings: tuple[Problem, ...] = ()
+    parameters: int | None = None
+    latents: int | None = None
+    hop: int | None = None
+    window: int | None = None
+    batch: int | None = None
+    steps: int | None = None
+    phase_1_steps: int | None = None
+    hours: float | None = None
+    memory_bytes: int | None = None
+    disk_bytes: int | None = None
+
+    @property
+    def ok(self) -> bool:
+        """Whether it can be trained."""
+        return not self.problems
+
+    def to_json(self) -> dict[str, Any]:
+        """The instrument's entry in the document of ``rave-dist check``."""
+        problems = {key: [p.to_json() for p in getattr(self, key)] for key in ("problems", "warnings")}
+        return {**asdict(self), "ok": self.ok, **problems}
+
+
+@dataclass(frozen=True)
+class _Recording:
+    source: AudioSource
+    seconds: float = 0.0
+    sample_rate: int | None = None
+    error: str | None = None
+
+
+def check_library(library: Library, only: Sequence[str] | None = None) -> list[InstrumentCheck]:
+    """Checks the named instruments, or all.
+
+    Raises:
+        LibraryError: an instrument that the manifest does not have.
+        StoreError: the store cannot be written.
+    """
+    names = library.select(list(only) if only else None)
+    library.store.check_writable()
+    free = _free_bytes(library.store)
+    checks = []
+    for name in names:
+        check = _check(library, name, free)
+        if free is not None and check.disk_bytes is not None:
+            free -= check.disk_bytes
+        checks.append(check)
+    return checks
+
+
+def _check(library: Library, name: str, free: int | None) -> InstrumentCheck:
+    spec = library.training_spec(name, dataset="")
+    suited = defaults(spec.config)
+    window, batch = spec.window or suited.window, spec.batch or suited.batch
+    problems: list[Problem] = []
+    warnings: list[Problem] = []
+    try:
+        recordings = _open_all(list_sources(library.sources(name)))
+    except (AudioError, StoreError) as error:
+        problems.append(Problem.of(error))
+        recordings = []
+    else:
+        _judge_recordings(recordings, spec, problems, warnings)
+    seconds = sum(r.seconds for r in recordings)
+    train_seconds, validation_seconds = _split_seconds(recordings, spec, window, problems)
+    facts: dict[str, Any] = {}
+    try:
+        facts = _plan(spec, inspect_spec(spec), batch, seconds, problems)
+    except ConfigurationError as error:
+        problems.append(Problem.of(error))
+    if free is not None and facts.get("disk_bytes", 0) > free:
+        problems.append(
+            Problem(
+                what=f"it needs about {_gib(facts['disk_bytes'])} in the store, and {_gib(max(free, 0))} are left",
+                fix="free space on that disk, or put the store elsewhere",
+            )
+        )
+    return InstrumentCheck(
+        name=name,
+        sources=len(recordings),
+        seconds=round(seconds, 3),
+        windows=int(seconds * spec.sample_rate) // window,
+        train_seconds=round(train_seconds, 3),
+        validation_seconds=round(validation_seconds, 3),
+        problems=tuple(problems),
+        warnings=tuple(warnings),
+        window=window,
+        batch=batch,
+        **facts,
+    )
+
+
+def _open_all(sources: Sequence[AudioSource]) -> list[_Recording]:
+    with ThreadPoolExecutor(_OPENED_AT_ONCE) as pool:
+        return list(pool.map(_open, sources))
+
+
+def _open(source: AudioSource) -> _Recording:
+    try:
+        with local_copy(source.uri) as path, open_audio(path) as decoder:
+            samples = decoder.declared_samples
+            if samples is None:  # the headers do not say, so it has to be walked through
+                samples = sum(block.shape[1] for block in decoder.blocks())
+            return _Recording(source, samples / decoder.sample_rate, decoder.sample_rate)
+    except (AudioError, StoreError) as error:
+        return _Recording(source, error=error.what)
+
+
+def _judge_recordings(
+    recordings: Sequence[_Recording], spec: TrainingSpec, problems: list[Problem], warnings: list[Problem]
+) -> None:
+    damaged = [r for r in recordings if r.error is not None]
+    named = [
+        Problem(what=f"{r.source.name}: {r.error}", fix="replace the file with an intact copy, or leave it out")
+        for r in damaged
+    ]
+    (problems if len(damaged) == len(recordings) else warnings).extend(named)
+    others = Counter(r.sample_rate for r in recordings if r.sample_rate not in (None, spec.sample_rate))
+    if others:
+        rates = ", ".join(f"{count} at {rate} Hz" for rate, count in sorted(others.items(), key=lambda item: item[0] or 0))
+        warnings.append(Problem(what=f"recordings will be resampled to {spec.sample_rate} Hz: {rates}"))
+
+
+def _split_seconds(
+    recordings: Sequence[_Recording], spec: TrainingSpec, window: int, problems: list[Problem]
+) -> tuple[float, float]:
+    """Seconds to train on and seconds held out, by training's own rule (which picks by content where names are known here)."""
+    silence = np.int16(0)
+    segments = [
+        Segment(r.source.fingerprint + r.source.uri, 0, np.broadcast_to(silence, (1, round(r.seconds * spec.sample_rate))))
+        for r in recordings
+        if r.seconds
+    ]
+    if not segments:
+        return 0.0, 0.0
+    try:
+        parts = split(segments, sample_rate=spec.sample_rate, window=window)
+    except DatasetError as error:
+        least = 2 * window / spec.sample_rate
+        problems.append(Problem(what=error.what, fix=f"add recordings until there are at least {least:.1f} s of sound"))
+        return 0.0, 0.0
+    train, held = (sum(s.pcm.shape[1] for s in part) / spec.sample_rate for part in (parts.train, parts.validation))
+    return train, held
+
+
+def _plan(spec: TrainingSpec, found: Inspection, batch: int, seconds: float, problems: list[Problem]) -> dict[str, Any]:
+    pace, step_bytes = found.pace(batch), found.step_bytes(batch)
+    schedule = plan_schedule(spec.budget, pace=pace, override=spec.override)
+    spent = schedule.phase_1_steps * pace.phase_1 + (schedule.steps - schedule.phase_1_steps) * pace.phase_2
+    memory = psutil.virtual_memory().total
+    if step_bytes > memory and not os.environ.get("RAY_ADDRESS"):
+        fitting = max(1, int(batch * memory / step_bytes / 2))
+        problems.append(
+            Problem(
+                what=f"a training step needs {_gib(step_bytes)} of memory, this machine has {_gib(memory)}",
+                fix=f"set batch: {fitting}" if fitting < batch else "take a smaller configuration",
+            )
+        )
+    return {
+        "parameters": found.parameters,
+        "latents": found.latent_size,
+        "hop": found.hop,
+        "steps": schedule.steps,
+        "phase_1_steps": schedule.phase_1_steps,
+        "hours": round(spent / 3600, 4) if spec.budget.hours is None else spec.budget.hours,
+        "memory_bytes": step_bytes,
+        "disk_bytes": _BYTES_PER_PARAMETER * found.parameters + int(2 * spec.channels * spec.sample_rate * seconds),
+    }
+
+
+def _free_bytes(store: Store) -> int | None:
+    """Free bytes of a local store's disk; None on S3."""
+    if not store.is_local:
+        return None
+    place = Path(store.uri)
+    while not place.exists():
+        place = place.parent
+    return shutil.disk_usage(place).free
+
+
+def _gib(size: int) -> str:
+    return f"{size / 2**30:.1f} GiB"
