@@ -21,7 +21,7 @@ from rave_dist.audio.encode import AudioWriter
 from rave_dist.audio.synthesis import field_recording
 from rave_dist.errors import LibraryError, RaveDistError
 from rave_dist.library import load_library
-from rave_dist.samples import prepare
+from rave_dist.samples import WrongPackageError, prepare
 
 DATASETS = Path(__file__).parent.parent / "datasets"
 FIELD_SECONDS = 45.0
@@ -63,9 +63,9 @@ def _prepared(manifest: Path | None, folder: Path) -> Path:
         return prepare(manifest, folder, tell=tell)
     try:
         return prepare(DATASETS / "sonic-pi.yaml", folder, tell=tell)
+    except WrongPackageError:
+        raise
     except LibraryError as error:
-        if "sha256" in error.what:
-            raise
         console.error(error)
         tell("going on with synthesised recordings")
         return prepare(DATASETS / "generated.yaml", folder, tell=tell)

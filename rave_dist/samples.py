@@ -28,6 +28,10 @@ from rave_dist.records import StrictRecord
 _APT_SECONDS = 300
 
 
+class WrongPackageError(LibraryError):
+    """A package is not the one that was described: nothing may be made of it."""
+
+
 class DebianPackage(StrictRecord):
     """Recordings in a Debian package: ``folder`` is the path inside it, ``copyright`` that of its licence file."""
 
@@ -124,7 +128,8 @@ def fetch(source: DebianPackage, folder: Path) -> None:
     """Downloads a package as any user, checks it, and copies its recordings and its copyright file to a folder.
 
     Raises:
-        LibraryError: no apt here, no such version in reach, or another sha256 than the one stated.
+        LibraryError: no apt here, or no such version in reach.
+        WrongPackageError: another sha256 than the one stated.
     """
     for tool in ("apt-get", "dpkg-deb"):
         if shutil.which(tool) is None:
@@ -134,7 +139,7 @@ def fetch(source: DebianPackage, folder: Path) -> None:
         package = _download(source, work)
         found = hash_file(package)
         if found != source.sha256:
-            raise LibraryError(
+            raise WrongPackageError(
                 f"the package's sha256 is {found}, not {source.sha256}",
                 where=f"{source.package} {source.version}",
                 fix="do not use it; check the package mirror of this machine",

@@ -9,7 +9,7 @@ import soundfile
 
 from rave_dist.errors import LibraryError
 from rave_dist.library import load_library
-from rave_dist.samples import DebianPackage, Generated, fetch, load_source, prepare
+from rave_dist.samples import DebianPackage, Generated, WrongPackageError, fetch, load_source, prepare
 
 DATASETS = Path(__file__).parents[2] / "datasets"
 MANIFESTS = sorted(path for path in DATASETS.glob("*.yaml") if not path.name.endswith(".source.yaml"))
@@ -152,7 +152,7 @@ def test_a_package_is_fetched_checked_and_unpacked(tmp_path: Path, monkeypatch: 
 def test_another_package_than_the_one_described_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = package(tmp_path, sha256="0" * 64)
     monkeypatch.setenv("PATH", f"{tmp_path / 'tools'}:/usr/bin:/bin")
-    with pytest.raises(LibraryError, match="sha256"):
+    with pytest.raises(WrongPackageError, match="sha256"):
         fetch(source, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
