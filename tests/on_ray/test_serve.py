@@ -213,14 +213,7 @@ def test_command_serves_until_it_is_told_to_stop(service: Service, tmp_path: Pat
     """As a person runs it, with a Ray of its own."""
     port = _free_port()
     command = [sys.executable, "-m", "rave_dist", "serve", "--store", service.store.uri, "--port", str(port)]
-    with open(tmp_path / "log", "w+") as log, socket.socket() as taken:
-        taken.bind(("127.0.0.1", port))
-        taken.listen()
-        refused = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-        assert refused.returncode == 1
-        assert f"port {port}" in refused.stderr
-        assert "Traceback" not in refused.stderr
-        taken.close()
+    with open(tmp_path / "log", "w") as log:
         process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env={**os.environ, "PYTHONUNBUFFERED": "1"})
         try:
             address = f"http://127.0.0.1:{port}"

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from typing import Any
 
 import pytest
 
-from rave_dist.errors import MissingKeyError, ModelNotFoundError
+from rave_dist.errors import ClusterError, MissingKeyError, ModelNotFoundError
+from rave_dist.serving.app import run as serve_store
 from rave_dist.serving.jobs import read_job
 from rave_dist.serving.listing import Listing
 from rave_dist.serving.models import models_that_fit
@@ -77,6 +79,16 @@ def test_one_impatient_request_does_not_take_the_answer_from_others(run: Any, pu
 )
 def test_cache_is_sized_by_the_largest_model(memory: float, files: list[int], expected: int) -> None:
     assert models_that_fit(memory, files) == expected
+
+
+def test_taken_port_is_refused_before_ray_starts(local_store: Store) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(ClusterError, match=f"port {port} cannot be used") as refused:
+            serve_store(local_store, port=port)
+    assert "--port" in refused.value.fix
 
 
 def test_job_ids_are_never_paths(local_store: Store) -> None:
