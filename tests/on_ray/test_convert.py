@@ -1,7 +1,5 @@
 """A corpus on Ray: the same bytes whatever the workers, only what is missing on a rerun, and no file that stops the rest."""
 
-import os
-import signal
 import threading
 import time
 from collections.abc import Callable
@@ -37,7 +35,9 @@ def recordings(tmp_path: Path) -> Path:
     """Seven short ones, and one that is none."""
     rng = np.random.default_rng(0)
     folder = tmp_path / "recordings"
-    for index, (rate, channels) in enumerate([(44100, 1), (48000, 2), (8000, 1), (96000, 1), (44100, 1), (44100, 2), (22050, 1)]):
+    for index, (rate, channels) in enumerate(
+        [(44100, 1), (48000, 2), (8000, 1), (96000, 1), (44100, 1), (44100, 2), (22050, 1)]
+    ):
         path = folder / f"day {index % 3}" / f"{index}.wav"
         path.parent.mkdir(parents=True, exist_ok=True)
         soundfile.write(path, rng.standard_normal((rate * (index + 1) // 2, channels)) * 0.1, rate)
@@ -88,26 +88,27 @@ def test_a_rerun_converts_nothing_and_a_deleted_output_is_made_again(
 
 def test_a_killed_worker_stops_nothing(local_store: Store, publish_tiny: Publish, recordings: Path, tmp_path: Path) -> None:
     card = publish_tiny(local_store, "drum")
+    soundfile.write(recordings / "long.wav", np.random.default_rng(1).standard_normal(60 * 44100) * 0.1, 44100)
+    out = tmp_path / "out"
     killed = threading.Event()
 
     def kill() -> None:
+        """Strikes in the middle of the long one, which is the first."""
         while not killed.is_set():
-            for process in psutil.Process().children(recursive=True):
-                if "MapWorker" in process.name() and any((tmp_path / "out").rglob("*.flac")):
-                    os.kill(process.pid, signal.SIGKILL)
-                    killed.set()
-                    return
+            if out.is_dir() and any(out.glob(".long.flac.partial-*")):
+                worker = next(p for p in psutil.Process().children(recursive=True) if "MapWorker" in p.name())
+                worker.kill()
+                killed.set()
             time.sleep(0.02)
 
     thread = threading.Thread(target=kill, daemon=True)
     thread.start()
-    record = convert(local_store, card, str(recordings), str(tmp_path / "out"), workers=1, chunk_seconds=0.1)
-    assert killed.is_set(), "the corpus was done before a worker could be killed"
+    record = convert(local_store, card, str(recordings), str(out), workers=1, chunk_seconds=0.1)
+    assert killed.is_set()
     thread.join()
-    assert (record.converted + record.skipped, len(record.failed)) == (7, 1)
-    assert len(hashes(tmp_path / "out")) == 7
-    convert(local_store, card, str(recordings), str(tmp_path / "undisturbed"), workers=1, chunk_seconds=0.1)
-    assert hashes(tmp_path / "out") == hashes(tmp_path / "undisturbed")
+    assert (record.converted, record.skipped, len(record.failed)) == (8, 0, 1)
+    assert sorted(p.name for p in out.rglob("*.*")) == [*(f"{n}.flac" for n in range(7)), "long.flac"], "and no leftovers"
+    assert soundfile.info(out / "long.flac").frames == 60 * 44100
 
 
 class Fussy(nn.Module):
