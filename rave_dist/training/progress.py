@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any
@@ -143,15 +143,17 @@ class Speed:
 
     Args:
         span: seconds over which to average.
+        clock: tells the time in seconds.
     """
 
-    def __init__(self, span: float = 20.0) -> None:
+    def __init__(self, span: float = 20.0, clock: Callable[[], float] = time.monotonic) -> None:
         self._span = span
+        self._clock = clock
         self._marks: list[tuple[float, int]] = []
 
     def tell(self, step: int) -> float | None:
         """Notes the number of steps done; returns steps per second, None where nothing can be said yet."""
-        moment = time.monotonic()
+        moment = self._clock()
         self._marks.append((moment, step))
         while len(self._marks) > 2 and moment - self._marks[1][0] > self._span:
             self._marks.pop(0)
