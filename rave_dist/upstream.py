@@ -8,13 +8,13 @@ What has to be mended before ``import rave`` works (none of it changes a result)
   it, so a failing load puts torchaudio into its own "extension not available" state.
 - RAVE asks ``scipy.signal`` for ``kaiser`` and ``firwin(nyq=…)``, which newer scipy keeps elsewhere or spells ``fs``.
 
-gin keeps one configuration per process, and some of RAVE's functions read it while they run (feature matching does), so
-a second, different configuration would silently change a model that exists already. It is refused.
+gin keeps one configuration per process, and RAVE's feature matching reads it whenever it runs, so that a second
+configuration would silently change the first one's models. `build_model` therefore gives each model its feature matching
+and its warm-up with their values bound: models of several configurations may live side by side.
 """
 
 from __future__ import annotations
 
-import ast
 import functools
 import importlib
 import importlib.abc
@@ -23,26 +23,27 @@ import importlib.util
 import inspect
 import re
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from rave_dist.errors import ConfigurationError
+from rave_dist.gin_text import full_key, nearest, override_line, statements
 from rave_dist.training.variants import VARIANTS
 
 _EXTENSION = "torchaudio._extension"
-_STATEMENT = re.compile(r"^(?P<key>[A-Za-z_][\w./]*) = ", re.MULTILINE)
 _INCLUDE = re.compile(r"""^include ['"](.+?)['"][ \t]*$""", re.MULTILINE)
 # v2_nopqmf_small sets parameters that its augmentation does not have, so that RAVE itself cannot read it. Augmentations
 # are not gin's business here.
 _UNREADABLE = re.compile(r"^augmentations/transforms\.Compress:\n(?:[ \t]+\S.*\n)+", re.MULTILINE)
-_OURS = {"SAMPLING_RATE": "sample_rate"}
 _NO_WRAP = 10_000
+_REFERENCE = re.compile(r"@(?:(?P<scope>[\w/]+)/)?[\w.]+$")
+_one_at_a_time = threading.RLock()  # gin's configuration is the process's
 # What gin and the modules that it imports for a configuration raise over one that they cannot use.
 _GIN_ERRORS = (ValueError, TypeError, AttributeError, NameError, ImportError, SyntaxError, OSError)
 
@@ -166,11 +167,6 @@ def configurations() -> tuple[str, ...]:
     return tuple(sorted({path.stem for path in _config_folder().glob("*.gin")} | set(VARIANTS)))
 
 
-def _nearest(name: str, known: Sequence[str]) -> str:
-    matches = get_close_matches(name, known, n=1, cutoff=0.5)
-    return f"did you mean {matches[0]!r}?" if matches else f"one of: {', '.join(known)}"
-
-
 def _expand(config: Sequence[str], override: Mapping[str, Any]) -> tuple[list[str], dict[str, Any]]:
     """Stock names and overrides behind names that may be variants; what the user wrote wins over a variant's values."""
     names: list[str] = []
@@ -178,7 +174,7 @@ def _expand(config: Sequence[str], override: Mapping[str, Any]) -> tuple[list[st
     for name in config:
         name = name.removesuffix(".gin")
         if name not in configurations():
-            raise ConfigurationError(f"RAVE has no configuration {name!r}", fix=_nearest(name, configurations()))
+            raise ConfigurationError(f"RAVE has no configuration {name!r}", fix=nearest(name, configurations()))
         variant = VARIANTS.get(name)
         names.extend(variant.config if variant else (name,))
         values.update(variant.override if variant else {})
@@ -198,11 +194,11 @@ def configure(config: Sequence[str], override: Mapping[str, Any], *, sample_rate
         channels: 1 or 2; becomes RAVE.n_channels.
 
     Raises:
-        ConfigurationError: an unknown configuration or override (with the nearest known name), a value of another kind
-            than the one it replaces, or a configuration other than the one that this process holds already.
+        ConfigurationError: an unknown configuration or override (with the nearest known name), or a value of another kind
+            than the one it replaces.
     """
     names, values = _expand(config, override)
-    with _empty_gin() as gin:
+    with _one_at_a_time, _empty_gin() as gin:
         try:
             for name in names:
                 _parse_file(_config_folder() / f"{name}.gin", gin)
@@ -213,13 +209,13 @@ def configure(config: Sequence[str], override: Mapping[str, Any], *, sample_rate
                 fix=f"put a whole configuration (such as v2) before {names[-1]!r}, or leave it out",
             ) from error
         text = str(gin.config_str(max_line_length=_NO_WRAP))
-        known = _statements(text)
+        known = statements(text)
         if "SAMPLING_RATE" not in known:
             raise ConfigurationError(
                 f"{names[0]!r} only modifies another configuration", where="config", fix=f"put one before it: [v2, {names[0]}]"
             )
-        lines = [_line(key, value, known) for key, value in values.items()]
-        model = _full_key("RAVE.latent_size", known).rpartition(".")[0]
+        lines = [override_line(key, value, known) for key, value in values.items()]
+        model = full_key("RAVE.latent_size", known).rpartition(".")[0]
         lines += [f"SAMPLING_RATE = {sample_rate}", f"{model}.n_channels = {channels}"]
         gin.clear_config()
         try:
@@ -227,27 +223,19 @@ def configure(config: Sequence[str], override: Mapping[str, Any], *, sample_rate
         except _GIN_ERRORS as error:
             raise ConfigurationError(f"an override is not understood: {_first_line(error)}", where="override") from error
         text = str(gin.config_str(max_line_length=120))
-    activate(text)
+    with _one_at_a_time:
+        _activate(text)
     return text
 
 
-_active: list[str] = []  # the one configuration text of this process
+_active: list[str] = []  # the configuration text that gin holds
 
 
-def activate(config_text: str) -> None:
-    """Makes a configuration this process's own.
-
-    Raises:
-        ConfigurationError: this process holds another one, or the text is not a configuration.
-    """
+def _activate(config_text: str) -> None:
     if _active == [config_text]:
         return
-    if _active:
-        raise ConfigurationError(
-            "this process already holds another RAVE configuration, which its models still read",
-            fix="use one process for each configuration",
-        )
-    _, gin, _ = _modules()
+    gin = _modules()[1]
+    _active.clear()
     gin.clear_config()
     try:
         gin.parse_config(config_text)
@@ -259,7 +247,7 @@ def activate(config_text: str) -> None:
 
 @contextmanager
 def _empty_gin() -> Iterator[ModuleType]:
-    """gin without any configuration; afterwards this process's own is in force again."""
+    """gin without any configuration; afterwards the present one is in force again."""
     gin = _modules()[1]
     gin.clear_config()
     try:
@@ -281,107 +269,11 @@ def _parse_file(path: Path, gin: ModuleType) -> None:
     gin.parse_config(_UNREADABLE.sub("", _INCLUDE.sub("", text)))
 
 
-def _statements(text: str) -> dict[str, str]:
-    """Macro and binding names of a configuration text, each with its value as gin writes it."""
-    marks = list(_STATEMENT.finditer(text))
-    ends = [mark.start() for mark in marks[1:]] + [len(text)]
-    return {
-        mark["key"]: text[mark.end() : end].partition("\n#")[0].strip(" \n\\") for mark, end in zip(marks, ends, strict=True)
-    }
-
-
-def _full_key(key: str, known: Mapping[str, str]) -> str:
-    """The name under which a configuration knows a binding: ``rave.RAVE.weights`` and ``RAVE.weights`` are one.
-
-    A binding that is not set yet is known by its class, and gin then says whether the class has such a parameter.
-    """
-    if key in known or "." not in key:
-        return key
-    scope, _, selector = key.rpartition("/")
-    owner, _, parameter = selector.rpartition(".")
-    owner = owner.rpartition(".")[2]
-    for other in known:
-        other_scope, _, other_selector = other.rpartition("/")
-        other_owner = other_selector.rpartition(".")[0]
-        if other_scope == scope and other_owner and other_owner.rpartition(".")[2] == owner:
-            return f"{other.rpartition('.')[0]}.{parameter}"
-    return key
-
-
-def _line(key: str, value: Any, known: Mapping[str, str]) -> str:
-    """One override as a gin statement, checked against what it replaces."""
-    key = _full_key(key, known)
-    if key in _OURS or key.endswith("RAVE.n_channels"):
-        raise ConfigurationError(f"{key} is not an override", where="override", fix=f"set {_OURS.get(key, 'channels')} instead")
-    owners = {other.rpartition(".")[0] for other in known}
-    if key not in known and ("." not in key or key.rpartition(".")[0] not in owners):
-        raise ConfigurationError(f"RAVE has no override {key!r} here", where="override", fix=_nearest(key, sorted(known)))
-    if isinstance(value, str) and value[:1] in ("@", "%"):
-        return f"{key} = {value}"
-    current = _literal(known.get(key, ""))
-    if isinstance(value, str) and isinstance(current, int | float):
-        value = _literal(value)  # YAML reads 1e-6 as a text
-    if current is not None and _kind(current) != _kind(value):
-        raise ConfigurationError(
-            f"{key} is {_kind(value)}, RAVE's own value is {_kind(current)}",
-            where="override",
-            fix=f"for example {key}: {current}",
-        )
-    return f"{key} = {value!r}"
-
-
-def _literal(text: str) -> Any:
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        return None
-
-
-def _kind(value: Any) -> str:
-    if isinstance(value, bool):
-        return "true or false"
-    kinds = {int: "a number", float: "a number", str: "a text", list: "a list", tuple: "a list", dict: "a mapping"}
-    return kinds.get(type(value), f"{value!r}")
-
-
 def _first_line(error: BaseException) -> str:
     return str(error).strip().partition("\n")[0]
 
 
 # ---------------------------------------------------------------- models
-
-
-def build_model(config_text: str, *, channels: int) -> Any:
-    """A new RAVE of a configuration, in training mode, on the CPU.
-
-    Args:
-        config_text: from `configure`, or the ``config.gin`` of a run.
-        channels: 1 or 2.
-
-    Returns:
-        A ``rave.RAVE`` (a LightningModule). Its loss weights are its own: RAVE's are one dictionary that every model of a
-        process writes into.
-
-    Raises:
-        ConfigurationError: this process holds another configuration, or its values do not make a model.
-    """
-    activate(config_text)
-    rave, _, _ = _modules()
-    rave.model._default_loss_weights = dict(_stock_loss_weights())
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            model = rave.RAVE(n_channels=channels)
-        except (ValueError, TypeError, RuntimeError, AssertionError, AttributeError, IndexError, ZeroDivisionError) as error:
-            raise ConfigurationError(
-                f"RAVE cannot build this model: {_first_line(error)}", fix="check the overrides: they must fit together"
-            ) from error
-    return model
-
-
-@functools.cache
-def _stock_loss_weights() -> dict[str, float]:
-    return dict(_modules()[0].model._default_loss_weights)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -394,8 +286,54 @@ class BetaWarmup:
     logarithmic: bool
 
 
-def beta_warmup() -> BetaWarmup:
-    """The regularisation warm-up of this process's configuration, in RAVE's own number of steps."""
+def build_model(config_text: str, *, channels: int) -> Any:
+    """A new RAVE of a configuration, in training mode, on the CPU.
+
+    Args:
+        config_text: from `configure`, or the ``config.gin`` of a run.
+        channels: 1 or 2.
+
+    Returns:
+        A ``rave.RAVE`` (a LightningModule). Its loss weights are its own: RAVE's are one dictionary that every model of a
+        process writes into. Its ``beta_warmup`` is the configuration's `BetaWarmup`.
+
+    Raises:
+        ConfigurationError: not a configuration, or its values do not make a model.
+    """
+    rave, _, _ = _modules()
+    with _one_at_a_time, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        _activate(config_text)
+        rave.model._default_loss_weights = dict(_stock_loss_weights())
+        try:
+            model = rave.RAVE(n_channels=channels)
+        except (ValueError, TypeError, RuntimeError, AssertionError, AttributeError, IndexError, ZeroDivisionError) as error:
+            raise ConfigurationError(
+                f"RAVE cannot build this model: {_first_line(error)}", fix="check the overrides: they must fit together"
+            ) from error
+        model.feature_matching_fun = _bound(model.feature_matching_fun, config_text)
+        model.beta_warmup = _beta_warmup()
+    return model
+
+
+def _bound(function: Callable[..., Any], config_text: str) -> Callable[..., Any]:
+    """RAVE's feature matching with the values that the present configuration gives it."""
+    gin = _modules()[1]
+    values = statements(config_text)
+    reference = _REFERENCE.match(values.get(full_key("RAVE.feature_matching_fun", values), ""))
+    plain = inspect.unwrap(function)
+    if reference is None:
+        return function
+    with gin.config_scope(reference["scope"]):
+        return functools.partial(plain, **gin.get_bindings(plain))
+
+
+@functools.cache
+def _stock_loss_weights() -> dict[str, float]:
+    return dict(_modules()[0].model._default_loss_weights)
+
+
+def _beta_warmup() -> BetaWarmup:
     callback = _modules()[0].BetaWarmupCallback()
     return BetaWarmup(
         initial=float(callback.initial_value),

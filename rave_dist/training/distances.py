@@ -112,7 +112,8 @@ def _scale(x: Tensor, y: Tensor, window: Tensor, epsilon: float, gradient: Tenso
 
 def _magnitude(spectrum: Tensor) -> Tensor:
     """Three times as fast as ``spectrum.abs()``, which guards against overflow."""
-    real, imaginary = cast(Tensor, spectrum.real), cast(Tensor, spectrum.imag)
+    real: Tensor = spectrum.real
+    imaginary: Tensor = spectrum.imag
     return real.square().add_(imaginary.square()).sqrt_()
 
 
@@ -125,7 +126,8 @@ def _spectrum(rows: Tensor, window: Tensor) -> Tensor:
     n_fft = window.shape[0]
     padded = torch.nn.functional.pad(rows.unsqueeze(1), (n_fft // 2, n_fft // 2), mode="reflect").squeeze(1)
     frames: Tensor = padded.unfold(-1, n_fft, n_fft // 4)
-    return torch.fft.rfft(frames * window)
+    spectrum: Tensor = torch.fft.rfft(frames * window)
+    return spectrum
 
 
 def _adjoint(spectrum: Tensor, window: Tensor, length: int) -> Tensor:

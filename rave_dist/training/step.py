@@ -67,7 +67,7 @@ class TrainingStep:
         self.device = torch.device(device)
         self.phase_1_steps = phase_1_steps
         self.warmup_steps = warmup_steps
-        self._beta = upstream.beta_warmup()
+        self._beta: upstream.BetaWarmup = model.beta_warmup
         self._fullband, self._multiband = (
             lean_distance(module) if fused_distances else module
             for module in (model.audio_distance, model.multiband_audio_distance)

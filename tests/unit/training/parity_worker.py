@@ -65,7 +65,7 @@ def batches(case: str, dtype: torch.dtype) -> list[torch.Tensor]:
     return list((0.1 * noise + 0.3 * tone).to(dtype))
 
 
-Trained = tuple[Any, list[Any], list[dict[str, float]]]
+Trained = tuple[dict[str, torch.Tensor], list[Any], list[dict[str, float]]]
 
 
 def train_stock(case: str, *, nudge: bool = False) -> Trained:
@@ -101,8 +101,7 @@ def train_stock(case: str, *, nudge: bool = False) -> Trained:
             enable_checkpointing=False,
         )
         trainer.fit(model, torch.utils.data.DataLoader(batches(case, torch.float64), batch_size=None))
-        optimizers = [optimizer.state_dict() for optimizer in trainer.optimizers]
-    return model, optimizers, logs
+        return model.state_dict(), [optimizer.state_dict() for optimizer in trainer.optimizers], logs
 
 
 def train_ours(case: str, *, fused_distances: bool = True) -> Trained:
@@ -112,7 +111,7 @@ def train_ours(case: str, *, fused_distances: bool = True) -> Trained:
     for index, batch in enumerate(batches(case, torch.float64)):
         torch.manual_seed(100 + index)
         logs.append({key: float(value) for key, value in step(batch, index).items()})
-    return model, [step.generator_optimizer.state_dict(), step.discriminator_optimizer.state_dict()], logs
+    return model.state_dict(), [step.generator_optimizer.state_dict(), step.discriminator_optimizer.state_dict()], logs
 
 
 def largest(ours: dict[str, torch.Tensor], stock: dict[str, torch.Tensor]) -> float:
@@ -128,7 +127,7 @@ def moments(optimizer: dict[str, Any]) -> dict[str, torch.Tensor]:
 
 def difference(ours: Trained, stock: Trained) -> dict[str, Any]:
     return {
-        "state": largest(ours[0].state_dict(), stock[0].state_dict()),
+        "state": largest(ours[0], stock[0]),
         "optimizers": max(largest(moments(a), moments(b)) for a, b in zip(ours[1], stock[1], strict=True)),
         "logged": max(
             abs(mine[key] - theirs[key]) for mine, theirs in zip(ours[2], stock[2], strict=True) for key in mine.keys() & theirs
@@ -159,7 +158,8 @@ def gradients(case: str) -> float:
                 {f"{i}.{n}": p.grad for i, m in enumerate(part) for n, p in m.named_parameters() if p.grad is not None}
             )
         theirs, ours = found
-        assert theirs.keys() == ours.keys() and theirs, theirs.keys() ^ ours.keys()
+        assert theirs
+        assert theirs.keys() == ours.keys(), theirs.keys() ^ ours.keys()
         largest_of_all = max(float(g.abs().max()) for g in theirs.values())
         for key, gradient in theirs.items():
             scale = max(float(gradient.abs().max()), 1e-3 * largest_of_all)
@@ -184,10 +184,10 @@ def compare(case: str) -> dict[str, Any]:
         **difference(ours, stock),
         **chaos,
         "moved": {
-            part: max(float((p - start[n]).abs().max()) for n, p in ours[0].named_parameters() if n.startswith(part))
+            part: max(float((p - start[n]).abs().max()) for n, p in ours[0].items() if n in start and n.startswith(part))
             for part in ("encoder", "decoder", "discriminator")
         },
-        "crop": [int(value) for value in ours[0].receptive_field],
+        "crop": [int(value) for value in ours[0]["receptive_field"]],
         "beta": [log["beta_factor"] for log in ours[2]],
         "names": sorted({key for log in ours[2] for key in log}),
         "stock_names": sorted({key for log in stock[2] for key in log}),
