@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Collection, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from rave_dist.errors import DatasetError, MissingKeyError, StoreError, from_os_error
+from rave_dist.errors import DatasetError, MissingKeyError, StoreError
 from rave_dist.identity import ID_LENGTH, hash_file
 from rave_dist.records import Shard
 from rave_dist.storage import Store
@@ -44,7 +45,8 @@ class PartWriter:
         sample_rate: of the rows, in Hz.
 
     Raises:
-        StoreError: the store or this machine's temporary folder cannot be written.
+        StoreError: the store cannot be written.
+        OSError: this machine's temporary folder cannot be.
     """
 
     def __init__(self, store: Store, instrument: str, sample_rate: int) -> None:
@@ -67,7 +69,8 @@ class PartWriter:
             if kind is None:
                 self._close_part()
             elif self._writer is not None:
-                self._writer.close()
+                with suppress(OSError):  # what it could not write before it cannot write now
+                    self._writer.close()
         finally:
             self._temporary.cleanup()
 
@@ -87,15 +90,12 @@ class PartWriter:
             return
         columns = zip(*self._rows, strict=True)
         table = pa.table([pa.array(c, f.type) for c, f in zip(columns, _SCHEMA, strict=True)], schema=_SCHEMA)
-        try:
-            if self._writer is None:
-                # PCM does not compress, and its minimum and maximum mean nothing.
-                self._writer = pq.ParquetWriter(
-                    self._path, _SCHEMA, compression="none", use_dictionary=False, write_statistics=["source_id", "start"]
-                )
-            self._writer.write_table(table)
-        except OSError as error:
-            raise from_os_error(error, where=str(self._path)) from error
+        if self._writer is None:
+            # PCM does not compress, and its minimum and maximum mean nothing.
+            self._writer = pq.ParquetWriter(
+                self._path, _SCHEMA, compression="none", use_dictionary=False, write_statistics=["source_id", "start"]
+            )
+        self._writer.write_table(table)
         self._written += self._held
         self._rows, self._held = [], 0
 
@@ -103,10 +103,7 @@ class PartWriter:
         self._flush()
         if self._writer is None:
             return
-        try:
-            self._writer.close()
-        except OSError as error:
-            raise from_os_error(error, where=str(self._path)) from error
+        self._writer.close()
         key = f"{self._folder}/part-{hash_file(self._path)[:ID_LENGTH]}.parquet"
         self._store.upload(self._path, key)
         seconds = self._samples / self._sample_rate

@@ -66,17 +66,22 @@ def prepare(
     """
     prepared: list[Prepared] = []
     stored = set(known)
-    with PartWriter(store, instrument, recipe.sample_rate) as writer:
-        for source in sources:
-            with tempfile.SpooledTemporaryFile(max_size=_SPOOL_BYTES) as spool:
-                outcome = _read(source, recipe, spool)
-                prepared.append(outcome)
-                record = outcome.record
-                if record is None or record.source_id in stored:
-                    continue
-                stored.add(record.source_id)
-                for start, pcm in _rows(spool, record, recipe):
-                    writer.write(record.source_id, start, pcm)
+    try:
+        with PartWriter(store, instrument, recipe.sample_rate) as writer:
+            for source in sources:
+                with tempfile.SpooledTemporaryFile(max_size=_SPOOL_BYTES) as spool:
+                    outcome = _read(source, recipe, spool)
+                    prepared.append(outcome)
+                    record = outcome.record
+                    if record is None or record.source_id in stored:
+                        continue
+                    stored.add(record.source_id)
+                    for start, pcm in _rows(spool, record, recipe):
+                        writer.write(record.source_id, start, pcm)
+    except OSError as error:
+        if isinstance(error, StoreError):
+            raise
+        raise from_os_error(error, where=tempfile.gettempdir()) from error
     return prepared, writer.shards
 
 
@@ -127,10 +132,7 @@ class _Reader:
             data = np.ascontiguousarray(pcm.T).astype("<i2", copy=False).tobytes()
             self._digest.update(data)
             self._samples += pcm.shape[1]
-            try:
-                self._spool.write(data)
-            except OSError as error:
-                raise from_os_error(error, where=tempfile.gettempdir()) from error
+            self._spool.write(data)
 
     def _decoded(self) -> Iterator[FloatArray]:
         for block in self._decoder.blocks(_BLOCK_SECONDS):
