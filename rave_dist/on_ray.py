@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from typing import Any
 
 import ray
@@ -42,6 +43,8 @@ def connected() -> Iterator[bool]:
             fix="start the cluster, or unset RAY_ADDRESS to use this machine",
         ) from error
     try:
-        yield address == "local"
+        # Ray prints warnings about its nodes to the driver's standard output, where only results belong.
+        with redirect_stdout(sys.stderr):
+            yield address == "local"
     finally:
         ray.shutdown()

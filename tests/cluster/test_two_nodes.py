@@ -1,0 +1,174 @@
+"""Every stage on two nodes, with recordings, store and results on S3 alone; and one stage as a submitted job."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+from ray.job_submission import JobStatus, JobSubmissionClient
+from ray.util.state import list_actors, list_tasks
+
+from rave_dist.storage import Store
+
+RATE = 44100
+
+MANIFEST = """
+name: drums
+store: {store}
+defaults:
+  config: v2_small
+  override: {{CAPACITY: 4, LATENT_SIZE: 8}}
+  window: 65536
+  batch: 1
+  budget: {{steps: 6}}
+instruments:
+  low: {{sources: ["{recordings}/low"]}}
+  high: {{sources: ["{recordings}/high"]}}
+"""
+
+
+def _strokes(seconds: float, *, pitch: float, seed: int) -> np.ndarray:
+    """Decaying tones at random times: something with an onset to learn; float32 [samples]."""
+    rng = np.random.default_rng(seed)
+    time_axis = np.arange(RATE // 2) / RATE
+    sound = np.zeros(round(seconds * RATE) + RATE)
+    for start in np.arange(0, seconds, 0.25):
+        at = round((start + rng.uniform(0, 0.1)) * RATE)
+        stroke = np.exp(-12 * time_axis) * np.sin(2 * np.pi * pitch * rng.choice([1, 1.5]) * time_axis)
+        sound[at : at + len(stroke)] += 0.4 * stroke
+    return (sound[: round(seconds * RATE)] + 1e-3 * rng.standard_normal(round(seconds * RATE))).astype(np.float32)
+
+
+def _put_sound(store: Store, key: str, samples: np.ndarray) -> None:
+    buffer = io.BytesIO()
+    soundfile.write(buffer, samples, RATE, format="WAV", subtype="PCM_16")
+    store.write_bytes(key, buffer.getvalue())
+
+
+@pytest.fixture(scope="module")
+def place(s3_server: str) -> Store:
+    """A prefix with two instruments' recordings, four files each."""
+    place = Store(f"s3://rave-dist-tests/two-nodes-{time.time_ns()}")
+    for name, pitch in (("low", 110.0), ("high", 330.0)):
+        for index in range(4):
+            _put_sound(place, f"recordings/{name}/{index}.wav", _strokes(6.0, pitch=pitch, seed=index))
+    return place
+
+
+@pytest.fixture(scope="module")
+def folder(place: Store, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The laptop's folder: the manifest and nothing else."""
+    folder = tmp_path_factory.mktemp("laptop")
+    (folder / "library.yaml").write_text(MANIFEST.format(store=f"{place.uri}/store", recordings=f"{place.uri}/recordings"))
+    return folder
+
+
+def _command(two_nodes: Any, folder: Path, *arguments: str) -> Any:
+    """The document of a ``rave-dist`` command that ends well, run as on a laptop with ``RAY_ADDRESS`` set."""
+    command = [sys.executable, "-m", "rave_dist", *arguments, "--json"]
+    done = subprocess.run(command, cwd=folder, env=two_nodes.env, capture_output=True, text=True, timeout=500, check=False)
+    assert done.returncode == 0, f"{done.returncode}\n{done.stdout}\n{done.stderr}"
+    return json.loads(done.stdout)
+
+
+def _submit(client: JobSubmissionClient, **options: Any) -> str:
+    """Submits a job; a node's agent for jobs may come up a while after the node on a busy machine."""
+    deadline = time.monotonic() + 180
+    while True:
+        try:
+            return client.submit_job(**options)
+        except RuntimeError as error:
+            if "No available agent" not in str(error) or time.monotonic() > deadline:
+                raise
+            time.sleep(2)
+
+
+def _finish(client: JobSubmissionClient, job: str) -> tuple[JobStatus, str]:
+    """Waits for a job; its status and what it printed."""
+    deadline = time.monotonic() + 300
+    while not client.get_job_status(job).is_terminal() and time.monotonic() < deadline:
+        time.sleep(1)
+    return client.get_job_status(job), client.get_job_logs(job)
+
+
+def _work_by_node(two_nodes: Any) -> Counter[str]:
+    """How many tasks and actors ran on each node."""
+    options: dict[str, Any] = {"address": two_nodes.dashboard, "limit": 10_000, "timeout": 60}
+    found = [*list_tasks(**options, filters=[("state", "=", "FINISHED")]), *list_actors(**options)]
+    return Counter(item.node_id for item in found if item.node_id)
+
+
+def test_a_submitted_job_does_what_its_command_does(two_nodes: Any, folder: Path, place: Store) -> None:
+    client = JobSubmissionClient(two_nodes.dashboard)
+    entrypoint = f"{sys.executable} -m ray_jobs.ingest library.yaml --json"
+    job = _submit(client, entrypoint=entrypoint, submission_id="ingest-1", runtime_env={"working_dir": str(folder)})
+    with pytest.raises(RuntimeError, match="ingest-1"):
+        _submit(client, entrypoint=entrypoint, submission_id="ingest-1")
+    status, logs = _finish(client, job)
+    assert status is JobStatus.SUCCEEDED, logs
+    document = json.loads(logs[logs.index("{\n") : logs.rindex("}") + 1])
+    assert document["library"] == "drums"
+    for instrument in document["instruments"]:
+        assert instrument["used_seconds"] + sum(r["seconds"] for r in instrument["rejected"]) == pytest.approx(24.0, abs=1e-3)
+        assert place.exists(f"store/datasets/{instrument['name']}/{instrument['dataset']}/manifest.json")
+
+
+def test_a_job_that_fails_says_so_and_why(two_nodes: Any, folder: Path) -> None:
+    client = JobSubmissionClient(two_nodes.dashboard)
+    job = _submit(
+        client, entrypoint=f"{sys.executable} -m ray_jobs.train no-such.yaml", runtime_env={"working_dir": str(folder)}
+    )
+    status, logs = _finish(client, job)
+    assert status is JobStatus.FAILED
+    assert "no such file" in logs
+
+
+def test_the_command_ingests_nothing_again(two_nodes: Any, folder: Path, place: Store) -> None:
+    parts = {e.key: e.tag for e in place.list("store/datasets") if e.key.endswith(".parquet")}
+    assert parts
+    document = _command(two_nodes, folder, "ingest", "library.yaml")
+    assert {e.key: e.tag for e in place.list("store/datasets") if e.key.endswith(".parquet")} == parts
+    assert all(i["used_seconds"] > 20 for i in document["instruments"])
+
+
+def test_both_instruments_train_at_once_on_both_nodes_and_are_published(two_nodes: Any, folder: Path, place: Store) -> None:
+    document = _command(two_nodes, folder, "train", "library.yaml")
+    assert {i["name"]: (i["state"], i["phase"], i["step"]) for i in document["instruments"]} == {
+        "low": ("done", 2, 6),
+        "high": ("done", 2, 6),
+    }
+    models = _command(two_nodes, folder, "models", "--store", f"{place.uri}/store")["models"]
+    assert {model["name"] for model in models} == {"low", "high"}
+    for model in models:
+        for file in model["files"].values():
+            assert file.startswith(f"{place.uri}/store/models/{model['name']}/{model['version']}/")
+
+
+def test_an_archive_on_s3_is_converted_to_s3(two_nodes: Any, folder: Path, place: Store) -> None:
+    sources = {e.key: e.tag for e in place.list("recordings")}
+    store, output = f"{place.uri}/store", f"{place.uri}/converted"
+    arguments = ("convert", "--store", store, "--model", "low", f"{place.uri}/recordings/high", output)
+    document = _command(two_nodes, folder, *arguments)
+    assert (document["converted"], document["skipped"], document["failed"]) == (4, 0, [])
+    for index in range(4):
+        with place.open(f"converted/{index}.flac") as file:
+            samples, rate = soundfile.read(io.BytesIO(file.read()))
+        assert (rate, len(samples)) == (RATE, 6 * RATE)
+    again = _command(two_nodes, folder, *arguments)
+    assert (again["converted"], again["skipped"]) == (0, 4)
+    assert {e.key: e.tag for e in place.list("recordings")} == sources
+
+
+def test_work_was_done_on_both_nodes_and_nothing_lies_beside_the_store(two_nodes: Any, folder: Path) -> None:
+    work = _work_by_node(two_nodes)
+    assert set(work) == set(two_nodes.nodes), work
+    assert [path.name for path in folder.iterdir()] == ["library.yaml"]
