@@ -57,7 +57,7 @@ def ingest(
     Raises:
         AudioError: a pattern that no recording matches.
         StoreError: the store, or a worker's temporary folder, cannot be written.
-        ClusterError: the recordings are files of a node that gives Ray no CPU.
+        ClusterError: the recordings are files of a node that gives Ray no CPU, or no worker can run.
     """
     recipe = Recipe(sample_rate=sample_rate, channels=channels)
     sources = list_sources(patterns)
@@ -91,6 +91,12 @@ def _run(
             for outcome in outcomes:
                 left.pop(_name(outcome), None)
             yield outcomes, parts
+    if len(left) == len(sources) > 1:
+        raise ClusterError(
+            "none of Ray's workers could read a recording",
+            where=ray.get_runtime_context().gcs_address,
+            fix="see the workers' logs in the dashboard; is rave-dist installed on every node?",
+        )
     reason = "crashes the decoder"
     rejections = [Rejection(source=name, seconds=0.0, reason=reason, unreadable=True) for name in left]
     if rejections:

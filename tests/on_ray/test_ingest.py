@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import pickle
 import signal
+import sys
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+from ray import cloudpickle
 
 from rave_dist.audio.sources import AudioSource, list_sources
 from rave_dist.dataset import on_ray
@@ -19,7 +22,7 @@ from rave_dist.dataset.on_ray import ingest
 from rave_dist.dataset.prepare import prepare
 from rave_dist.dataset.read import latest_manifest, read_segments
 from rave_dist.dataset.recipe import Recipe
-from rave_dist.errors import AudioError, StoreError
+from rave_dist.errors import AudioError, ClusterError, StoreError
 from rave_dist.storage import Store
 
 pytestmark = pytest.mark.usefixtures("ray_session")
@@ -69,9 +72,7 @@ def test_a_dataset_is_the_same_from_a_folder_and_from_s3_whatever_the_groups(
     assert heard(s3_store, pieces) == heard(local_store, whole)
 
     alone = Store(str(tmp_path / "alone"))
-    outcomes, _ = prepare(
-        list_sources([str(recordings)]), store=alone, instrument="drum", recipe=Recipe(RATE, 1), known=()
-    )
+    outcomes, _ = prepare(list_sources([str(recordings)]), store=alone, instrument="drum", recipe=Recipe(RATE, 1), known=())
     assert {o.record.pcm_sha256 for o in outcomes if o.record and o.record.spans} == {s.pcm_sha256 for s in whole.sources}
 
 
@@ -123,6 +124,15 @@ def _deadly(row: dict[str, Any], **settings: Any) -> list[dict[str, Any]]:
     return on_ray._prepare_group(row, **settings)
 
 
+@pytest.fixture
+def sent_by_value() -> Iterator[None]:
+    """Workers cannot import a test."""
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    yield
+    cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
+
+
+@pytest.mark.usefixtures("sent_by_value")
 def test_a_recording_that_kills_its_worker_is_rejected_and_the_others_are_used(recordings, local_store):
     soundfile.write(recordings / "deadly.wav", np.zeros(100), RATE)
     work = partial(_deadly, store=local_store, instrument="drum", recipe=Recipe(RATE, 1), known=frozenset())
@@ -132,6 +142,12 @@ def test_a_recording_that_kills_its_worker_is_rejected_and_the_others_are_used(r
     assert rejection.source.endswith("deadly.wav")
     assert rejection.reason == "crashes the decoder"
     assert sum(o.record is not None for o in outcomes) == 3
+
+
+def test_workers_that_cannot_run_are_not_taken_for_bad_recordings(recordings, local_store):
+    work = partial(_deadly, store=local_store, instrument="drum", recipe=Recipe(RATE, 1), known=frozenset())
+    with pytest.raises(ClusterError, match="none of Ray's workers"):
+        list(on_ray._run(work, list_sources([str(recordings)]), local_store))
 
 
 def test_errors_come_through_in_our_words(recordings, local_store, tmp_path):
