@@ -4,6 +4,9 @@
 
     HTTP ──> Ingress ──(model id)──> ModelReplica   one sound: `conversion.convert`, as the command does it
                 └────────────────> JobRunner        a corpus: `conversion.on_ray`, as the command does it
+
+It listens on loopback and has no passwords: whoever can log in to the machine can read and write through corpus jobs what its
+user can. Requests that a browser sends on behalf of foreign pages are refused (`intake.LocalOnly`).
 """
 
 from __future__ import annotations
@@ -50,7 +53,7 @@ _WATCH_SECONDS = 5.0
 
 @serve.ingress()
 class Ingress:
-    """The HTTP side: one process, no torch, no sound in memory."""
+    """The HTTP side: one process; sounds pass through its disk and Ray's object store, not its memory."""
 
     def __init__(self, store_uri: str, limits: Limits, models: DeploymentHandle[Any]) -> None:
         self.store_uri = store_uri

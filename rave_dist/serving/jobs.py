@@ -6,6 +6,7 @@ earlier one left unfinished; the conversion's own journal makes that a resume.
 
 from __future__ import annotations
 
+import math
 import queue
 import threading
 import time
@@ -106,12 +107,12 @@ def _run_job(store: Store, job: Job) -> None:
         job = job.model_copy(update=changes)
         store.write_json(job.key, job.to_json())
 
-    reported = time.monotonic()
+    reported = -math.inf  # the first report says how many there are
 
     def progress(done: int, total: int) -> None:
         nonlocal reported
         if time.monotonic() - reported > _REPORT_SECONDS:
-            reported = time.monotonic()
+            reported = -math.inf  # the first report says how many there are
             write(done=done, total=total)
 
     write(state="running")

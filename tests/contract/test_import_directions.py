@@ -47,6 +47,7 @@ DOORS: dict[str, set[str]] = {
     "registry.store": {"conversion", "serving", "report"},
     "conversion.convert": {"serving", "report"},
     "conversion.on_ray": {"serving"},  # corpus jobs are the command's own
+    "conversion.corpus": {"serving"},  # and are refused where the command would refuse them
     "upstream": {"training", "registry", "check"},
     "training.variants": {"upstream"},  # named configurations: data alone
 }

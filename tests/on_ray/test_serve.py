@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -48,9 +49,9 @@ def _free_port() -> int:
 
 
 @pytest.fixture(scope="module")
-def service(ray_session: None, tiny_models: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """Four models, of which two fit."""
-    store = Store(str(tmp_path_factory.mktemp("serving") / "store"))
+def service(ray_session: None, s3_server: str, tiny_models: Any) -> Iterator[Service]:
+    """Four models on S3, of which two fit."""
+    store = Store(f"s3://rave-dist-tests/{uuid.uuid4().hex[:12]}")
     cards = {name: model.publish(store, name) for name, model in zip(NAMES, tiny_models, strict=True)}
     port = _free_port()
     serve.start(proxy_location="HeadOnly", http_options={"host": "127.0.0.1", "port": port})
