@@ -116,19 +116,6 @@ class TrainingStep:
         """Whether a step trains the discriminator."""
         return self.phase(step) == 2 and step % int(self.model.update_discriminator_every) == 0
 
-    def reschedule(self, *, phase_1_steps: int, warmup_steps: int) -> None:
-        """Moves the end of phase 1, for budgets in hours; the learning rate goes to where the new schedule has it."""
-        self.phase_1_steps, self.warmup_steps = phase_1_steps, warmup_steps
-        scheduler = self._scheduler
-        assert isinstance(scheduler, torch.optim.lr_scheduler.LinearLR)
-        scheduler.total_iters = phase_1_steps
-        done = min(scheduler.last_epoch, phase_1_steps) / phase_1_steps
-        factor = scheduler.start_factor + (scheduler.end_factor - scheduler.start_factor) * done
-        rates = [base * factor for base in scheduler.base_lrs]
-        scheduler._last_lr = list(rates)
-        for group, rate in zip(self.generator_optimizer.param_groups, rates, strict=True):
-            group["lr"] = rate
-
     def __call__(self, batch: Tensor, step: int) -> Losses:
         """Does step number ``step`` (from 0) on a batch.
 
