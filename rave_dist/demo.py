@@ -19,9 +19,9 @@ import typer
 from rave_dist import console
 from rave_dist.audio.encode import AudioWriter
 from rave_dist.audio.synthesis import field_recording
-from rave_dist.errors import LibraryError, RaveDistError
+from rave_dist.errors import LibraryError, RaveDistError, WrongPackageError
 from rave_dist.library import load_library
-from rave_dist.samples import WrongPackageError, prepare
+from rave_dist.samples import prepare
 
 DATASETS = Path(__file__).parent.parent / "datasets"
 FIELD_SECONDS = 45.0

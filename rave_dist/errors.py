@@ -6,6 +6,7 @@ Every error says *what* is wrong, *where*, and the smallest *fix*; the command l
 
     RaveDistError
     ├── LibraryError        (ValueError)   the manifest, or what it names
+    │   └── WrongPackageError              a package of recordings that is not the one described
     ├── StoreError          (OSError)      the store cannot be reached, read or written
     │   └── MissingKeyError (KeyError)     nothing is stored under that key
     ├── AudioError          (ValueError)   a recording cannot be decoded or is not what it claims
@@ -56,6 +57,10 @@ def _rebuild(kind: type[RaveDistError], what: str, where: str, fix: str) -> Rave
 
 class LibraryError(RaveDistError, ValueError):
     """The library manifest, or something that it names, is wrong."""
+
+
+class WrongPackageError(LibraryError):
+    """A package of recordings is not the one that was described: nothing may be made of it."""
 
 
 class StoreError(RaveDistError, OSError):

@@ -21,15 +21,11 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from rave_dist.audio import synthesis
 from rave_dist.audio.encode import AudioWriter
-from rave_dist.errors import LibraryError, from_os_error
+from rave_dist.errors import LibraryError, WrongPackageError, from_os_error
 from rave_dist.identity import content_id, hash_file
 from rave_dist.records import StrictRecord
 
 _APT_SECONDS = 300
-
-
-class WrongPackageError(LibraryError):
-    """A package is not the one that was described: nothing may be made of it."""
 
 
 class DebianPackage(StrictRecord):

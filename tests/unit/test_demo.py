@@ -6,7 +6,8 @@ import pytest
 import soundfile
 
 from rave_dist import demo
-from rave_dist.samples import WrongPackageError, prepare
+from rave_dist.errors import WrongPackageError
+from rave_dist.samples import prepare
 
 
 def test_the_field_recording_is_stereo_noisy_and_calls_where_it_says(tmp_path: Path) -> None:

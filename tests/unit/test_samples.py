@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from rave_dist.errors import LibraryError
+from rave_dist.errors import LibraryError, WrongPackageError
 from rave_dist.library import load_library
-from rave_dist.samples import DebianPackage, Generated, WrongPackageError, fetch, load_source, prepare
+from rave_dist.samples import DebianPackage, Generated, fetch, load_source, prepare
 
 DATASETS = Path(__file__).parents[2] / "datasets"
 MANIFESTS = sorted(path for path in DATASETS.glob("*.yaml") if not path.name.endswith(".source.yaml"))
