@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 import time
@@ -49,7 +50,7 @@ def write_field_recording(folder: Path, *, seconds: float = FIELD_SECONDS) -> Pa
 
 def _command(*arguments: str) -> int:
     """Runs ``rave-dist`` as a user would, a process of its own that takes its memory with it."""
-    console.err.print(f"\n$ rave-dist {' '.join(arguments)}", style="bold", markup=False)
+    console.err.print(f"\n$ rave-dist {shlex.join(arguments)}", style="bold", markup=False)
     # One thread for each process: the runs side by side are what fills the cores.
     environment = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", **os.environ}
     return subprocess.run([sys.executable, "-m", "rave_dist", *arguments], env=environment, check=False).returncode

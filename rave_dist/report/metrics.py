@@ -43,19 +43,22 @@ def decibels(magnitude: NDArray[np.float32], floor: float = _FLOOR_DB) -> NDArra
 
 
 def spectral_distance_db(a: Sound, b: Sound) -> float:
-    """Mean absolute difference of two sounds' spectra in dB, over windows of 2048, 1024, 512, 256 and 128 samples.
+    """Mean absolute difference of two sounds' spectra in dB, over windows of 2048, 1024, 512, 256 and 128 samples, wherever
+    either of them lies above -90 dBFS: what is inaudible in both says nothing.
 
-    Zero for equal sounds, g for a sound and itself g dB quieter (while both stay above -90 dBFS). Input: two [samples]; the
-    longer one is cut. Multi-scale after J. Engel et al., DDSP (2020), here in dB rather than in nepers.
+    Zero for equal sounds, g for a sound and itself g dB quieter (less near the floor). Input: two [samples]; the longer one is
+    cut. Multi-scale after J. Engel et al., DDSP (2020), here in dB rather than in nepers.
     """
     num_samples = min(len(a), len(b))
     if num_samples == 0:
         return 0.0
-    distances = [
-        np.mean(np.abs(decibels(magnitudes(a[:num_samples], n, n // 4)) - decibels(magnitudes(b[:num_samples], n, n // 4))))
-        for n in _SCALES
-    ]
-    return float(np.mean(distances))
+    distances: list[float] = []
+    for n_fft in _SCALES:
+        x, y = (decibels(magnitudes(sound[:num_samples], n_fft, n_fft // 4)) for sound in (a, b))
+        audible = np.maximum(x, y) > _FLOOR_DB
+        if audible.any():
+            distances.append(float(np.abs(x - y)[audible].mean()))
+    return float(np.mean(distances)) if distances else 0.0
 
 
 def brightness_hz(sound: Sound, sample_rate: int) -> float:

@@ -23,6 +23,7 @@ from rave_dist.storage import Store
 
 _FOLDER = Path(__file__).parent
 _DEFAULT_WINDOW = 65536
+_FAINT_DB = 15.0
 _DISTANCE = "spectral_distance"
 _OTHERS = ("regularization", "feature_matching", "adversarial", "loss_dis")
 
@@ -124,6 +125,7 @@ def _view(facts: Facts, sounds: listening.Samples | None) -> dict[str, Any]:
     """One instrument as the template and scripts read it."""
     record, manifest, card = facts.record, facts.manifest, facts.card
     players = _players(facts.name, sounds) if sounds else []
+    heard = _heard(players)
     first, last = record.validation.first, record.validation.last
     credit = (card.credit if card else None) or (manifest.credit if manifest else {})
     return {
@@ -133,7 +135,7 @@ def _view(facts: Facts, sounds: listening.Samples | None) -> dict[str, Any]:
         "manifest": manifest,
         "card": card,
         "credit": credit,
-        "problems": ([record.error] if record.error else []) + facts.problems,
+        "problems": ([record.error] if record.error else []) + facts.problems + heard,
         "charts": _charts(facts.name, facts.curves, record) if facts.curves else [],
         "players": players,
         "improvement": (last - first) / first if first and last is not None else None,
@@ -155,6 +157,15 @@ def _view(facts: Facts, sounds: listening.Samples | None) -> dict[str, Any]:
             "samples": {player["role"]: player["numbers"] for player in players},
         },
     }
+
+
+def _heard(players: Sequence[dict[str, Any]]) -> list[Problem]:
+    """What a person should know before they open a model that has hardly learnt."""
+    levels = {player["role"]: player["numbers"]["level_dbfs"] for player in players}
+    if not levels or levels["original"] - levels["reconstruction"] < _FAINT_DB:
+        return []
+    difference = levels["original"] - levels["reconstruction"]
+    return [Problem(what=f"the reconstruction is {difference:.0f} dB quieter than the original", fix="train for longer")]
 
 
 def _players(name: str, samples: listening.Samples) -> list[dict[str, Any]]:

@@ -36,6 +36,15 @@ def test_distance_is_zero_for_the_same_and_grows_with_the_difference() -> None:
     assert spectral_distance_db(noise, np.zeros(0, np.float32)) == 0
 
 
+def test_silence_is_far_from_a_dark_sound_too() -> None:
+    """Most of a dark sound's spectrum is inaudible, and must not hide that the rest is missing."""
+    dark = tone(150, amplitude=0.5)
+    silence = np.zeros_like(dark)
+    assert spectral_distance_db(dark, silence) > 15
+    assert spectral_distance_db(silence, dark) == spectral_distance_db(dark, silence)
+    assert spectral_distance_db(silence, silence) == 0
+
+
 @pytest.mark.parametrize("num_samples", [0, 1, 100, 2047, 2049])
 def test_short_sounds_have_a_spectrum(num_samples: int) -> None:
     sound = tone(1000)[:num_samples]
