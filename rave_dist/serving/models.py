@@ -103,8 +103,10 @@ class ModelReplica:
                 model = await self._model(card.reference)
                 try:
                     headers = await self._run(lambda stop: self._convert(model, source, result, parameters, stop))
-                except AudioError as error:  # says where in our temporary folder
-                    fix = "send an intact sound; salvage=true converts what can be read of a damaged one"
+                except AudioError as error:
+                    fix = error.fix
+                    if error.where == str(source):  # not the client's words for it
+                        fix = "send an intact sound; salvage=true converts what can be read of a damaged one"
                     raise AudioError(error.what, where="sound", fix=fix) from error
             media_type = f"audio/{parameters.format}"
             yield {"num_bytes": result.stat().st_size, "media_type": media_type, "headers": headers}
@@ -122,6 +124,7 @@ class ModelReplica:
         except asyncio.CancelledError:
             stop.set()
             await asyncio.wait([future])
+            future.exception()  # seen: nobody is told of it any more
             raise
         finally:
             self._busy_since = None

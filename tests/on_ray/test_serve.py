@@ -145,6 +145,9 @@ def test_refused_requests_say_why_and_the_next_one_is_answered(service: Service)
     _error(service.convert(good, model="sulin"), 404)
     _error(service.convert(good, model="suling@fff"), 404)
     _error(service.convert(good, model="suling", channels=0), 400)
+    wide = service.convert(_sound(seconds=0.1, channels=9), model="suling")
+    assert "8 channels" in _error(wide, 400)
+    assert "WAV" in wide.json()["error"]["fix"]
     still_answers()
     salvaged = service.convert(cut, model="suling", salvage=True)
     assert salvaged.status_code == 200
