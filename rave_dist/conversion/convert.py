@@ -121,7 +121,7 @@ class Converter:
                 yield map_channels(block, channels)
 
         there = resample(mapped(), rate=rates[0], new_rate=card.sample_rate, channels=channels)
-        chunks = cut(there, hop=card.hop, core=core, context=context_samples(card))
+        chunks = cut(there, hop=card.hop, core=core, context=card.receptive_field)
         back = resample(map(play, chunks), rate=card.sample_rate, new_rate=rates[1], channels=channels)
         # Both ways round a length; together they may end a sample off.
         for block in back:
@@ -195,9 +195,3 @@ def chunk_samples(card: ModelCard, chunk_seconds: float) -> int:
             fix=f"take {least} s or more; {DEFAULT_CHUNK_SECONDS:g} s suits most",
         )
     return frames * card.hop
-
-
-def context_samples(card: ModelCard) -> tuple[int, int]:
-    """The context that a chunk needs, left and right. RAVE measures its receptive field from one sample of a frame; from
-    another of its samples it reaches up to a frame further."""
-    return (card.receptive_field[0] + card.hop, card.receptive_field[1] + card.hop)

@@ -1,0 +1,180 @@
+"""Conversion of a 229-second recording: `rave generate` against rave-dist, CPU-seconds and memory of the whole process tree.
+
+    python benchmarks/convert.py [--json] [--rounds N] [--seconds S]
+
+The model is v2_small at its full size with random weights, which cost as much as trained ones; the recording is generated
+(mono, 44100 Hz, 16 bits). Measured in turn, each with the start of its process and the loading of its model:
+
+- stock: ``rave generate`` on a run folder, the way its users go from training to sound.
+- one worker: what an actor of `rave-dist convert` does with a file: hash, decode, check, convert in chunks, encode, journal.
+- whole command: ``rave-dist convert``, with the start and end of an embedded Ray, which a corpus pays once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import soundfile
+from harness import Usage, interleave, measure, median, report
+
+SAMPLE_RATE = 44100
+NAME = "bench"
+ENVIRONMENT = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+REPAIRS = (
+    "repairs without which rave generate does not run beside a CPU-only torch 2.13: torchaudio's native library is declared "
+    "absent (rave_dist.upstream); torchaudio's load, save and get_audio_backend, gone or in need of torchcodec, are soundfile's"
+)
+# Run in a process of its own, as `rave generate` would be: the script itself is untouched.
+STOCK = """
+import runpy, sys
+from pathlib import Path
+from rave_dist import upstream
+upstream.install()
+import soundfile, torch, torchaudio
+def load(path):
+    samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
+    return torch.from_numpy(samples.T.copy()), rate
+torchaudio.load = load
+torchaudio.save = lambda path, x, sample_rate: soundfile.write(path, x.detach().numpy().T, sample_rate)
+torchaudio.get_audio_backend = lambda: "soundfile"
+rave = upstream.rave_module()
+script = Path(rave.__file__).parents[1] / "scripts" / "generate.py"
+sys.argv[0] = "generate"
+runpy.run_path(str(script), run_name="__main__")
+"""
+
+
+def prepare(folder: Path) -> None:
+    """In a process of its own: the model as a stock run folder, and published in a store."""
+    import torch
+
+    from rave_dist import upstream
+    from rave_dist.records import Budget, TrainingSpec
+    from rave_dist.registry.export import export_run
+    from rave_dist.registry.store import model_version, place
+    from rave_dist.storage import Store
+
+    spec = TrainingSpec(
+        library="benchmark",
+        instrument=NAME,
+        dataset="none",
+        config=("v2_small",),
+        sample_rate=SAMPLE_RATE,
+        channels=1,
+        budget=Budget(steps=2),
+        seed=0,
+    )
+    torch.manual_seed(0)
+    text = upstream.configure(spec.config, {}, sample_rate=SAMPLE_RATE, channels=1)
+    model = upstream.build_model(text, channels=1)
+    stock_run, run = folder / f"{NAME}_run", folder / "run"
+    for place_of_config in (stock_run, run):
+        place_of_config.mkdir()
+        (place_of_config / "config.gin").write_text(text)
+    checkpoint = {"state_dict": model.state_dict(), "pytorch-lightning_version": "1.9.0", "epoch": 0, "global_step": 0}
+    torch.save(checkpoint, stock_run / "last.ckpt")
+    torch.save(model.state_dict(), run / "weights.pt")
+    (run / "spec.json").write_text(spec.model_dump_json())
+    exported = export_run(run, folder / "out", name=NAME)
+    result = {"phase": 1, "step": 0, "steps": 2, "complete": False, "metrics": {}}
+    place(Store(str(folder / "store")), spec, result, exported, folder / "out", version=model_version(run), seconds=0.0)
+
+
+def convert_as_a_worker(folder: Path) -> None:
+    """In a process of its own: one file, without Ray."""
+    import torch
+
+    from rave_dist.conversion.convert import DEFAULT_CHUNK_SECONDS, Converter
+    from rave_dist.conversion.corpus import plan_conversion
+    from rave_dist.conversion.item import convert_item
+    from rave_dist.records import ConversionParameters
+    from rave_dist.registry.store import fetch, find
+    from rave_dist.storage import Store
+
+    torch.set_num_threads(1)
+    store = Store(str(folder / "store"))
+    card = find(store, NAME)
+    converter = Converter(fetch(store, card, folder=folder / "cache"), card)
+    plan = plan_conversion(card, [str(folder / "in")], str(folder / "worker"), ConversionParameters(format="wav"))
+    outcome = convert_item(store, plan, plan.tasks[0], converter, chunk_seconds=DEFAULT_CHUNK_SECONDS)
+    assert outcome.item.state == "converted", outcome
+
+
+def _clean(folder: Path, *names: str) -> None:
+    for name in names:
+        shutil.rmtree(folder / name, ignore_errors=True)
+
+
+def _measured(folder: Path, command: list[str], seconds: float, result: str) -> Usage:
+    _clean(folder, "worker", "command", "stock", "store/conversions")
+    usage = measure(command, env=ENVIRONMENT, cwd=folder, timeout=1800)
+    (path,) = (folder / result).rglob("*.wav")
+    frames = soundfile.info(path).frames
+    assert frames >= round(seconds * SAMPLE_RATE), f"{path} has {frames} samples"
+    return usage
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--seconds", type=float, default=229.0)
+    parser.add_argument("--prepare", help=argparse.SUPPRESS)
+    parser.add_argument("--worker", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.prepare:
+        return prepare(Path(arguments.prepare))
+    if arguments.worker:
+        return convert_as_a_worker(Path(arguments.worker))
+    with tempfile.TemporaryDirectory(prefix="rave-dist-bench-") as name:
+        folder = Path(name)
+        subprocess.run(
+            [sys.executable, __file__, "--prepare", name], check=True, env=os.environ | ENVIRONMENT, stdout=sys.stderr
+        )
+        (folder / "in").mkdir()
+        noise = np.random.default_rng(0).standard_normal(round(arguments.seconds * SAMPLE_RATE)) * 0.1
+        soundfile.write(folder / "in" / "recording.wav", noise, SAMPLE_RATE)
+        stock = [sys.executable, "-W", "ignore", "-c", STOCK, "--model", f"{NAME}_run", "--input", "in", "--out_path", "stock"]
+        worker = [sys.executable, __file__, "--worker", name]
+        command = [sys.executable, "-m", "rave_dist", "convert", "--store", "store", "--model", NAME, "--format", "wav"]
+        usages = {
+            key: median(values)
+            for key, values in interleave(
+                {
+                    "rave generate, run folder": lambda: _measured(folder, stock, arguments.seconds, "stock"),
+                    "rave-dist, one worker": lambda: _measured(folder, worker, arguments.seconds, "worker"),
+                    "rave-dist convert, whole command": lambda: _measured(
+                        folder, [*command, "in", "command"], arguments.seconds, "command"
+                    ),
+                },
+                rounds=arguments.rounds,
+            ).items()
+        }
+    theirs, ours, whole = usages.values()
+    rows = [
+        {"": key, "CPU s": u.cpu_seconds, "wall s": u.wall_seconds, "peak MB": u.peak_rss_bytes / 1e6}
+        for key, u in usages.items()
+    ]
+    report(
+        f"convert, {arguments.seconds:g} s",
+        rows,
+        {
+            "cpu": theirs.cpu_seconds / ours.cpu_seconds,
+            "memory": theirs.peak_rss_bytes / ours.peak_rss_bytes,
+            "cpu, whole command": theirs.cpu_seconds / whole.cpu_seconds,
+        },
+        json=arguments.json,
+        notes=[REPAIRS, "a worker's numbers are those of one file; the whole command's memory counts pages that Ray's "
+               "processes share once for each of them"],
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
