@@ -209,7 +209,7 @@ def configure(config: Sequence[str], override: Mapping[str, Any], *, sample_rate
                 fix=f"put a whole configuration (such as v2) before {names[-1]!r}, or leave it out",
             ) from error
         text = str(gin.config_str(max_line_length=_NO_WRAP))
-        known = statements(text)
+        imports, known = text.partition("\n\n")[0], statements(text)
         if "SAMPLING_RATE" not in known:
             raise ConfigurationError(
                 f"{names[0]!r} only modifies another configuration", where="config", fix=f"put one before it: [v2, {names[0]}]"
@@ -217,11 +217,14 @@ def configure(config: Sequence[str], override: Mapping[str, Any], *, sample_rate
         lines = [override_line(key, value, known) for key, value in values.items()]
         model = full_key("RAVE.latent_size", known).rpartition(".")[0]
         lines += [f"SAMPLING_RATE = {sample_rate}", f"{model}.n_channels = {channels}"]
-        gin.clear_config()
-        try:
-            gin.parse_config("\n".join([text, *lines]))
-        except _GIN_ERRORS as error:
-            raise ConfigurationError(f"an override is not understood: {_first_line(error)}", where="override") from error
+        for line in lines:
+            try:
+                gin.parse_config(f"{imports}\n{line}")
+            except _GIN_ERRORS as error:
+                key = line.partition(" = ")[0]
+                raise ConfigurationError(
+                    f"not understood: {_first_line(error)}", where=f"override {key}", fix=nearest(key, sorted(known))
+                ) from error
         text = str(gin.config_str(max_line_length=120))
     with _one_at_a_time:
         _activate(text)
