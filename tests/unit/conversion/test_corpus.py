@@ -174,3 +174,22 @@ def test_a_file_name_that_is_not_utf_8_has_an_output(card: ModelCard, tmp_path: 
     soundfile.write(os.fsencode(tmp_path) + b"/in/caf\xe9.wav", np.zeros(10), 8000)
     plan = plan_conversion(card, [str(tmp_path / "in")], str(tmp_path / "out"), PARAMETERS)
     assert [t.output for t in plan.tasks] == ["caf\\xe9.flac"]
+
+
+def test_output_in_an_input_is_refused_on_s3_too(card: ModelCard, make: Callable[..., Path], s3_store: Store) -> None:
+    s3_store.upload(make("a.wav") / "a.wav", "in/a.wav")
+    s3_store.upload(make("a.wav") / "a.wav", "in-between/b.wav")
+    for given, output in (
+        ("in", "in"),
+        ("in/", "in/out/"),
+        ("in/**/*.wav", "in/out"),
+        ("", "out"),
+        ("in", ""),
+        ("in/a.wav", "in"),
+    ):
+        with pytest.raises(ConversionError):
+            plan_conversion(card, [s3_store.address(given)], s3_store.address(output), PARAMETERS)
+    plan = plan_conversion(card, [s3_store.address("in")], s3_store.address("in-between"), PARAMETERS)
+    assert [t.output for t in plan.tasks] == ["a.flac"]
+    both = plan_conversion(card, [s3_store.address("in"), s3_store.address("in-between")], s3_store.address("out"), PARAMETERS)
+    assert [t.output for t in both.tasks] == ["in-between/b.flac", "in/a.flac"]
