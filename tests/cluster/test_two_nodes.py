@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import soundfile
 from ray.job_submission import JobStatus, JobSubmissionClient
-from ray.util.state import list_actors, list_tasks
+from ray.util.state import list_actors
 
 from rave_dist.storage import Store
 
@@ -100,11 +100,11 @@ def _finish(client: JobSubmissionClient, job: str) -> tuple[JobStatus, str]:
     return client.get_job_status(job), client.get_job_logs(job)
 
 
-def _work_by_node(two_nodes: Any) -> Counter[str]:
-    """How many tasks and actors ran on each node."""
-    options: dict[str, Any] = {"address": two_nodes.dashboard, "limit": 10_000, "timeout": 60}
-    found = [*list_tasks(**options, filters=[("state", "=", "FINISHED")]), *list_actors(**options)]
-    return Counter(item.node_id for item in found if item.node_id)
+def _workers(two_nodes: Any) -> Counter[tuple[str, str]]:
+    """The processes that trained or converted, by kind and node."""
+    found = list_actors(address=two_nodes.dashboard, limit=10_000, timeout=60)
+    kinds = ("RayTrainWorker", "MapWorker")
+    return Counter((a.class_name.partition("(")[0], a.node_id) for a in found if a.class_name.startswith(kinds) and a.node_id)
 
 
 def test_a_submitted_job_does_what_its_command_does(two_nodes: Any, folder: Path, place: Store) -> None:
@@ -169,6 +169,7 @@ def test_an_archive_on_s3_is_converted_to_s3(two_nodes: Any, folder: Path, place
 
 
 def test_work_was_done_on_both_nodes_and_nothing_lies_beside_the_store(two_nodes: Any, folder: Path) -> None:
-    work = _work_by_node(two_nodes)
-    assert set(work) == set(two_nodes.nodes), work
+    workers = _workers(two_nodes)
+    assert {kind for kind, _ in workers} == {"RayTrainWorker", "MapWorker"}
+    assert {node for _, node in workers} == set(two_nodes.nodes), workers
     assert [path.name for path in folder.iterdir()] == ["library.yaml"]
