@@ -76,11 +76,16 @@ class PcmStore:
 
     def tiles(self, size: int, *, hop: int | None = None) -> list[Tensor]:
         """Windows ``[C, size]`` that together hold every sample: one every ``hop`` (default: ``size``) samples, the last of a
-        segment moved back to its end; a segment shorter than a window stands in the middle of one."""
+        segment moved back to its end; a segment shorter than a window stands in the middle of one, or, if they overlap, at
+        every ``hop``-th place."""
+        hop = hop or size
         tiles: list[Tensor] = []
         for index, length in enumerate(self.lengths):
             last = length - size
-            offsets = [*range(0, last, hop or size), last] if last > 0 else [last // 2]
+            if last >= 0:
+                offsets = [*range(0, last, hop), last]
+            else:
+                offsets = [*range(last, 1, hop)] if hop < size else [last // 2]
             tiles.extend(self.window(index, offset, size) for offset in offsets)
         return tiles
 

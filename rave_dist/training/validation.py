@@ -184,6 +184,8 @@ def set_receptive_field(model: Any) -> tuple[int, int]:
     dtype = torch.get_default_dtype()
     devices = {parameter.device for parameter in model.parameters() if parameter.device.type == "cuda"}
     try:
+        for parameter, _ in gradients:
+            parameter.grad = None
         torch.set_default_dtype(next(model.parameters()).dtype)  # RAVE makes its probe in the default precision
         with torch.random.fork_rng(devices=list(devices)), contextlib.redirect_stdout(io.StringIO()):
             torch.manual_seed(_SEED)
