@@ -49,7 +49,7 @@ DOORS: dict[str, set[str]] = {
     "conversion.convert": {"serving", "report"},
     "conversion.on_ray": {"serving"},  # corpus jobs are the command's own
     "conversion.corpus": {"serving"},  # and are refused where the command would refuse them
-    "upstream": {"training", "registry", "check"},
+    "upstream": {"training", "registry"},
     "training.variants": {"upstream"},  # named configurations: data alone
 }
 
