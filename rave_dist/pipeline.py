@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from rave_dist.errors import DatasetError, RaveDistError
@@ -108,7 +109,7 @@ def ingest(library: Library, only: list[str] | None = None, *, progress: IngestP
                     channels=settings.channels,
                     credit=settings.credit or {},
                     library=library.name,
-                    progress=lambda done, total, name=name: progress(name, done, total),
+                    progress=partial(progress, name),
                 )
                 outcomes.append(Ingested(name, manifest))
             except RaveDistError as error:
