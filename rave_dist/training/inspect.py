@@ -9,11 +9,14 @@ from __future__ import annotations
 import functools
 import json
 import os
+import resource
 import subprocess
 import sys
 import time
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
+
+import psutil
 
 from rave_dist.errors import ConfigurationError, RaveDistError
 from rave_dist.identity import canonical_json
@@ -27,27 +30,28 @@ if TYPE_CHECKING:
 _TIMEOUT_SECONDS = 900.0
 _WORTH_REPEATING_SECONDS = 3.0
 _PER_PARAMETER = 16  # bytes: weight, gradient, and Adam's two moments
+_GROWN_PER_PARAMETER = 12  # bytes: all but the weight, which is there before the first step
 
 
 @dataclass(frozen=True)
 class Inspection:
     """What was found of a model and of a step on one window.
 
-    ``kept_bytes`` is what a step keeps of each window for its backward pass, in the phase that keeps more. The seconds are
-    those of a step with one window on one of this machine's cores. Receptive field in samples, left and right.
+    ``window_bytes`` is what a step needs for each window beside weights, gradients and moments, in the phase that needs more.
+    The seconds are those of a step with one window on one of this machine's cores. Receptive field in samples, left and right.
     """
 
     parameters: int
     latent_size: int
     hop: int
     receptive_field: tuple[int, int]
-    kept_bytes: int
+    window_bytes: int
     phase_1_seconds: float
     phase_2_seconds: float
 
     def step_bytes(self, batch: int) -> int:
-        """Memory of a training step: weights, gradients, optimizer moments, and what is kept of every window."""
-        return _PER_PARAMETER * self.parameters + batch * self.kept_bytes
+        """Memory of a training step: weights, gradients, optimizer moments, and what every window takes."""
+        return _PER_PARAMETER * self.parameters + batch * self.window_bytes
 
     def pace(self, batch: int) -> Pace:
         """Seconds of a step of each phase, as a core that does one window after the other would need."""
@@ -116,48 +120,41 @@ def _inspect(*, config: list[str], override: dict[str, Any], sample_rate: int, c
     model = upstream.build_model(text, channels=channels)
     left, right = set_receptive_field(model)
     check_window(model, window)
+    before = psutil.Process().memory_info().rss
     training_step = TrainingStep(model, phase_1_steps=1, warmup_steps=1, device="cpu")
     cycle = int(model.update_discriminator_every)
     audio = 0.1 * torch.randn(1, channels, window)
-    # Of phase 2, the step that trains the generator (number 1) keeps the most; the discriminator's is number `cycle`.
-    kept_1, seconds_1 = _one_step(training_step, model, audio, 0)
-    kept_2, generator_seconds = _one_step(training_step, model, audio, 1)
-    kept_3, discriminator_seconds = _one_step(training_step, model, audio, cycle)
+
+    def seconds(step: int) -> float:
+        taken = _timed(training_step, audio, step)
+        # The first one also pays for memory and for choosing algorithms.
+        return taken if taken > _WORTH_REPEATING_SECONDS else _timed(training_step, audio, step)
+
+    # Of a cycle of phase 2 one step trains the discriminator: here the one numbered `cycle`.
+    phase_1, generator, discriminator = seconds(0), seconds(1), seconds(cycle)
+    grown = _peak_bytes() - before
+    parameters = sum(parameter.numel() for parameter in model.parameters())
     return Inspection(
-        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        parameters=parameters,
         latent_size=int(model.latent_size),
         hop=latent_hop(model),
         receptive_field=(left, right),
-        kept_bytes=max(kept_1, kept_2, kept_3),
-        phase_1_seconds=seconds_1,
-        phase_2_seconds=((cycle - 1) * generator_seconds + discriminator_seconds) / cycle,
+        window_bytes=max(0, grown - _GROWN_PER_PARAMETER * parameters),
+        phase_1_seconds=phase_1,
+        phase_2_seconds=((cycle - 1) * generator + discriminator) / cycle,
     )
-
-
-def _one_step(training_step: Any, model: torch.nn.Module, audio: torch.Tensor, step: int) -> tuple[int, float]:
-    """Bytes that a step keeps for its backward pass beside the parameters, and its seconds."""
-    from torch.autograd.graph import saved_tensors_hooks
-
-    parameters = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
-    kept: dict[int, int] = {}
-
-    def keep(tensor: torch.Tensor) -> torch.Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in parameters:
-            kept[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    with saved_tensors_hooks(keep, lambda tensor: tensor):
-        seconds = _timed(training_step, audio, step)
-    if seconds < _WORTH_REPEATING_SECONDS:  # the first one also paid for memory and for choosing algorithms
-        seconds = _timed(training_step, audio, step)
-    return sum(kept.values()), seconds
 
 
 def _timed(training_step: Any, audio: torch.Tensor, step: int) -> float:
     began = time.perf_counter()
     training_step(audio, step)
     return time.perf_counter() - began
+
+
+def _peak_bytes() -> int:
+    """The most memory that this process has held."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak
 
 
 if __name__ == "__main__":

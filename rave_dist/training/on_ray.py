@@ -186,7 +186,7 @@ class _Fleet:
         try:
             outcome: RunRecord | Problem = ray.get(task)
         except (RayError, RaveDistError) as error:
-            outcome = _problem(error)
+            outcome = explain(error)
         if isinstance(outcome, Problem):
             self._keep(item, state="failed", error=outcome)
             item.stage = "ended"
@@ -241,7 +241,7 @@ def _train_one(store: Store, spec: TrainingSpec, wanted: Share) -> RunRecord | P
     try:
         trainer.fit()
     except (TrainingFailedError, RayError) as error:
-        return _problem(error)
+        return explain(error)
     store.delete_folder(folder)
     record = record_of(store, spec)
     result = read_result(store, spec)
@@ -310,14 +310,17 @@ def _gpu_bytes() -> int:
     return size
 
 
-def _problem(error: BaseException) -> Problem:
+def explain(error: BaseException) -> Problem:
     """What went wrong with a run, for people: the innermost cause that Ray has kept."""
     if isinstance(error, WorkerGroupError) and error.worker_failures:
-        return _problem(next(iter(error.worker_failures.values())))
+        return explain(next(iter(error.worker_failures.values())))
     if isinstance(error, ControllerError):
-        return _problem(error.controller_failure)
+        return explain(error.controller_failure)
     if isinstance(error, RayTaskError) and isinstance(error.cause, Exception):
-        return _problem(error.cause)
+        return explain(error.cause)
+    for inner in ("health_check_failure", "_base_exc"):  # Ray Train's own wrappers around what happened in a worker
+        if isinstance(getattr(error, inner, None), Exception):
+            return explain(getattr(error, inner))
     if isinstance(error, RaveDistError):
         return Problem.of(error)
     if isinstance(error, TaskCancelledError):
@@ -327,7 +330,7 @@ def _problem(error: BaseException) -> Problem:
         return Problem(what=f"out of memory: {first_line}", fix="set a smaller batch, or use a machine with more memory")
     if isinstance(error, RayActorError):
         return Problem(
-            what=f"the training process died {MAX_FAILURES + 1} times: {first_line}",
+            what=f"the training process died {MAX_FAILURES + 1} times; the last time: {first_line}",
             fix="look for a full memory or disk on the machine, then run the same command again: it goes on",
         )
     return Problem(

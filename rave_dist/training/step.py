@@ -100,6 +100,18 @@ class TrainingStep:
             return math.exp(math.log(beta.initial) * (1 - ratio) + math.log(beta.target) * ratio)
         return min(ratio * (beta.target - beta.initial) + beta.initial, beta.target)
 
+    def reschedule(self, *, phase_1_steps: int, warmup_steps: int) -> None:
+        """Changes the lengths of phase 1 and of the warm-up; the learning rate is from now on what it would be had they been so
+        from the start."""
+        self.phase_1_steps, self.warmup_steps = phase_1_steps, warmup_steps
+        self.model.warmup = phase_1_steps
+        scheduler: Any = self._scheduler
+        scheduler.total_iters = phase_1_steps
+        share = min(scheduler.last_epoch, phase_1_steps) / phase_1_steps
+        factor = scheduler.start_factor + (scheduler.end_factor - scheduler.start_factor) * share
+        for group, base in zip(self.generator_optimizer.param_groups, scheduler.base_lrs, strict=True):
+            group["lr"] = base * factor
+
     def is_discriminator_step(self, step: int) -> bool:
         """Whether a step trains the discriminator."""
         return self.phase(step) == 2 and step % int(self.model.update_discriminator_every) == 0
