@@ -19,6 +19,7 @@ from rave_dist.training.step import latent_hop
 
 _SEED = 20_221_102  # any fixed number: what is random in a validation is the same in all of them
 _SECONDS_AT_ONCE = 60.0  # of audio in one call of the distance: bounds its memory
+_WINDOWS_AT_ONCE = 8  # in one call of the model; fixed, for it decides which window gets which random numbers
 _FRAMES_PER_LATENT = (10, 100)  # at least, at most
 
 
@@ -51,21 +52,18 @@ def mean_latent(model: Any, latent: Tensor) -> Tensor:
     return decoded
 
 
-def validate(
-    model: Any, segments: Sequence[PcmSegment], *, window: int, device: torch.device | str, batch: int = 8
-) -> dict[str, float]:
+def validate(model: Any, segments: Sequence[PcmSegment], *, window: int, device: torch.device | str) -> dict[str, float]:
     """RAVE's own distances between held-out audio and its reconstruction.
 
     Every held-out sample is heard: segments are tiled by windows, the last of a segment overlapping the one before it, and
-    all windows are measured as one batch, so that a silent window does not divide by nothing. No latent is sampled and the
-    noise generator's noise is the same every time; the global random state is left as it was.
+    all windows are measured as one batch, so that a silent window does not divide by nothing. As in RAVE's validation the
+    decoder gets a sampled latent; what is random is the same every time, and the global random state is left as it was.
 
     Args:
         model: a ``rave.RAVE``; its mode is left as it was.
         segments: held-out audio.
         window: samples per window.
         device: where the model is.
-        batch: windows at a time.
 
     Returns:
         ``validation``, the sum of RAVE's audio distances as RAVE logs it, each of them as ``validation/<name>``, and
@@ -82,7 +80,8 @@ def validate(
     with _measuring(model):
         for start in range(0, len(tiles), per_group):
             group = tiles[start : start + per_group]
-            pairs = [_reconstruct(model, torch.stack(group[i : i + batch]).to(device)) for i in range(0, len(group), batch)]
+            batches = (group[i : i + _WINDOWS_AT_ONCE] for i in range(0, len(group), _WINDOWS_AT_ONCE))
+            pairs = [_reconstruct(model, torch.stack(batch).to(device)) for batch in batches]
             x, y = (torch.cat(parts) for parts in zip(*pairs, strict=True))
             for name, value in _distances(model, x, y).items():
                 sums[name] = sums.get(name, 0.0) + value * len(group) / len(tiles)
@@ -93,7 +92,7 @@ def _reconstruct(model: Any, pcm: Tensor) -> tuple[Tensor, Tensor]:
     parameter = next(model.parameters())
     x = pcm.to(parameter.dtype) / FULL_SCALE
     x = x + torch.rand(x.shape, device=x.device, dtype=x.dtype) / 2**16  # as in training: no window is digital silence
-    y = model.decode(mean_latent(model, model.encode(x)))
+    y = model.decode(model.encoder.reparametrize(model.encode(x))[0])
     return x, y[..., : x.shape[-1]]
 
 

@@ -48,23 +48,22 @@ def test_says_the_same_twice_and_disturbs_nothing(model: Any) -> None:
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
-def test_is_rave_own_distance_between_audio_and_its_mean_reconstruction(model: Any) -> None:
+def test_is_the_distance_that_rave_own_validation_logs(model: Any) -> None:
     values = validate(model, [hiss(WINDOW)], window=WINDOW, device="cpu")
     model.eval()
     with torch.no_grad():
         torch.manual_seed(1)
         x = torch.from_numpy(hiss(WINDOW).pcm)[None].float() / 32767
-        y = model.decode(model.encode(x).chunk(2, 1)[0])
-        distance = float(sum(model.audio_distance(x, y).values()))
+        logged: dict[str, Any] = {}
+        model.log = lambda name, value: logged.update({name: float(value)})
+        trainer, model._trainer = model._trainer, object()  # RAVE logs only where there is one
+        model.validation_step(x, 0)
+        model._trainer = trainer
+        del model.log
     model.train()
-    assert values["validation"] == pytest.approx(distance, rel=0.02)  # noise of dequantisation and of the generator
+    assert values["validation"] == pytest.approx(logged["validation"], rel=0.1)  # other random numbers; of the mean it would be twice as far
     assert values["validation"] == values["validation/spectral_distance"]
     assert values["validation/multiband_spectral_distance"] > 0
-
-
-def test_does_not_depend_on_how_many_windows_are_computed_at_a_time(model: Any) -> None:
-    values = [validate(model, [hiss(5 * WINDOW)], window=WINDOW, device="cpu", batch=batch)["validation"] for batch in (1, 4)]
-    assert values[0] == pytest.approx(values[1], rel=1e-2)
 
 
 def test_hears_every_sample(model: Any) -> None:
