@@ -229,11 +229,13 @@ def convert(
         ConversionError: no inputs, or OUTPUT inside or equal to an INPUT.
         ClusterError: Ray does not answer.
     """
+    from rave_dist.conversion.corpus import plan_conversion
     from rave_dist.conversion.on_ray import convert_corpus
     from rave_dist.on_ray import connected
     from rave_dist.registry.store import find
 
     card = find(store, model)
+    plan_conversion(card, inputs, output, parameters)  # what it refuses, it refuses before Ray takes its seconds to start
     with connected():
         return convert_corpus(
             store,
