@@ -21,7 +21,7 @@ from typing import Any
 from rave_dist.records import Budget
 
 PHASE_1_SHARE = 2 / 3
-"""Share of the steps for phase 1. A step of phase 2 takes about twice as long, so the phases take about equal time."""
+"""Share of the steps for phase 1. A step of phase 2 takes up to three times as long, so the phases take about equal time."""
 
 PHASE_1_MOST = 1_000_000
 """Where the stock configurations end phase 1."""
