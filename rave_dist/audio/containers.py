@@ -11,7 +11,11 @@ import struct
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
+from rave_dist.errors import AudioError
+
 _OGG_TAIL_BYTES = 128 * 1024  # a page is at most 65,307 bytes
+_MOST_CHUNKS = 10_000  # zeros after a header are an endless list of empty chunks, which libsndfile walks to its end
+_NOTHING = "not a sound file that can be read"
 _MP3_HEAD_BYTES = 8192
 _MP3_TAGS_BYTES = 1 << 20  # what may follow the sound: APE and ID3 tags, with pictures
 
@@ -32,6 +36,7 @@ def sound_bytes(path: Path) -> SoundBytes | None:
     """Declared and present bytes of a file's sound; None where its format, or a recorder that never closed it, says nothing.
 
     Raises:
+        AudioError: a header with nothing in it.
         OSError: the file cannot be read.
     """
     with open(path, "rb") as file:
@@ -66,7 +71,9 @@ def _present(declared: int, offset: int, size: int) -> SoundBytes | None:
 
 def _riff(file: BinaryIO, size: int, *, big_endian: bool) -> SoundBytes | None:
     offset, data_size_64 = 12, None
-    while True:
+    for _ in range(_MOST_CHUNKS):
+        if offset >= size:
+            return None
         file.seek(offset)
         header = file.read(24)
         if len(header) < 8:
@@ -78,6 +85,7 @@ def _riff(file: BinaryIO, size: int, *, big_endian: bool) -> SoundBytes | None:
             declared = data_size_64 if length == 2**32 - 1 and data_size_64 is not None else length
             return _present(declared, offset + 8, size)
         offset += 8 + length + length % 2
+    raise AudioError(_NOTHING)
 
 
 def _chunks(
@@ -86,7 +94,9 @@ def _chunks(
     """Finds a chunk by name: name (4 bytes, or a GUID of 16 whose size counts its own header), size, content."""
     header_bytes = (16 if guid else 4) + struct.calcsize(size_format)
     offset = start
-    while True:
+    for _ in range(_MOST_CHUNKS):
+        if offset >= size:
+            return None
         file.seek(offset)
         header = file.read(header_bytes)
         if len(header) < header_bytes:
@@ -97,6 +107,7 @@ def _chunks(
         if header[:4] == name:
             return _present(length, offset + header_bytes, size)
         offset += header_bytes + -(-length // align) * align
+    raise AudioError(_NOTHING)
 
 
 def _ogg(file: BinaryIO, size: int) -> SoundBytes | None:

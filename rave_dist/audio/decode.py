@@ -20,6 +20,8 @@ from rave_dist.audio.containers import sound_bytes
 from rave_dist.audio.sound import FloatArray, Sound
 from rave_dist.errors import AudioError, from_os_error
 
+_RATES = (100, 3_072_000)
+_MOST_CHANNELS = 256
 _FIX = "replace the file with an intact copy, or leave it out"
 
 
@@ -118,6 +120,8 @@ def open_audio(path: Path | str) -> Iterator[Decoder]:
                 from rave_dist.audio import ffmpeg  # here, because most recordings do without its libraries
 
                 sound = stack.enter_context(ffmpeg.open_sound(path))
+            if not (_RATES[0] <= sound.sample_rate <= _RATES[1] and 1 <= sound.channels <= _MOST_CHANNELS):
+                raise AudioError(f"damaged: it claims {sound.channels} channels at {sound.sample_rate} Hz")
         except AudioError as error:
             what = "cut short, and nothing of it can be read" if promised is not None and promised.is_cut else error.what
             raise AudioError(what, where=where, fix=_FIX) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from itertools import chain
@@ -35,18 +36,22 @@ def open_sound(path: Path) -> Iterator[Sound]:
     with open(path, "rb") as file:
         try:
             container = av.open(file, "r", metadata_errors="replace", container_options={"format_whitelist": _FORMATS})
-        except av.FFmpegError as error:
+        except (av.FFmpegError, OSError) as error:
+            _raise_if_unreadable(error)
             raise AudioError("not a sound file that can be read") from error
         with closing(container):
             if not container.streams.audio:
                 raise AudioError("there is no sound in it")
             stream = container.streams.audio[0]
+            if stream.codec_context is None:
+                raise AudioError("its sound is encoded in a way that is not known")
             stream.codec_context.options = {"err_detect": "crccheck+explode"}  # damage is told, not concealed
             frames = container.decode(stream)
             # The first frame, not the header, knows the rate of HE-AAC.
             try:
                 first = next(frames, None)
-            except av.FFmpegError as error:
+            except (av.FFmpegError, OSError) as error:
+                _raise_if_unreadable(error)
                 raise AudioError("its sound cannot be decoded") from error
             rate = first.sample_rate if first is not None else stream.codec_context.sample_rate
             channels = first.layout.nb_channels if first is not None else stream.codec_context.channels
@@ -68,6 +73,12 @@ def open_sound(path: Path) -> Iterator[Sound]:
             )
 
 
+def _raise_if_unreadable(error: Exception) -> None:
+    """A disk that fails is not a damaged file; a damaged file may send FFmpeg to a place that no file has."""
+    if isinstance(error, OSError) and not isinstance(error, av.FFmpegError) and error.errno != errno.EINVAL:
+        raise error
+
+
 def _declared(container: Any, stream: Any, rate: int) -> int | None:
     if container.format.name.split(",")[0] not in _EXACT:
         return None
@@ -85,7 +96,8 @@ def _blocks(frames: Iterator[Any], rate: int, channels: int, size: int, limit: i
     while True:
         try:
             frame = next(frames, None)
-        except av.FFmpegError as error:
+        except (av.FFmpegError, OSError) as error:
+            _raise_if_unreadable(error)
             damage = AudioError("damaged")
             damage.__cause__ = error
             break

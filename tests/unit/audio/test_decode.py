@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -240,3 +241,26 @@ def test_a_file_of_no_samples_opens_and_gives_none(tmp_path):
     soundfile.write(tmp_path / "none.wav", np.zeros((0, 1), np.float32), 44100)
     with open_audio(tmp_path / "none.wav") as decoder:
         assert list(decoder.blocks()) == []
+
+
+@pytest.mark.parametrize(("kind", "subtype", "extension"), [(k, s, e) for k, s, e, _ in [*LOSSLESS, *LOSSY]])
+def test_no_damage_raises_anything_but_our_own_errors(tmp_path, tone, kind, subtype, extension):
+    path = tmp_path / f"tone.{extension}"
+    soundfile.write(path, tone(0.3, 48000), 48000, format=kind, subtype=subtype)
+    whole = path.read_bytes()
+    random = np.random.default_rng(0)
+    for _ in range(12):
+        data = bytearray(whole)
+        for place in random.integers(0, min(200, len(data)), 20):
+            data[place] = random.integers(256)
+        path.write_bytes(data[: random.integers(len(data) // 2, len(data))])
+        with suppress(AudioError), open_audio(path) as decoder:
+            assert all(np.isfinite(block).all() for block in decoder.blocks())
+
+
+def test_a_header_before_nothing_but_zeros_is_soon_given_up(tmp_path):
+    path = tmp_path / "zeros.wav"
+    with open(path, "wb") as file:
+        file.write(b"RIFF\xff\xff\xff\x7fWAVE")
+        file.truncate(1 << 30)
+    assert decode_what_can_be_read(path)[0] == 0
