@@ -70,7 +70,7 @@ def build(out: Path, run: Path, name: str, fidelity: float = FIDELITY) -> dict[s
 
 def _probe(run: Path, channels: int, sample_rate: int) -> Tensor:
     """A sound ``[1, C, T]`` that asks something of every band: the run's own, or a falling tone in noise with silences."""
-    length = 1 << 17
+    length = 3 << 15
     path = run / "probe.npy"
     if path.exists():
         sound = torch.from_numpy(np.load(path)).float()

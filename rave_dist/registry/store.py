@@ -73,8 +73,11 @@ def publish(store: Store, spec: TrainingSpec, *, fidelity: float = FIDELITY) -> 
         if card is None:
             (run / "spec.json").write_bytes(canonical_json(spec.model_dump(mode="json")))
             dataset = load_manifest(store, spec.instrument, spec.dataset)
-            np.save(run / "probe.npy", _material(store, dataset))
-            exported = export_run(run, out, name=spec.instrument, fidelity=fidelity, should_sound=_has_learnt(result))
+            sounds = bool(dataset.sources)
+            if sounds:
+                np.save(run / "probe.npy", _material(store, dataset))
+            should_sound = sounds and _has_learnt(result)
+            exported = export_run(run, out, name=spec.instrument, fidelity=fidelity, should_sound=should_sound)
             return place(store, spec, result, exported, out, version=version, seconds=dataset.used_seconds)
     _point_latest(store, card)
     return card
@@ -286,7 +289,7 @@ def _latest(store: Store, name: str) -> ModelCard | None:
 
 def _nearest(store: Store, name: str) -> str:
     names = sorted({card.name for card in list_models(store)})
-    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    close = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
     if close:
         return f"did you mean {close[0]!r}?"
     return f"one of: {', '.join(names)}" if names else "train and publish one first"

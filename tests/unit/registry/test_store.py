@@ -1,15 +1,22 @@
-"""The registry on a folder and on S3."""
+"""The registry on a folder and on S3: finding and fetching."""
 
+import threading
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
+import pytest
+
+from rave_dist.errors import ModelNotFoundError, StoreError
+from rave_dist.identity import hash_file
 from rave_dist.records import ModelCard
-from rave_dist.registry.store import find, list_models
+from rave_dist.registry.store import fetch, find, list_models
 from rave_dist.storage import Store
 
 Publish = Callable[..., ModelCard]
 
 
-def test_published_models_are_found_by_name_version_and_its_beginning(any_store: Store, publish_tiny: Publish) -> None:
+def test_models_are_found_by_name_version_and_its_beginning(any_store: Store, publish_tiny: Publish) -> None:
     drums, bass = publish_tiny(any_store, "drums", 0), publish_tiny(any_store, "bass", 1)
     assert list_models(any_store) == [bass, drums]
     assert find(any_store, "drums") == drums
@@ -18,3 +25,79 @@ def test_published_models_are_found_by_name_version_and_its_beginning(any_store:
     assert find(any_store, "bass@latest") == bass
     assert drums.version != bass.version
     assert (drums.latents, drums.latent_size, drums.hop) == (4, 8, 512)
+
+
+def test_a_misspelt_name_gets_the_nearest_one(local_store: Store, publish_tiny: Publish) -> None:
+    with pytest.raises(ModelNotFoundError) as nothing:
+        find(local_store, "drums")
+    assert nothing.value.fix == "train and publish one first"
+    publish_tiny(local_store, "drums", 0)
+    with pytest.raises(ModelNotFoundError, match="no model is called 'drum'") as near:
+        find(local_store, "drum")
+    assert near.value.fix == "did you mean 'drums'?"
+    with pytest.raises(ModelNotFoundError) as far:
+        find(local_store, "trumpet")
+    assert far.value.fix == "one of: drums"
+
+
+@pytest.mark.parametrize("reference", ["", "../datasets", "a/b", "drums@", "drums@xyz", "drums@../x", "@", "drums@@1"])
+def test_what_is_no_reference_is_refused(reference: str, local_store: Store, publish_tiny: Publish) -> None:
+    publish_tiny(local_store, "drums")
+    with pytest.raises(ModelNotFoundError):
+        find(local_store, reference)
+
+
+def test_the_beginning_of_a_version_must_say_which(local_store: Store, publish_tiny: Publish) -> None:
+    card = publish_tiny(local_store, "drums")
+    for version in ("abc000000000", "abc111111111"):
+        other = card.model_copy(update={"version": version})
+        local_store.write_json(f"models/drums/{version}/card.json", other.to_json())
+    with pytest.raises(ModelNotFoundError, match="2 versions of drums begin with 'abc'"):
+        find(local_store, "drums@abc")
+    assert find(local_store, "drums@abc1").version == "abc111111111"
+    with pytest.raises(ModelNotFoundError, match="no versions of drums begin with 'f00'"):
+        find(local_store, "drums@f00")
+
+
+def test_a_model_without_a_latest_is_its_newest(local_store: Store, publish_tiny: Publish) -> None:
+    card = publish_tiny(local_store, "drums")
+    local_store.delete("models/drums/latest.json")
+    assert find(local_store, "drums") == card
+
+
+def test_a_fetched_file_is_kept_checked_and_mended(any_store: Store, publish_tiny: Publish, tmp_path: Path) -> None:
+    card = publish_tiny(any_store, "drums")
+    offline = fetch(any_store, card, folder=tmp_path / "cache")
+    streaming = fetch(any_store, card, "streaming", folder=tmp_path / "cache")
+    assert hash_file(offline) == card.files["offline"].sha256
+    assert hash_file(streaming) == card.files["streaming"].sha256
+    first = offline.stat().st_mtime_ns
+    assert fetch(any_store, card, folder=tmp_path / "cache") == offline
+    assert offline.stat().st_mtime_ns == first
+    offline.write_bytes(offline.read_bytes()[:-1])
+    assert hash_file(fetch(any_store, card, folder=tmp_path / "cache")) == card.files["offline"].sha256
+    assert len(list((tmp_path / "cache").iterdir())) == 2
+
+
+def test_a_file_that_is_not_what_was_published_is_refused(local_store: Store, publish_tiny: Publish, tmp_path: Path) -> None:
+    card = publish_tiny(local_store, "drums")
+    local_store.write_bytes(card.files["offline"].key, b"something else")
+    with pytest.raises(StoreError, match="sha256"):
+        fetch(local_store, card, folder=tmp_path / "cache")
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_many_fetch_at_once(any_store: Store, publish_tiny: Publish, tmp_path: Path) -> None:
+    card = publish_tiny(any_store, "drums")
+    paths: list[Any] = []
+
+    def work() -> None:
+        paths.append(fetch(any_store, card, folder=tmp_path / "cache"))
+
+    threads = [threading.Thread(target=work) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(paths) == 8
+    assert len(set(paths)) == len(list((tmp_path / "cache").iterdir())) == 1

@@ -1,0 +1,200 @@
+"""From a finished run to a published model, on a folder and on S3, with real processes."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from rave_dist.dataset.parts import PartWriter
+from rave_dist.errors import ConfigurationError, DatasetError, TrainingError, VerificationError
+from rave_dist.identity import hash_file
+from rave_dist.records import DatasetManifest, ModelCard, SourceRecord, TrainingSpec, now
+from rave_dist.registry.export import export_run
+from rave_dist.registry.store import fetch, find, list_models, model_version, publish
+from rave_dist.storage import Store
+
+
+def put_run(store: Store, tiny: Any, *, name: str = "drums", files: tuple[str, ...] = ()) -> TrainingSpec:
+    """A finished run and its dataset, as training leaves them."""
+    spec: TrainingSpec = tiny.spec.model_copy(update={"instrument": name})
+    for file in files or ("config.gin", "weights.pt", "result.json"):
+        store.upload(tiny.run / file, f"{spec.run_key}/{file}")
+    generator = np.random.default_rng(0)
+    pcm = (generator.normal(size=(1, 6 * 44100)) * 3000).astype(np.int16)
+    with PartWriter(store, name, 44100) as writer:
+        writer.write("take", 0, pcm)
+    source = SourceRecord(
+        source="take.wav",
+        source_id="take",
+        fingerprint="f",
+        seconds=6.5,
+        used_seconds=6.0,
+        sample_rate=44100,
+        channels=1,
+        format="WAV",
+        samples=pcm.shape[1],
+        spans=((0, pcm.shape[1]),),
+        pcm_sha256="0" * 64,
+        peak=0.5,
+        rms=0.1,
+        dc=0.0,
+        clipped_samples=0,
+    )
+    manifest = DatasetManifest(
+        id=spec.dataset,
+        instrument=name,
+        sample_rate=44100,
+        channels=1,
+        sources=(source,),
+        rejected=(),
+        shards=tuple(writer.shards),
+        used_seconds=6.0,
+        created_at=now(),
+    )
+    store.write_json(f"{manifest.key}/manifest.json", manifest.to_json())
+    return spec
+
+
+def keys(store: Store) -> list[str]:
+    return [entry.key for entry in store.list("models")]
+
+
+def test_a_finished_run_becomes_a_model(any_store: Store, tiny_model: Any, tmp_path: Path) -> None:
+    spec = put_run(any_store, tiny_model)
+    card = publish(any_store, spec)
+
+    assert (card.name, card.library, card.run_id, card.dataset) == ("drums", "tiny", spec.run_id, spec.dataset)
+    assert card.version == model_version(tiny_model.run)
+    assert (card.sample_rate, card.channels, card.latents, card.latent_size, card.hop) == (44100, 1, 4, 8, 512)
+    assert (card.phase, card.step, card.steps, card.complete) == (2, 10, 10, True)
+    assert card.seconds == 6.0
+    assert card.metrics["validation_first"] == 20.0
+    assert card.credit == {"performer": "nobody"}
+    left, right = card.receptive_field
+    assert 10000 < left < 12288
+    assert 10000 < right < 12288
+    assert set(keys(any_store)) == {
+        f"{card.key}/card.json",
+        f"{card.key}/drums.ts",
+        f"{card.key}/drums_streaming.ts",
+        "models/drums/latest.json",
+    }
+    assert find(any_store, "drums") == card
+
+    tags = {entry.key: entry.tag for entry in any_store.list("models")}
+    assert publish(any_store, spec) == card
+    assert {entry.key: entry.tag for entry in any_store.list("models")} == tags
+
+    path = fetch(any_store, card, "offline", folder=tmp_path)
+    assert hash_file(path) == card.files["offline"].sha256
+    x = 0.1 * torch.randn(1, 1, 512 * 8)
+    assert torch.jit.load(str(path)).convert(x, 0, 0, 1.0).shape == x.shape
+
+
+def test_what_a_dead_publisher_left_is_completed(
+    local_store: Store, tiny_model: Any, publish_tiny: Callable[..., ModelCard]
+) -> None:
+    spec = put_run(local_store, tiny_model)
+    died = publish_tiny(local_store, "drums")
+    local_store.delete(f"{died.key}/card.json")
+    local_store.delete(f"{died.key}/drums_streaming.ts")
+    local_store.delete("models/drums/latest.json")
+    assert list_models(local_store) == []
+    card = publish(local_store, spec)
+    assert card.version == died.version
+    assert card.files["offline"] == died.files["offline"]  # it was good: it stays
+    for file in card.files.values():
+        assert hash_file(Path(local_store.uri) / file.key) == file.sha256
+    assert find(local_store, "drums") == card
+
+
+def test_a_bad_file_without_a_card_is_replaced(local_store: Store, tiny_model: Any) -> None:
+    spec = put_run(local_store, tiny_model)
+    key = f"models/drums/{model_version(tiny_model.run)}/drums.ts"
+    local_store.write_bytes(key, b"not a model")
+    card = publish(local_store, spec)
+    assert hash_file(Path(local_store.uri) / key) == card.files["offline"].sha256
+
+
+def test_latest_moves_to_the_newest_and_does_not_move_back(
+    local_store: Store, tiny_models: tuple[Any, ...], publish_tiny: Callable[..., ModelCard]
+) -> None:
+    old = publish_tiny(local_store, "drums", 0)
+    old = old.model_copy(update={"created_at": "2020-01-01T00:00:00+00:00"})
+    local_store.write_json(f"{old.key}/card.json", old.to_json())
+    new = publish_tiny(local_store, "drums", 1)
+    assert find(local_store, "drums") == new
+    assert publish(local_store, put_run(local_store, tiny_models[0])) == old
+    assert find(local_store, "drums") == new
+    assert list_models(local_store) == [old, new]
+
+    # The publisher of the newest one died before it could move ``latest``: publishing it again does.
+    local_store.write_json("models/drums/latest.json", {"version": old.version})
+    assert publish(local_store, put_run(local_store, tiny_models[1])) == new
+    assert find(local_store, "drums") == new
+
+
+def test_nothing_is_published_of_an_unfinished_run(local_store: Store, tiny_model: Any) -> None:
+    spec = put_run(local_store, tiny_model, files=("config.gin", "weights.pt"))
+    with pytest.raises(TrainingError, match="not finished"):
+        publish(local_store, spec)
+    assert keys(local_store) == []
+
+
+def test_nothing_is_published_without_its_dataset(local_store: Store, tiny_model: Any) -> None:
+    spec = put_run(local_store, tiny_model)
+    local_store.delete(f"datasets/drums/{spec.dataset}/manifest.json")
+    with pytest.raises(DatasetError):
+        publish(local_store, spec)
+    assert keys(local_store) == []
+
+
+def test_nothing_is_published_of_a_model_that_went_silent(local_store: Store, tiny_model: Any, tmp_path: Path) -> None:
+    spec = put_run(local_store, tiny_model)
+    weights = torch.load(tiny_model.run / "weights.pt", weights_only=True)
+    weights["decoder.waveform_module.weight_g"] *= 1e-5
+    weights["decoder.noise_module.net.4.weight"] *= 0
+    torch.save(weights, tmp_path / "weights.pt")
+    local_store.upload(tmp_path / "weights.pt", f"{spec.run_key}/weights.pt")
+    result = json.loads((tiny_model.run / "result.json").read_text())
+    result["metrics"]["validation_last"] = 10.0  # it says that it has learnt
+    local_store.write_json(f"{spec.run_key}/result.json", result)
+    with pytest.raises(VerificationError, match="level_db"):
+        publish(local_store, spec)
+    assert keys(local_store) == []
+
+
+def test_weights_that_do_not_fit_say_so(tiny_model: Any, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    for file in ("spec.json", "config.gin"):
+        (run / file).write_bytes((tiny_model.run / file).read_bytes())
+    torch.save({"encoder.weight": torch.zeros(3)}, run / "weights.pt")
+    with pytest.raises(VerificationError, match="the export failed: RuntimeError: Error"):
+        export_run(run, tmp_path / "out", name="drums")
+
+
+def test_an_error_crosses_the_process_border_as_it_was(tiny_model: Any, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    for file in ("spec.json", "weights.pt"):
+        (run / file).write_bytes((tiny_model.run / file).read_bytes())
+    (run / "config.gin").write_text("NO_SUCH = @thing\n")
+    with pytest.raises(ConfigurationError):
+        export_run(run, tmp_path / "out", name="drums")
+
+
+def test_the_version_is_of_the_weights_and_the_configuration(tiny_models: tuple[Any, ...], tmp_path: Path) -> None:
+    versions = {model_version(tiny.run) for tiny in tiny_models}
+    assert len(versions) == len(tiny_models)
+    weights = torch.load(tiny_models[0].run / "weights.pt", weights_only=True)
+    text = (tiny_models[0].run / "config.gin").read_text()
+    torch.save(dict(reversed(weights.items())), tmp_path / "weights.pt")  # other bytes, the same weights
+    (tmp_path / "config.gin").write_text(text)
+    assert model_version(tmp_path) == model_version(tiny_models[0].run)
+    (tmp_path / "config.gin").write_text(text + "\n# another\n")
+    assert model_version(tmp_path) not in versions

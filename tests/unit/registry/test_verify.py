@@ -1,0 +1,106 @@
+"""A file that does not do what its model does is found out, whatever is wrong with it."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from rave_dist.errors import VerificationError
+from rave_dist.registry.export import check_export
+from rave_dist.registry.verify import verify
+
+
+@pytest.fixture
+def export(tiny_model: Any, tmp_path: Path) -> Path:
+    """A copy of a good export."""
+    torch.set_num_threads(1)
+    return Path(shutil.copytree(tiny_model.out, tmp_path / "out"))
+
+
+def change(out: Path, edit: Callable[[dict[str, Any]], None]) -> None:
+    told = torch.load(out / "probe.pt", weights_only=True)
+    edit(told)
+    torch.save(told, out / "probe.pt")
+
+
+def change_weights(path: Path, edit: Callable[[str, torch.Tensor], None]) -> None:
+    model = torch.jit.load(str(path))
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            edit(name, weight)
+    torch.jit.save(model, str(path))
+
+
+def test_a_good_export_passes(export: Path) -> None:
+    numbers = verify(export, False)
+    assert numbers["offline/against_model"] < 1e-9
+    assert numbers["offline/chunks_against_whole"] < 1e-9
+    assert numbers["streaming/forward_in_blocks"] < 1e-9
+
+
+def test_another_models_file_is_found_out(export: Path, tiny_models: tuple[Any, ...]) -> None:
+    shutil.copyfile(tiny_models[1].offline, export / "tiny-0.ts")
+    with pytest.raises(VerificationError, match="offline/against_model"):
+        verify(export, False)
+
+
+def test_a_stream_with_a_changed_weight_is_found_out(export: Path) -> None:
+    def nudge(name: str, weight: torch.Tensor) -> None:
+        if "waveform" in name:
+            weight *= 1.00001
+
+    change_weights(export / "tiny-0_streaming.ts", nudge)
+    with pytest.raises(VerificationError, match="streaming/against_model"):
+        verify(export, False)
+
+
+def test_numbers_that_are_none_are_found_out(export: Path) -> None:
+    def spoil(name: str, weight: torch.Tensor) -> None:
+        if "waveform" in name:
+            weight[0] = float("nan")
+
+    change_weights(export / "tiny-0.ts", spoil)
+    with pytest.raises(VerificationError, match="not_finite"):
+        verify(export, False)
+
+
+@pytest.mark.parametrize("field", [(10605, 512), (512, 10044)])
+def test_too_small_a_receptive_field_is_found_out(export: Path, field: tuple[int, int]) -> None:
+    change(export, lambda told: told.update(receptive_field=field))
+    with pytest.raises(VerificationError, match="chunks_against_whole"):
+        verify(export, False)
+
+
+def test_a_wrong_number_of_latents_is_found_out(export: Path) -> None:
+    change(export, lambda told: told.update(latents=8))
+    with pytest.raises(VerificationError, match="offline/wrong_shapes is 2"):
+        verify(export, False)
+
+
+def test_an_output_far_from_the_level_of_its_material_is_found_out(export: Path) -> None:
+    change(export, lambda told: told["probe"]["sound"].mul_(1e-6))
+    with pytest.raises(VerificationError, match="level_db"):
+        verify(export, True)
+
+
+def test_a_broken_file_is_an_error_of_the_other_process(export: Path) -> None:
+    (export / "tiny-0.ts").write_bytes(b"no model")
+    with pytest.raises(VerificationError, match="the export failed"):
+        check_export(export)
+
+
+def test_the_checking_process_never_sees_rave(export: Path) -> None:
+    import subprocess
+    import sys
+
+    program = f"""
+import sys
+from pathlib import Path
+from rave_dist.registry.verify import verify
+verify(Path({str(export)!r}), False)
+assert not {{"rave", "gin", "cached_conv", "nn_tilde", "torchaudio"}} & set(sys.modules)
+"""
+    assert subprocess.run([sys.executable, "-c", program], cwd=Path(__file__).parents[3], check=False).returncode == 0
