@@ -36,11 +36,16 @@ def connected() -> Iterator[bool]:
         options = {"include_dashboard": True, "dashboard_host": "127.0.0.1"}
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **options)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except Exception as error:
+        # When a node takes too long to start, Ray raises nothing more special than Exception.
+        if type(error) is not Exception and not isinstance(error, ConnectionError | RuntimeError | ValueError):
+            raise
         raise ClusterError(
             f"Ray does not answer ({str(error).splitlines()[0]})",
             where=address,
-            fix="start the cluster, or unset RAY_ADDRESS to use this machine",
+            fix="run it again when the machine is less busy"
+            if address == "local"
+            else "start the cluster, or unset RAY_ADDRESS",
         ) from error
     try:
         # Ray prints warnings about its nodes to the driver's standard output, where only results belong.
