@@ -38,15 +38,14 @@ def connected() -> Iterator[bool]:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **options)
     except Exception as error:
         # When a node takes too long to start, Ray raises nothing more special than Exception.
-        if type(error) is not Exception and not isinstance(error, ConnectionError | RuntimeError | ValueError):
-            raise
-        raise ClusterError(
-            f"Ray does not answer ({str(error).splitlines()[0]})",
-            where=address,
-            fix="run it again when the machine is less busy"
-            if address == "local"
-            else "start the cluster, or unset RAY_ADDRESS",
-        ) from error
+        if type(error) is Exception or isinstance(error, ConnectionError | RuntimeError | ValueError):
+            busy = "run it again when the machine is less busy"
+            raise ClusterError(
+                f"Ray does not answer ({str(error).splitlines()[0]})",
+                where=address,
+                fix=busy if address == "local" else "start the cluster, or unset RAY_ADDRESS to use this machine",
+            ) from error
+        raise
     try:
         # Ray prints warnings about its nodes to the driver's standard output, where only results belong.
         with redirect_stdout(sys.stderr):
