@@ -70,11 +70,6 @@ class LibraryRun:
         return all(r.state == "done" for r in self.records) and all(i.complete for i in self.ingested)
 
 
-def problem_of(error: RaveDistError) -> Problem:
-    """An error as a record: place and message in one sentence, and the fix."""
-    return Problem(what=f"{error.where}: {error.what}" if error.where else error.what, fix=error.fix)
-
-
 def check(library: Library, only: list[str] | None = None) -> list[InstrumentCheck]:
     """What would be trained and what is wrong; reads headers only and starts nothing."""
     from rave_dist.check import check_library
@@ -113,7 +108,7 @@ def ingest(library: Library, only: list[str] | None = None, *, progress: IngestP
                 )
                 outcomes.append(Ingested(name, manifest))
             except RaveDistError as error:
-                outcomes.append(Ingested(name, error=problem_of(error)))
+                outcomes.append(Ingested(name, error=Problem.of(error)))
     return outcomes
 
 
@@ -137,7 +132,7 @@ def train(library: Library, only: list[str] | None = None, *, progress: RunProgr
         try:
             dataset = latest_manifest(library.store, name, library.name).id
         except DatasetError as error:
-            refused[name] = _failed(library, name, problem_of(error))
+            refused[name] = _failed(library, name, Problem.of(error))
         else:
             specs.append(library.training_spec(name, dataset=dataset))
     if specs:
