@@ -72,10 +72,12 @@ def _run_module(module: str, arguments: list[str], out: Path, timeout: float) ->
     answer.unlink(missing_ok=True)
     package = str(Path(rave_dist.__file__).parents[1])
     path = os.pathsep.join(filter(None, (package, os.environ.get("PYTHONPATH"))))
+    # One thread unless told otherwise: beside other runs, threads that wait for one another burn several times the work.
+    environment = {"OMP_NUM_THREADS": "1", **os.environ, "PYTHONPATH": path}
     try:
         process = subprocess.run(
             [sys.executable, "-m", module, *arguments],
-            env={**os.environ, "PYTHONPATH": path},
+            env=environment,
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
