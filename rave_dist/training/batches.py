@@ -81,13 +81,14 @@ class PcmStore:
         hop = hop or size
         tiles: list[Tensor] = []
         for index, length in enumerate(self.lengths):
-            last = length - size
-            if last >= 0:
-                offsets = [*range(0, last, hop), last]
-            else:
-                offsets = [*range(last, 1, hop)] if hop < size else [last // 2]
-            tiles.extend(self.window(index, offset, size) for offset in offsets)
+            tiles.extend(self.window(index, offset, size) for offset in _offsets(length - size, hop, overlap=hop < size))
         return tiles
+
+
+def _offsets(last: int, hop: int, *, overlap: bool) -> list[int]:
+    if last >= 0:
+        return [*range(0, last, hop), last]
+    return [*range(last, 1, hop)] if overlap else [last // 2]
 
 
 class Windows:

@@ -14,6 +14,7 @@ and back-propagates each through everything that took part. What is left out her
 - in phase 2 the encoder's graph, where RAVE detaches the encoder itself (its batch statistics still move);
 - in a generator step the graph of ``D(x)``: it is a constant there;
 - the graph of the spectral distances: their gradient is computed with their value (`rave_dist.training.distances`);
+- returning memory to the system between operations, on a CPU (`rave_dist.training.memory`);
 - every wait of the host for the device (``.item()``, truth values of device tensors).
 
 Random numbers are drawn in RAVE's own order, so equal seeds give equal steps.
@@ -32,6 +33,7 @@ from torch import Tensor, nn
 from rave_dist import upstream
 from rave_dist.errors import ConfigurationError
 from rave_dist.training.distances import lean_distance
+from rave_dist.training.memory import hold_freed_memory
 
 Losses = dict[str, Tensor]
 
@@ -65,6 +67,8 @@ class TrainingStep:
         blocks = upstream.rave_module("blocks")
         self.model = model.to(device).train()
         self.device = torch.device(device)
+        if self.device.type == "cpu":
+            hold_freed_memory()
         self.phase_1_steps = phase_1_steps
         self.warmup_steps = warmup_steps
         self._beta: upstream.BetaWarmup = model.beta_warmup
