@@ -27,12 +27,15 @@ from rave_dist.registry.export import FIDELITY
 from rave_dist.registry.latents import GaussianLatents, PlainLatents, QuantisedLatents, SphericalLatents
 from rave_dist.registry.noise import FilteredNoise, NoNoise
 
+FEWEST_LATENTS = 4
+
 
 def exposed_latents(fidelity: Tensor, *, at_least: float = FIDELITY) -> int:
     """How many principal components an export keeps, by RAVE's rule.
 
-    The index of the first cumulative explained variance above ``at_least``, at least 1, rounded up to a power of two; here
-    also at most all of them. A model whose latent space was never analysed (``fidelity`` all zero) keeps all.
+    The index of the first cumulative explained variance above ``at_least``, rounded up to a power of two. RAVE keeps at least
+    one; here it is four, and at most all: a young model's loudness alone is often nearly all of its variance, and an instrument
+    with one knob is none. A model whose latent space was never analysed (``fidelity`` all zero) keeps all.
 
     Args:
         fidelity: ``[D]``, cumulative explained variance, ascending.
@@ -41,7 +44,7 @@ def exposed_latents(fidelity: Tensor, *, at_least: float = FIDELITY) -> int:
     if not bool(fidelity.any()):
         return size
     index = int(torch.argmax((fidelity > at_least).int()))
-    return min(size, 1 << math.ceil(math.log2(max(index, 1))))
+    return min(size, 1 << math.ceil(math.log2(max(index, FEWEST_LATENTS))))
 
 
 class ScriptedRave(nn_tilde.Module):  # type: ignore[misc]  # nn_tilde is untyped

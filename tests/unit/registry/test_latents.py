@@ -97,7 +97,7 @@ def test_silence_and_the_poles_have_angles() -> None:
 @pytest.mark.parametrize(
     ("variances", "kept"),
     [
-        ([1.0, 0, 0, 0, 0, 0, 0, 0], 1),
+        ([1.0, 0, 0, 0, 0, 0, 0, 0], 4),  # RAVE would keep 1
         ([0.5, 0.3, 0.1, 0.07, 0.03, 0, 0, 0], 4),  # the index of the first above .95 is 3
         ([0.4, 0.2, 0.1, 0.1, 0.1, 0.06, 0.03, 0.01], 8),  # 5, rounded up
         ([0.2] * 4 + [0.1, 0.04, 0.03, 0.01, 0.01, 0.01], 8),
