@@ -29,7 +29,7 @@ from rave_dist.training.result import read_result
 from rave_dist.training.variants import defaults
 
 MAX_FAILURES = 3
-STOP_SECONDS = 30.0
+STOP_SECONDS = 60.0
 """How long runs have to save themselves when the command is interrupted."""
 
 _POLL_SECONDS = 0.5
@@ -142,10 +142,12 @@ class _Fleet:
                 ray.wait([item.task for item in training], num_returns=len(training), timeout=STOP_SECONDS)
         finally:
             tasks = [item.task for item in self._items if item.task is not None]
-            for task in tasks:
+            # Only what still runs: Ray 2.60 aborts the whole driver when a cancelled task has just ended.
+            pending = ray.wait(tasks, num_returns=len(tasks), timeout=0)[1] if tasks else []
+            for task in pending:
                 ray.cancel(task)
-            if tasks:
-                ray.wait(tasks, num_returns=len(tasks), timeout=STOP_SECONDS)
+            if pending:
+                ray.wait(pending, num_returns=len(pending), timeout=STOP_SECONDS)
             for item in self._items:
                 if item.stage != "ended":
                     self._keep(item, state="waiting")
