@@ -198,7 +198,12 @@ class Store:
             StoreError: with what the place answered.
         """
         key = f".write-check-{uuid.uuid4().hex[:8]}"
-        self.write_bytes(key, b"ok")
+        try:
+            self.write_bytes(key, b"ok")
+        except MissingKeyError as error:  # a folder that cannot be made
+            raise StoreError(
+                "nothing can be written there", where=self.uri, fix="choose another place for the store"
+            ) from error
         self.delete(key)
 
 

@@ -48,7 +48,7 @@ def export_run(
         run: a folder with ``spec.json``, ``config.gin``, ``weights.pt`` and maybe ``probe.npy``, a sound ``[C, T]`` to try.
         out: a folder for ``<name>.ts`` and ``<name>_streaming.ts``.
         fidelity: share of the latent variance to keep.
-        should_sound: whether the model has learnt enough that its level must be near the probe's.
+        should_sound: whether the model has learnt, so that it must answer the probe neither with silence nor far louder.
 
     Raises:
         VerificationError: a file that does not do what its model does, or a process that died; nothing is to be published.
