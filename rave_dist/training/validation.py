@@ -37,21 +37,6 @@ def _measuring(model: Any) -> Iterator[None]:
         model.train(training)
 
 
-def mean_latent(model: Any, latent: Tensor) -> Tensor:
-    """What a decoder is fed when nothing is sampled.
-
-    Args:
-        latent: output of ``model.encode``, ``[B, P, T]``.
-
-    Returns:
-        ``[B, L, T]``: the mean of a variational encoder; of the others what their ``reparametrize`` returns.
-    """
-    if isinstance(model.encoder, upstream.rave_module("blocks").VariationalEncoder):
-        return latent.chunk(2, 1)[0]
-    decoded: Tensor = model.encoder.reparametrize(latent)[0]
-    return decoded
-
-
 def validate(model: Any, segments: Sequence[PcmSegment], *, window: int, device: torch.device | str) -> dict[str, float]:
     """RAVE's own distances between held-out audio and its reconstruction.
 
@@ -143,7 +128,7 @@ def fit_latent(model: Any, segments: Sequence[PcmSegment], *, window: int, devic
     with _measuring(model):
         for tile in tiles[::stride]:
             x = tile[None].to(device).to(parameter.dtype) / FULL_SCALE
-            frames.append(mean_latent(model, model.encode(x))[0].T.double())
+            frames.append(model.encode(x).chunk(2, 1)[0][0].T.double())  # the means, not the scales
         mean, axes, fidelity = principal_axes(torch.cat(frames))
         model.latent_mean.copy_(mean)
         model.latent_pca.copy_(axes)
