@@ -79,7 +79,10 @@ def about(
 
 @app.command()
 def check(library: LibraryFile, only: Only = None, as_json: Json = False, debug: Debug = False) -> None:
-    """Say what would be trained, what is wrong, and the smallest fix. Starts nothing; only tries whether the store can be written."""
+    """Say what would be trained, what is wrong, and the smallest fix.
+
+    Starts nothing, and only tries whether the store can be written.
+    """
     loaded = load_library(library)
     checks = pipeline.check(loaded, only)
     if as_json:
