@@ -229,19 +229,9 @@ def convert(
     from rave_dist.on_ray import connected
     from rave_dist.registry.store import find
 
-    card = find(store, model)
-    plan_conversion(card, inputs, output, parameters)  # what it refuses, it refuses before Ray takes its seconds to start
+    plan = plan_conversion(find(store, model), inputs, output, parameters)  # what it refuses, it refuses before Ray starts
     with connected():
-        return convert_corpus(
-            store,
-            card,
-            inputs,
-            output,
-            parameters=parameters,
-            chunk_seconds=chunk_seconds,
-            workers=workers,
-            progress=progress,
-        )
+        return convert_corpus(store, plan, chunk_seconds=chunk_seconds, workers=workers, progress=progress)
 
 
 def _failed(library: Library, name: str, problem: Problem) -> RunRecord:

@@ -7,7 +7,7 @@ import pickle
 import tempfile
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -19,10 +19,10 @@ from ray.exceptions import OutOfMemoryError, RayError, RayTaskError, WorkerCrash
 from ray.util.annotations import RayDeprecationWarning
 
 from rave_dist.conversion.convert import DEFAULT_CHUNK_SECONDS, Converter, chunk_samples
-from rave_dist.conversion.corpus import Plan, Task, plan_conversion, split_done
+from rave_dist.conversion.corpus import Plan, Task, split_done
 from rave_dist.conversion.item import Outcome, convert_item, failed_item
 from rave_dist.errors import ConversionError, RaveDistError
-from rave_dist.records import ConversionItem, ConversionParameters, ConversionRecord, ModelCard, now
+from rave_dist.records import ConversionItem, ConversionRecord, now
 from rave_dist.registry.store import fetch
 from rave_dist.storage import Store
 
@@ -32,23 +32,17 @@ _SUBMITTED = 200  # tasks that Ray knows of at once, where each stands alone
 
 def convert_corpus(
     store: Store,
-    card: ModelCard,
-    inputs: Sequence[str],
-    output: str,
+    plan: Plan,
     *,
-    parameters: ConversionParameters,
     chunk_seconds: float = DEFAULT_CHUNK_SECONDS,
     workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> ConversionRecord:
-    """Converts files and folders, all that is not done already; needs a connected Ray.
+    """Converts what a plan names, all that is not done already; needs a connected Ray.
 
     Args:
         store: of the library: the model is read from it, journal and record are written to it.
-        card: the model.
-        inputs: files, folders, globs, s3:// prefixes.
-        output: a folder, an s3:// prefix, or for one source the file itself.
-        parameters: all that decides the samples.
+        plan: `plan_conversion`'s.
         chunk_seconds: of sound in the model at once.
         workers: files at once; one per GPU, or where there are none one per CPU but one, unless given.
         progress: told how many sources are done, and of how many.
@@ -57,18 +51,15 @@ def convert_corpus(
         the record, which also lies in the store as ``conversions/<id>/record.json``. Sources that failed are named in it.
 
     Raises:
-        ConversionError: see `plan_conversion`; chunks too short; workers below 1; the device is out of memory.
-        AudioError: an input that no recording matches.
-        StoreError: an input, OUTPUT or the store cannot be used.
+        ConversionError: chunks too short; workers below 1; the device is out of memory.
+        StoreError: OUTPUT or the store cannot be used.
     """
-    chunk_samples(card, chunk_seconds)
+    chunk_samples(plan.card, chunk_seconds)
     if workers is not None and workers < 1:
         raise ConversionError("a conversion needs at least one worker", fix="give --workers 1 or more")
-    plan = plan_conversion(card, inputs, output, parameters)
     plan.output.check_writable()
-    store.write_json(
-        f"{plan.key}/request.json", {"model": card.reference, "parameters": plan.parameters.to_json(), "output": output}
-    )
+    request = {"model": plan.card.reference, "parameters": plan.parameters.to_json(), "output": plan.output.uri}
+    store.write_json(f"{plan.key}/request.json", request)
     to_do, done = split_done(store, plan)
     outcomes = [Outcome(item, skipped=True) for item in done]
     report = progress or (lambda count, total: None)

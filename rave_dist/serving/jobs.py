@@ -15,7 +15,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayError
 
-from rave_dist.conversion.convert import DEFAULT_CHUNK_SECONDS
+from rave_dist.conversion.corpus import plan_conversion
 from rave_dist.conversion.on_ray import convert_corpus
 from rave_dist.errors import MissingKeyError, RaveDistError
 from rave_dist.identity import content_id
@@ -112,18 +112,15 @@ def _run_job(store: Store, job: Job) -> None:
     def progress(done: int, total: int) -> None:
         nonlocal reported
         if time.monotonic() - reported > _REPORT_SECONDS:
-            reported = -math.inf  # the first report says how many there are
+            reported = time.monotonic()
             write(done=done, total=total)
 
     write(state="running")
     try:
+        plan = plan_conversion(registry.find(store, job.model), job.inputs, job.output, job.parameters)
         result = convert_corpus(
             store,
-            registry.find(store, job.model),
-            list(job.inputs),
-            job.output,
-            parameters=job.parameters,
-            chunk_seconds=DEFAULT_CHUNK_SECONDS,
+            plan,
             # Two to a GPU, each with half of it: the service holds the other half of one.
             workers=2 * num_gpus() or None,
             progress=progress,

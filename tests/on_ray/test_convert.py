@@ -12,6 +12,7 @@ import soundfile
 import torch
 from torch import Tensor, nn
 
+from rave_dist.conversion.corpus import plan_conversion
 from rave_dist.conversion.on_ray import convert_corpus
 from rave_dist.errors import ConversionError, StoreError
 from rave_dist.identity import hash_file
@@ -23,7 +24,7 @@ Publish = Callable[..., ModelCard]
 
 
 def convert(store: Store, card: ModelCard, given: str, output: str, **options: object) -> ConversionRecord:
-    return convert_corpus(store, card, [given], output, parameters=ConversionParameters(), **options)  # type: ignore[arg-type]
+    return convert_corpus(store, plan_conversion(card, [given], output, ConversionParameters()), **options)  # type: ignore[arg-type]
 
 
 def hashes(folder: Path) -> dict[str, str]:
