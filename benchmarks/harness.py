@@ -36,11 +36,13 @@ Work = Sequence[str] | Callable[[], object]
 
 @dataclass(frozen=True)
 class Usage:
-    """What a piece of work took. ``peak_rss_bytes`` is the highest sum of resident memory over the process tree."""
+    """What a piece of work took. ``peak_rss_bytes`` is the highest sum of resident memory over the process tree,
+    ``largest_rss_bytes`` the highest of any one process in it."""
 
     cpu_seconds: float
     wall_seconds: float
     peak_rss_bytes: int
+    largest_rss_bytes: int
 
 
 class _Sampler(threading.Thread):
@@ -53,7 +55,7 @@ class _Sampler(threading.Thread):
         self._before = {p.pid: _cpu_of(p) for p in self._self.children(recursive=True)}
         self._stop_event = threading.Event()
         self.cpu: dict[tuple[int, float], float] = {}
-        self.peak = 0
+        self.peak = self.largest = 0
         self.own_seconds = 0.0
 
     def run(self) -> None:
@@ -62,16 +64,17 @@ class _Sampler(threading.Thread):
         self.own_seconds = time.thread_time()
 
     def sample(self) -> None:
-        resident = self._self.memory_info().rss if self._include_self else 0
+        sizes = [self._self.memory_info().rss] if self._include_self else []
         for process in self._self.children(recursive=True):
             try:
                 with process.oneshot():
-                    resident += process.memory_info().rss
+                    sizes.append(process.memory_info().rss)
                     spent = _cpu_of(process) - self._before.get(process.pid, 0.0)
                     self.cpu[process.pid, process.create_time()] = spent
             except (psutil.NoSuchProcess, psutil.AccessDenied):
                 continue
-        self.peak = max(self.peak, resident)
+        self.peak = max(self.peak, sum(sizes))
+        self.largest = max([self.largest, *sizes])
 
     def finish(self) -> None:
         self._stop_event.set()
@@ -133,7 +136,7 @@ def measure(
         own = max(0.0, own - sampler.own_seconds)
     sampler.reap_orphans()
     children = _seconds(resource.getrusage(resource.RUSAGE_CHILDREN)) - children_before
-    return Usage(own + max(children, sum(sampler.cpu.values())), wall, sampler.peak)
+    return Usage(own + max(children, sum(sampler.cpu.values())), wall, sampler.peak, sampler.largest)
 
 
 def _command(command: list[str], *, env: Mapping[str, str] | None, cwd: Path | str | None, timeout: float | None) -> None:
@@ -177,6 +180,7 @@ def median(usages: Sequence[Usage]) -> Usage:
         statistics.median(u.cpu_seconds for u in usages),
         statistics.median(u.wall_seconds for u in usages),
         int(statistics.median(u.peak_rss_bytes for u in usages)),
+        int(statistics.median(u.largest_rss_bytes for u in usages)),
     )
 
 

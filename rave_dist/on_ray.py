@@ -15,11 +15,14 @@ from rave_dist.errors import ClusterError
 
 
 @contextmanager
-def connected() -> Iterator[bool]:
+def connected(*, dashboard: bool = False) -> Iterator[bool]:
     """Ray for the length of a block: an existing connection, ``RAY_ADDRESS``'s cluster, or an embedded one.
 
-    The embedded one ends with the block; a cluster and an existing connection are left as they are. The dashboard stays on:
-    without it Ray Train leaks CPUs when a driver dies. It listens on loopback.
+    The embedded one ends with the block; a cluster and an existing connection are left as they are.
+
+    Args:
+        dashboard: whether an embedded Ray needs its dashboard, on loopback. Ray Train does: without it, a run whose driver
+            dies keeps its CPUs. It costs three CPU-seconds and a gigabyte, so that what is over in seconds goes without.
 
     Yields:
         Whether all of Ray ends with the block.
@@ -33,7 +36,7 @@ def connected() -> Iterator[bool]:
     address = os.environ.get("RAY_ADDRESS") or "local"
     options: dict[str, Any] = {}
     if address == "local":
-        options = {"include_dashboard": True, "dashboard_host": "127.0.0.1"}
+        options = {"include_dashboard": dashboard, "dashboard_host": "127.0.0.1"}
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **options)
     except Exception as error:

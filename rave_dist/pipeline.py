@@ -136,7 +136,7 @@ def train(library: Library, only: list[str] | None = None, *, progress: RunProgr
         else:
             specs.append(library.training_spec(name, dataset=dataset))
     if specs:
-        with connected():
+        with connected(dashboard=True):
             trained = train_library(
                 library.store, specs, publish=publish, progress=lambda records: progress([*refused.values(), *records])
             )
@@ -168,7 +168,7 @@ def run(
     ingested: list[Ingested] = []
     records: dict[str, RunRecord] = {}
     if ready:
-        with connected():
+        with connected(dashboard=True):
             ingested = ingest(library, ready, progress=ingesting)
             for item in ingested:
                 if item.error:

@@ -27,6 +27,9 @@ METHODS = ("encode", "decode", "forward")
 LOUDEST_DB = 30.0
 QUIETEST_PEAK = 2.0**-23  # the smallest step of 24 bits
 
+OUR_FAULT = "the run is kept, so nothing is lost: report this with the model's config, for the export is at fault"
+TRAIN_ON = "give the instrument a larger budget; if it happens again, another seed"
+
 
 class _Checks:
     """Collects ``name: number``, and stops at the first that is out of bounds."""
@@ -35,10 +38,10 @@ class _Checks:
         self.numbers: dict[str, float] = {}
         self._where = where
 
-    def at_most(self, name: str, number: float, bound: float, what: str) -> None:
+    def at_most(self, name: str, number: float, bound: float, what: str, fix: str = OUR_FAULT) -> None:
         self.numbers[name] = number
         if not number <= bound:  # NaN is out of bounds too
-            raise VerificationError(f"{what}: {name} is {number:.3g}, allowed is {bound:.3g}", where=self._where)
+            raise VerificationError(f"{what}: {name} is {number:.3g}, allowed is {bound:.3g}", where=self._where, fix=fix)
 
 
 def verify(out: Path, should_sound: bool) -> dict[str, float]:
@@ -96,14 +99,16 @@ def _offline(checks: _Checks, model: Any, told: dict[str, Any], should_sound: bo
     x, hop = _sound(told), told["hop"]
     y = model.convert(x, 0, SEED, 1.0)
     checks.at_most("offline/wrong_length", abs(y.shape[-1] - x.shape[-1]), 0, "the output is not as long as the input")
-    checks.at_most("offline/not_finite", _not_finite(y), 0, "the output has samples that are no numbers")
+    checks.at_most("offline/not_finite", _not_finite(y), 0, "the output has samples that are no numbers", TRAIN_ON)
     loud = torch.sign(torch.sin(torch.arange(8 * hop) * 0.05)).expand(1, x.shape[1], -1)
-    checks.at_most("offline/loud_not_finite", _not_finite(model.convert(loud, 0, SEED, 1.0)), 0, "full scale overflows")
+    checks.at_most(
+        "offline/loud_not_finite", _not_finite(model.convert(loud, 0, SEED, 1.0)), 0, "full scale overflows", TRAIN_ON
+    )
     if should_sound:
         answer = model.convert(x, 0, SEED, 0.0).abs().max()  # its noise alone is no answer
-        checks.at_most("offline/silent", float(answer < QUIETEST_PEAK), 0, "it answers its own material with silence")
+        checks.at_most("offline/silent", float(answer < QUIETEST_PEAK), 0, "it answers its own material with silence", TRAIN_ON)
         level = 10 * float(torch.log10(y.square().mean() / x.square().mean()))
-        checks.at_most("offline/level_db", level, LOUDEST_DB, "the output is far louder than its material")
+        checks.at_most("offline/level_db", level, LOUDEST_DB, "the output is far louder than its material", TRAIN_ON)
 
 
 def _equalities(checks: _Checks, model: Any, told: dict[str, Any]) -> None:

@@ -207,7 +207,7 @@ def run(
     address = f"http://{HOST}:{port}"
     logging.getLogger("ray.serve").setLevel(logging.ERROR)
     # In this order: Ray takes SIGTERM for itself when it starts.
-    with connected() as ends_with_us, _stopping_on_sigterm(stop):
+    with connected(dashboard=True) as ends_with_us, _stopping_on_sigterm(stop):
         # Somebody else's Serve in this cluster stays when we go; our own goes with Ray, if that is ours as well.
         stays = ends_with_us or bool(serve.status().proxies)
         try:
