@@ -16,10 +16,12 @@ PR_SET_CHILD_SUBREAPER = 36
 
 
 def children() -> list[int]:
+    """The process ids of this process's children."""
     return [int(pid) for task in Path("/proc/self/task").iterdir() for pid in (task / "children").read_text().split()]
 
 
 def main(seconds: float, command: list[str]) -> int:
+    """Runs a command for so many seconds at most; returns its exit code."""
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
     try:

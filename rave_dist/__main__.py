@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from types import TracebackType
 
@@ -16,6 +17,9 @@ def _last_words(kind: type[BaseException], error: BaseException, traceback: Trac
 def main(arguments: list[str] | None = None) -> None:
     """Runs the command line and exits the process.
 
+    A command that was stopped leaves without the interpreter's own clearing up: an interrupted start of Ray leaves threads
+    behind that crash in the middle of it.
+
     Args:
         arguments: what stands after the command's name; None takes the process's own.
     """
@@ -29,7 +33,12 @@ def main(arguments: list[str] | None = None) -> None:
         command()(prog_name="rave-dist")
     except KeyboardInterrupt:
         sys.stderr.write(f"{STOPPED}\n")
-        sys.exit(EXIT_INTERRUPTED)
+    except SystemExit as ending:
+        if ending.code != EXIT_INTERRUPTED:
+            raise
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(EXIT_INTERRUPTED)
 
 
 if __name__ == "__main__":
