@@ -139,7 +139,7 @@ def _check(library: Library, name: str, free: int | None) -> InstrumentCheck:
     if free is not None and facts.get("disk_bytes", 0) > free:
         problems.append(
             Problem(
-                what=f"it needs about {_gib(facts['disk_bytes'])} in the store, and {_gib(max(free, 0))} are left",
+                what=f"it needs about {_in_words(facts['disk_bytes'])} in the store, and {_in_words(max(free, 0))} are left",
                 fix="free space on that disk, or put the store elsewhere",
             )
         )
@@ -220,7 +220,7 @@ def _plan(spec: TrainingSpec, found: Inspection, batch: int, seconds: float, pro
         fitting = max(1, int(batch * memory / step_bytes / 2))
         problems.append(
             Problem(
-                what=f"a training step needs {_gib(step_bytes)} of memory, this machine has {_gib(memory)}",
+                what=f"a training step needs {_in_words(step_bytes)} of memory, this machine has {_in_words(memory)}",
                 fix=f"set batch: {fitting}" if fitting < batch else "take a smaller configuration",
             )
         )
@@ -246,5 +246,5 @@ def _free_bytes(store: Store) -> int | None:
     return shutil.disk_usage(place).free
 
 
-def _gib(size: int) -> str:
-    return f"{size / 2**30:.1f} GiB"
+def _in_words(size: int) -> str:
+    return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.0f} MiB"

@@ -149,7 +149,7 @@ def show_checks(checks: Sequence[InstrumentCheck]) -> None:
     table = Table(box=None, pad_edge=False)
     table.add_column("instrument")
     table.add_column("ok")
-    for column in ("sources", "audio", "train", "held out", "windows", "parameters", "steps", "phase 2 at", "memory"):
+    for column in ("files", "audio", "held out", "weights", "steps", "phase 2 at", "memory"):  # what 80 columns hold
         table.add_column(column, justify="right")
     for c in checks:
         table.add_row(
@@ -157,9 +157,7 @@ def show_checks(checks: Sequence[InstrumentCheck]) -> None:
             "[green]yes[/]" if c.ok else "[red]no[/]",
             f"{c.sources:,}",
             clock(c.seconds),
-            clock(c.train_seconds),
             clock(c.validation_seconds),
-            f"{c.windows:,}",
             _or_dash(c.parameters, lambda n: f"{n / 1e6:.2f} M"),
             _or_dash(c.steps, lambda n: f"{n:,}"),
             _or_dash(c.phase_1_steps, lambda n: f"{n:,}"),
@@ -167,6 +165,8 @@ def show_checks(checks: Sequence[InstrumentCheck]) -> None:
         )
     out.print(table)
     for c in checks:
+        for warning in c.warnings:
+            err.print(f"[yellow]–[/] {escape(c.name)}: {escape(warning.what)}")
         for problem in c.problems:
             failure(c.name, problem.what, problem.fix)
 
