@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import io
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,19 +38,6 @@ CONFIGURATIONS: dict[str, tuple[tuple[str, ...], dict[str, Any], int]] = {
 }
 
 
-@contextmanager
-def _own_configuration() -> Iterator[None]:
-    """Lends the process's one RAVE configuration to this block: what others hold is in force again afterwards."""
-    held = list(upstream._active)
-    with upstream._empty_gin():
-        upstream._active.clear()
-        try:
-            yield
-        finally:
-            upstream._active[:] = held
-            upstream.streaming(False)
-
-
 def _build(name: str, *, streaming: bool = False) -> Any:
     config, override, channels = CONFIGURATIONS[name]
     upstream.streaming(streaming)
@@ -71,8 +57,8 @@ def _build(name: str, *, streaming: bool = False) -> Any:
 def build() -> Iterator[Callable[..., Any]]:
     """``build(name, streaming=False)``: a ``rave.RAVE`` in evaluation mode; equal weights for equal names."""
     torch.set_num_threads(1)
-    with _own_configuration():
-        yield _build
+    yield _build
+    upstream.streaming(False)
 
 
 @dataclass(frozen=True)
@@ -101,15 +87,15 @@ def exports() -> Callable[[str], Exports]:
     @functools.cache
     def make(kind: str) -> Exports:
         torch.set_num_threads(1)
-        with _own_configuration():
-            model = _build(kind)
-            sound = drums(model.n_channels, 1 << 15)
-            if kind == "spherical":
-                sound = sound + 1e-3 * torch.cos(torch.arange(1 << 15) * 0.3)  # RAVE divides by zero in silence
-            stock = _stock_forward(model, sound)
-            module = OfflineRave(model)
-            field = receptive_field(module)
-            streaming = _compiled(ScriptedRave(_build(kind, streaming=True), streaming=True))
+        model = _build(kind)
+        sound = drums(model.n_channels, 1 << 15)
+        if kind == "spherical":
+            sound = sound + 1e-3 * torch.cos(torch.arange(1 << 15) * 0.3)  # RAVE divides by zero in silence
+        stock = _stock_forward(model, sound)
+        module = OfflineRave(model)
+        field = receptive_field(module)
+        streaming = _compiled(ScriptedRave(_build(kind, streaming=True), streaming=True))
+        upstream.streaming(False)
         offline = torch.jit.load(io.BytesIO(_compiled(module)))
         return Exports(kind, model.n_channels, model.latent_size, module.hop, field, offline, streaming, sound, stock)
 
