@@ -3,7 +3,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
-PARTS := unit contract on_ray cluster end_to_end
+PARTS := unit contract gpu on_ray cluster end_to_end
 INSTALLED := $(VENV)/.installed
 
 # Cores are shared out by Ray; a numerical library that takes them all slows every other process down.

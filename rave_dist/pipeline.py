@@ -121,6 +121,7 @@ def train(library: Library, only: list[str] | None = None, *, progress: RunProgr
     """
     from rave_dist.dataset.read import latest_manifest
     from rave_dist.on_ray import connected
+    from rave_dist.registry.export import export_run
     from rave_dist.registry.store import publish
     from rave_dist.training.on_ray import train_library
 
@@ -138,7 +139,11 @@ def train(library: Library, only: list[str] | None = None, *, progress: RunProgr
     if specs:
         with connected(dashboard=True):
             trained = train_library(
-                library.store, specs, publish=publish, progress=lambda records: progress([*refused.values(), *records])
+                library.store,
+                specs,
+                publish=publish,
+                export=partial(export_run, name="rehearsal"),
+                progress=lambda records: progress([*refused.values(), *records]),
             )
     else:
         trained = []

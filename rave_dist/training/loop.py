@@ -22,13 +22,14 @@ from rave_dist.storage import Store
 from rave_dist.training import checkpoint
 from rave_dist.training.batches import PcmSegment, Windows
 from rave_dist.training.curves import Curves
+from rave_dist.training.memory import device_name, is_out_of_memory
 from rave_dist.training.pace import measure_pace
 from rave_dist.training.progress import Speed
 from rave_dist.training.result import State, write_result
 from rave_dist.training.schedule import continue_schedule, plan_schedule
 from rave_dist.training.step import TrainingStep, check_window
 from rave_dist.training.validation import fit_latent, set_receptive_field, validate
-from rave_dist.training.variants import defaults
+from rave_dist.training.variants import window_and_batch
 
 LOG_EVERY = 50
 """Steps between two looks at the losses on long runs, as in stock RAVE: each look waits for the device."""
@@ -83,12 +84,12 @@ def train(
         with tempfile.TemporaryDirectory(prefix="rave-dist-run-") as folder:
             return _Run(store, spec, train_segments, validation_segments, device, Path(folder)).go(tell, stop)
     except (MemoryError, RuntimeError) as error:
-        if isinstance(error, TrainingError) or not _is_out_of_memory(error):
+        if isinstance(error, TrainingError) or not is_out_of_memory(error):
             raise
-        batch = _window_and_batch(spec)[1]
+        batch = window_and_batch(spec)[1]
         fix = f"set batch: {batch // 2}" if batch > 1 else "take a smaller configuration, or a machine with more memory"
         raise TrainingError(
-            f"a training step does not fit the memory of {_name(device)}", where=spec.instrument, fix=fix
+            f"a training step does not fit the memory of {device_name(device)}", where=spec.instrument, fix=fix
         ) from error
 
 
@@ -104,7 +105,7 @@ class _Run:
     ) -> None:
         self.store, self.spec, self.device = store, spec, device
         self.train_segments, self.validation_segments = train_segments, validation_segments
-        self.window, batch = _window_and_batch(spec)
+        self.window, batch = window_and_batch(spec)
         config_text = upstream.configure(spec.config, spec.override, sample_rate=spec.sample_rate, channels=spec.channels)
         store.write_json(f"{spec.run_key}/spec.json", spec.to_json())
         store.write_bytes(f"{spec.run_key}/config.gin", config_text.encode())
@@ -297,11 +298,6 @@ class _Losses:
         return values
 
 
-def _window_and_batch(spec: TrainingSpec) -> tuple[int, int]:
-    suited = defaults(spec.config)
-    return spec.window or suited.window, spec.batch or suited.batch
-
-
 def _check_finite(model: torch.nn.Module, instrument: str, step: int) -> None:
     if not bool(torch.stack([torch.isfinite(p).all() for p in model.parameters()]).all()):
         raise _not_finite("a weight", instrument, step)
@@ -313,11 +309,3 @@ def _not_finite(what: str, instrument: str, step: int) -> TrainingError:
         where=instrument,
         fix="give this instrument another seed; if it happens again, remove recordings that are damaged or digitally silent",
     )
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
-
-
-def _name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else "this machine"

@@ -1,4 +1,4 @@
-"""Training on a CPU without giving memory back between operations.
+"""Memory: what a full one looks like on each device, and training on a CPU without giving any back between operations.
 
 glibc asks the system for every tensor above 32 MiB anew and returns it when it is freed, and the system clears each page
 again: at RAVE's own batch of 8 that is a third of a discriminator step. A training process needs the same memory in its next
@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import ctypes
 import sys
+
+import torch
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # malloc.h
 _NEVER = 2**31 - 1
@@ -23,3 +25,13 @@ def hold_freed_memory() -> bool:
     except (OSError, AttributeError):  # another C library
         return False
     return bool(mallopt(_MMAP_THRESHOLD, _NEVER)) and bool(mallopt(_TRIM_THRESHOLD, _NEVER))
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether an error says that a device or the machine has no memory left."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+def device_name(device: torch.device) -> str:
+    """What people call it."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "this machine"

@@ -12,6 +12,7 @@ import time
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import ray
@@ -36,6 +37,7 @@ _POLL_SECONDS = 0.5
 _TELL_SECONDS = 2.0
 
 Publish = Callable[[Store, TrainingSpec], ModelCard]
+Export = Callable[[Path, Path], object]
 Progress = Callable[[Sequence[RunRecord]], None]
 Stage = Literal["waiting", "training", "trained", "publishing", "ended"]
 
@@ -52,7 +54,12 @@ class _Item:
 
 
 def train_library(
-    store: Store, specs: Sequence[TrainingSpec], *, publish: Publish, progress: Progress = lambda records: None
+    store: Store,
+    specs: Sequence[TrainingSpec],
+    *,
+    publish: Publish,
+    export: Export | None = None,
+    progress: Progress = lambda records: None,
 ) -> list[RunRecord]:
     """Trains runs, as many at once as the cluster has room for, and publishes each as it ends; needs a connected Ray.
 
@@ -63,6 +70,7 @@ def train_library(
         store: where datasets and runs lie.
         specs: at most one for each instrument.
         publish: makes a model of a finished run; called in a process of the cluster.
+        export: makes a model's files of a run folder, for the rehearsals; without, that is not rehearsed.
         progress: told all records every two seconds, in the order of the specs.
 
     Returns:
@@ -76,7 +84,7 @@ def train_library(
     items = [_begin(store, spec) for spec in specs]
     todo = [item for item in items if item.stage != "ended"]
     if todo:
-        fleet = _Fleet(store, items, publish, _share([item.spec for item in todo]))
+        fleet = _Fleet(store, items, publish, export, _share([item.spec for item in todo]))
         try:
             fleet.run(progress)
         except BaseException:
@@ -104,9 +112,9 @@ def _is_published(store: Store, record: RunRecord) -> bool:
 
 
 class _Fleet:
-    def __init__(self, store: Store, items: list[_Item], publish: Publish, wanted: Share) -> None:
+    def __init__(self, store: Store, items: list[_Item], publish: Publish, export: Export | None, wanted: Share) -> None:
         self._store, self._items, self._wanted = store, items, wanted
-        self._publish = publish
+        self._publish, self._export = publish, export
         self._told = 0.0
 
     def run(self, progress: Progress) -> None:
@@ -178,7 +186,7 @@ class _Fleet:
             wanted=self._wanted,
         )
         for item in waiting[:starts]:
-            item.task = _train_one.remote(self._store, item.spec, self._wanted)
+            item.task = _train_one.remote(self._store, item.spec, self._wanted, self._export)
             item.stage = "training"
 
     def _ended(self, item: _Item) -> None:
@@ -224,14 +232,14 @@ class _Fleet:
 
 
 @ray.remote(num_cpus=0, max_retries=2)
-def _train_one(store: Store, spec: TrainingSpec, wanted: Share) -> RunRecord | Problem:
+def _train_one(store: Store, spec: TrainingSpec, wanted: Share, export: Export | None) -> RunRecord | Problem:
     """One run under Ray Train's supervision, in a process that outlives the run's worker."""
     folder = f"{spec.run_key}/ray"
     store.delete_folder(folder)
     filesystem, path = store.filesystem(folder)
     trainer = DataParallelTrainer(
         _work,
-        train_loop_config={"store": store, "spec": spec, "share": wanted},
+        train_loop_config={"store": store, "spec": spec, "share": wanted, "export": export},
         scaling_config=ScalingConfig(num_workers=1, use_gpu=wanted.gpus > 0, resources_per_worker=wanted.resources()),
         run_config=RunConfig(
             name=f"attempt-{uuid.uuid4().hex[:8]}",
@@ -257,7 +265,7 @@ def _work(config: dict[str, Any]) -> None:
     from rave_dist.training.worker import work  # here, because it imports torch and RAVE
 
     wanted: Share = config["share"]
-    work(config["store"], config["spec"], threads=wanted.cpus, gpu_share=wanted.gpus)
+    work(config["store"], config["spec"], threads=wanted.cpus, gpu_share=wanted.gpus, export=config["export"])
 
 
 @ray.remote(num_cpus=0, max_retries=2, scheduling_strategy="SPREAD")

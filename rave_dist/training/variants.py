@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from rave_dist.records import TrainingSpec
+
 
 @dataclass(frozen=True, kw_only=True)
 class Defaults:
@@ -49,3 +51,9 @@ def defaults(config: Sequence[str]) -> Defaults:
         if name in VARIANTS:
             return VARIANTS[name].defaults
     return STOCK
+
+
+def window_and_batch(spec: TrainingSpec) -> tuple[int, int]:
+    """A run's samples per window and windows per step: what it says, else what suits its configuration."""
+    suited = defaults(spec.config)
+    return spec.window or suited.window, spec.batch or suited.batch

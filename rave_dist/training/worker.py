@@ -15,20 +15,22 @@ from rave_dist.records import Problem, RunRecord, TrainingSpec
 from rave_dist.storage import Store
 from rave_dist.training.loop import train
 from rave_dist.training.progress import Heartbeat, record_of, stop_key
+from rave_dist.training.rehearsal import Export, rehearse
 from rave_dist.training.result import State
-from rave_dist.training.variants import defaults
+from rave_dist.training.variants import window_and_batch
 
 logger = logging.getLogger(__name__)
 
 
-def work(store: Store, spec: TrainingSpec, *, threads: int, gpu_share: float = 0.0) -> RunRecord:
-    """Trains one run in this process, on from wherever it is.
+def work(store: Store, spec: TrainingSpec, *, threads: int, gpu_share: float = 0.0, export: Export | None = None) -> RunRecord:
+    """Rehearses one run and trains it in this process, on from wherever it is.
 
     Args:
         store: where the dataset and the run lie.
         spec: what to train.
         threads: CPU threads.
         gpu_share: the part of this process's GPU that it may fill; 0 to compute on the CPU.
+        export: makes a model's files of a run folder, for the rehearsal; without, that is not rehearsed.
 
     Returns:
         The run's last record: waiting if it was asked to stop, failed with the reason if it cannot go on, else running, for
@@ -59,12 +61,12 @@ def work(store: Store, spec: TrainingSpec, *, threads: int, gpu_share: float = 0
             )
 
         try:
-            window = spec.window or defaults(spec.config).window
             audio = split(
                 read_segments(store, load_manifest(store, spec.instrument, spec.dataset)),
                 sample_rate=spec.sample_rate,
-                window=window,
+                window=window_and_batch(spec)[0],
             )
+            rehearse(store, spec, audio.train, audio.validation, device=device, export=export)
             outcome = train(
                 store, spec, audio.train, audio.validation, device=device, tell=tell, stop=lambda: beat.stop_requested
             )
