@@ -1,13 +1,14 @@
 """Runs the benchmarks and writes ``docs/benchmarks.md`` from what they measured: ``python benchmarks/page.py [NAME ...]``.
 
 Each script beside this one prints, with ``--json``, ``{name, ratios, rows, notes, machine, date}``. Its last document is kept
-under ``benchmarks/results``; the page is made of all that are there, so that one benchmark can be run again alone. One that
-fails is named, keeps its last numbers, and the exit code is 3.
+under ``benchmarks/results``; the page is made of all that are there, so that one benchmark can be run again alone. Those named
+``gpu_…`` run where there is a GPU, or by name. One that fails is named, keeps its last numbers, and the exit code is 3.
 """
 
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -79,7 +80,8 @@ def main(chosen: Sequence[str]) -> int:
     if unknown:
         print(f"no such benchmark: {', '.join(sorted(unknown))}; there are: {', '.join(names())}", file=sys.stderr)
         return EXIT_USAGE
-    outcomes = [run(name) for name in chosen or names()]
+    possible = [name for name in names() if shutil.which("nvidia-smi") or not name.startswith("gpu_")]
+    outcomes = [run(name) for name in chosen or possible]
     kept = [RESULTS / f"{name}.json" for name in names()]
     documents = [json.loads(path.read_text(encoding="utf-8")) for path in kept if path.exists()]
     PAGE.write_text(page(documents), encoding="utf-8")
