@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from typing import Any
@@ -12,6 +12,16 @@ from typing import Any
 import ray
 
 from rave_dist.errors import ClusterError
+
+logger = logging.getLogger(__name__)
+
+
+class _Chatter(io.TextIOBase):
+    """Where Ray may print what it thinks of its nodes: on the driver's standard output, where only results belong."""
+
+    def write(self, text: str) -> int:
+        logger.debug("%s", text.rstrip())
+        return len(text)
 
 
 @contextmanager
@@ -50,8 +60,7 @@ def connected(*, dashboard: bool = False) -> Iterator[bool]:
             ) from error
         raise
     try:
-        # Ray prints warnings about its nodes to the driver's standard output, where only results belong.
-        with redirect_stdout(sys.stderr):
+        with redirect_stdout(_Chatter()):
             yield address == "local"
     finally:
         ray.shutdown()

@@ -16,6 +16,7 @@ import http.client
 import logging
 import signal
 import socket
+import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -179,13 +180,17 @@ def build(
     return application
 
 
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
 def run(
     store: Store,
     *,
     port: int = 8000,
     limits: Limits | None = None,
     max_models: int | None = None,
-    announce: Callable[[str], None] = print,
+    announce: Callable[[str], None] = _say,
     stop: threading.Event | None = None,
 ) -> None:
     """Serves a store on 127.0.0.1 until Ctrl-C, SIGTERM or ``stop``.
