@@ -145,7 +145,7 @@ def status(library: LibraryFile, only: Only = None, as_json: Json = False, debug
 @app.command()
 def models(store: StoreUri, as_json: Json = False, debug: Debug = False) -> None:
     """List the published models, every version."""
-    place = Store(store)
+    place = _existing(store)
     cards = pipeline.models(place)
     if as_json:
         console.document({"models": [card.summary(place.uri) for card in cards]})
@@ -191,7 +191,7 @@ def convert(
     )
     with console.counting("converting") as progress:
         record = pipeline.convert(
-            Store(store),
+            _existing(store),
             model,
             paths[:-1],
             paths[-1],
@@ -232,7 +232,13 @@ def serve(
     """Serve the published models over HTTP on this machine only; Ctrl-C ends it."""
     from rave_dist.serving.app import run as run_server
 
-    run_server(Store(store), port=port)
+    run_server(_existing(store), port=port)
+
+
+def _existing(uri: str) -> Store:
+    store = Store(uri)
+    store.check_exists()
+    return store
 
 
 def _finish_runs(

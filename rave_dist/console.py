@@ -53,7 +53,12 @@ def counting(description: str) -> Iterator[Callable[[int, int], None]]:
     """A progress bar; yields the function that is told (done, total)."""
     with _bar() as progress:
         task = progress.add_task(escape(description), total=None)
-        yield lambda done, total: progress.update(task, completed=done, total=total)
+        try:
+            yield lambda done, total: progress.update(task, completed=done, total=total)
+        except RaveDistError:  # where nothing has begun there is no progress to leave on the screen
+            if progress.tasks[0].total is None:
+                progress.remove_task(task)
+            raise
 
 
 @contextmanager
@@ -125,14 +130,14 @@ def run_table(records: Sequence[RunRecord]) -> Table:
     for column in ("instrument", "state", "phase"):
         table.add_column(column)
     table.add_column("step", justify="right")
-    table.add_column("distance first → best → last", justify="right")
+    table.add_column("held-out distance", justify="right")  # before the first step, the best since, the last
     table.add_column("model")
     for r in records:
         points = (r.validation.first, r.validation.best, r.validation.last)
-        distance = " → ".join("–" if v is None else f"{v:.2f}" for v in points)
+        distance = " → ".join("–" if v is None else f"{v:.1f}" for v in points)
         state = f"[{_STATE_STYLES[r.state]}]{r.state}[/]"
         steps = f"{r.step:,} / {r.steps:,}" if r.steps else f"{r.step:,}"
-        table.add_row(escape(r.instrument), state, str(r.phase), steps, distance, escape(r.model or ""))
+        table.add_row(escape(r.instrument), state, str(r.phase), steps, distance, escape((r.model or "").rpartition("@")[2]))
     return table
 
 

@@ -191,6 +191,15 @@ class Store:
         with file:
             yield file
 
+    def check_exists(self) -> None:
+        """Refuses a folder that is not there, which is more often a misspelt address than an empty store.
+
+        Raises:
+            StoreError: there is no such folder; S3 has none, only keys.
+        """
+        if self.is_local and not Path(self.uri).is_dir():
+            raise StoreError("there is no such folder", where=self.uri, fix="check the address of the store")
+
     def check_writable(self) -> None:
         """Writes and removes a small object, so that a wrong address is known before any work.
 

@@ -456,3 +456,9 @@ def test_no_credentials_are_said_so(s3_server: str, monkeypatch: pytest.MonkeyPa
     with pytest.raises(StoreError) as caught:
         Store("s3://bucket/prefix").check_writable()
     assert "credentials" in str(caught.value)
+
+
+def test_a_misspelt_folder_is_not_an_empty_store(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="no such folder"):
+        Store(str(tmp_path / "misspelt")).check_exists()
+    Store(str(tmp_path)).check_exists()
