@@ -263,7 +263,7 @@ def _train_one(store: Store, spec: TrainingSpec, wanted: Share, export: Export |
 
 def _work(config: dict[str, Any]) -> None:
     """In the worker process."""
-    # Threads that wait for one another shall sleep. Spinning, they take a shared machine's cores from those they wait for, and a
+    # Threads that wait for one another shall sleep. Spinning, they take the cores of a shared machine from one another, and a
     # step takes ten times as long. OpenMP reads this when torch is loaded, which is in the next line.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from rave_dist.training.worker import work  # here, because it imports torch and RAVE
