@@ -121,7 +121,7 @@ class _Run:
             set_receptive_field(self.model)
             check_window(self.model, self.window)
         else:
-            self.model.load_state_dict(loaded[1]["model"])
+            checkpoint.load_weights(self.model, loaded[1]["model"], where=store.address(self.checkpoints))
         self.windows = Windows(
             train_segments,
             window=self.window,
