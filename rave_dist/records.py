@@ -57,10 +57,12 @@ class Budget(StrictRecord):
 
 
 class CheckpointPolicy(StrictRecord):
-    """When a run saves itself: every so many minutes or steps; it always does when it is stopped."""
+    """When a run saves itself: every so many minutes or steps; it always does when it is stopped. ``keep`` is how many
+    checkpoints stay."""
 
     minutes: float | None = Field(default=None, gt=0)
     steps: int | None = Field(default=None, ge=1)
+    keep: int = Field(default=2, ge=1, le=1000)
 
     @model_validator(mode="after")
     def _one_of(self) -> Self:
@@ -195,7 +197,7 @@ def dataset_key(instrument: str, dataset_id: str) -> str:
 
 
 class Validation(Record):
-    """Held-out spectral distance: before the first step, the lowest of the exported phase, the last one."""
+    """Held-out spectral distance: before the first step, of the weights that an export takes, the last one."""
 
     first: float | None = None
     best: float | None = None
@@ -269,7 +271,8 @@ class ModelCard(Record):
 
     ``hop`` is the number of samples per latent frame; ``receptive_field`` is (left, right) in samples;
     ``latents`` is how many the exports expose, ``latent_size`` how many the network has; ``seconds`` is the
-    audio that it was trained on; ``complete`` is False when its run was cut before its budget was spent.
+    audio that it was trained on; ``complete`` is False when its run was cut before its budget was spent. The weights are those
+    after ``best_step`` of the ``step`` steps that the run did, the closest to held-out audio of their phase.
     """
 
     name: str
@@ -286,6 +289,7 @@ class ModelCard(Record):
     receptive_field: tuple[int, int]
     phase: int
     step: int
+    best_step: int | None = None
     steps: int
     complete: bool
     dataset: str

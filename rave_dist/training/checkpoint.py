@@ -1,7 +1,7 @@
 """Checkpoints of a run: all that decides what the next step computes, kept so that a kill is a pause.
 
 A checkpoint is two objects, ``step-<n>.pt`` and then ``step-<n>.json`` with its sha256: what has no side file does not
-exist, and what does not match it is damaged. The newest good one is used; the newest two are kept.
+exist, and what does not match it is damaged. The newest good one is used; the newest few are kept.
 """
 
 from __future__ import annotations
@@ -21,11 +21,10 @@ from rave_dist.errors import ConfigurationError, MissingKeyError, TrainingError
 from rave_dist.identity import hash_file
 from rave_dist.storage import Store
 
-KEEP = 2
 _DIFF_LINES = 6
 
 
-def save_checkpoint(store: Store, folder: str, step: int, state: Mapping[str, Any], *, keep: int = KEEP) -> None:
+def save_checkpoint(store: Store, folder: str, step: int, state: Mapping[str, Any], *, keep: int = 2) -> None:
     """Writes a checkpoint and removes older ones.
 
     Args:

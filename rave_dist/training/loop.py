@@ -26,9 +26,10 @@ from rave_dist.training.memory import device_name, is_out_of_memory
 from rave_dist.training.pace import measure_pace
 from rave_dist.training.progress import Speed
 from rave_dist.training.result import State, write_result
+from rave_dist.training.saver import Saver, on_host
 from rave_dist.training.schedule import continue_schedule, plan_schedule
 from rave_dist.training.step import TrainingStep, check_window
-from rave_dist.training.validation import fit_latent, set_receptive_field, validate
+from rave_dist.training.validation import excerpt, fit_latent, set_receptive_field, validate
 from rave_dist.training.variants import window_and_batch
 
 LOG_EVERY = 50
@@ -117,6 +118,7 @@ class _Run:
 
         checkpoint.seed_everything(spec.seed)
         self.model = upstream.build_model(config_text, channels=spec.channels).to(device)
+        self.best: dict[str, torch.Tensor] | None = loaded[1].get("best") if loaded else None
         if loaded is None:
             set_receptive_field(self.model)
             check_window(self.model, self.window)
@@ -143,7 +145,9 @@ class _Run:
             checkpoint.restore_random_states(saved["random"], device)
             curves = saved["curves"]
         self.curves = Curves(store, spec.run_key, folder, state=curves, step=self.state.step)
+        self.heard = excerpt(train_segments, like=validation_segments, window=self.window)
         self.losses = _Losses(device)
+        self.saver = Saver(store, self.checkpoints, keep=spec.checkpoint.keep)
         self.saved_step = self.state.step if loaded is not None else -1
         self.saved_at = time.monotonic()
         self.planned = (self.state.step, self.state.seconds)
@@ -162,13 +166,14 @@ class _Run:
     def go(self, tell: Tell, stop: Callable[[], bool]) -> Outcome:
         state = self.state
         speed = Speed()
-        with self.curves:
+        with self.curves, self.saver:
             if state.first is None:
                 self._validate()
             tell(state, None)
             while not self._spent():
                 if stop():
                     self._save()
+                    self.saver.wait()  # before anything else: whoever asks may not wait for long
                     self._finish(complete=False)
                     return Outcome(False, state.step, state.phase)
                 began = time.monotonic()
@@ -178,12 +183,12 @@ class _Run:
                 state.seconds += time.monotonic() - began
                 self._replan()
                 tell(state, speed.tell(state.step))
+                self.saver.check()
                 if self._checkpoint_due():
                     self._save()
             state.schedule = replace(state.schedule, steps=state.step)
-            if state.validated_step != state.step:
-                self._validate()
             self._save()
+            self.saver.wait()
             self._finish(complete=True)
             tell(state, None)
         return Outcome(True, state.step, state.phase)
@@ -213,7 +218,10 @@ class _Run:
         values = validate(self.model, self.validation_segments, window=self.window, device=self.device)
         if not math.isfinite(values["validation"]):
             raise _not_finite("the held-out distance", self.spec.instrument, self.state.step)
-        self.state.note(values["validation"])
+        heard = validate(self.model, self.heard, window=self.window, device=self.device)
+        values["validation/training"] = heard["validation"]
+        if self.state.note(values["validation"]):
+            self.best = on_host(self.model.state_dict())
         self.curves.validation(self.state.step, self.state.phase, values)
         self._sync()
 
@@ -224,10 +232,11 @@ class _Run:
         return policy.every_seconds is not None and time.monotonic() - self.saved_at >= policy.every_seconds
 
     def _save(self) -> None:
-        """Writes a checkpoint, unless this very step has one."""
+        """Begins to write a checkpoint, unless this very step has one."""
         if self.saved_step == self.state.step:
             return
         _check_finite(self.model, self.spec.instrument, self.state.step)
+        self.saver.wait()  # no second copy beside the one that is being written
         saved = {
             "state": asdict(self.state),
             "model": self.model.state_dict(),
@@ -236,7 +245,7 @@ class _Run:
             "random": checkpoint.random_states(self.device),
             "curves": self.curves.state_dict(),
         }
-        checkpoint.save_checkpoint(self.store, self.checkpoints, self.state.step, saved)
+        self.saver.save(self.state.step, {**on_host(saved), "best": self.best})
         self._sync(always=True)
         self.saved_step, self.saved_at = self.state.step, time.monotonic()
 
@@ -264,7 +273,11 @@ class _Run:
         self.curves.sync(steps=schedule.steps, phase_1_steps=schedule.phase_1_steps, window=self.window, always=always)
 
     def _finish(self, *, complete: bool) -> None:
-        """Leaves what a model is published from."""
+        """Leaves what a model is published from: the best weights of its phase. The run itself cannot go on after this."""
+        if self.state.validated_step != self.state.step:
+            self._validate()
+        if self.best is not None:
+            self.model.load_state_dict(self.best)
         fit_latent(self.model, self.train_segments, window=self.window, device=self.device)
         self._sync(always=True)
         write_result(self.store, self.spec, self.model, self.state, complete=complete)

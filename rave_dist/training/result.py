@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,15 @@ from rave_dist.errors import MissingKeyError
 from rave_dist.records import TrainingSpec, Validation
 from rave_dist.storage import Store
 from rave_dist.training.schedule import Pace, Schedule
+
+
+@dataclass(frozen=True)
+class Best:
+    """The weights that an export would take: after how many steps, of which phase, and how far from held-out audio they are."""
+
+    step: int
+    phase: int
+    distance: float
 
 
 @dataclass
@@ -27,7 +35,7 @@ class State:
     seconds: float = 0.0
     pace: Pace | None = None
     first: float | None = None
-    best: dict[int, float] = field(default_factory=dict)
+    best: Best | None = None
     last: float | None = None
     validated_step: int = -1
     train_distance: float | None = None
@@ -39,22 +47,36 @@ class State:
 
     @property
     def validation(self) -> Validation:
-        """The held-out distances; the best is of the phase that an export now would be of."""
-        return Validation(first=self.first, best=self.best.get(self.phase), last=self.last)
+        """The held-out distances; the best is that of the weights that an export now would take."""
+        best = self.best.distance if self.best and self.best.phase == self.phase else None
+        return Validation(first=self.first, best=best, last=self.last)
 
-    def note(self, distance: float) -> None:
-        """Keeps a held-out distance."""
+    def note(self, distance: float) -> bool:
+        """Keeps a held-out distance; returns whether the weights of now are those that an export would take.
+
+        They are if they are the first of their phase, if those held so far are not ripe (`Schedule.is_ripe`), or if they are
+        closer. So a model of phase 2 is exported once there is one, and never one that the discriminator has hardly touched.
+        """
         self.last, self.validated_step = distance, self.step
         if self.step == 0:
             self.first = distance
-        else:
-            self.best[self.phase] = min(distance, self.best.get(self.phase, math.inf))
+            return False
+        held = self.best
+        if held and held.phase == self.phase and self.schedule.is_ripe(held.step) and distance >= held.distance:
+            return False
+        self.best = Best(self.step, self.phase, distance)
+        return True
 
     @staticmethod
     def from_saved(saved: Mapping[str, Any]) -> State:
         """The state that ``dataclasses.asdict`` was taken of."""
-        pace = saved["pace"] and Pace(**saved["pace"])
-        return State(**{**saved, "schedule": Schedule(**saved["schedule"]), "pace": pace})
+        pace, best = saved["pace"], saved.get("best")
+        made = {
+            "schedule": Schedule(**saved["schedule"]),
+            "pace": Pace(**pace) if pace else None,
+            "best": Best(**best) if best and "distance" in best else None,  # once it was a distance for each phase
+        }
+        return State(**{**saved, **made})
 
 
 def write_result(store: Store, spec: TrainingSpec, model: torch.nn.Module, state: State, *, complete: bool) -> None:
@@ -63,7 +85,7 @@ def write_result(store: Store, spec: TrainingSpec, model: torch.nn.Module, state
     Args:
         store: where to.
         spec: the run.
-        model: with its latent axes and receptive field set.
+        model: with the best weights, its latent axes and receptive field set.
         state: where the run stands.
         complete: whether its budget is spent.
 
@@ -78,6 +100,7 @@ def write_result(store: Store, spec: TrainingSpec, model: torch.nn.Module, state
     result = {
         "phase": state.phase,
         "step": state.step,
+        "best_step": state.best.step if state.best else state.step,
         "steps": state.schedule.steps,
         "phase_1_steps": state.schedule.phase_1_steps,
         "complete": complete,

@@ -30,6 +30,10 @@ WARMUP_SHARE = 0.02
 """Share of phase 1 over which the KL weight rises: 20,000 of 1,000,000 steps in stock v2, the one configuration in which it
 does rise."""
 
+DISCRIMINATOR_LEAST = 1 / 4
+"""Steps of phase 2, as a share of those of phase 1, before which no weights are called the best and patience does not end it: half
+of what phase 2 gets where the phases divide a budget two to one."""
+
 VALIDATIONS = 20
 VALIDATE_AT_LEAST_EVERY = 10_000
 VALIDATE_AT_MOST_EVERY = 10
@@ -47,6 +51,12 @@ class Schedule:
     def phase(self, step: int) -> int:
         """The phase that a step belongs to: 1 or 2."""
         return 1 if step < self.phase_1_steps else 2
+
+    def is_ripe(self, step: int) -> bool:
+        """Whether weights after so many steps may be preferred to later ones of their phase: in phase 1 always; in phase 2, where
+        the spectral distance rises as the sound sharpens, once the discriminator has had `DISCRIMINATOR_LEAST`."""
+        beyond = step - self.phase_1_steps
+        return beyond <= 0 or beyond >= DISCRIMINATOR_LEAST * self.phase_1_steps
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,9 @@ from __future__ import annotations
 
 import gc
 import json
+import math
+import os
+import signal
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,15 +13,20 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from rave_dist import upstream
 from rave_dist.errors import ConfigurationError, TrainingError
 from rave_dist.records import Budget, CheckpointPolicy, TrainingSpec
 from rave_dist.storage import Store
+from rave_dist.training import loop
 from rave_dist.training.checkpoint import load_checkpoint
 from rave_dist.training.loop import Outcome, train
+from rave_dist.training.progress import sigterm_heard, terminated
 from rave_dist.training.result import State, read_result
+from rave_dist.training.schedule import Schedule
 
 STEPS = 9
 WINDOW = 40960
@@ -115,6 +123,7 @@ def test_curves_and_events_have_raves_names(whole: tuple[Store, TrainingSpec, li
     assert [row["step"] for row in curves["train"]] == list(range(1, STEPS + 1))
     assert [row["phase"] for row in curves["train"]] == [1] * 6 + [2] * 3
     assert [row["step"] for row in curves["validation"]] == [0, 6, 9]
+    assert all(0.3 < row["training"] / row["value"] < 3 for row in curves["validation"])  # the same measure of the same sounds
     seen = {name for row in curves["train"] for name in row["values"]}
     assert {"fullband_spectral_distance", "multiband_spectral_distance", "beta_factor", "loss_dis", "adversarial"} <= seen
 
@@ -165,6 +174,22 @@ def test_a_stopped_run_is_playable_and_goes_on_to_the_same_weights(
     expected_curves = whole[0].read_json(f"{spec.run_key}/curves.json")
     curves = store.read_json(f"{spec.run_key}/curves.json")
     assert curves["train"] == expected_curves["train"]
+
+
+def test_sigterm_leads_to_a_checkpoint_at_the_next_step(tmp_path: Path) -> None:
+    store, spec = Store(str(tmp_path / "terminated")), _spec(checkpoint=CheckpointPolicy(steps=100))
+
+    def end_the_machine(state: State, speed: float | None) -> None:
+        if state.step == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    before = signal.getsignal(signal.SIGTERM)
+    with sigterm_heard():
+        assert not terminated()
+        outcome = _train(store, spec, tell=end_the_machine, stop=terminated)
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert outcome == Outcome(finished=False, step=2, phase=1)
+    assert (load_checkpoint(store, f"{spec.run_key}/checkpoints") or (0, {}))[0] == 2
 
 
 class Killed(Exception):
@@ -228,3 +253,58 @@ def test_hours_are_spent_in_both_phases_and_then_the_run_is_complete(tmp_path: P
     assert 0 < result["phase_1_steps"] < result["steps"]
     assert result["phase"] == 2
     assert result["seconds"] >= seconds
+
+
+def test_the_best_of_phase_2_is_exported_and_never_one_of_phase_1(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Held-out distances as runs of hours have them: lowest before the discriminator, then rising."""
+    distances = {0: 9.0, 8: 1.0, 9: 3.5, 10: 3.0, 20: 2.0, 25: 4.0, 30: 2.5}
+    scripted = iter([distance for distance in distances.values() for _ in ("held out", "training audio")])
+    monkeypatch.setattr(loop, "validate", lambda *_, **__: {"validation": next(scripted)})
+    store = Store(str(tmp_path / "store"))
+    spec = _spec(
+        budget=Budget(steps=30),
+        override={"CAPACITY": 4, "LATENT_SIZE": 8, "PHASE_1_DURATION": 8},
+        checkpoint=CheckpointPolicy(steps=10, keep=100),
+    )
+
+    def exported(until: int) -> dict[str, Any]:
+        steps: list[int] = []
+        _train(store, spec, tell=lambda state, speed: steps.append(state.step), stop=lambda: steps[-1] >= until)
+        result = read_result(store, spec)
+        assert result is not None
+        weights = _weights(store, spec, tmp_path)
+        key = f"{spec.run_key}/checkpoints/step-{result['best_step']:09d}.pt"
+        trained = torch.load(store.download(key, tmp_path / "checkpoint.pt"), weights_only=True)["model"]
+        assert all(torch.equal(weights[n], trained[n]) for n in trained if n.startswith(("encoder", "decoder", "discrim")))
+        return result
+
+    cut = exported(9)  # one step after the switch
+    assert (cut["phase"], cut["step"], cut["best_step"], cut["complete"]) == (2, 9, 9, False)
+    later = exported(25)
+    assert (later["step"], later["best_step"], later["complete"]) == (25, 20, False)
+    assert later["metrics"] == {"validation_first": 9.0, "validation_best": 2.0, "validation_last": 4.0}
+    whole = exported(1000)  # the best weights came through two ends of the process
+    assert (whole["step"], whole["best_step"], whole["complete"]) == (30, 20, True)
+
+
+_DISTANCES = st.lists(st.floats(0.1, 10), min_size=1, max_size=60)
+
+
+@given(phase_1=st.integers(1, 40), distances=_DISTANCES)
+def test_which_weights_are_exported(phase_1: int, distances: list[float]) -> None:
+    state = State(Schedule(steps=60, phase_1_steps=phase_1, warmup_steps=1, validate_every=1))
+    for state.step, distance in enumerate(distances):
+        state.note(distance)
+    if state.step == 0:
+        assert state.best is None
+        return
+    assert state.best is not None
+    assert state.best.phase == state.phase
+    assert state.best.distance == distances[state.best.step] == state.validation.best
+    if state.phase == 1:
+        assert state.best.distance == min(distances[1:])
+    elif state.step - phase_1 <= phase_1 / 4:
+        assert state.best.step == state.step  # as much of the discriminator as there is
+    else:
+        assert state.best.step - phase_1 >= phase_1 / 4
+        assert state.best.distance <= min(distances[math.ceil(phase_1 * 5 / 4) :])
