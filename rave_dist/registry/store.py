@@ -118,6 +118,7 @@ def place(
         phase=result["phase"],
         step=result["step"],
         best_step=result.get("best_step"),
+        setbacks=result.get("setbacks", ()),
         steps=result["steps"],
         complete=result["complete"],
         dataset=spec.dataset,

@@ -14,25 +14,24 @@ from rave_dist.registry.store import find
 from rave_dist.report.figures import Curve, Point
 from rave_dist.storage import Store
 
-
 _WORSE_VALIDATIONS, _WORSE = 3, 1.02
 
 
 @dataclass(frozen=True)
 class Curves:
-    """What a run measured on its way: losses by name, the held-out distance, and the same measure of audio it was trained on."""
+    """What a run measured on its way: losses by name, the distance of held-out audio, and that of audio it was trained on."""
 
     steps: int
     phase_1_steps: int
     window: int | None
     train: tuple[Curve, ...]
     held_out: Curve
-    heard: Curve = Curve("training audio", ())
+    heard: Curve
 
     @property
     def over_fitted_since(self) -> int | None:
-        """The step at which held-out audio was closest in the last phase, if the three validations since, or more, were all worse,
-        the last by two percent at least, while training audio came closer; else None."""
+        """The step at which held-out audio was closest in the last phase, if it has been farther in three validations or more
+        since, at the end by two percent at least, while training audio came closer; else None."""
         last = self.held_out.points[-1].step if self.held_out.points else 0
         first = self.phase_1_steps if last > self.phase_1_steps else 0
         heard = {point.step: point.value for point in self.heard.points}

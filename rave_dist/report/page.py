@@ -135,7 +135,7 @@ def _view(facts: Facts, sounds: listening.Samples | None) -> dict[str, Any]:
         "manifest": manifest,
         "card": card,
         "credit": credit,
-        "problems": ([record.error] if record.error else []) + facts.problems + _over_fitted(facts) + heard,
+        "problems": ([record.error] if record.error else []) + facts.problems + _training_notes(facts) + heard,
         "charts": _charts(facts.name, facts.curves, record) if facts.curves else [],
         "players": players,
         "improvement": (last - first) / first if first and last is not None else None,
@@ -168,18 +168,19 @@ def _heard(players: Sequence[dict[str, Any]]) -> list[Problem]:
     return [Problem(what=f"the reconstruction is {difference:.0f} dB quieter than the original", fix="train for longer")]
 
 
-def _over_fitted(facts: Facts) -> list[Problem]:
-    """That a run learnt its recordings by heart, and that its model is of before."""
-    since = facts.curves.over_fitted_since if facts.curves else None
-    if since is None:
-        return []
-    return [
-        Problem(
-            what=f"over-fitted since step {number(since)}: held-out audio came no closer while training audio did; "
-            "the model has the weights of before",
-            fix="add recordings, or give a smaller budget",
-        )
+def _training_notes(facts: Facts) -> list[Problem]:
+    """That a run went on with a lower learning rate; that it learnt its recordings by heart, and that its model is of before."""
+    notes = [
+        Problem(what=f"{setback.what}; it went on from its last checkpoint at {setback.rate:g} of the learning rate")
+        for setback in facts.record.setbacks
     ]
+    since = facts.curves.over_fitted_since if facts.curves else None
+    if since is not None:
+        what = f"over-fitted since step {number(since)}: held-out audio came no closer while training audio did"
+        notes.append(
+            Problem(what=f"{what}; the weights are chosen by held-out audio", fix="add recordings, or a smaller budget")
+        )
+    return notes
 
 
 def _players(name: str, samples: listening.Samples) -> list[dict[str, Any]]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,9 @@ class Best:
 @dataclass
 class State:
     """What a run holds between two steps beside model, optimizers, sampler and random generators; all of it is in its
-    checkpoints. ``step`` counts the steps done; ``seconds`` is training time, over all its processes."""
+    checkpoints. ``step`` counts the steps done; ``seconds`` is training time, over all its processes. ``waited`` counts the
+    validations since the last that brought the distance below ``mark`` by as much as was asked; ``settled`` says that training
+    has ended for that. ``setbacks`` are `rave_dist.records.Setback` as JSON."""
 
     schedule: Schedule
     step: int = 0
@@ -36,6 +39,10 @@ class State:
     pace: Pace | None = None
     first: float | None = None
     best: Best | None = None
+    mark: float = math.inf
+    waited: int = 0
+    settled: bool = False
+    setbacks: list[dict[str, Any]] = field(default_factory=list)
     last: float | None = None
     validated_step: int = -1
     train_distance: float | None = None
@@ -51,18 +58,27 @@ class State:
         best = self.best.distance if self.best and self.best.phase == self.phase else None
         return Validation(first=self.first, best=best, last=self.last)
 
-    def note(self, distance: float) -> bool:
+    def note(self, distance: float, *, improvement: float = 0.0) -> bool:
         """Keeps a held-out distance; returns whether the weights of now are those that an export would take.
 
         They are if they are the first of their phase, if those held so far are not ripe (`Schedule.is_ripe`), or if they are
         closer. So a model of phase 2 is exported once there is one, and never one that the discriminator has hardly touched.
+
+        Args:
+            distance: of the weights of now.
+            improvement: the share by which a distance must fall to count as lower for patience.
         """
         self.last, self.validated_step = distance, self.step
         if self.step == 0:
             self.first = distance
             return False
         held = self.best
-        if held and held.phase == self.phase and self.schedule.is_ripe(held.step) and distance >= held.distance:
+        fresh = held is None or held.phase != self.phase or not self.schedule.is_ripe(held.step)
+        if fresh or distance < (1 - improvement) * self.mark:
+            self.mark, self.waited = distance, 0
+        else:
+            self.waited += 1
+        if not fresh and held is not None and distance >= held.distance:
             return False
         self.best = Best(self.step, self.phase, distance)
         return True
@@ -105,6 +121,7 @@ def write_result(store: Store, spec: TrainingSpec, model: torch.nn.Module, state
         "phase_1_steps": state.schedule.phase_1_steps,
         "complete": complete,
         "metrics": {f"validation_{name}": value for name, value in distances.items() if value is not None},
+        "setbacks": state.setbacks,
         "seconds": state.seconds,
     }
     store.write_json(_result_key(spec), result)

@@ -85,8 +85,9 @@ class Excerpt:
 
 
 def excerpt(segments: Sequence[PcmSegment], *, like: Sequence[PcmSegment], window: int) -> list[Excerpt]:
-    """Windows of training audio, evenly spread over all of it: as many as there is held-out audio for, up to sixteen. `validate`
-    measures them as it does held-out audio, so that the two distances differ only in what the model was trained on.
+    """Windows of training audio, evenly spread over all of it: as many as there is held-out audio for, up to sixteen.
+
+    `validate` measures them as it does held-out audio, so that the two distances differ only in what the model was trained on.
 
     Args:
         segments: training audio.

@@ -11,7 +11,7 @@ import torch
 from rave_dist.dataset.read import load_manifest, read_segments
 from rave_dist.dataset.split import split
 from rave_dist.errors import RaveDistError, StoreError
-from rave_dist.records import Problem, RunRecord, TrainingSpec
+from rave_dist.records import Problem, RunRecord, Setback, TrainingSpec
 from rave_dist.storage import Store
 from rave_dist.training.loop import train
 from rave_dist.training.progress import Heartbeat, record_of, sigterm_heard, stop_key, terminated
@@ -58,6 +58,7 @@ def work(store: Store, spec: TrainingSpec, *, threads: int, gpu_share: float = 0
                 train_distance=state.train_distance,
                 steps_per_second=speed,
                 seconds=state.seconds,
+                setbacks=tuple(Setback.model_validate(setback) for setback in state.setbacks),
             )
 
         try:

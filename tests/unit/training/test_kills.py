@@ -16,7 +16,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from rave_dist.records import Budget, CheckpointPolicy, TrainingSpec
+from rave_dist.records import TrainingSpec
+from rave_dist.settings import Budget, CheckpointPolicy
 from rave_dist.storage import Store
 from rave_dist.training.checkpoint import load_checkpoint
 from rave_dist.training.result import read_result

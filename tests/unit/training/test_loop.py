@@ -18,10 +18,12 @@ from hypothesis import strategies as st
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from rave_dist import upstream
-from rave_dist.errors import ConfigurationError, TrainingError
-from rave_dist.records import Budget, CheckpointPolicy, TrainingSpec
+from rave_dist.errors import ConfigurationError, NotFiniteError
+from rave_dist.records import TrainingSpec
+from rave_dist.settings import Budget, CheckpointPolicy, Recovery, Until
 from rave_dist.storage import Store
-from rave_dist.training import loop
+from rave_dist.training import loop, schedule
+from rave_dist.training.batches import Windows
 from rave_dist.training.checkpoint import load_checkpoint
 from rave_dist.training.loop import Outcome, train
 from rave_dist.training.progress import sigterm_heard, terminated
@@ -217,22 +219,81 @@ def test_a_killed_run_goes_on_from_its_last_good_checkpoint(
     assert all(torch.equal(expected[name], resumed[name]) for name in expected)
 
 
-def test_a_loss_that_is_not_finite_ends_the_run_and_names_the_step(tmp_path: Path) -> None:
-    store, spec = Store(str(tmp_path / "broken")), _spec(seed=5, checkpoint=CheckpointPolicy(steps=100))
+def _poison() -> None:
+    """Makes a weight of every model of this process NaN."""
+    for model in [thing for thing in gc.get_objects() if type(thing).__name__ == "RAVE"]:
+        with torch.no_grad():
+            next(model.parameters()).fill_(float("nan"))
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_and_names_the_step_and_the_batch(tmp_path: Path) -> None:
+    store, spec = Store(str(tmp_path / "broken")), _spec(seed=5, checkpoint=CheckpointPolicy(steps=3))
+    with pytest.raises(NotFiniteError, match="not a finite number at step 4, of a batch with segment 0 at") as caught:
+        _train(store, spec, tell=lambda state, speed: _poison() if state.step == 4 else None)
+    assert caught.value.where == "plucks"
+    for word in ("seed", "recover"):
+        assert word in caught.value.fix
+    step, good = load_checkpoint(store, f"{spec.run_key}/checkpoints") or (0, {})
+    assert step == 3
+    assert all(bool(value.isfinite().all()) for value in good["model"].values())
+    assert read_result(store, spec) is None
+
+    told = store.read_json(f"{spec.run_key}/not_finite.json")
+    windows = Windows(TRAIN, window=WINDOW, batch=2, seed=5, device="cpu")
+    for _ in range(5):
+        windows.next_batch()
+    assert told["step"] == 4
+    assert [window["sample"] for window in told["windows"]] == [offset for _, offset in windows.places]
+    assert [window["source"] for window in told["windows"]] == ["segment 0", "segment 0"]
+
+
+def test_a_run_recovers_with_a_lower_rate_and_says_so(whole: tuple[Store, TrainingSpec, list[State]], tmp_path: Path) -> None:
+    store, spec = Store(str(tmp_path / "store")), _spec(checkpoint=CheckpointPolicy(steps=3), recover=Recovery(rate=0.25))
+    assert spec.run_key == whole[1].run_key  # so that it finds the checkpoints of a run that failed
+    steps: list[int] = []
+
+    def poison_twice(state: State, speed: float | None) -> None:
+        steps.append(state.step)
+        if steps.count(5) <= 2 and state.step == 5:
+            _poison()
+
+    assert _train(store, spec, tell=poison_twice, stop=lambda: steps[-3:] == [4, 5, 6]) == Outcome(False, 6, 1)
+    assert steps == [0, 1, 2, 3, 4, 5, 3, 4, 5, 3, 4, 5, 6]
+    assert _train(store, spec, tell=poison_twice).finished
+    result = read_result(store, spec)
+    assert result is not None
+    assert [(setback["step"], setback["rate"]) for setback in result["setbacks"]] == [(5, 0.25)] * 2
+    rates = []
+    for where in (whole[0], store):
+        _, state = load_checkpoint(where, f"{spec.run_key}/checkpoints") or (0, {})
+        optimizers = (
+            state["training"][f"{name}_optimizer"]["param_groups"][0]["lr"] for name in ("generator", "discriminator")
+        )
+        rates.append([*optimizers, *state["training"]["scheduler"]["base_lrs"]])
+    assert rates[1] == pytest.approx([rate / 16 for rate in rates[0]], rel=1e-12)
+
+
+def test_a_run_that_fails_again_and_again_ends(tmp_path: Path) -> None:
+    store, spec = Store(str(tmp_path / "store")), _spec(seed=5, recover=Recovery(times=2))
+    steps: list[int] = []
 
     def poison(state: State, speed: float | None) -> None:
-        models = [thing for thing in gc.get_objects() if type(thing).__name__ == "RAVE"]
-        if state.step == 4:
-            for model in models:
-                with torch.no_grad():
-                    next(model.parameters()).fill_(float("nan"))
+        steps.append(state.step)
+        if state.step == 1:
+            _poison()
 
-    with pytest.raises(TrainingError, match="not a finite number at step 4") as caught:
+    with pytest.raises(NotFiniteError, match="at step 1"):
         _train(store, spec, tell=poison)
-    assert caught.value.where == "plucks"
-    assert "seed" in caught.value.fix
-    assert load_checkpoint(store, f"{spec.run_key}/checkpoints") is None
-    assert read_result(store, spec) is None
+    assert steps == [0, 1] * 3  # without a checkpoint it begins again
+
+
+def test_recovery_changes_nothing_for_a_run_that_is_well(
+    whole: tuple[Store, TrainingSpec, list[State]], tmp_path: Path
+) -> None:
+    store, spec = Store(str(tmp_path / "store")), _spec(recover=Recovery())
+    _train(store, spec)
+    expected, same = _weights(whole[0], spec, tmp_path / "a"), _weights(store, spec, tmp_path / "b")
+    assert all(torch.equal(expected[name], same[name]) for name in expected)
 
 
 def test_a_window_that_is_too_short_is_refused_before_the_first_step(tmp_path: Path) -> None:
@@ -285,6 +346,39 @@ def test_the_best_of_phase_2_is_exported_and_never_one_of_phase_1(monkeypatch: p
     assert later["metrics"] == {"validation_first": 9.0, "validation_best": 2.0, "validation_last": 4.0}
     whole = exported(1000)  # the best weights came through two ends of the process
     assert (whole["step"], whole["best_step"], whole["complete"]) == (30, 20, True)
+
+
+def test_patience_ends_each_phase(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Phase 1 after two validations without an improvement of a percent; phase 2 likewise, once the discriminator had its least
+    share, a quarter of phase 1."""
+    distances = {0: 9.0, 3: 5.0, 6: 4.99, 9: 4.98, 12: 6.0, 15: 6.5, 18: 6.1}
+    monkeypatch.setattr(schedule, "VALIDATE_AT_MOST_EVERY", 3)
+
+    def validations(*more: tuple[int, float]) -> None:
+        scripted = iter([d for _, d in sorted([*distances.items(), *more]) for _ in ("held out", "training audio")])
+        monkeypatch.setattr(loop, "validate", lambda *_, **__: {"validation": next(scripted)})
+
+    spec = _spec(
+        budget=Budget(steps=40, until=Until(patience=2)),
+        override={"CAPACITY": 4, "LATENT_SIZE": 8},
+        checkpoint=CheckpointPolicy(steps=100),
+    )
+    whole, cut = Store(str(tmp_path / "whole")), Store(str(tmp_path / "cut"))
+    validations()
+    assert _train(whole, spec) == Outcome(finished=True, step=18, phase=2)
+    result = read_result(whole, spec)
+    assert result is not None
+    assert (result["phase_1_steps"], result["steps"], result["best_step"], result["complete"]) == (9, 18, 12, True)
+
+    validations((8, 3.0), (16, 7.0))  # a stop validates what it leaves; that changes nothing for the run that goes on
+    steps: list[int] = []
+    for until in (8, 16, 100):
+        _train(cut, spec, tell=lambda state, speed: steps.append(state.step), stop=lambda until=until: steps[-1] >= until)
+    again = read_result(cut, spec)
+    assert again is not None
+    assert {**again, "seconds": 0} == {**result, "seconds": 0}
+    expected, resumed = _weights(whole, spec, tmp_path / "a"), _weights(cut, spec, tmp_path / "b")
+    assert all(torch.equal(expected[name], resumed[name]) for name in expected)
 
 
 _DISTANCES = st.lists(st.floats(0.1, 10), min_size=1, max_size=60)

@@ -11,8 +11,9 @@ import torch
 from rave_dist import upstream
 from rave_dist.dataset.read import Segment
 from rave_dist.dataset.split import split
-from rave_dist.records import Budget, TrainingSpec
+from rave_dist.records import TrainingSpec
 from rave_dist.registry.scripted import exposed_latents
+from rave_dist.settings import Budget
 from rave_dist.storage import Store
 from rave_dist.training.loop import train
 from rave_dist.training.result import read_result
