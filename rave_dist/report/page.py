@@ -169,7 +169,7 @@ def _heard(players: Sequence[dict[str, Any]]) -> list[Problem]:
 
 
 def _training_notes(facts: Facts) -> list[Problem]:
-    """That a run went on with a lower learning rate; that it learnt its recordings by heart, and that its model is of before."""
+    """That a run went on with a lower learning rate; that it learnt its recordings by heart."""
     notes = [
         Problem(what=f"{setback.what}; it went on from its last checkpoint at {setback.rate:g} of the learning rate")
         for setback in facts.record.setbacks
