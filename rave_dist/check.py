@@ -31,7 +31,8 @@ from rave_dist.training.schedule import plan_schedule
 from rave_dist.training.variants import defaults
 
 _OPENED_AT_ONCE = 8
-_BYTES_PER_PARAMETER = 3 * 12 + 4 * 4  # on disk: two checkpoints and one being written; the weights, and in two exports
+_CHECKPOINT_BYTES = 16  # on disk, per parameter: it, what Adam keeps of it, and its best value so far
+_MODEL_BYTES = 4 * 4  # the weights, and in two exports
 
 
 @dataclass(frozen=True)
@@ -224,6 +225,8 @@ def _plan(spec: TrainingSpec, found: Inspection, batch: int, seconds: float, pro
                 fix=f"set batch: {fitting}" if fitting < batch else "take a smaller configuration",
             )
         )
+    # One more checkpoint than are kept: the one that is being written.
+    per_parameter = (spec.checkpoint.keep + 1) * _CHECKPOINT_BYTES + _MODEL_BYTES
     return {
         "parameters": found.parameters,
         "latents": found.latent_size,
@@ -232,7 +235,7 @@ def _plan(spec: TrainingSpec, found: Inspection, batch: int, seconds: float, pro
         "phase_1_steps": schedule.phase_1_steps,
         "hours": round(spent / 3600, 4) if spec.budget.hours is None else spec.budget.hours,
         "memory_bytes": step_bytes,
-        "disk_bytes": _BYTES_PER_PARAMETER * found.parameters + int(2 * spec.channels * spec.sample_rate * seconds),
+        "disk_bytes": per_parameter * found.parameters + int(2 * spec.channels * spec.sample_rate * seconds),
     }
 
 

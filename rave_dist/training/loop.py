@@ -43,6 +43,9 @@ LOG_EVERY = 50
 RESIDENT_BYTES = 8 * 2**30
 """Up to so much PCM is kept on the device; more stays in host memory and windows travel."""
 
+LONG_STEP_SECONDS = 3.0
+"""Whoever asks for an end may not wait for long: what a longer step begins from is held ready, to be saved while it is done."""
+
 _REPLANS = 50
 
 
@@ -77,7 +80,7 @@ def train(
         validation_segments: PCM held out.
         device: where to compute.
         tell: called after every step and validation with the state and the steps per second.
-        stop: asked before every step; when true, the run saves itself and returns.
+        stop: asked before every step, and by a thread during long ones; when true, the run saves itself and returns.
 
     Raises:
         NotFiniteError: a loss, a weight or a held-out distance is not finite, and ``spec.recover`` does not say to go on, or
@@ -215,8 +218,7 @@ class _Run:
         state = self.state
         speed = Speed()
         with self.curves, self.saver:
-            if state.first is None:
-                self._validate()
+            self._validate_if_due()
             tell(state, None)
             while not self._spent():
                 if stop():
@@ -226,9 +228,10 @@ class _Run:
                     return Outcome(False, state.step, state.phase)
                 began = time.monotonic()
                 self._step()
-                if self._validation_due():
-                    self._validate()
-                    self._lose_patience()
+                if self._validation_due() or time.monotonic() - began > LONG_STEP_SECONDS:
+                    self.watch.check()
+                    self.saver.hold(state.step, self._saved(), stop)
+                self._validate_if_due()
                 state.seconds += time.monotonic() - began
                 self._replan()
                 tell(state, speed.tell(state.step))
@@ -264,7 +267,14 @@ class _Run:
         step, schedule = self.state.step, self.state.schedule
         return step % schedule.validate_every == 0 or step in (schedule.phase_1_steps, schedule.steps)
 
-    def _validate(self) -> None:
+    def _validate_if_due(self) -> None:
+        """Also when a run goes on from just before a validation."""
+        state = self.state
+        if state.validated_step != state.step and (state.first is None or self._validation_due()):
+            self._validate()
+            self._lose_patience()
+
+    def _validate(self, *, drawn: bool = True) -> None:
         values = validate(self.model, self.validation_segments, window=self.window, device=self.device)
         if not math.isfinite(values["validation"]):
             raise NotFinite("the held-out distance", self.state.step)
@@ -273,8 +283,9 @@ class _Run:
         until = self.spec.budget.until
         if self.state.note(values["validation"], improvement=until.improvement if until else 0.0):
             self.best = on_host(self.model.state_dict())
-        self.curves.validation(self.state.step, self.state.phase, values)
-        self._sync()
+        if drawn:
+            self.curves.validation(self.state.step, self.state.phase, values)
+            self._sync()
 
     def _lose_patience(self) -> None:
         """Ends the phase in which validation has not improved for as long as the budget allows."""
@@ -305,7 +316,13 @@ class _Run:
             return
         self.watch.check()
         self.saver.wait()  # no second copy beside the one that is being written
-        saved = {
+        self.saver.save(self.state.step, self._saved())
+        self._sync(always=True)
+        self.saved_step, self.saved_at = self.state.step, time.monotonic()
+
+    def _saved(self) -> dict[str, Any]:
+        """All that decides what the next step computes, as it is now."""
+        live = {
             "state": asdict(self.state),
             "model": self.model.state_dict(),
             "training": self.training_step.state_dict(),
@@ -313,9 +330,7 @@ class _Run:
             "random": checkpoint.random_states(self.device),
             "curves": self.curves.state_dict(),
         }
-        self.saver.save(self.state.step, {**on_host(saved), "best": self.best})
-        self._sync(always=True)
-        self.saved_step, self.saved_at = self.state.step, time.monotonic()
+        return {**on_host(live), "best": self.best}
 
     def _replan(self) -> None:
         """Hours only: moves the ends of the phases as the machine turns out faster or slower, fifty times a run."""
@@ -346,9 +361,13 @@ class _Run:
         self.curves.sync(steps=schedule.steps, phase_1_steps=schedule.phase_1_steps, window=self.window, always=always)
 
     def _finish(self, *, complete: bool) -> None:
-        """Leaves what a model is published from: the best weights of its phase. The run itself cannot go on after this."""
+        """Leaves what a model is published from: the best weights of its phase. The run itself cannot go on after this.
+
+        Where it was cut is validated too, for it may be the best, or the first of phase 2; the run that goes on from the
+        checkpoint knows nothing of that, as one that was never cut.
+        """
         if self.state.validated_step != self.state.step:
-            self._validate()
+            self._validate(drawn=complete)
         if self.best is not None:
             self.model.load_state_dict(self.best)
         fit_latent(self.model, self.train_segments, window=self.window, device=self.device)

@@ -1,13 +1,14 @@
 """Checkpoints written while training goes on.
 
 The loop copies its state to host memory, which takes milliseconds, and one thread writes the copy to the store, which may
-take minutes. There is never more than one copy: the next checkpoint waits for the one before.
+take minutes. The next checkpoint waits for the one before, so that copies do not pile up.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import Any
@@ -17,6 +18,8 @@ import torch
 from rave_dist.errors import StoreError
 from rave_dist.storage import Store
 from rave_dist.training.checkpoint import save_checkpoint
+
+_LISTEN_SECONDS = 0.5
 
 logger = logging.getLogger(__name__)
 
@@ -34,11 +37,17 @@ class Saver:
         self._store, self._folder, self._keep = store, folder, keep
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._pending: Future[None] | None = None
+        self._held: tuple[int, Mapping[str, Any]] | None = None
+        self._listener: threading.Thread | None = None
+        self._ended = threading.Event()
 
     def __enter__(self) -> Saver:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._ended.set()
+        if self._listener is not None:
+            self._listener.join()
         self._pool.shutdown(wait=True)
         try:
             self.wait()
@@ -58,7 +67,31 @@ class Saver:
             StoreError: the checkpoint before could not be written.
         """
         self.wait()
-        self._pending = self._pool.submit(save_checkpoint, self._store, self._folder, step, state, keep=self._keep)
+        self._held = None
+        self._pending = self._begin(step, state)
+
+    def hold(self, step: int, state: Mapping[str, Any], stop: Callable[[], bool]) -> None:
+        """Keeps a state ready for what may take long now: it is written as soon as somebody wants the run to stop.
+
+        Args:
+            step: number of steps done.
+            state: as for `save`.
+            stop: whether somebody does; asked twice a second by another thread.
+        """
+        self._held = (step, state)
+        if self._listener is None:
+            self._listener = threading.Thread(target=self._listen, args=(stop,), name="stop-listener", daemon=True)
+            self._listener.start()
+
+    def _listen(self, stop: Callable[[], bool]) -> None:
+        while not self._ended.wait(_LISTEN_SECONDS):
+            held = self._held
+            if held is not None and stop():
+                self._begin(*held)  # should it fail, the loop's own attempt at its next step says why
+                return
+
+    def _begin(self, step: int, state: Mapping[str, Any]) -> Future[None]:
+        return self._pool.submit(save_checkpoint, self._store, self._folder, step, state, keep=self._keep)
 
     def check(self) -> None:
         """Does not wait.

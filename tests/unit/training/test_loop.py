@@ -5,6 +5,8 @@ import json
 import math
 import os
 import signal
+import threading
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -196,6 +198,54 @@ def test_sigterm_leads_to_a_checkpoint_at_the_next_step(tmp_path: Path) -> None:
 
 class Killed(Exception):
     pass
+
+
+def _wait_for_checkpoint(store: Store, spec: TrainingSpec, step: int) -> None:
+    deadline = time.monotonic() + 120
+    while not store.exists(f"{spec.run_key}/checkpoints/step-{step:09d}.json"):
+        assert time.monotonic() < deadline, "nothing was saved while the loop was busy"
+        time.sleep(0.02)
+
+
+def test_a_step_that_takes_long_need_not_end_before_the_run_is_saved(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(loop, "LONG_STEP_SECONDS", 0.0)
+    store, spec = Store(str(tmp_path / "slow")), _spec(checkpoint=CheckpointPolicy(steps=100))
+    stop = threading.Event()
+
+    def be_long(state: State, speed: float | None) -> None:
+        if state.step == 2:
+            stop.set()
+            _wait_for_checkpoint(store, spec, 2)
+            raise Killed
+
+    with pytest.raises(Killed):
+        _train(store, spec, tell=be_long, stop=stop.is_set)
+
+
+def test_a_run_that_is_stopped_and_killed_in_a_validation_does_it_again(
+    whole: tuple[Store, TrainingSpec, list[State]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    store, spec = Store(str(tmp_path / "store")), _spec(checkpoint=CheckpointPolicy(steps=100))
+    stop, validate = threading.Event(), loop.validate
+    steps: list[int] = []
+
+    def be_long(*parameters: Any, **options: Any) -> dict[str, float]:
+        if steps[-1:] == [5]:  # step 6 is done, the last of phase 1
+            stop.set()
+            _wait_for_checkpoint(store, spec, 6)
+            raise Killed
+        return validate(*parameters, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "validate", be_long)
+        with pytest.raises(Killed):
+            _train(store, spec, tell=lambda state, speed: steps.append(state.step), stop=stop.is_set)
+    assert _train(store, spec, tell=lambda state, speed: steps.append(state.step)).finished
+    assert steps == [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 9]
+    expected, resumed = _weights(whole[0], spec, tmp_path / "a"), _weights(store, spec, tmp_path / "b")
+    assert all(torch.equal(expected[name], resumed[name]) for name in expected)
+    expected_curves, curves = (where.read_json(f"{spec.run_key}/curves.json") for where in (whole[0], store))
+    assert curves["validation"] == expected_curves["validation"]
 
 
 def test_a_killed_run_goes_on_from_its_last_good_checkpoint(
