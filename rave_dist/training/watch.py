@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -26,7 +25,8 @@ class NotFinite(Exception):
 
 
 class Watch:
-    """The latest value of every loss, and the first step after which a loss or a weight was not finite.
+    """The latest value of every loss, and the first step after which a loss or a weight was not finite; a weight beyond 1e19,
+    whose square is not, counts as one.
 
     Both stay on the device: reading them makes the host wait, so that is done now and then only. Where the batches since came
     from is kept that long.
@@ -46,10 +46,11 @@ class Watch:
         """Takes what step number ``step`` (from 0) left."""
         self._latest.update(losses)
         self._places[step] = places
-        largest = torch.nn.utils.get_total_norm([p.detach() for p in self._parameters], norm_type=math.inf)
+        # The Euclidean norm is the cheapest look at all weights: 9 ms for v2's 59 million on a CPU, a twentieth of the largest.
+        weights = torch.nn.utils.get_total_norm([p.detach() for p in self._parameters])
         values = [value.detach().float().to(self._bad.device) for value in losses.values()]
         # A sum of finite values could overflow; zero times each cannot, and is NaN for what is not finite.
-        total = torch.stack([*values, largest.float()]).mul(0).sum()
+        total = torch.stack([*values, weights.float()]).mul(0).sum()
         self._bad = torch.where((self._bad < 0) & total.isnan(), step, self._bad)
 
     def check(self) -> None:
