@@ -66,6 +66,21 @@ def test_phase_1_never_ends_in_the_past_and_phase_2_always_follows() -> None:
     assert schedule.phase_1_steps < schedule.steps
 
 
+@given(
+    a=st.floats(0.01, 10),
+    ratio=st.floats(0.3, 4),
+    spent=st.floats(0, 0.999),
+    done=st.integers(1, 400_000),
+)
+def test_the_discriminator_keeps_its_share_however_slow_phase_1_turns_out(
+    a: float, ratio: float, spent: float, done: int
+) -> None:
+    schedule = plan_schedule(Budget(hours=10), pace=Pace(a, a * ratio), done=done, seconds=36_000 * spent)
+    assert schedule.phase_1_steps >= done
+    if schedule.phase_1_steps > done:  # else phase 2 begins now and has all the time that is left
+        assert schedule.steps - schedule.phase_1_steps >= (1 - PHASE_1_SHARE) * schedule.steps - 1
+
+
 def test_in_phase_2_only_the_end_moves() -> None:
     first = plan_schedule(Budget(hours=1), pace=Pace(1.0, 1.0))
     moved = continue_schedule(first, pace_phase_2=2.0, done=3000, seconds=3000.0, hours=1)
