@@ -132,6 +132,10 @@ def _check(library: Library, name: str, free: int | None) -> InstrumentCheck:
         _judge_recordings(recordings, spec, problems, warnings)
     seconds = sum(r.seconds for r in recordings)
     train_seconds, validation_seconds = _split_seconds(recordings, spec, window, problems)
+    if spec.budget.until is not None:
+        warnings.append(
+            Problem(what="it ends when validation no longer improves: its steps and hours are the most that it may take")
+        )
     facts: dict[str, Any] = {}
     try:
         facts = _plan(spec, inspect_spec(spec), batch, seconds, problems)
