@@ -31,7 +31,8 @@ from rave_dist.training.schedule import plan_schedule
 from rave_dist.training.variants import defaults
 
 _OPENED_AT_ONCE = 8
-_BYTES_PER_PARAMETER = 3 * 12 + 4 * 4  # on disk: two checkpoints and one being written; the weights, and in two exports
+_CHECKPOINT_BYTES = 16  # on disk, per parameter: it, what Adam keeps of it, and its best value so far
+_MODEL_BYTES = 4 * 4  # the weights, and in two exports
 
 
 @dataclass(frozen=True)
@@ -131,6 +132,10 @@ def _check(library: Library, name: str, free: int | None) -> InstrumentCheck:
         _judge_recordings(recordings, spec, problems, warnings)
     seconds = sum(r.seconds for r in recordings)
     train_seconds, validation_seconds = _split_seconds(recordings, spec, window, problems)
+    if spec.budget.until is not None:
+        warnings.append(
+            Problem(what="it ends when validation no longer improves: its steps and hours are the most that it may take")
+        )
     facts: dict[str, Any] = {}
     try:
         facts = _plan(spec, inspect_spec(spec), batch, seconds, problems)
@@ -224,6 +229,8 @@ def _plan(spec: TrainingSpec, found: Inspection, batch: int, seconds: float, pro
                 fix=f"set batch: {fitting}" if fitting < batch else "take a smaller configuration",
             )
         )
+    # One more checkpoint than are kept: the one that is being written.
+    per_parameter = (spec.checkpoint.keep + 1) * _CHECKPOINT_BYTES + _MODEL_BYTES
     return {
         "parameters": found.parameters,
         "latents": found.latent_size,
@@ -232,7 +239,7 @@ def _plan(spec: TrainingSpec, found: Inspection, batch: int, seconds: float, pro
         "phase_1_steps": schedule.phase_1_steps,
         "hours": round(spent / 3600, 4) if spec.budget.hours is None else spec.budget.hours,
         "memory_bytes": step_bytes,
-        "disk_bytes": _BYTES_PER_PARAMETER * found.parameters + int(2 * spec.channels * spec.sample_rate * seconds),
+        "disk_bytes": per_parameter * found.parameters + int(2 * spec.channels * spec.sample_rate * seconds),
     }
 
 

@@ -12,7 +12,8 @@ Every error says *what* is wrong, *where*, and the smallest *fix*; the command l
     ├── AudioError          (ValueError)   a recording cannot be decoded or is not what it claims
     ├── DatasetError        (ValueError)   a dataset is missing, empty or too small
     ├── ConfigurationError  (ValueError)   RAVE configuration, override, window or batch that cannot work
-    ├── TrainingError       (RuntimeError) a run failed: not finite, out of memory, lost its checkpoints
+    ├── TrainingError       (RuntimeError) a run failed: out of memory, lost its checkpoints
+    │   └── NotFiniteError                 a loss or a weight is NaN or infinite
     ├── ModelNotFoundError  (LookupError)  no such model or version in the registry
     ├── VerificationError   (RuntimeError) an export that does not do what its model does
     ├── ConversionError     (ValueError)   a conversion that must not start: OUTPUT inside INPUT, no inputs
@@ -85,6 +86,10 @@ class ConfigurationError(RaveDistError, ValueError):
 
 class TrainingError(RaveDistError, RuntimeError):
     """A training run failed."""
+
+
+class NotFiniteError(TrainingError):
+    """A loss, a weight or a held-out distance of a run is NaN or infinite."""
 
 
 class ModelNotFoundError(RaveDistError, LookupError):

@@ -13,7 +13,8 @@ import yaml
 from pydantic import BeforeValidator, Field, StringConstraints, ValidationError, model_validator
 
 from rave_dist.errors import LibraryError, from_os_error
-from rave_dist.records import Budget, CheckpointPolicy, StrictRecord, TrainingSpec
+from rave_dist.records import TrainingSpec
+from rave_dist.settings import Budget, CheckpointPolicy, Recovery, StrictRecord, Until
 from rave_dist.storage import Store
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
@@ -44,6 +45,7 @@ class Settings(StrictRecord):
     window: Annotated[int, Field(ge=1, strict=True)] | None = None
     batch: Annotated[int, Field(ge=1, le=4096, strict=True)] | None = None
     checkpoint: CheckpointPolicy | None = None
+    recover: Recovery | None = None
     credit: dict[str, str] | None = None
 
 
@@ -203,7 +205,9 @@ _KNOWN_KEYS: dict[str, tuple[str, ...]] = {
     "defaults": tuple(Settings.model_fields),
     "instrument": tuple(Instrument.model_fields),
     "budget": tuple(Budget.model_fields),
+    "until": tuple(Until.model_fields),
     "checkpoint": tuple(CheckpointPolicy.model_fields),
+    "recover": tuple(Recovery.model_fields),
 }
 
 
@@ -211,7 +215,7 @@ def _known_at(location: tuple[int | str, ...]) -> tuple[str, ...]:
     parents = [str(part) for part in location[:-1]]
     if not parents:
         return _KNOWN_KEYS[""]
-    if parents[-1] in ("budget", "checkpoint"):
+    if parents[-1] in ("budget", "until", "checkpoint", "recover"):
         return _KNOWN_KEYS[parents[-1]]
     return _KNOWN_KEYS["instrument"] if parents[0] == "instruments" else _KNOWN_KEYS["defaults"]
 

@@ -9,12 +9,13 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field
 
 from rave_dist.errors import RaveDistError
 from rave_dist.identity import content_id
+from rave_dist.settings import Budget, CheckpointPolicy, Recovery
 
 RunState = Literal["waiting", "running", "done", "failed"]
 
@@ -34,50 +35,11 @@ class Record(BaseModel):
         return self.model_dump(mode="json")
 
 
-class StrictRecord(BaseModel):
-    """Base of what people write by hand: frozen; unknown keys are refused."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
 # ---------------------------------------------------------------- training plan
 
 
-class Budget(StrictRecord):
-    """How long to train: wall-clock hours or optimizer steps, exactly one of them."""
-
-    hours: float | None = Field(default=None, gt=0, le=10_000)
-    steps: int | None = Field(default=None, ge=2, le=100_000_000)
-
-    @model_validator(mode="after")
-    def _one_of(self) -> Self:
-        if (self.hours is None) == (self.steps is None):
-            raise ValueError("give either hours or steps")
-        return self
-
-
-class CheckpointPolicy(StrictRecord):
-    """When a run saves itself: every so many minutes or steps; it always does when it is stopped."""
-
-    minutes: float | None = Field(default=None, gt=0)
-    steps: int | None = Field(default=None, ge=1)
-
-    @model_validator(mode="after")
-    def _one_of(self) -> Self:
-        if self.minutes is not None and self.steps is not None:
-            raise ValueError("give either minutes or steps")
-        return self
-
-    @property
-    def every_seconds(self) -> float | None:
-        """Seconds between checkpoints; 600 when nothing was said, None when steps were."""
-        if self.steps is not None:
-            return None
-        return 600.0 if self.minutes is None else 60.0 * self.minutes
-
-
 class TrainingSpec(Record):
-    """All that decides what one run computes, plus when it saves itself.
+    """All that decides what one run computes, plus when it saves itself and what it does after a failure.
 
     ``window`` (samples) and ``batch`` are None where the configuration's own default holds.
     """
@@ -94,12 +56,14 @@ class TrainingSpec(Record):
     budget: Budget
     seed: int
     checkpoint: CheckpointPolicy = CheckpointPolicy()
+    recover: Recovery | None = None
     credit: dict[str, str] = {}
 
     @property
     def run_id(self) -> str:
-        """Hash of what affects the result: not of the checkpoint policy, not of the credit."""
-        return content_id(self.model_dump(mode="json", exclude={"checkpoint", "credit"}))
+        """Hash of what affects the result: not of the checkpoint policy, not of the credit, and not of the recovery, which
+        changes nothing for runs that need none and must find the checkpoints of those that do."""
+        return content_id(self.model_dump(mode="json", exclude={"checkpoint", "recover", "credit"}))
 
     @property
     def run_key(self) -> str:
@@ -195,7 +159,7 @@ def dataset_key(instrument: str, dataset_id: str) -> str:
 
 
 class Validation(Record):
-    """Held-out spectral distance: before the first step, the lowest of the exported phase, the last one."""
+    """Held-out spectral distance: before the first step, of the weights that an export takes, the last one."""
 
     first: float | None = None
     best: float | None = None
@@ -212,6 +176,15 @@ class Problem(Record):
     def of(error: RaveDistError) -> Problem:
         """An error as a record keeps it: place and message in one sentence, and the fix."""
         return Problem(what=f"{error.where}: {error.what}" if error.where else error.what, fix=error.fix)
+
+
+class Setback(Record):
+    """A value that was not finite, the number of the step (from 0) that made it, and the factor on the learning rate with which
+    the run then went on from its last checkpoint."""
+
+    step: int
+    what: str
+    rate: float
 
 
 class RunRecord(Record):
@@ -234,6 +207,7 @@ class RunRecord(Record):
     steps_per_second: float | None = None
     model: str | None = None
     error: Problem | None = None
+    setbacks: tuple[Setback, ...] = ()
     seconds: float = 0.0
     worker: str | None = None
     updated_at: str = Field(default_factory=now)
@@ -269,7 +243,8 @@ class ModelCard(Record):
 
     ``hop`` is the number of samples per latent frame; ``receptive_field`` is (left, right) in samples;
     ``latents`` is how many the exports expose, ``latent_size`` how many the network has; ``seconds`` is the
-    audio that it was trained on; ``complete`` is False when its run was cut before its budget was spent.
+    audio that it was trained on; ``complete`` is False when its run was cut before its budget was spent. The weights are those
+    after ``best_step`` of the ``step`` steps that the run did, the closest to held-out audio of their phase.
     """
 
     name: str
@@ -286,11 +261,13 @@ class ModelCard(Record):
     receptive_field: tuple[int, int]
     phase: int
     step: int
+    best_step: int | None = None
     steps: int
     complete: bool
     dataset: str
     seconds: float
     metrics: dict[str, float]
+    setbacks: tuple[Setback, ...] = ()
     credit: dict[str, str] = {}
     files: dict[Literal["offline", "streaming"], ModelFile]
     created_at: str

@@ -23,7 +23,7 @@ from rave_dist.audio import synthesis
 from rave_dist.audio.encode import AudioWriter
 from rave_dist.errors import LibraryError, WrongPackageError, from_os_error
 from rave_dist.identity import content_id, hash_file
-from rave_dist.records import StrictRecord
+from rave_dist.settings import StrictRecord
 
 _APT_SECONDS = 300
 

@@ -117,6 +117,8 @@ def place(
         receptive_field=exported.receptive_field,
         phase=result["phase"],
         step=result["step"],
+        best_step=result.get("best_step"),
+        setbacks=result.get("setbacks", ()),
         steps=result["steps"],
         complete=result["complete"],
         dataset=spec.dataset,
@@ -161,8 +163,8 @@ def _material(store: Store, dataset: DatasetManifest) -> npt.NDArray[np.float32]
 
 def _has_learnt(result: dict[str, Any]) -> bool:
     metrics = result.get("metrics", {})
-    first, last = metrics.get("validation_first"), metrics.get("validation_last")
-    return first is not None and last is not None and last <= _LEARNT * first
+    first, best = metrics.get("validation_first"), metrics.get("validation_best", metrics.get("validation_last"))
+    return first is not None and best is not None and best <= _LEARNT * first
 
 
 def _place_files(store: Store, card_key: str, name: str, out: Path, exported: Exported) -> dict[Kind, ModelFile]:

@@ -14,16 +14,34 @@ from rave_dist.registry.store import find
 from rave_dist.report.figures import Curve, Point
 from rave_dist.storage import Store
 
+_WORSE_VALIDATIONS, _WORSE = 3, 1.02
+
 
 @dataclass(frozen=True)
 class Curves:
-    """What a run measured on its way: losses by name, and the held-out distance."""
+    """What a run measured on its way: losses by name, the distance of held-out audio, and that of audio it was trained on."""
 
     steps: int
     phase_1_steps: int
     window: int | None
     train: tuple[Curve, ...]
     held_out: Curve
+    heard: Curve
+
+    @property
+    def over_fitted_since(self) -> int | None:
+        """The step at which held-out audio was closest in the last phase, if it has been farther in three validations or more
+        since, at the end by two percent at least, while training audio came closer; else None."""
+        last = self.held_out.points[-1].step if self.held_out.points else 0
+        first = self.phase_1_steps if last > self.phase_1_steps else 0
+        heard = {point.step: point.value for point in self.heard.points}
+        points = [p for p in self.held_out.points if p.step > first and p.step in heard]
+        if not points:
+            return None
+        best, end = min(points, key=lambda p: p.value), points[-1]
+        later = sum(p.step > best.step for p in points)
+        over = later >= _WORSE_VALIDATIONS and end.value > _WORSE * best.value and heard[end.step] < heard[best.step]
+        return best.step if over else None
 
 
 @dataclass
@@ -76,17 +94,23 @@ def _read_curves(store: Store, run_key: str) -> Curves | None:
 
 def parse_curves(value: dict[str, Any]) -> Curves:
     """The curves of a run from its ``curves.json``: ``{train: [{step, phase, values: {name: value}}], validation: [{step,
-    phase, value}], phase_1_steps, steps}``; values that are no numbers (a loss that overflowed) are left out."""
+    phase, value, training}], phase_1_steps, steps}``; values that are no numbers (a loss that overflowed) are left out."""
     series: dict[str, list[Point]] = {}
     for row in value.get("train", ()):
         for name, number in row["values"].items():
             if isinstance(number, int | float):
                 series.setdefault(name, []).append(Point(int(row["step"]), float(number)))
-    held_out = [Point(int(row["step"]), float(row["value"])) for row in value.get("validation", ()) if row["value"] is not None]
+    validations = {
+        kind: tuple(
+            Point(int(row["step"]), float(row[kind])) for row in value.get("validation", ()) if row.get(kind) is not None
+        )
+        for kind in ("value", "training")
+    }
     return Curves(
         steps=int(value["steps"]),
         phase_1_steps=int(value["phase_1_steps"]),
         window=value.get("window"),
         train=tuple(Curve(name, tuple(points)) for name, points in series.items()),
-        held_out=Curve("held out", tuple(held_out), held_out=True),
+        held_out=Curve("held out", validations["value"], held_out=True),
+        heard=Curve("training audio", validations["training"]),
     )

@@ -135,7 +135,7 @@ def _view(facts: Facts, sounds: listening.Samples | None) -> dict[str, Any]:
         "manifest": manifest,
         "card": card,
         "credit": credit,
-        "problems": ([record.error] if record.error else []) + facts.problems + heard,
+        "problems": ([record.error] if record.error else []) + facts.problems + _training_notes(facts) + heard,
         "charts": _charts(facts.name, facts.curves, record) if facts.curves else [],
         "players": players,
         "improvement": (last - first) / first if first and last is not None else None,
@@ -166,6 +166,21 @@ def _heard(players: Sequence[dict[str, Any]]) -> list[Problem]:
         return []
     difference = levels["original"] - levels["reconstruction"]
     return [Problem(what=f"the reconstruction is {difference:.0f} dB quieter than the original", fix="train for longer")]
+
+
+def _training_notes(facts: Facts) -> list[Problem]:
+    """That a run went on with a lower learning rate; that it learnt its recordings by heart."""
+    notes = [
+        Problem(what=f"{setback.what}; it went on from its last checkpoint at {setback.rate:g} of the learning rate")
+        for setback in facts.record.setbacks
+    ]
+    since = facts.curves.over_fitted_since if facts.curves else None
+    if since is not None:
+        what = f"over-fitted since step {number(since)}: held-out audio came no closer while training audio did"
+        notes.append(
+            Problem(what=f"{what}; the weights are chosen by held-out audio", fix="add recordings, or a smaller budget")
+        )
+    return notes
 
 
 def _players(name: str, samples: listening.Samples) -> list[dict[str, Any]]:
@@ -213,9 +228,15 @@ def _charts(name: str, curves: Curves, record: RunRecord) -> list[dict[str, Any]
         {
             "title": "Spectral distance",
             "note": "how far the output is from the input; lower is closer",
-            "alt": _describe(name, [*distances, curves.held_out], boundary),
+            "alt": _describe(name, [*distances, curves.heard, curves.held_out], boundary),
             "svg": Markup(
-                chart([*_named(distances), curves.held_out], steps=steps, phase_1_steps=boundary, unit="distance", log=True)
+                chart(
+                    [*_named(distances), curves.heard, curves.held_out],
+                    steps=steps,
+                    phase_1_steps=boundary,
+                    unit="distance",
+                    log=True,
+                )
             ),
         }
     ]

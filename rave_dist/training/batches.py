@@ -130,16 +130,19 @@ class Windows:
         self._augment = augment
         self._generator = torch.Generator().manual_seed(seed)
         self._ends = torch.tensor(self._store.lengths, dtype=torch.int64).cumsum(0)
+        self.places: list[tuple[int, int]] = []
+        """Segment (empty ones not counted) and offset of each window of the last batch; a negative offset is silence first."""
         noise = torch.rand(_NOISE_TABLE + window, generator=self._generator) / 2**16
         self._noise = noise.to(self._device)
 
     def next_batch(self) -> Tensor:
         """The next batch, float32, ``[B, C, T]``, on the device."""
-        pcm = torch.stack([self._store.window(*place, self._window) for place in self._places()])
+        self.places = self._draw_places()
+        pcm = torch.stack([self._store.window(*place, self._window) for place in self.places])
         x = pcm.to(self._device, non_blocking=True).to(torch.float32).div_(FULL_SCALE)
         return self._augmented(x) if self._augment else x
 
-    def _places(self) -> list[tuple[int, int]]:
+    def _draw_places(self) -> list[tuple[int, int]]:
         """Segment and offset of each window of a batch."""
         segments = torch.searchsorted(self._ends, self._draw(self._batch, int(self._ends[-1])), right=True).tolist()
         positions = torch.rand(self._batch, generator=self._generator, dtype=torch.float64).tolist()

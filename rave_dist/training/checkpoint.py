@@ -1,7 +1,7 @@
 """Checkpoints of a run: all that decides what the next step computes, kept so that a kill is a pause.
 
 A checkpoint is two objects, ``step-<n>.pt`` and then ``step-<n>.json`` with its sha256: what has no side file does not
-exist, and what does not match it is damaged. The newest good one is used; the newest two are kept.
+exist, and what does not match it is damaged. The newest good one is used; the newest few are kept.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from rave_dist.errors import MissingKeyError, TrainingError
+from rave_dist.errors import ConfigurationError, MissingKeyError, TrainingError
 from rave_dist.identity import hash_file
 from rave_dist.storage import Store
 
-KEEP = 2
+_DIFF_LINES = 6
 
 
-def save_checkpoint(store: Store, folder: str, step: int, state: Mapping[str, Any], *, keep: int = KEEP) -> None:
+def save_checkpoint(store: Store, folder: str, step: int, state: Mapping[str, Any], *, keep: int = 2) -> None:
     """Writes a checkpoint and removes older ones.
 
     Args:
@@ -71,6 +71,38 @@ def load_checkpoint(store: Store, folder: str) -> tuple[int, dict[str, Any]] | N
             fix="delete that folder to train this instrument from its beginning",
         )
     return None
+
+
+def load_weights(model: torch.nn.Module, weights: Mapping[str, Any], *, where: str) -> None:
+    """Puts weights into a model that must be of the same architecture.
+
+    Args:
+        model: any module.
+        weights: what its ``state_dict`` gave, on any device.
+        where: the file or run that the weights come from, for the message.
+
+    Raises:
+        ConfigurationError: a name is missing or unknown, or a shape differs; the message is a diff of the first few, and the
+            model is as it was.
+    """
+    own = model.state_dict()
+    lines = [f"- {name} {_shape(weights[name])}" for name in weights if name not in own]
+    lines += [f"+ {name} {_shape(own[name])}" for name in own if name not in weights]
+    for name in own:
+        if name in weights and _shape(own[name]) != _shape(weights[name]):
+            lines.append(f"! {name} {_shape(weights[name])} -> {_shape(own[name])}")
+    if lines:
+        shown = [*lines[:_DIFF_LINES], *([f"and {len(lines) - _DIFF_LINES} more"] if len(lines) > _DIFF_LINES else [])]
+        raise ConfigurationError(
+            f"these weights are of another model (- theirs, + this model's, ! another shape): {'; '.join(shown)}",
+            where=where,
+            fix="give config, override, sample_rate and channels that the weights were trained with",
+        )
+    model.load_state_dict(dict(weights))
+
+
+def _shape(value: Any) -> list[int] | None:
+    return list(value.shape) if isinstance(value, torch.Tensor) else None
 
 
 def random_states(device: torch.device) -> dict[str, Any]:

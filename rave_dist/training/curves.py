@@ -69,10 +69,12 @@ class Curves:
             self._train.append({"step": step, "phase": phase, "values": {name: _number(v) for name, v in values.items()}})
 
     def validation(self, step: int, phase: int, values: Mapping[str, float]) -> None:
-        """Notes a validation; its ``validation`` is the held-out distance."""
+        """Notes a validation; its ``validation`` is the held-out distance, ``validation/training`` the same measure of training
+        audio."""
         for name, value in values.items():
             self._writer.add_scalar(name, value, step)
-        self._validation.append({"step": step, "phase": phase, "value": _number(values["validation"])})
+        distances = {"value": _number(values["validation"]), "training": _number(values["validation/training"])}
+        self._validation.append({"step": step, "phase": phase, **distances})
 
     def sync(self, *, steps: int, phase_1_steps: int, window: int, always: bool = False) -> None:
         """Copies events and curves into the store; without ``always`` only if that was not done for a minute.

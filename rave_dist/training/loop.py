@@ -6,17 +6,19 @@ What a run leaves in the store below its own key: ``spec.json`` and ``config.gin
 
 from __future__ import annotations
 
+import logging
 import math
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from rave_dist import upstream
-from rave_dist.errors import TrainingError
+from rave_dist.errors import NotFiniteError, TrainingError
 from rave_dist.records import TrainingSpec
 from rave_dist.storage import Store
 from rave_dist.training import checkpoint
@@ -26,16 +28,23 @@ from rave_dist.training.memory import device_name, is_out_of_memory
 from rave_dist.training.pace import measure_pace
 from rave_dist.training.progress import Speed
 from rave_dist.training.result import State, write_result
-from rave_dist.training.schedule import continue_schedule, plan_schedule
+from rave_dist.training.saver import Saver, on_host
+from rave_dist.training.schedule import Schedule, continue_schedule, end_phase_1, plan_schedule
 from rave_dist.training.step import TrainingStep, check_window
-from rave_dist.training.validation import fit_latent, set_receptive_field, validate
+from rave_dist.training.validation import excerpt, fit_latent, set_receptive_field, validate
 from rave_dist.training.variants import window_and_batch
+from rave_dist.training.watch import NotFinite, Watch, describe_windows
+
+logger = logging.getLogger(__name__)
 
 LOG_EVERY = 50
 """Steps between two looks at the losses on long runs, as in stock RAVE: each look waits for the device."""
 
 RESIDENT_BYTES = 8 * 2**30
 """Up to so much PCM is kept on the device; more stays in host memory and windows travel."""
+
+LONG_STEP_SECONDS = 3.0
+"""Whoever asks for an end may not wait for long: what a longer step begins from is held ready, to be saved while it is done."""
 
 _REPLANS = 50
 
@@ -71,18 +80,26 @@ def train(
         validation_segments: PCM held out.
         device: where to compute.
         tell: called after every step and validation with the state and the steps per second.
-        stop: asked before every step; when true, the run saves itself and returns.
+        stop: asked before every step, and by a thread during long ones; when true, the run saves itself and returns.
 
     Raises:
-        TrainingError: a loss is not finite, the memory does not suffice, or all checkpoints are damaged.
+        NotFiniteError: a loss, a weight or a held-out distance is not finite, and ``spec.recover`` does not say to go on, or
+            not any more. The checkpoints are of before.
+        TrainingError: the memory does not suffice, or all checkpoints are damaged.
         ConfigurationError: the configuration does not make a model, or the window is too short for it.
         DatasetError: too little audio.
         StoreError: the store cannot be used.
     """
-    device = torch.device(device)
+    device, setbacks = torch.device(device), None
     try:
-        with tempfile.TemporaryDirectory(prefix="rave-dist-run-") as folder:
-            return _Run(store, spec, train_segments, validation_segments, device, Path(folder)).go(tell, stop)
+        while True:
+            with tempfile.TemporaryDirectory(prefix="rave-dist-run-") as folder:
+                run = _Run(store, spec, train_segments, validation_segments, device, Path(folder), setbacks)
+                outcome = run.go(tell, stop)
+            if outcome is not None:
+                return outcome
+            setbacks = run.state.setbacks
+            del run  # its memory, before the next one takes as much
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, TrainingError) or not is_out_of_memory(error):
             raise
@@ -102,6 +119,7 @@ class _Run:
         validation_segments: Sequence[PcmSegment],
         device: torch.device,
         folder: Path,
+        setbacks: list[dict[str, Any]] | None,
     ) -> None:
         self.store, self.spec, self.device = store, spec, device
         self.train_segments, self.validation_segments = train_segments, validation_segments
@@ -117,11 +135,12 @@ class _Run:
 
         checkpoint.seed_everything(spec.seed)
         self.model = upstream.build_model(config_text, channels=spec.channels).to(device)
+        self.best: dict[str, torch.Tensor] | None = loaded[1].get("best") if loaded else None
         if loaded is None:
             set_receptive_field(self.model)
             check_window(self.model, self.window)
         else:
-            self.model.load_state_dict(loaded[1]["model"])
+            checkpoint.load_weights(self.model, loaded[1]["model"], where=store.address(self.checkpoints))
         self.windows = Windows(
             train_segments,
             window=self.window,
@@ -142,8 +161,13 @@ class _Run:
             self.windows.load_state_dict(saved["windows"])
             checkpoint.restore_random_states(saved["random"], device)
             curves = saved["curves"]
+        for setback in (setbacks or [])[len(self.state.setbacks) :]:  # since this checkpoint
+            self.training_step.slow_down(setback["rate"])
+            self.state.setbacks.append(setback)
         self.curves = Curves(store, spec.run_key, folder, state=curves, step=self.state.step)
-        self.losses = _Losses(device)
+        self.heard = excerpt(train_segments, like=validation_segments, window=self.window)
+        self.watch = Watch(self.model.parameters(), device)
+        self.saver = Saver(store, self.checkpoints, keep=spec.checkpoint.keep)
         self.saved_step = self.state.step if loaded is not None else -1
         self.saved_at = time.monotonic()
         self.planned = (self.state.step, self.state.seconds)
@@ -159,49 +183,83 @@ class _Run:
             pace = measure_pace(config_text, channels=spec.channels, window=self.window, batch=batch, device=self.device)
         return State(plan_schedule(spec.budget, pace=pace, override=spec.override), pace=pace)
 
-    def go(self, tell: Tell, stop: Callable[[], bool]) -> Outcome:
+    def go(self, tell: Tell, stop: Callable[[], bool]) -> Outcome | None:
+        """Until the budget is spent or the run is asked to stop; None after a setback, when it is to go on from its last
+        checkpoint."""
+        try:
+            return self._go(tell, stop)
+        except NotFinite as error:
+            failure = self._explain(error)
+            recover, setbacks = self.spec.recover, self.state.setbacks
+            if recover is None or len(setbacks) >= recover.times:
+                raise failure from error
+            logger.warning("%s; it goes on from its last checkpoint at %g of the learning rate", failure.what, recover.rate)
+            setbacks.append({"step": error.step, "what": failure.what, "rate": recover.rate})
+            return None
+
+    def _explain(self, error: NotFinite) -> NotFiniteError:
+        """The error for people, with the recordings that the step was made of; all of them are written to the store."""
+        windows = describe_windows(self.store, self.spec, self.train_segments, error.places)
+        self.store.write_json(
+            f"{self.spec.run_key}/not_finite.json",
+            {"step": error.step, "what": error.what, "window": self.window, "windows": windows},
+        )
+        heard = [f"{window['source']} at {window['seconds']:.2f} s" for window in windows]
+        batch = f", of a batch with {', '.join(heard[:4])}" if heard else ""
+        more = f" and {len(heard) - 4} more" if len(heard) > 4 else ""
+        return NotFiniteError(
+            f"{error.what} is not a finite number at step {error.step}{batch}{more}",
+            where=self.spec.instrument,
+            fix="set recover: {rate: 0.5} to go on from the last checkpoint with half the learning rate, or give another seed; "
+            "if it happens again, look at these recordings",
+        )
+
+    def _go(self, tell: Tell, stop: Callable[[], bool]) -> Outcome:
         state = self.state
         speed = Speed()
-        with self.curves:
-            if state.first is None:
-                self._validate()
+        with self.curves, self.saver:
+            self._validate_if_due()
             tell(state, None)
             while not self._spent():
                 if stop():
                     self._save()
+                    self.saver.wait()  # before anything else: whoever asks may not wait for long
                     self._finish(complete=False)
                     return Outcome(False, state.step, state.phase)
                 began = time.monotonic()
                 self._step()
-                if self._validation_due():
-                    self._validate()
+                if self._validation_due() or time.monotonic() - began > LONG_STEP_SECONDS:
+                    self.watch.check()
+                    self.saver.hold(state.step, self._saved(), stop)
+                self._validate_if_due()
                 state.seconds += time.monotonic() - began
                 self._replan()
                 tell(state, speed.tell(state.step))
+                self.saver.check()
                 if self._checkpoint_due():
                     self._save()
             state.schedule = replace(state.schedule, steps=state.step)
-            if state.validated_step != state.step:
-                self._validate()
             self._save()
+            self.saver.wait()
             self._finish(complete=True)
             tell(state, None)
         return Outcome(True, state.step, state.phase)
 
     def _spent(self) -> bool:
-        """Hours end by the clock, but never before phase 2 has begun; steps by count."""
+        """Hours end by the clock, but never before phase 2 has begun; steps by count; both earlier when patience does."""
         hours, state = self.spec.budget.hours, self.state
-        if hours is None:
-            return state.step >= state.schedule.steps
+        if hours is None or state.settled:
+            return state.settled or state.step >= state.schedule.steps
         return state.phase == 2 and state.seconds >= 3600 * hours
 
     def _step(self) -> None:
         state, schedule = self.state, self.state.schedule
-        self.losses.see(state.step, self.training_step(self.windows.next_batch(), state.step))
+        losses = self.training_step(self.windows.next_batch(), state.step)
+        self.watch.see(state.step, losses, self.windows.places)
         state.step += 1
         every = min(LOG_EVERY, max(1, schedule.steps // 500))
         if state.step % every == 0 or self._validation_due() or self._checkpoint_due():
-            values = self.losses.take(self.spec.instrument)
+            values = self.watch.take()
             state.train_distance = values.get("fullband_spectral_distance", state.train_distance)
             self.curves.train(state.step, state.phase, values, steps=schedule.steps)
 
@@ -209,13 +267,42 @@ class _Run:
         step, schedule = self.state.step, self.state.schedule
         return step % schedule.validate_every == 0 or step in (schedule.phase_1_steps, schedule.steps)
 
-    def _validate(self) -> None:
+    def _validate_if_due(self) -> None:
+        """Also when a run goes on from just before a validation."""
+        state = self.state
+        if state.validated_step != state.step and (state.first is None or self._validation_due()):
+            self._validate()
+            self._lose_patience()
+
+    def _validate(self, *, drawn: bool = True) -> None:
         values = validate(self.model, self.validation_segments, window=self.window, device=self.device)
         if not math.isfinite(values["validation"]):
-            raise _not_finite("the held-out distance", self.spec.instrument, self.state.step)
-        self.state.note(values["validation"])
-        self.curves.validation(self.state.step, self.state.phase, values)
-        self._sync()
+            raise NotFinite("the held-out distance", self.state.step)
+        heard = validate(self.model, self.heard, window=self.window, device=self.device)
+        values["validation/training"] = heard["validation"]
+        until = self.spec.budget.until
+        if self.state.note(values["validation"], improvement=until.improvement if until else 0.0):
+            self.best = on_host(self.model.state_dict())
+        if drawn:
+            self.curves.validation(self.state.step, self.state.phase, values)
+            self._sync()
+
+    def _lose_patience(self) -> None:
+        """Ends the phase in which validation has not improved for as long as the budget allows."""
+        until, state = self.spec.budget.until, self.state
+        if until is None or state.waited < until.patience:
+            return
+        if state.phase == 2:
+            state.settled = True
+        elif state.step < state.schedule.phase_1_steps:
+            self._reschedule(end_phase_1(state.schedule, done=state.step))
+            if self.spec.budget.hours is not None and state.pace is not None:
+                self._replan_phase_2(state.pace.phase_2, self.spec.budget.hours)
+                self.planned = (state.step, state.seconds)
+
+    def _reschedule(self, schedule: Schedule) -> None:
+        self.state.schedule = schedule
+        self.training_step.reschedule(phase_1_steps=schedule.phase_1_steps, warmup_steps=schedule.warmup_steps)
 
     def _checkpoint_due(self) -> bool:
         policy = self.spec.checkpoint
@@ -224,11 +311,18 @@ class _Run:
         return policy.every_seconds is not None and time.monotonic() - self.saved_at >= policy.every_seconds
 
     def _save(self) -> None:
-        """Writes a checkpoint, unless this very step has one."""
+        """Begins to write a checkpoint, unless this very step has one."""
         if self.saved_step == self.state.step:
             return
-        _check_finite(self.model, self.spec.instrument, self.state.step)
-        saved = {
+        self.watch.check()
+        self.saver.wait()  # no second copy beside the one that is being written
+        self.saver.save(self.state.step, self._saved())
+        self._sync(always=True)
+        self.saved_step, self.saved_at = self.state.step, time.monotonic()
+
+    def _saved(self) -> dict[str, Any]:
+        """All that decides what the next step computes, as it is now."""
+        live = {
             "state": asdict(self.state),
             "model": self.model.state_dict(),
             "training": self.training_step.state_dict(),
@@ -236,9 +330,7 @@ class _Run:
             "random": checkpoint.random_states(self.device),
             "curves": self.curves.state_dict(),
         }
-        checkpoint.save_checkpoint(self.store, self.checkpoints, self.state.step, saved)
-        self._sync(always=True)
-        self.saved_step, self.saved_at = self.state.step, time.monotonic()
+        return {**on_host(live), "best": self.best}
 
     def _replan(self) -> None:
         """Hours only: moves the ends of the phases as the machine turns out faster or slower, fifty times a run."""
@@ -249,63 +341,35 @@ class _Run:
         now, done = seconds / steps, state.step
         if state.schedule.phase(done) == 1:
             state.pace = state.pace.scaled(now)
-            state.schedule = plan_schedule(
-                self.spec.budget, pace=state.pace, override=self.spec.override, done=done, seconds=state.seconds
+            self._reschedule(
+                plan_schedule(self.spec.budget, pace=state.pace, override=self.spec.override, done=done, seconds=state.seconds)
             )
-            self.training_step.reschedule(phase_1_steps=state.schedule.phase_1_steps, warmup_steps=state.schedule.warmup_steps)
             if state.schedule.phase_1_steps == done and state.validated_step != done:
                 self._validate()
         else:
-            state.schedule = continue_schedule(state.schedule, pace_phase_2=now, done=done, seconds=state.seconds, hours=hours)
+            self._replan_phase_2(now, hours)
         self.planned = (done, state.seconds)
+
+    def _replan_phase_2(self, pace: float, hours: float) -> None:
+        state = self.state
+        state.schedule = continue_schedule(
+            state.schedule, pace_phase_2=pace, done=state.step, seconds=state.seconds, hours=hours
+        )
 
     def _sync(self, *, always: bool = False) -> None:
         schedule = self.state.schedule
         self.curves.sync(steps=schedule.steps, phase_1_steps=schedule.phase_1_steps, window=self.window, always=always)
 
     def _finish(self, *, complete: bool) -> None:
-        """Leaves what a model is published from."""
+        """Leaves what a model is published from: the best weights of its phase. The run itself cannot go on after this.
+
+        Where it was cut is validated too, for it may be the best, or the first of phase 2; the run that goes on from the
+        checkpoint knows nothing of that, as one that was never cut.
+        """
+        if self.state.validated_step != self.state.step:
+            self._validate(drawn=complete)
+        if self.best is not None:
+            self.model.load_state_dict(self.best)
         fit_latent(self.model, self.train_segments, window=self.window, device=self.device)
         self._sync(always=True)
         write_result(self.store, self.spec, self.model, self.state, complete=complete)
-
-
-class _Losses:
-    """The latest value of every loss, and the first step at which one was not finite, both kept on the device: reading
-    them makes the host wait, so it is done now and then only."""
-
-    def __init__(self, device: torch.device) -> None:
-        self._latest: dict[str, torch.Tensor] = {}
-        self._bad = torch.full((), -1, dtype=torch.long, device=device)
-
-    def see(self, step: int, losses: Mapping[str, torch.Tensor]) -> None:
-        """Takes the losses of a step."""
-        self._latest.update(losses)
-        total = torch.stack([value.detach().float().to(self._bad.device) for value in losses.values()]).sum()
-        self._bad = torch.where((self._bad < 0) & ~torch.isfinite(total), step, self._bad)
-
-    def take(self, instrument: str) -> dict[str, float]:
-        """The losses since they were last taken.
-
-        Raises:
-            TrainingError: one was not finite.
-        """
-        bad = int(self._bad)
-        if bad >= 0:
-            raise _not_finite("a loss", instrument, bad)
-        values = {name: float(value) for name, value in self._latest.items()}
-        self._latest.clear()
-        return values
-
-
-def _check_finite(model: torch.nn.Module, instrument: str, step: int) -> None:
-    if not bool(torch.stack([torch.isfinite(p).all() for p in model.parameters()]).all()):
-        raise _not_finite("a weight", instrument, step)
-
-
-def _not_finite(what: str, instrument: str, step: int) -> TrainingError:
-    return TrainingError(
-        f"{what} is not a finite number at step {step}",
-        where=instrument,
-        fix="give this instrument another seed; if it happens again, remove recordings that are damaged or digitally silent",
-    )

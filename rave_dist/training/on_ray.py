@@ -19,14 +19,16 @@ from typing import Any, Literal
 import ray
 from ray.exceptions import GetTimeoutError, OutOfMemoryError, RayActorError, RayError, RayTaskError, TaskCancelledError
 from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.train.v2._internal.execution.callback import WorkerGroupCallback
+from ray.train.v2._internal.execution.worker_group import WorkerGroup
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer  # TorchTrainer starts a process group, 7 s a run
 from ray.train.v2.api.exceptions import ControllerError, TrainingFailedError, WorkerGroupError
 
-from rave_dist.errors import ConfigurationError, RaveDistError, StoreError
+from rave_dist.errors import ClusterError, ConfigurationError, RaveDistError, StoreError
 from rave_dist.records import ModelCard, Problem, RunRecord, TrainingSpec
 from rave_dist.storage import Store
 from rave_dist.training.plan import Node, Share, admit, capacity, gpu_share, share
-from rave_dist.training.progress import Heartbeat, record_of, stop_key, write_record
+from rave_dist.training.progress import Heartbeat, hear_sigterm, record_of, stop_key, terminated, write_record
 from rave_dist.training.result import read_result
 from rave_dist.training.variants import defaults
 
@@ -247,6 +249,7 @@ def _train_one(store: Store, spec: TrainingSpec, wanted: Share, export: Export |
             storage_path=path,
             storage_filesystem=filesystem,
             failure_config=FailureConfig(max_failures=MAX_FAILURES),
+            callbacks=[_HearSigterm()],  # type: ignore[list-item]  # it knows only those that users may write
         ),
     )
     try:
@@ -261,6 +264,15 @@ def _train_one(store: Store, spec: TrainingSpec, wanted: Share, export: Export |
     return Problem(what="the run was stopped before its budget was spent", fix="run the same command again: it goes on")
 
 
+class _HearSigterm(WorkerGroupCallback):
+    """Lets a training process save itself when its machine ends: Ray's own answer to SIGTERM is to exit at once, and the train
+    function, which has a thread of its own, cannot set another."""
+
+    def after_worker_group_start(self, worker_group: WorkerGroup) -> None:
+        """Called when the processes are there; runs in the main thread of each."""
+        worker_group.execute(hear_sigterm)
+
+
 def _work(config: dict[str, Any]) -> None:
     """In the worker process."""
     # Threads that wait for one another shall sleep. Spinning, they take the cores of a shared machine from one another, and a
@@ -269,7 +281,9 @@ def _work(config: dict[str, Any]) -> None:
     from rave_dist.training.worker import work  # here, because it imports torch and RAVE
 
     wanted: Share = config["share"]
-    work(config["store"], config["spec"], threads=wanted.cpus, gpu_share=wanted.gpus, export=config["export"])
+    record = work(config["store"], config["spec"], threads=wanted.cpus, gpu_share=wanted.gpus, export=config["export"])
+    if terminated() and record.state == "waiting":  # Ray Train starts a failed function again, on another node
+        raise ClusterError("the training process was told to end (SIGTERM)", fix="run the same command again: it goes on")
 
 
 @ray.remote(num_cpus=0, max_retries=2, scheduling_strategy="SPREAD")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import signal
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any
@@ -75,6 +77,34 @@ def seconds_since(moment: str) -> float:
 def stop_key(spec: TrainingSpec) -> str:
     """The object whose existence asks a run to save itself and stop."""
     return f"{spec.run_key}/stop"
+
+
+_terminated = threading.Event()
+
+
+def hear_sigterm() -> None:
+    """From now on SIGTERM does not end this process but is heard by `terminated`; to be called in its main thread."""
+    _terminated.clear()
+    signal.signal(signal.SIGTERM, lambda number, frame: _terminated.set())
+
+
+def terminated() -> bool:
+    """Whether a SIGTERM was heard: the machine wants this process to save itself and end."""
+    return _terminated.is_set()
+
+
+@contextmanager
+def sigterm_heard() -> Iterator[None]:
+    """Hears SIGTERM meanwhile; in another thread than the main one it leaves what is set."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGTERM)
+    hear_sigterm()
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 class Heartbeat:

@@ -17,17 +17,32 @@ from rave_dist.storage import Store
 from rave_dist.training.schedule import Pace, Schedule
 
 
+@dataclass(frozen=True)
+class Best:
+    """The weights that an export would take: after how many steps, of which phase, and how far from held-out audio they are."""
+
+    step: int
+    phase: int
+    distance: float
+
+
 @dataclass
 class State:
     """What a run holds between two steps beside model, optimizers, sampler and random generators; all of it is in its
-    checkpoints. ``step`` counts the steps done; ``seconds`` is training time, over all its processes."""
+    checkpoints. ``step`` counts the steps done; ``seconds`` is training time, over all its processes. ``waited`` counts the
+    validations since the last that brought the distance below ``mark`` by as much as was asked; ``settled`` says that training
+    has ended for that. ``setbacks`` are `rave_dist.records.Setback` as JSON."""
 
     schedule: Schedule
     step: int = 0
     seconds: float = 0.0
     pace: Pace | None = None
     first: float | None = None
-    best: dict[int, float] = field(default_factory=dict)
+    best: Best | None = None
+    mark: float = math.inf
+    waited: int = 0
+    settled: bool = False
+    setbacks: list[dict[str, Any]] = field(default_factory=list)
     last: float | None = None
     validated_step: int = -1
     train_distance: float | None = None
@@ -39,22 +54,45 @@ class State:
 
     @property
     def validation(self) -> Validation:
-        """The held-out distances; the best is of the phase that an export now would be of."""
-        return Validation(first=self.first, best=self.best.get(self.phase), last=self.last)
+        """The held-out distances; the best is that of the weights that an export now would take."""
+        best = self.best.distance if self.best and self.best.phase == self.phase else None
+        return Validation(first=self.first, best=best, last=self.last)
 
-    def note(self, distance: float) -> None:
-        """Keeps a held-out distance."""
+    def note(self, distance: float, *, improvement: float = 0.0) -> bool:
+        """Keeps a held-out distance; returns whether the weights of now are those that an export would take.
+
+        They are if they are the first of their phase, if those held so far are not ripe (`Schedule.is_ripe`), or if they are
+        closer. So a model of phase 2 is exported once there is one, and never one that the discriminator has hardly touched.
+
+        Args:
+            distance: of the weights of now.
+            improvement: the share by which a distance must fall to count as lower for patience.
+        """
         self.last, self.validated_step = distance, self.step
         if self.step == 0:
             self.first = distance
+            return False
+        held = self.best
+        fresh = held is None or held.phase != self.phase or not self.schedule.is_ripe(held.step)
+        if fresh or distance < (1 - improvement) * self.mark:
+            self.mark, self.waited = distance, 0
         else:
-            self.best[self.phase] = min(distance, self.best.get(self.phase, math.inf))
+            self.waited += 1
+        if not fresh and held is not None and distance >= held.distance:
+            return False
+        self.best = Best(self.step, self.phase, distance)
+        return True
 
     @staticmethod
     def from_saved(saved: Mapping[str, Any]) -> State:
         """The state that ``dataclasses.asdict`` was taken of."""
-        pace = saved["pace"] and Pace(**saved["pace"])
-        return State(**{**saved, "schedule": Schedule(**saved["schedule"]), "pace": pace})
+        pace, best = saved["pace"], saved.get("best")
+        made = {
+            "schedule": Schedule(**saved["schedule"]),
+            "pace": Pace(**pace) if pace else None,
+            "best": Best(**best) if best and "distance" in best else None,  # once it was a distance for each phase
+        }
+        return State(**{**saved, **made})
 
 
 def write_result(store: Store, spec: TrainingSpec, model: torch.nn.Module, state: State, *, complete: bool) -> None:
@@ -63,7 +101,7 @@ def write_result(store: Store, spec: TrainingSpec, model: torch.nn.Module, state
     Args:
         store: where to.
         spec: the run.
-        model: with its latent axes and receptive field set.
+        model: with the best weights, its latent axes and receptive field set.
         state: where the run stands.
         complete: whether its budget is spent.
 
@@ -78,10 +116,12 @@ def write_result(store: Store, spec: TrainingSpec, model: torch.nn.Module, state
     result = {
         "phase": state.phase,
         "step": state.step,
+        "best_step": state.best.step if state.best else state.step,
         "steps": state.schedule.steps,
         "phase_1_steps": state.schedule.phase_1_steps,
         "complete": complete,
         "metrics": {f"validation_{name}": value for name, value in distances.items() if value is not None},
+        "setbacks": state.setbacks,
         "seconds": state.seconds,
     }
     store.write_json(_result_key(spec), result)

@@ -15,10 +15,10 @@ With hours instead, and seconds ``a`` and ``b`` of a step of phases 1 and 2 as m
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from rave_dist.records import Budget
+from rave_dist.settings import Budget
 
 PHASE_1_SHARE = 2 / 3
 """Share of the steps for phase 1. A step of phase 2 takes up to three times as long, so the phases take about equal time."""
@@ -26,9 +26,16 @@ PHASE_1_SHARE = 2 / 3
 PHASE_1_MOST = 1_000_000
 """Where the stock configurations end phase 1."""
 
+STEPS_AT_MOST = 1_500_000
+"""Where training ends that only validation was to end: phase 1 has its stock length, phase 2 its share."""
+
 WARMUP_SHARE = 0.02
 """Share of phase 1 over which the KL weight rises: 20,000 of 1,000,000 steps in stock v2, the one configuration in which it
 does rise."""
+
+DISCRIMINATOR_LEAST = 1 / 4
+"""Steps of phase 2, as a share of those of phase 1, before which none of its weights are called the best and patience does not
+end it: half of what phase 2 gets where the phases divide a budget two to one."""
 
 VALIDATIONS = 20
 VALIDATE_AT_LEAST_EVERY = 10_000
@@ -47,6 +54,12 @@ class Schedule:
     def phase(self, step: int) -> int:
         """The phase that a step belongs to: 1 or 2."""
         return 1 if step < self.phase_1_steps else 2
+
+    def is_ripe(self, step: int) -> bool:
+        """Whether weights after so many steps may be preferred to later ones of their phase: in phase 1 always; in phase 2,
+        where the spectral distance rises as the sound sharpens, once the discriminator has had `DISCRIMINATOR_LEAST`."""
+        beyond = step - self.phase_1_steps
+        return beyond <= 0 or beyond >= DISCRIMINATOR_LEAST * self.phase_1_steps
 
 
 @dataclass(frozen=True)
@@ -72,7 +85,7 @@ def plan_schedule(
     """The schedule that spends a budget.
 
     Args:
-        budget: steps, or hours.
+        budget: steps, or hours; or until validation no longer improves, which is planned as the longest that it may take.
         pace: measured seconds per step; needed for hours, unused for steps.
         override: the run's gin overrides; ``PHASE_1_DURATION`` and ``…BetaWarmupCallback.warmup_len`` are taken at their word.
         done: steps already done; phase 1 never ends before them.
@@ -81,9 +94,9 @@ def plan_schedule(
     Raises:
         ValueError: hours without a pace.
     """
-    if budget.steps is not None:
-        return _divide(budget.steps, override or {}, done)
-    if pace is None or budget.hours is None:
+    if budget.hours is None:
+        return _divide(budget.steps or STEPS_AT_MOST, override or {}, done)
+    if pace is None:
         raise ValueError("a budget in hours needs measured step times")
     left = 3600.0 * budget.hours - seconds
     a, b = pace.phase_1, pace.phase_2
@@ -109,6 +122,11 @@ def continue_schedule(schedule: Schedule, *, pace_phase_2: float, done: int, sec
     left = max(0.0, 3600.0 * hours - seconds)
     steps = max(done + 1, schedule.phase_1_steps + 1, done + int(left / pace_phase_2))
     return Schedule(steps, schedule.phase_1_steps, schedule.warmup_steps, _validate_every(steps))
+
+
+def end_phase_1(schedule: Schedule, *, done: int) -> Schedule:
+    """The schedule with phase 1 ended now; the end of phase 2 stays where it was."""
+    return replace(schedule, phase_1_steps=done, steps=max(schedule.steps, done + 1))
 
 
 def _divide(steps: int, override: Mapping[str, Any], done: int) -> Schedule:

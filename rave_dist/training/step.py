@@ -116,6 +116,14 @@ class TrainingStep:
         for group, base in zip(self.generator_optimizer.param_groups, scheduler.base_lrs, strict=True):
             group["lr"] = base * factor
 
+    def slow_down(self, factor: float) -> None:
+        """Multiplies the learning rates of both optimizers by a factor, for all that the schedule will make of them."""
+        for optimizer in (self.generator_optimizer, self.discriminator_optimizer):
+            for group in optimizer.param_groups:
+                group["lr"] *= factor
+        scheduler: Any = self._scheduler
+        scheduler.base_lrs = [base * factor for base in scheduler.base_lrs]
+
     def is_discriminator_step(self, step: int) -> bool:
         """Whether a step trains the discriminator."""
         return self.phase(step) == 2 and step % int(self.model.update_discriminator_every) == 0

@@ -7,8 +7,11 @@ import io
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -20,6 +23,7 @@ from rave_dist.training.step import latent_hop
 _SEED = 20_221_102  # any fixed number: what is random in a validation is the same in all of them
 _SECONDS_AT_ONCE = 60.0  # of audio in one call of the distance: bounds its memory
 _WINDOWS_AT_ONCE = 8  # in one call of the model; fixed, for it decides which window gets which random numbers
+_EXCERPT_WINDOWS = 16
 _FRAMES_PER_LATENT = (10, 100)  # at least, at most
 
 
@@ -71,6 +75,35 @@ def validate(model: Any, segments: Sequence[PcmSegment], *, window: int, device:
             for name, value in _distances(model, x, y).items():
                 sums[name] = sums.get(name, 0.0) + value * len(group) / len(tiles)
     return sums
+
+
+@dataclass(frozen=True)
+class Excerpt:
+    """A stretch of a recording: ``pcm`` is int16, ``[C, samples]``."""
+
+    pcm: npt.NDArray[np.int16]
+
+
+def excerpt(segments: Sequence[PcmSegment], *, like: Sequence[PcmSegment], window: int) -> list[Excerpt]:
+    """Windows of training audio, evenly spread over all of it: as many as there is held-out audio for, up to sixteen.
+
+    `validate` measures them as it does held-out audio, so that the two distances differ only in what the model was trained on.
+
+    Args:
+        segments: training audio.
+        like: the held-out audio.
+        window: samples per window; of a shorter segment the whole is taken.
+    """
+    count = min(math.ceil(sum(segment.pcm.shape[-1] for segment in like) / window), _EXCERPT_WINDOWS)
+    ends = np.cumsum([segment.pcm.shape[-1] for segment in segments])
+    found = []
+    for place in (np.arange(count) + 0.5) / max(count, 1) * ends[-1]:
+        index = int(np.searchsorted(ends, place, side="right"))
+        pcm = segments[index].pcm
+        offset = int(place - ends[index]) + pcm.shape[-1] - window // 2
+        offset = max(0, min(offset, pcm.shape[-1] - window))
+        found.append(Excerpt(pcm[:, offset : offset + window]))
+    return found
 
 
 def _reconstruct(model: Any, pcm: Tensor) -> tuple[Tensor, Tensor]:

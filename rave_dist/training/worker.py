@@ -11,10 +11,10 @@ import torch
 from rave_dist.dataset.read import load_manifest, read_segments
 from rave_dist.dataset.split import split
 from rave_dist.errors import RaveDistError, StoreError
-from rave_dist.records import Problem, RunRecord, TrainingSpec
+from rave_dist.records import Problem, RunRecord, Setback, TrainingSpec
 from rave_dist.storage import Store
 from rave_dist.training.loop import train
-from rave_dist.training.progress import Heartbeat, record_of, stop_key
+from rave_dist.training.progress import Heartbeat, record_of, sigterm_heard, stop_key, terminated
 from rave_dist.training.rehearsal import Export, rehearse
 from rave_dist.training.result import State
 from rave_dist.training.variants import window_and_batch
@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 
 def work(store: Store, spec: TrainingSpec, *, threads: int, gpu_share: float = 0.0, export: Export | None = None) -> RunRecord:
-    """Rehearses one run and trains it in this process, on from wherever it is.
+    """Rehearses one run and trains it in this process, on from wherever it is. SIGTERM makes it save itself and stop.
 
     Args:
         store: where the dataset and the run lie.
@@ -46,7 +46,7 @@ def work(store: Store, spec: TrainingSpec, *, threads: int, gpu_share: float = 0
     record = record_of(store, spec).model_copy(
         update={"state": "running", "error": None, "worker": f"{socket.gethostname()}:{os.getpid()}"}
     )
-    with Heartbeat(store, record, stop=stop_key(spec)) as beat:
+    with sigterm_heard(), Heartbeat(store, record, stop=stop_key(spec)) as beat:
 
         def tell(state: State, speed: float | None) -> None:
             beat.update(
@@ -58,6 +58,7 @@ def work(store: Store, spec: TrainingSpec, *, threads: int, gpu_share: float = 0
                 train_distance=state.train_distance,
                 steps_per_second=speed,
                 seconds=state.seconds,
+                setbacks=tuple(Setback.model_validate(setback) for setback in state.setbacks),
             )
 
         try:
@@ -68,7 +69,13 @@ def work(store: Store, spec: TrainingSpec, *, threads: int, gpu_share: float = 0
             )
             rehearse(store, spec, audio.train, audio.validation, device=device, export=export)
             outcome = train(
-                store, spec, audio.train, audio.validation, device=device, tell=tell, stop=lambda: beat.stop_requested
+                store,
+                spec,
+                audio.train,
+                audio.validation,
+                device=device,
+                tell=tell,
+                stop=lambda: beat.stop_requested or terminated(),
             )
         except StoreError:
             raise

@@ -193,3 +193,31 @@ def test_an_interrupted_library_saves_itself_and_goes_on(local_store: Store, tmp
     assert interrupted_after(first) > first
     later = store.read_json(f"{endless.run_key}/curves.json")
     assert later["validation"][: len(curves["validation"])] == curves["validation"], "what was drawn before the stop stays"
+
+
+def test_a_terminated_worker_saves_itself_and_the_run_goes_on_in_another(
+    local_store: Store, tmp_path: Path, publish: Publish
+) -> None:
+    store = local_store
+    dataset = _dataset(store, tmp_path / "plucks", "plucks")
+    spec = _spec("plucks", dataset, budget=Budget(steps=1_000_000), checkpoint=CheckpointPolicy())
+    workers: list[str] = []
+
+    def saved() -> list[int]:
+        return [int(e.key[-14:-5]) for e in store.list(f"{spec.run_key}/checkpoints") if e.key.endswith(".json")]
+
+    def terminate(records: Sequence[RunRecord]) -> None:
+        (record,) = records
+        if record.worker is None or record.step < 1:
+            return
+        if not workers:
+            assert not saved(), "none is due for ten minutes"
+            os.kill(int(record.worker.rpartition(":")[2]), signal.SIGTERM)
+        if record.worker not in workers:
+            workers.append(record.worker)
+        if len(workers) == 2 and record.step > max(saved()):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train_library(store, [spec], publish=publish, progress=terminate)
+    assert len(saved()) == 2, "one checkpoint is of the SIGTERM, one of the interrupt"

@@ -79,6 +79,15 @@ def test_hours_are_planned_from_this_machines_speed(tmp_path: Path, check: Check
     assert short.phase_1_steps == pytest.approx(short.steps * 2 / 3, rel=0.05)
 
 
+def test_patience_is_planned_as_the_most_that_it_may_take(tmp_path: Path, check: Check) -> None:
+    _record(tmp_path / "drums.wav", 20)
+    found = check("sources: drums.wav, budget: {until: {patience: 5}}")
+    assert found.ok
+    assert (found.steps, found.phase_1_steps) == (1_500_000, 1_000_000)
+    assert any("the most that it may take" in warning.what for warning in found.warnings)
+    assert check("sources: drums.wav, budget: {steps: 300, until: {patience: 5}}").steps == 300
+
+
 def test_a_pattern_without_recordings_is_named(check: Check) -> None:
     found = check("sources: recordings/**/*.wav")
     assert not found.ok

@@ -164,6 +164,8 @@ def test_loading_touches_nothing(write: Write, tmp_path: Path) -> None:
         ("{hours: 4}", "{hour: 4}", "defaults.budget.hour", "hours"),
         ("{steps: 200000}", "{step: 200000}", "instruments.kompang.budget.step", "steps"),
         ("{minutes: 1}", "{minute: 1}", "instruments.kompang.checkpoint.minute", "minutes"),
+        ("{steps: 200000}", "{until: {patience: 3, improve: 0.1}}", "instruments.kompang.budget.until.improve", "improvement"),
+        ("{minutes: 1}", "{}, recover: {rates: 0.5}", "instruments.kompang.recover.rates", "rate"),
     ],
 )
 def test_a_misspelt_key_is_answered_with_the_nearest(write: Write, right: str, wrong: str, place: str, nearest: str) -> None:

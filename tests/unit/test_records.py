@@ -12,8 +12,6 @@ from pydantic import ValidationError
 from rave_dist import records
 from rave_dist.identity import canonical_json
 from rave_dist.records import (
-    Budget,
-    CheckpointPolicy,
     DatasetManifest,
     ModelCard,
     ModelFile,
@@ -25,6 +23,7 @@ from rave_dist.records import (
     TrainingSpec,
     now,
 )
+from rave_dist.settings import Budget, CheckpointPolicy, Recovery
 
 SPEC = TrainingSpec(
     library="drums",
@@ -116,6 +115,26 @@ def test_a_card_reads_with_offline_alone_and_is_addressed_by_name_and_version() 
     assert CARD.key == "models/tabla/ba9876543210"
 
 
+def test_runs_of_before_keep_their_identity() -> None:
+    assert SPEC.run_id == "94ba48c021d5"
+    assert SPEC.model_copy(update={"budget": Budget(hours=4)}).run_id == "c4183fa9bed7"
+    assert SPEC.model_copy(update={"checkpoint": CheckpointPolicy(minutes=1, keep=5)}).run_id == SPEC.run_id
+
+
+@pytest.mark.parametrize("cap", [{}, {"steps": 1000}, {"hours": 4}])
+def test_patience_is_part_of_a_runs_identity(cap: dict[str, Any]) -> None:
+    budgets = [Budget.model_validate({**cap, "until": {"patience": patience}}) for patience in (5, 6)]
+    ids = {SPEC.model_copy(update={"budget": budget}).run_id for budget in budgets}
+    assert len(ids | {SPEC.run_id}) == 3
+    assert Budget.model_validate(budgets[0].model_dump(mode="json")) == budgets[0]
+
+
+@pytest.mark.parametrize("budget", [{}, {"hours": 1, "steps": 10}, {"hours": 1, "steps": 10, "until": {"patience": 3}}])
+def test_a_budget_says_one_end(budget: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError, match="either hours or steps"):
+        Budget.model_validate(budget)
+
+
 def test_where_records_lie() -> None:
     assert SPEC.run_key == f"runs/drums/tabla/{SPEC.run_id}"
     assert RUN.key == "runs/drums/tabla/record.json"
@@ -132,6 +151,7 @@ def test_every_second_of_a_dataset_is_used_or_rejected() -> None:
     [
         {"checkpoint": CheckpointPolicy(minutes=1)},
         {"checkpoint": CheckpointPolicy(steps=10)},
+        {"recover": Recovery(rate=0.1)},
         {"credit": {"performer": "someone"}},
     ],
 )
@@ -165,7 +185,7 @@ def test_every_field_of_a_spec_is_decided_on() -> None:
     # A new field changes the ids of all runs unless it is left out of them: think, then add it here.
     affecting = {"library", "instrument", "dataset", "config", "override", "sample_rate", "channels"}
     affecting |= {"window", "batch", "budget", "seed"}
-    assert set(TrainingSpec.model_fields) == affecting | {"checkpoint", "credit"}
+    assert set(TrainingSpec.model_fields) == affecting | {"checkpoint", "recover", "credit"}
 
 
 @pytest.mark.parametrize("values", [{}, {"hours": 1, "steps": 10}, {"hours": 0}, {"hours": -1}, {"steps": 1}, {"minutes": 5}])

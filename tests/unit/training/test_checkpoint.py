@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from rave_dist.errors import TrainingError
+from rave_dist.errors import ConfigurationError, TrainingError
 from rave_dist.storage import Store
 from rave_dist.training.checkpoint import (
     load_checkpoint,
+    load_weights,
     random_states,
     restore_random_states,
     save_checkpoint,
@@ -91,3 +92,23 @@ def test_random_states_survive_a_checkpoint(local_store: Store) -> None:
     assert np.array_equal(np.random.randn(5), expected[1])
     assert random.random() == expected[2]
     assert torch.equal(torch.rand(2), expected[3])
+
+
+def test_weights_of_another_model_are_refused_with_a_diff_of_shapes() -> None:
+    model = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Linear(4, 2, bias=False))
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    other = torch.nn.Sequential(torch.nn.Linear(3, 5), torch.nn.Linear(5, 2))
+    with pytest.raises(ConfigurationError) as caught:
+        load_weights(model, other.state_dict(), where="runs/library/tabla")
+    assert caught.value.where == "runs/library/tabla"
+    for line in ("- 1.bias [2]", "! 0.weight [5, 3] -> [4, 3]", "! 1.weight [2, 5] -> [2, 4]"):
+        assert line in caught.value.what
+    with pytest.raises(ConfigurationError, match=r"\+ 0.bias \[4\]"):
+        load_weights(model, {name: value for name, value in before.items() if name != "0.bias"}, where="x")
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    wide = torch.nn.ModuleList(torch.nn.Linear(1, 1) for _ in range(10))
+    with pytest.raises(ConfigurationError, match="and 14 more"):
+        load_weights(torch.nn.Sequential(), wide.state_dict(), where="x")
+    same = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Linear(4, 2, bias=False))
+    load_weights(model, same.state_dict(), where="x")
+    assert all(torch.equal(value, same.state_dict()[name]) for name, value in model.state_dict().items())

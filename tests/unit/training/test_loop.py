@@ -2,6 +2,11 @@ from __future__ import annotations
 
 import gc
 import json
+import math
+import os
+import signal
+import threading
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,15 +15,22 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from rave_dist import upstream
-from rave_dist.errors import ConfigurationError, TrainingError
-from rave_dist.records import Budget, CheckpointPolicy, TrainingSpec
+from rave_dist.errors import ConfigurationError, NotFiniteError
+from rave_dist.records import TrainingSpec
+from rave_dist.settings import Budget, CheckpointPolicy, Recovery, Until
 from rave_dist.storage import Store
+from rave_dist.training import loop, schedule
+from rave_dist.training.batches import Windows
 from rave_dist.training.checkpoint import load_checkpoint
 from rave_dist.training.loop import Outcome, train
+from rave_dist.training.progress import sigterm_heard, terminated
 from rave_dist.training.result import State, read_result
+from rave_dist.training.schedule import Schedule
 
 STEPS = 9
 WINDOW = 40960
@@ -115,6 +127,7 @@ def test_curves_and_events_have_raves_names(whole: tuple[Store, TrainingSpec, li
     assert [row["step"] for row in curves["train"]] == list(range(1, STEPS + 1))
     assert [row["phase"] for row in curves["train"]] == [1] * 6 + [2] * 3
     assert [row["step"] for row in curves["validation"]] == [0, 6, 9]
+    assert all(0.3 < row["training"] / row["value"] < 3 for row in curves["validation"])  # the same measure of the same sounds
     seen = {name for row in curves["train"] for name in row["values"]}
     assert {"fullband_spectral_distance", "multiband_spectral_distance", "beta_factor", "loss_dis", "adversarial"} <= seen
 
@@ -167,8 +180,72 @@ def test_a_stopped_run_is_playable_and_goes_on_to_the_same_weights(
     assert curves["train"] == expected_curves["train"]
 
 
+def test_sigterm_leads_to_a_checkpoint_at_the_next_step(tmp_path: Path) -> None:
+    store, spec = Store(str(tmp_path / "terminated")), _spec(checkpoint=CheckpointPolicy(steps=100))
+
+    def end_the_machine(state: State, speed: float | None) -> None:
+        if state.step == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    before = signal.getsignal(signal.SIGTERM)
+    with sigterm_heard():
+        assert not terminated()
+        outcome = _train(store, spec, tell=end_the_machine, stop=terminated)
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert outcome == Outcome(finished=False, step=2, phase=1)
+    assert (load_checkpoint(store, f"{spec.run_key}/checkpoints") or (0, {}))[0] == 2
+
+
 class Killed(Exception):
     pass
+
+
+def _wait_for_checkpoint(store: Store, spec: TrainingSpec, step: int) -> None:
+    deadline = time.monotonic() + 120
+    while not store.exists(f"{spec.run_key}/checkpoints/step-{step:09d}.json"):
+        assert time.monotonic() < deadline, "nothing was saved while the loop was busy"
+        time.sleep(0.02)
+
+
+def test_a_step_that_takes_long_need_not_end_before_the_run_is_saved(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(loop, "LONG_STEP_SECONDS", 0.0)
+    store, spec = Store(str(tmp_path / "slow")), _spec(checkpoint=CheckpointPolicy(steps=100))
+    stop = threading.Event()
+
+    def be_long(state: State, speed: float | None) -> None:
+        if state.step == 2:
+            stop.set()
+            _wait_for_checkpoint(store, spec, 2)
+            raise Killed
+
+    with pytest.raises(Killed):
+        _train(store, spec, tell=be_long, stop=stop.is_set)
+
+
+def test_a_run_that_is_stopped_and_killed_in_a_validation_does_it_again(
+    whole: tuple[Store, TrainingSpec, list[State]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    store, spec = Store(str(tmp_path / "store")), _spec(checkpoint=CheckpointPolicy(steps=100))
+    stop, validate = threading.Event(), loop.validate
+    steps: list[int] = []
+
+    def be_long(*parameters: Any, **options: Any) -> dict[str, float]:
+        if steps[-1:] == [5]:  # step 6 is done, the last of phase 1
+            stop.set()
+            _wait_for_checkpoint(store, spec, 6)
+            raise Killed
+        return validate(*parameters, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "validate", be_long)
+        with pytest.raises(Killed):
+            _train(store, spec, tell=lambda state, speed: steps.append(state.step), stop=stop.is_set)
+    assert _train(store, spec, tell=lambda state, speed: steps.append(state.step)).finished
+    assert steps == [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 9]
+    expected, resumed = _weights(whole[0], spec, tmp_path / "a"), _weights(store, spec, tmp_path / "b")
+    assert all(torch.equal(expected[name], resumed[name]) for name in expected)
+    expected_curves, curves = (where.read_json(f"{spec.run_key}/curves.json") for where in (whole[0], store))
+    assert curves["validation"] == expected_curves["validation"]
 
 
 def test_a_killed_run_goes_on_from_its_last_good_checkpoint(
@@ -192,22 +269,81 @@ def test_a_killed_run_goes_on_from_its_last_good_checkpoint(
     assert all(torch.equal(expected[name], resumed[name]) for name in expected)
 
 
-def test_a_loss_that_is_not_finite_ends_the_run_and_names_the_step(tmp_path: Path) -> None:
-    store, spec = Store(str(tmp_path / "broken")), _spec(seed=5, checkpoint=CheckpointPolicy(steps=100))
+def _poison() -> None:
+    """Makes a weight of every model of this process NaN."""
+    for model in [thing for thing in gc.get_objects() if type(thing).__name__ == "RAVE"]:
+        with torch.no_grad():
+            next(model.parameters()).fill_(float("nan"))
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_and_names_the_step_and_the_batch(tmp_path: Path) -> None:
+    store, spec = Store(str(tmp_path / "broken")), _spec(seed=5, checkpoint=CheckpointPolicy(steps=3))
+    with pytest.raises(NotFiniteError, match="not a finite number at step 4, of a batch with segment 0 at") as caught:
+        _train(store, spec, tell=lambda state, speed: _poison() if state.step == 4 else None)
+    assert caught.value.where == "plucks"
+    for word in ("seed", "recover"):
+        assert word in caught.value.fix
+    step, good = load_checkpoint(store, f"{spec.run_key}/checkpoints") or (0, {})
+    assert step == 3
+    assert all(bool(value.isfinite().all()) for value in good["model"].values())
+    assert read_result(store, spec) is None
+
+    told = store.read_json(f"{spec.run_key}/not_finite.json")
+    windows = Windows(TRAIN, window=WINDOW, batch=2, seed=5, device="cpu")
+    for _ in range(5):
+        windows.next_batch()
+    assert told["step"] == 4
+    assert [window["sample"] for window in told["windows"]] == [offset for _, offset in windows.places]
+    assert [window["source"] for window in told["windows"]] == ["segment 0", "segment 0"]
+
+
+def test_a_run_recovers_with_a_lower_rate_and_says_so(whole: tuple[Store, TrainingSpec, list[State]], tmp_path: Path) -> None:
+    store, spec = Store(str(tmp_path / "store")), _spec(checkpoint=CheckpointPolicy(steps=3), recover=Recovery(rate=0.25))
+    assert spec.run_key == whole[1].run_key  # so that it finds the checkpoints of a run that failed
+    steps: list[int] = []
+
+    def poison_twice(state: State, speed: float | None) -> None:
+        steps.append(state.step)
+        if steps.count(5) <= 2 and state.step == 5:
+            _poison()
+
+    assert _train(store, spec, tell=poison_twice, stop=lambda: steps[-3:] == [4, 5, 6]) == Outcome(False, 6, 1)
+    assert steps == [0, 1, 2, 3, 4, 5, 3, 4, 5, 3, 4, 5, 6]
+    assert _train(store, spec, tell=poison_twice).finished
+    result = read_result(store, spec)
+    assert result is not None
+    assert [(setback["step"], setback["rate"]) for setback in result["setbacks"]] == [(5, 0.25)] * 2
+    rates = []
+    for where in (whole[0], store):
+        _, state = load_checkpoint(where, f"{spec.run_key}/checkpoints") or (0, {})
+        optimizers = (
+            state["training"][f"{name}_optimizer"]["param_groups"][0]["lr"] for name in ("generator", "discriminator")
+        )
+        rates.append([*optimizers, *state["training"]["scheduler"]["base_lrs"]])
+    assert rates[1] == pytest.approx([rate / 16 for rate in rates[0]], rel=1e-12)
+
+
+def test_a_run_that_fails_again_and_again_ends(tmp_path: Path) -> None:
+    store, spec = Store(str(tmp_path / "store")), _spec(seed=5, recover=Recovery(times=2))
+    steps: list[int] = []
 
     def poison(state: State, speed: float | None) -> None:
-        models = [thing for thing in gc.get_objects() if type(thing).__name__ == "RAVE"]
-        if state.step == 4:
-            for model in models:
-                with torch.no_grad():
-                    next(model.parameters()).fill_(float("nan"))
+        steps.append(state.step)
+        if state.step == 1:
+            _poison()
 
-    with pytest.raises(TrainingError, match="not a finite number at step 4") as caught:
+    with pytest.raises(NotFiniteError, match="at step 1"):
         _train(store, spec, tell=poison)
-    assert caught.value.where == "plucks"
-    assert "seed" in caught.value.fix
-    assert load_checkpoint(store, f"{spec.run_key}/checkpoints") is None
-    assert read_result(store, spec) is None
+    assert steps == [0, 1] * 3  # without a checkpoint it begins again
+
+
+def test_recovery_changes_nothing_for_a_run_that_is_well(
+    whole: tuple[Store, TrainingSpec, list[State]], tmp_path: Path
+) -> None:
+    store, spec = Store(str(tmp_path / "store")), _spec(recover=Recovery())
+    _train(store, spec)
+    expected, same = _weights(whole[0], spec, tmp_path / "a"), _weights(store, spec, tmp_path / "b")
+    assert all(torch.equal(expected[name], same[name]) for name in expected)
 
 
 def test_a_window_that_is_too_short_is_refused_before_the_first_step(tmp_path: Path) -> None:
@@ -228,3 +364,91 @@ def test_hours_are_spent_in_both_phases_and_then_the_run_is_complete(tmp_path: P
     assert 0 < result["phase_1_steps"] < result["steps"]
     assert result["phase"] == 2
     assert result["seconds"] >= seconds
+
+
+def test_the_best_of_phase_2_is_exported_and_never_one_of_phase_1(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Held-out distances as runs of hours have them: lowest before the discriminator, then rising."""
+    distances = {0: 9.0, 8: 1.0, 9: 3.5, 10: 3.0, 20: 2.0, 25: 4.0, 30: 2.5}
+    scripted = iter([distance for distance in distances.values() for _ in ("held out", "training audio")])
+    monkeypatch.setattr(loop, "validate", lambda *_, **__: {"validation": next(scripted)})
+    store = Store(str(tmp_path / "store"))
+    spec = _spec(
+        budget=Budget(steps=30),
+        override={"CAPACITY": 4, "LATENT_SIZE": 8, "PHASE_1_DURATION": 8},
+        checkpoint=CheckpointPolicy(steps=10, keep=100),
+    )
+
+    def exported(until: int) -> dict[str, Any]:
+        steps: list[int] = []
+        _train(store, spec, tell=lambda state, speed: steps.append(state.step), stop=lambda: steps[-1] >= until)
+        result = read_result(store, spec)
+        assert result is not None
+        weights = _weights(store, spec, tmp_path)
+        key = f"{spec.run_key}/checkpoints/step-{result['best_step']:09d}.pt"
+        trained = torch.load(store.download(key, tmp_path / "checkpoint.pt"), weights_only=True)["model"]
+        assert all(torch.equal(weights[n], trained[n]) for n in trained if n.startswith(("encoder", "decoder", "discrim")))
+        return result
+
+    cut = exported(9)  # one step after the switch
+    assert (cut["phase"], cut["step"], cut["best_step"], cut["complete"]) == (2, 9, 9, False)
+    later = exported(25)
+    assert (later["step"], later["best_step"], later["complete"]) == (25, 20, False)
+    assert later["metrics"] == {"validation_first": 9.0, "validation_best": 2.0, "validation_last": 4.0}
+    whole = exported(1000)  # the best weights came through two ends of the process
+    assert (whole["step"], whole["best_step"], whole["complete"]) == (30, 20, True)
+
+
+def test_patience_ends_each_phase(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Phase 1 after two validations without an improvement of a percent; phase 2 likewise, once the discriminator had its least
+    share, a quarter of phase 1."""
+    distances = {0: 9.0, 3: 5.0, 6: 4.99, 9: 4.98, 12: 6.0, 15: 6.5, 18: 6.1}
+    monkeypatch.setattr(schedule, "VALIDATE_AT_MOST_EVERY", 3)
+
+    def validations(*more: tuple[int, float]) -> None:
+        scripted = iter([d for _, d in sorted([*distances.items(), *more]) for _ in ("held out", "training audio")])
+        monkeypatch.setattr(loop, "validate", lambda *_, **__: {"validation": next(scripted)})
+
+    spec = _spec(
+        budget=Budget(steps=40, until=Until(patience=2)),
+        override={"CAPACITY": 4, "LATENT_SIZE": 8},
+        checkpoint=CheckpointPolicy(steps=100),
+    )
+    whole, cut = Store(str(tmp_path / "whole")), Store(str(tmp_path / "cut"))
+    validations()
+    assert _train(whole, spec) == Outcome(finished=True, step=18, phase=2)
+    result = read_result(whole, spec)
+    assert result is not None
+    assert (result["phase_1_steps"], result["steps"], result["best_step"], result["complete"]) == (9, 18, 12, True)
+
+    validations((8, 3.0), (16, 7.0))  # a stop validates what it leaves; that changes nothing for the run that goes on
+    steps: list[int] = []
+    for until in (8, 16, 100):
+        _train(cut, spec, tell=lambda state, speed: steps.append(state.step), stop=lambda until=until: steps[-1] >= until)
+    again = read_result(cut, spec)
+    assert again is not None
+    assert {**again, "seconds": 0} == {**result, "seconds": 0}
+    expected, resumed = _weights(whole, spec, tmp_path / "a"), _weights(cut, spec, tmp_path / "b")
+    assert all(torch.equal(expected[name], resumed[name]) for name in expected)
+
+
+_DISTANCES = st.lists(st.floats(0.1, 10), min_size=1, max_size=60)
+
+
+@given(phase_1=st.integers(1, 40), distances=_DISTANCES)
+def test_which_weights_are_exported(phase_1: int, distances: list[float]) -> None:
+    state = State(Schedule(steps=60, phase_1_steps=phase_1, warmup_steps=1, validate_every=1))
+    for state.step, distance in enumerate(distances):
+        state.note(distance)
+    if state.step == 0:
+        assert state.best is None
+        return
+    assert state.best is not None
+    assert state.best.phase == state.phase
+    assert state.best.distance == distances[state.best.step] == state.validation.best
+    if state.phase == 1:
+        assert state.best.distance == min(distances[1:])
+    elif state.step - phase_1 <= phase_1 / 4:
+        assert state.best.step == state.step  # as much of the discriminator as there is
+    else:
+        assert state.best.step - phase_1 >= phase_1 / 4
+        assert state.best.distance <= min(distances[math.ceil(phase_1 * 5 / 4) :])

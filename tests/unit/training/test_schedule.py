@@ -4,8 +4,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rave_dist.records import Budget
-from rave_dist.training.schedule import PHASE_1_MOST, PHASE_1_SHARE, Pace, continue_schedule, plan_schedule
+from rave_dist.settings import Budget, Until
+from rave_dist.training.schedule import (
+    PHASE_1_MOST,
+    PHASE_1_SHARE,
+    STEPS_AT_MOST,
+    Pace,
+    Schedule,
+    continue_schedule,
+    end_phase_1,
+    plan_schedule,
+)
 
 
 @given(steps=st.integers(2, 100_000_000))
@@ -57,6 +66,21 @@ def test_phase_1_never_ends_in_the_past_and_phase_2_always_follows() -> None:
     assert schedule.phase_1_steps < schedule.steps
 
 
+@given(
+    a=st.floats(0.01, 10),
+    ratio=st.floats(0.3, 4),
+    spent=st.floats(0, 0.999),
+    done=st.integers(1, 400_000),
+)
+def test_the_discriminator_keeps_its_share_however_slow_phase_1_turns_out(
+    a: float, ratio: float, spent: float, done: int
+) -> None:
+    schedule = plan_schedule(Budget(hours=10), pace=Pace(a, a * ratio), done=done, seconds=36_000 * spent)
+    assert schedule.phase_1_steps >= done
+    if schedule.phase_1_steps > done:  # else phase 2 begins now and has all the time that is left
+        assert schedule.steps - schedule.phase_1_steps >= (1 - PHASE_1_SHARE) * schedule.steps - 1
+
+
 def test_in_phase_2_only_the_end_moves() -> None:
     first = plan_schedule(Budget(hours=1), pace=Pace(1.0, 1.0))
     moved = continue_schedule(first, pace_phase_2=2.0, done=3000, seconds=3000.0, hours=1)
@@ -72,6 +96,33 @@ def test_overrides_are_taken_at_their_word() -> None:
     hours = plan_schedule(Budget(hours=1), pace=Pace(1.0, 2.0), override=override)
     assert hours.phase_1_steps == 50
     assert hours.steps == 50 + (3600 - 50) // 2
+
+
+def test_until_is_planned_as_the_longest_that_it_may_take() -> None:
+    until = Until(patience=5)
+    alone = plan_schedule(Budget(until=until))
+    assert (alone.steps, alone.phase_1_steps, alone.warmup_steps) == (STEPS_AT_MOST, PHASE_1_MOST, 20_000)
+    assert plan_schedule(Budget(until=until, steps=300)) == plan_schedule(Budget(steps=300))
+    pace = Pace(0.1, 0.2)
+    assert plan_schedule(Budget(until=until, hours=1), pace=pace) == plan_schedule(Budget(hours=1), pace=pace)
+
+
+@given(steps=st.integers(2, 10_000), data=st.data())
+def test_phase_1_can_end_early_and_phase_2_always_follows(steps: int, data: st.DataObject) -> None:
+    planned = plan_schedule(Budget(steps=steps))
+    done = data.draw(st.integers(1, planned.phase_1_steps))
+    schedule = end_phase_1(planned, done=done)
+    assert (schedule.phase(done - 1), schedule.phase(done)) == (1, 2)
+    assert schedule.steps == steps
+
+
+@given(phase_1=st.integers(1, 2_000_000))
+def test_no_weights_are_the_best_of_phase_2_before_the_discriminator_had_a_quarter_of_phase_1(phase_1: int) -> None:
+    schedule = Schedule(steps=2 * phase_1, phase_1_steps=phase_1, warmup_steps=1, validate_every=1)
+    assert schedule.is_ripe(phase_1)
+    first = next(beyond for beyond in (phase_1 // 4, phase_1 // 4 + 1) if beyond and schedule.is_ripe(phase_1 + beyond))
+    assert first >= phase_1 / 4
+    assert first == 1 or not schedule.is_ripe(phase_1 + first - 1)
 
 
 def test_hours_need_a_pace() -> None:

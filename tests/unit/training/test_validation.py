@@ -11,7 +11,7 @@ from sklearn.decomposition import PCA
 
 from rave_dist import upstream
 from rave_dist.errors import DatasetError
-from rave_dist.training.validation import fit_latent, principal_axes, set_receptive_field, validate
+from rave_dist.training.validation import excerpt, fit_latent, principal_axes, set_receptive_field, validate
 
 torch.set_num_threads(1)
 WINDOW = 24576
@@ -142,3 +142,17 @@ def test_receptive_field_is_measured_without_a_trace() -> None:
 def test_a_causal_model_does_not_look_ahead_in_its_network() -> None:
     left, right = set_receptive_field(build("v2_small", "causal"))
     assert right < 2048 < left  # what is left is the filter bank's and the decoder's upsampling
+
+
+@pytest.mark.parametrize("held_out", [100, WINDOW, 5 * WINDOW + 1, 100 * WINDOW])
+@pytest.mark.parametrize("lengths", [[300], [50, 10 * WINDOW, 0, 3 * WINDOW], [WINDOW] * 7])
+def test_an_excerpt_is_of_all_training_audio(held_out: int, lengths: list[int]) -> None:
+    segments = [Pcm(np.full((1, length), index, np.int16)) for index, length in enumerate(lengths)]
+    found = excerpt(segments, like=[Pcm(np.zeros((1, held_out), np.int16))], window=WINDOW)
+    assert len(found) == min(16, -(-held_out // WINDOW))
+    for part in found:
+        index = int(part.pcm[0, 0])
+        assert np.all(part.pcm == index)
+        assert part.pcm.shape[1] == min(WINDOW, lengths[index])
+    if held_out > 10 * WINDOW and len(lengths) == 7:
+        assert {int(part.pcm[0, 0]) for part in found} == set(range(7))

@@ -1,0 +1,74 @@
+"""What a person says of a run: how long, when it is saved, what after a failure. Written by hand in a manifest."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+
+
+class StrictRecord(BaseModel):
+    """Base of what people write by hand: frozen; unknown keys are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Until(StrictRecord):
+    """Each phase ends when so many validations in a row did not bring the held-out distance down by ``improvement`` (a share of
+    it)."""
+
+    patience: int = Field(ge=1, le=1000)
+    improvement: float = Field(default=0.01, ge=0, lt=1)
+
+
+class Budget(StrictRecord):
+    """How long to train: wall-clock hours or optimizer steps, one of them at most; or until validation no longer improves, and
+    then hours or steps say when at the latest."""
+
+    hours: float | None = Field(default=None, gt=0, le=10_000)
+    steps: int | None = Field(default=None, ge=2, le=100_000_000)
+    until: Until | None = None
+
+    @model_validator(mode="after")
+    def _one_of(self) -> Self:
+        if (self.hours is None) == (self.steps is None) and (self.hours is not None or self.until is None):
+            raise ValueError("give either hours or steps")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_not_said(self, standard: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Runs of before ``until`` was known keep their identity, which is a hash of this."""
+        values: dict[str, Any] = standard(self)
+        if self.until is None:
+            values.pop("until", None)
+        return values
+
+
+class CheckpointPolicy(StrictRecord):
+    """When a run saves itself: every so many minutes or steps; it always does when it is stopped. ``keep`` is how many
+    checkpoints stay."""
+
+    minutes: float | None = Field(default=None, gt=0)
+    steps: int | None = Field(default=None, ge=1)
+    keep: int = Field(default=2, ge=1, le=1000)
+
+    @model_validator(mode="after")
+    def _one_of(self) -> Self:
+        if self.minutes is not None and self.steps is not None:
+            raise ValueError("give either minutes or steps")
+        return self
+
+    @property
+    def every_seconds(self) -> float | None:
+        """Seconds between checkpoints; 600 when nothing was said, None when steps were."""
+        if self.steps is not None:
+            return None
+        return 600.0 if self.minutes is None else 60.0 * self.minutes
+
+
+class Recovery(StrictRecord):
+    """After a loss or a weight that is not finite a run goes on from its last checkpoint with ``rate`` times the learning rate,
+    up to ``times`` times."""
+
+    rate: float = Field(default=0.5, gt=0, lt=1)
+    times: int = Field(default=3, ge=1, le=100)
