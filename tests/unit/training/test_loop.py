@@ -346,6 +346,17 @@ def test_recovery_changes_nothing_for_a_run_that_is_well(
     assert all(torch.equal(expected[name], same[name]) for name in expected)
 
 
+def test_a_checkpoint_of_other_shapes_is_refused_with_a_diff(tmp_path: Path) -> None:
+    store = Store(str(tmp_path / "store"))
+    small, large = (_spec(config=("v2_small",), override={"CAPACITY": n, "LATENT_SIZE": 8}) for n in (4, 6))
+    _train(store, small, stop=lambda: True, tell=lambda state, speed: None)
+    for entry in list(store.list(f"{small.run_key}/checkpoints")):
+        store.write_bytes(entry.key.replace(small.run_key, large.run_key), store.read_bytes(entry.key))
+    with pytest.raises(ConfigurationError, match=r"! encoder\S+ \[4, \d+, \d+\] -> \[6, ") as caught:
+        _train(store, large)
+    assert large.run_key in caught.value.where
+
+
 def test_a_window_that_is_too_short_is_refused_before_the_first_step(tmp_path: Path) -> None:
     store = Store(str(tmp_path / "short"))
     with pytest.raises(ConfigurationError, match="too short"):
@@ -387,6 +398,10 @@ def test_the_best_of_phase_2_is_exported_and_never_one_of_phase_1(monkeypatch: p
         key = f"{spec.run_key}/checkpoints/step-{result['best_step']:09d}.pt"
         trained = torch.load(store.download(key, tmp_path / "checkpoint.pt"), weights_only=True)["model"]
         assert all(torch.equal(weights[n], trained[n]) for n in trained if n.startswith(("encoder", "decoder", "discrim")))
+        model = upstream.build_model(store.read_bytes(f"{spec.run_key}/config.gin").decode(), channels=1)
+        model.load_state_dict(weights)
+        loop.fit_latent(model, TRAIN, window=WINDOW, device="cpu")  # the latent axes are those of the weights beside them
+        assert torch.equal(model.latent_pca, weights["latent_pca"])
         return result
 
     cut = exported(9)  # one step after the switch
