@@ -13,22 +13,26 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import psutil
 
 from rave_dist.audio.decode import open_audio
 from rave_dist.audio.sources import AudioSource, list_sources, local_copy
+from rave_dist.bases import find_start, joint_problem
 from rave_dist.dataset.read import Segment
 from rave_dist.dataset.split import split
-from rave_dist.errors import AudioError, ConfigurationError, DatasetError, StoreError
+from rave_dist.errors import AudioError, ConfigurationError, DatasetError, LibraryError, ModelNotFoundError, StoreError
 from rave_dist.library import Library
 from rave_dist.records import Problem, TrainingSpec
 from rave_dist.storage import Store
 from rave_dist.training.inspect import Inspection, inspect_spec
 from rave_dist.training.schedule import plan_schedule
 from rave_dist.training.variants import defaults
+
+if TYPE_CHECKING:
+    from rave_dist.training.base import Start
 
 _OPENED_AT_ONCE = 8
 _CHECKPOINT_BYTES = 16  # on disk, per parameter: it, what Adam keeps of it, and its best value so far
@@ -132,14 +136,18 @@ def _check(library: Library, name: str, free: int | None) -> InstrumentCheck:
         _judge_recordings(recordings, spec, problems, warnings)
     seconds = sum(r.seconds for r in recordings)
     train_seconds, validation_seconds = _split_seconds(recordings, spec, window, problems)
+    different = joint_problem(library, name)
+    if different is not None:
+        problems.append(different)
     if spec.budget.until is not None:
         warnings.append(
             Problem(what="it ends when validation no longer improves: its steps and hours are the most that it may take")
         )
     facts: dict[str, Any] = {}
     try:
-        facts = _plan(spec, inspect_spec(spec), batch, seconds, problems)
-    except ConfigurationError as error:
+        start = find_start(library, name)
+        facts = _plan(spec, inspect_spec(spec, start), start, batch, seconds, problems)
+    except (ConfigurationError, ModelNotFoundError, LibraryError, StoreError) as error:
         problems.append(Problem.of(error))
     if free is not None and facts.get("disk_bytes", 0) > free:
         problems.append(
@@ -216,9 +224,14 @@ def _split_seconds(
     return train, held
 
 
-def _plan(spec: TrainingSpec, found: Inspection, batch: int, seconds: float, problems: list[Problem]) -> dict[str, Any]:
+def _plan(
+    spec: TrainingSpec, found: Inspection, start: Start | None, batch: int, seconds: float, problems: list[Problem]
+) -> dict[str, Any]:
     pace, step_bytes = found.pace(batch), found.step_bytes(batch)
-    schedule = plan_schedule(spec.budget, pace=pace, override=spec.override)
+    if start is None:
+        schedule = plan_schedule(spec.budget, pace=pace, override=spec.override)
+    else:
+        schedule = start.schedule(spec.budget, pace=pace, override=spec.override)
     spent = schedule.phase_1_steps * pace.phase_1 + (schedule.steps - schedule.phase_1_steps) * pace.phase_2
     memory = psutil.virtual_memory().total
     if step_bytes > memory and not os.environ.get("RAY_ADDRESS"):

@@ -154,6 +154,26 @@ def models(store: StoreUri, as_json: Json = False, debug: Debug = False) -> None
 
 
 @app.command()
+def unpack(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="The run folder to make.", show_default=False)],
+    store: StoreUri,
+    model: Annotated[str, typer.Option("--model", metavar="NAME[@VERSION]", help="The model.", show_default=False)],
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Write a model's run as stock RAVE keeps runs: config.gin and version_0/checkpoints.
+
+    `rave export --run FOLDER` opens it, `rave train --ckpt` goes on from its last.ckpt. The other way round, an instrument
+    starts from a stock run with `base: {stock: FOLDER}` in the library manifest.
+    """
+    path = pipeline.unpack(Store(store), model, folder)
+    if as_json:
+        console.document({"model": model, "run": str(folder), "checkpoint": str(path)})
+    else:
+        console.out.print(str(path))
+
+
+@app.command()
 def convert(
     paths: Annotated[
         list[str],

@@ -14,7 +14,7 @@ from pydantic import BeforeValidator, Field, StringConstraints, ValidationError,
 
 from rave_dist.errors import LibraryError, from_os_error
 from rave_dist.records import TrainingSpec
-from rave_dist.settings import Budget, CheckpointPolicy, Recovery, StrictRecord, Until
+from rave_dist.settings import Base, Budget, CheckpointPolicy, Recovery, StrictRecord, Until
 from rave_dist.storage import Store
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
@@ -47,6 +47,7 @@ class Settings(StrictRecord):
     checkpoint: CheckpointPolicy | None = None
     recover: Recovery | None = None
     credit: dict[str, str] | None = None
+    base: Base | None = None
 
 
 class Instrument(Settings):
@@ -72,6 +73,19 @@ class LibraryManifest(StrictRecord):
                 raise ValueError(f"{seen[name.lower()]} and {name} would share a folder on some disks: rename one")
             seen[name.lower()] = name
         return self
+
+    @model_validator(mode="after")
+    def _one_base_for_all(self) -> LibraryManifest:
+        if any(instrument.base is not None and instrument.base.train for instrument in self.instruments.values()):
+            raise ValueError("base: {train: true} belongs in defaults: it is one for the whole library")
+        if self.defaults.base is not None and self.defaults.base.train and base_name(self.name) in self.instruments:
+            raise ValueError(f"{base_name(self.name)} is the name of the library's base: rename that instrument")
+        return self
+
+
+def base_name(library: str) -> str:
+    """The name of the model that a library trains on all its instruments."""
+    return f"{library[:58]}-base"
 
 
 HOUSE_DEFAULTS = Settings(
@@ -109,31 +123,46 @@ class Library:
     def settings(self, instrument: str) -> Settings:
         """An instrument's settings: its own word, else the library's defaults, else the house's; ``override`` and
         ``credit`` are merged key by key."""
-        merged: dict[str, Any] = {}
-        own = self.manifest.instruments[instrument]
-        for layer in (HOUSE_DEFAULTS, self.manifest.defaults, own):
-            for key in Settings.model_fields:
-                value = getattr(layer, key)
-                if value is None:
-                    continue
-                merged[key] = {**merged.get(key, {}), **value} if key in ("override", "credit") else value
-        return Settings.model_construct(**merged)
+        return _merged(HOUSE_DEFAULTS, self.manifest.defaults, self.manifest.instruments[instrument])
 
     def seed(self, instrument: str) -> int:
         """The instrument's seed: as written, else from its name, so that the same manifest gives the same weights."""
         seed = self.manifest.instruments[instrument].seed
-        return zlib.crc32(instrument.encode()) & 0x7FFFFFFF if seed is None else seed
+        return _seed_of(instrument) if seed is None else seed
 
-    def training_spec(self, instrument: str, *, dataset: str) -> TrainingSpec:
-        """The run that this library asks for on a dataset."""
+    def base(self, instrument: str) -> Base | None:
+        """What an instrument starts from, the path of a stock run absolute; None for new weights."""
+        base = self.settings(instrument).base
+        if base is None or base.stock is None:
+            return base
+        return base.model_copy(update={"stock": _beside(self.path, base.stock)})
+
+    def training_spec(self, instrument: str, *, dataset: str, base: str | None = None) -> TrainingSpec:
+        """The run that this library asks for on a dataset.
+
+        Args:
+            dataset: the dataset's id.
+            base: the id under which the store keeps what `base` names.
+        """
         settings = self.settings(instrument)
         return TrainingSpec(
             library=self.name,
             instrument=instrument,
             dataset=dataset,
             seed=self.seed(instrument),
-            **{key: getattr(settings, key) for key in Settings.model_fields},
+            base=base,
+            **{key: getattr(settings, key) for key in Settings.model_fields if key != "base"},
         )
+
+    def base_spec(self, *, dataset: str) -> TrainingSpec | None:
+        """The run of the library's own base, by its defaults alone; None where ``defaults`` does not ask for one."""
+        settings = _merged(HOUSE_DEFAULTS, self.manifest.defaults)
+        if settings.base is None or not settings.base.train:
+            return None
+        name = base_name(self.name)
+        values = {key: getattr(settings, key) for key in Settings.model_fields if key != "base"}
+        values["budget"] = settings.base.budget or settings.budget
+        return TrainingSpec(library=self.name, instrument=name, dataset=dataset, seed=_seed_of(name), **values)
 
     def select(self, only: list[str] | None) -> tuple[str, ...]:
         """The named instruments, or all.
@@ -181,6 +210,21 @@ def load_library(path: Path | str) -> Library:
     return Library(manifest, path=Path(os.path.abspath(path)))
 
 
+def _merged(*layers: Settings) -> Settings:
+    """Settings of which a later one's word wins; ``override`` and ``credit`` are merged key by key."""
+    merged: dict[str, Any] = {}
+    for layer in layers:
+        for key in Settings.model_fields:
+            value = getattr(layer, key)
+            if value is not None:
+                merged[key] = {**merged.get(key, {}), **value} if key in ("override", "credit") else value
+    return Settings.model_construct(**merged)
+
+
+def _seed_of(name: str) -> int:
+    return zlib.crc32(name.encode()) & 0x7FFFFFFF
+
+
 def _beside(manifest: Path, path: str) -> str:
     """A path as written in the manifest; without ``..``, so that it is the same wherever the command was started."""
     return os.path.abspath(manifest.parent / Path(path).expanduser())
@@ -208,6 +252,7 @@ _KNOWN_KEYS: dict[str, tuple[str, ...]] = {
     "until": tuple(Until.model_fields),
     "checkpoint": tuple(CheckpointPolicy.model_fields),
     "recover": tuple(Recovery.model_fields),
+    "base": tuple(Base.model_fields),
 }
 
 
@@ -215,7 +260,7 @@ def _known_at(location: tuple[int | str, ...]) -> tuple[str, ...]:
     parents = [str(part) for part in location[:-1]]
     if not parents:
         return _KNOWN_KEYS[""]
-    if parents[-1] in ("budget", "until", "checkpoint", "recover"):
+    if parents[-1] in ("budget", "until", "checkpoint", "recover", "base"):
         return _KNOWN_KEYS[parents[-1]]
     return _KNOWN_KEYS["instrument"] if parents[0] == "instruments" else _KNOWN_KEYS["defaults"]
 

@@ -5,12 +5,15 @@ Instruments are independent: what goes wrong with one is kept as its error and t
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rave_dist.errors import DatasetError, RaveDistError
+from rave_dist.errors import ConfigurationError, DatasetError, LibraryError, ModelNotFoundError, RaveDistError, TrainingError
 from rave_dist.library import Library
 from rave_dist.records import (
     ConversionParameters,
@@ -119,36 +122,51 @@ def train(library: Library, only: list[str] | None = None, *, progress: RunProgr
         StoreError: the store cannot be written.
         ClusterError: Ray does not answer.
     """
+    from rave_dist.bases import find_start, joint_spec
     from rave_dist.dataset.read import latest_manifest
     from rave_dist.on_ray import connected
     from rave_dist.registry.export import export_run
     from rave_dist.registry.store import publish
+    from rave_dist.training.base import keep_start
     from rave_dist.training.on_ray import train_library
 
     names = library.select(only)
     library.store.check_writable()
+    train_all = partial(train_library, library.store, publish=publish, export=partial(export_run, name="rehearsal"))
     specs: list[TrainingSpec] = []
     refused: dict[str, RunRecord] = {}
-    for name in names:
-        try:
-            dataset = latest_manifest(library.store, name, library.name).id
-        except DatasetError as error:
-            refused[name] = _failed(library, name, Problem.of(error))
-        else:
-            specs.append(library.training_spec(name, dataset=dataset))
-    if specs:
-        with connected(dashboard=True):
-            trained = train_library(
-                library.store,
-                specs,
-                publish=publish,
-                export=partial(export_run, name="rehearsal"),
-                progress=lambda records: progress([*refused.values(), *records]),
-            )
-    else:
-        trained = []
+    trained: list[RunRecord] = []
+    joint = joint_spec(library)
+    with ExitStack() as ray:
+        if joint is not None:
+            ray.enter_context(connected(dashboard=True))
+            (base_record,) = train_all([joint], progress=progress)
+        for name in names:
+            try:
+                dataset = latest_manifest(library.store, name, library.name).id
+                start = find_start(library, name, joint=_reference(base_record) if joint is not None else "")
+            except (DatasetError, ModelNotFoundError, ConfigurationError, LibraryError, TrainingError) as error:
+                refused[name] = _failed(library, name, Problem.of(error))
+            else:
+                base = keep_start(library.store, start) if start is not None else None
+                specs.append(library.training_spec(name, dataset=dataset, base=base))
+        if specs:
+            ray.enter_context(connected(dashboard=True))
+            trained = train_all(specs, progress=lambda records: progress([*refused.values(), *records]))
     by_name = refused | {record.instrument: record for record in trained}
     return [by_name[name] for name in names]
+
+
+def _reference(base: RunRecord) -> str:
+    """The model that a library's own base became.
+
+    Raises:
+        TrainingError: none, with what went wrong.
+    """
+    if base.state != "done" or base.model is None:
+        problem = base.error or Problem(what=f"it is {base.state}", fix="run the same command again: it goes on")
+        raise TrainingError(f"the library's base has no model: {problem.what}", where=base.instrument, fix=problem.fix)
+    return base.model
 
 
 def run(
@@ -209,6 +227,22 @@ def models(store: Store) -> list[ModelCard]:
     from rave_dist.registry.store import list_models
 
     return list_models(store)
+
+
+def unpack(store: Store, model: str, folder: Path) -> Path:
+    """Writes the run of a published model as a folder that stock RAVE opens; returns its checkpoint.
+
+    Raises:
+        ModelNotFoundError: no such model or version, or its run is no longer in the store.
+        StoreError: the folder exists and is not empty, or cannot be written.
+    """
+    from rave_dist.registry.store import fetch_run, find
+    from rave_dist.training.stock import write_stock_run
+
+    card = find(store, model)
+    with tempfile.TemporaryDirectory(prefix="rave-dist-unpack-") as scratch:
+        run = fetch_run(store, card, folder=Path(scratch))
+        return write_stock_run(store, card.run_key, run, folder, step=card.step if card.best_step is None else card.best_step)
 
 
 def convert(

@@ -41,7 +41,8 @@ class Record(BaseModel):
 class TrainingSpec(Record):
     """All that decides what one run computes, plus when it saves itself and what it does after a failure.
 
-    ``window`` (samples) and ``batch`` are None where the configuration's own default holds.
+    ``window`` (samples) and ``batch`` are None where the configuration's own default holds. ``base`` is the id of what it
+    starts from, kept at ``bases/<id>``; None for new weights.
     """
 
     library: str
@@ -58,12 +59,15 @@ class TrainingSpec(Record):
     checkpoint: CheckpointPolicy = CheckpointPolicy()
     recover: Recovery | None = None
     credit: dict[str, str] = {}
+    base: str | None = None
 
     @property
     def run_id(self) -> str:
-        """Hash of what affects the result: not of the checkpoint policy, not of the credit, and not of the recovery, which
-        changes nothing for runs that need none and must find the checkpoints of those that do."""
-        return content_id(self.model_dump(mode="json", exclude={"checkpoint", "recover", "credit"}))
+        """Hash of what affects the result: not of the checkpoint policy, not of the credit, not of the recovery, which changes
+        nothing for runs that need none and must find the checkpoints of those that do, and not of what is left as it was before
+        there was a choice."""
+        unused = {"base"} if self.base is None else set()
+        return content_id(self.model_dump(mode="json", exclude={"checkpoint", "recover", "credit"} | unused))
 
     @property
     def run_key(self) -> str:
@@ -238,6 +242,18 @@ class ModelFile(Record):
     bytes: int
 
 
+class Measures(Record):
+    """How far a sound is from held-out audio: spectra in dB over five window lengths and over mel bands, momentary loudness in
+    LU, pitch in cents where both have one, the share of pitch that is left; the last two are None where there is no pitch."""
+
+    spectral_db: float
+    mel_db: float
+    loudness_lu: float
+    pitch_cents: float | None = None
+    pitch_kept: float | None = None
+    seconds: float
+
+
 class ModelCard(Record):
     """A published model. ``version`` is the hash of its weights and configuration; a version never changes.
 
@@ -245,6 +261,8 @@ class ModelCard(Record):
     ``latents`` is how many the exports expose, ``latent_size`` how many the network has; ``seconds`` is the
     audio that it was trained on; ``complete`` is False when its run was cut before its budget was spent. The weights are those
     after ``best_step`` of the ``step`` steps that the run did, the closest to held-out audio of their phase.
+    ``measures`` are those of the ``model``, and beside it of an ``mp3`` at 64 kbit/s, of ``noise`` of equal loudness and of
+    ``silence``.
     """
 
     name: str
@@ -267,6 +285,7 @@ class ModelCard(Record):
     dataset: str
     seconds: float
     metrics: dict[str, float]
+    measures: dict[str, Measures] = {}
     setbacks: tuple[Setback, ...] = ()
     credit: dict[str, str] = {}
     files: dict[Literal["offline", "streaming"], ModelFile]
@@ -282,10 +301,15 @@ class ModelCard(Record):
         """Where this model lies in the store."""
         return f"models/{self.name}/{self.version}"
 
+    @property
+    def run_key(self) -> str:
+        """Where the run that it was made of lies in the store."""
+        return f"runs/{self.library}/{self.name}/{self.run_id}"
+
     def summary(self, store_uri: str) -> dict[str, Any]:
         """The model's entry in the documents of ``rave-dist models`` and of the service; ``files`` are full addresses."""
         keys = ("name", "version", "config", "sample_rate", "channels", "latents", "phase", "step", "seconds")
-        more = ("steps", "complete", "hop", "library", "metrics", "credit", "created_at")
+        more = ("steps", "complete", "hop", "library", "metrics", "measures", "credit", "created_at")
         document = self.to_json()
         files = {kind: f"{store_uri}/{file.key}" for kind, file in self.files.items()}
         return {**{key: document[key] for key in (*keys, *more)}, "files": files}

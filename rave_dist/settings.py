@@ -72,3 +72,36 @@ class Recovery(StrictRecord):
 
     rate: float = Field(default=0.5, gt=0, lt=1)
     times: int = Field(default=3, ge=1, le=100)
+
+
+class Base(StrictRecord):
+    """What an instrument starts from: a published model (NAME or NAME@VERSION), the folder of a stock RAVE run, or, with
+    ``train``, a model that is first trained on all of the library's instruments, for as long as ``budget`` says.
+
+    Of a stock run ``ema`` takes the averaged weights that it kept, and ``resume`` its optimizers and its step too, so that
+    the run goes on where stock RAVE stopped.
+    """
+
+    model: str | None = Field(default=None, min_length=1)
+    stock: str | None = Field(default=None, min_length=1)
+    resume: bool = False
+    ema: bool = False
+    train: bool = False
+    budget: Budget | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_name(cls, value: Any) -> Any:
+        return {"model": value} if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _one_of(self) -> Self:
+        if sum((self.model is not None, self.stock is not None, self.train)) != 1:
+            raise ValueError("give one of: the name of a model, stock: the folder of a RAVE run, train: true")
+        if self.budget is not None and not self.train:
+            raise ValueError("budget is for train: true")
+        if self.stock is None and (self.resume or self.ema):
+            raise ValueError("resume and ema are for stock: the folder of a RAVE run")
+        if self.resume and self.ema:
+            raise ValueError("a run goes on from the weights that its optimizers know, not from averaged ones")
+        return self

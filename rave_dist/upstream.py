@@ -33,7 +33,7 @@ from types import ModuleType
 from typing import Any
 
 from rave_dist.errors import ConfigurationError
-from rave_dist.gin_text import full_key, nearest, override_line, statements
+from rave_dist.gin_text import Parameters, full_key, literal, nearest, override_line, statements
 from rave_dist.training.variants import VARIANTS
 
 _EXTENSION = "torchaudio._extension"
@@ -42,6 +42,7 @@ _INCLUDE = re.compile(r"""^include ['"](.+?)['"][ \t]*$""", re.MULTILINE)
 # are not gin's business here.
 _UNREADABLE = re.compile(r"^augmentations/transforms\.Compress:\n(?:[ \t]+\S.*\n)+", re.MULTILINE)
 _NO_WRAP = 10_000
+_PHASE_1, _WARMUP = "RAVE.phase_1_duration", "BetaWarmupCallback.warmup_len"
 _REFERENCE = re.compile(r"@(?:(?P<scope>[\w/]+)/)?[\w.]+$")
 _one_at_a_time = threading.RLock()  # gin's configuration is the process's
 # What gin and the modules that it imports for a configuration raise over one that they cannot use.
@@ -167,6 +168,26 @@ def configurations() -> tuple[str, ...]:
     return tuple(sorted({path.stem for path in _config_folder().glob("*.gin")} | set(VARIANTS)))
 
 
+def _parameters(name: str) -> Parameters:
+    """What a class or function that gin configures can be given; empty where it takes anything, or is not known."""
+    gin = _modules()[1]
+    try:
+        configurable = gin.get_configurable(name)
+    except ValueError:
+        return {}
+    # gin makes subclasses and wrappers that take anything: the signature is that of what they wrap.
+    makers = (
+        [vars(kind)["__init__"] for kind in configurable.__mro__ if "__init__" in vars(kind)]
+        if inspect.isclass(configurable)
+        else [configurable]
+    )
+    for maker in makers:
+        parameters = inspect.signature(inspect.unwrap(maker)).parameters
+        if not any(parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD) for parameter in parameters.values()):
+            return {name: parameter for name, parameter in parameters.items() if name != "self"}
+    return {}
+
+
 def _expand(config: Sequence[str], override: Mapping[str, Any]) -> tuple[list[str], dict[str, Any]]:
     """Stock names and overrides behind names that may be variants; what the user wrote wins over a variant's values."""
     names: list[str] = []
@@ -214,7 +235,7 @@ def configure(config: Sequence[str], override: Mapping[str, Any], *, sample_rate
             raise ConfigurationError(
                 f"{names[0]!r} only modifies another configuration", where="config", fix=f"put one before it: [v2, {names[0]}]"
             )
-        lines = [override_line(key, value, known) for key, value in values.items()]
+        lines = [override_line(key, value, known, parameters=_parameters) for key, value in values.items()]
         model = full_key("RAVE.latent_size", known).rpartition(".")[0]
         lines += [f"SAMPLING_RATE = {sample_rate}", f"{model}.n_channels = {channels}"]
         for line in lines:
@@ -229,6 +250,20 @@ def configure(config: Sequence[str], override: Mapping[str, Any], *, sample_rate
     with _one_at_a_time:
         _activate(text)
     return text
+
+
+def with_schedule(config_text: str, *, phase_1_steps: int, warmup_steps: int) -> str:
+    """A configuration text that says when this run's phase 1 and warm-up ended; stock RAVE goes by it."""
+    known = statements(config_text)
+    lines = {_PHASE_1: phase_1_steps, _WARMUP: warmup_steps}
+    return "\n".join([config_text.rstrip(), *(f"{full_key(key, known)} = {value}" for key, value in lines.items()), ""])
+
+
+def schedule_of(config_text: str) -> tuple[int | None, int | None]:
+    """Steps of phase 1 and of the warm-up that a configuration text states; None where it leaves one to RAVE."""
+    known = statements(config_text)
+    phase_1, warmup = (literal(known.get(full_key(key, known), ""), known) for key in (_PHASE_1, _WARMUP))
+    return (phase_1 if isinstance(phase_1, int) else None), (warmup if isinstance(warmup, int) else None)
 
 
 _active: list[str] = []  # the configuration text that gin holds

@@ -18,18 +18,22 @@ import re
 import shutil
 import tempfile
 import uuid
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from rave_dist.dataset.read import load_manifest, read_segments
+from rave_dist.dataset.split import split
 from rave_dist.errors import MissingKeyError, ModelNotFoundError, StoreError, TrainingError, VerificationError
 from rave_dist.identity import ID_LENGTH, canonical_json, hash_file
-from rave_dist.records import DatasetManifest, ModelCard, ModelFile, SourceRecord, TrainingSpec, now
+from rave_dist.records import DatasetManifest, Measures, ModelCard, ModelFile, SourceRecord, TrainingSpec, now
 from rave_dist.registry.export import FIDELITY, Exported, check_export, export_run
 from rave_dist.storage import Store
+from rave_dist.training.variants import window_and_batch
 
 Kind = Literal["offline", "streaming"]
 _KINDS: tuple[Kind, ...] = ("offline", "streaming")
@@ -78,7 +82,9 @@ def publish(store: Store, spec: TrainingSpec, *, fidelity: float = FIDELITY) -> 
                 np.save(run / "probe.npy", _material(store, dataset))
             should_sound = sounds and _has_learnt(result)
             exported = export_run(run, out, name=spec.instrument, fidelity=fidelity, should_sound=should_sound)
-            return place(store, spec, result, exported, out, version=version, seconds=dataset.used_seconds)
+            measures = _measures(store, spec, dataset, out, exported) if sounds else {}
+            seconds = dataset.used_seconds
+            return place(store, spec, result, exported, out, version=version, seconds=seconds, measures=measures)
     _point_latest(store, card)
     return card
 
@@ -92,6 +98,7 @@ def place(
     *,
     version: str,
     seconds: float,
+    measures: Mapping[str, Measures] = MappingProxyType({}),
 ) -> ModelCard:
     """Puts an export into the registry: its files, then its card, then ``latest``.
 
@@ -100,6 +107,7 @@ def place(
         out: the export's folder.
         version: from `model_version`.
         seconds: audio that the model was trained on.
+        measures: from `rave_dist.registry.measures`.
     """
     key = f"models/{spec.instrument}/{version}"
     card = ModelCard(
@@ -124,6 +132,7 @@ def place(
         dataset=spec.dataset,
         seconds=seconds,
         metrics={name: value for name, value in result["metrics"].items() if value is not None},
+        measures=dict(measures),
         credit=spec.credit,
         files=_place_files(store, key, spec.instrument, out, exported),
         created_at=now(),
@@ -159,6 +168,15 @@ def _material(store: Store, dataset: DatasetManifest) -> npt.NDArray[np.float32]
     segments = read_segments(store, dataset.model_copy(update={"sources": tuple(chosen), "shards": tuple(shards)}))
     pcm = np.concatenate([segment.pcm for segment in segments], axis=1)
     return pcm[:, : int(_PROBE_SECONDS * dataset.sample_rate)].astype(np.float32) / 32768
+
+
+def _measures(store: Store, spec: TrainingSpec, dataset: DatasetManifest, out: Path, exported: Exported) -> dict[str, Measures]:
+    """What the offline export makes of all audio that the run was not trained on."""
+    from rave_dist.registry.measures import measure_export  # here, because only publishing needs scipy, FFmpeg and torch
+
+    window, _ = window_and_batch(spec)
+    held_out = split(read_segments(store, dataset), sample_rate=spec.sample_rate, window=window).validation
+    return measure_export(out / exported.offline, exported, held_out, sample_rate=spec.sample_rate)
 
 
 def _has_learnt(result: dict[str, Any]) -> bool:
@@ -266,6 +284,31 @@ def fetch(store: Store, card: ModelCard, kind: Kind = "offline", *, folder: Path
     finally:
         aside.unlink(missing_ok=True)
     return path
+
+
+def fetch_run(store: Store, card: ModelCard, *, folder: Path) -> Path:
+    """``config.gin`` and ``weights.pt`` of the run that a model was made of.
+
+    Args:
+        folder: where to; it is made.
+
+    Raises:
+        ModelNotFoundError: the run is no longer there, or has been trained further since.
+    """
+    try:
+        for file in ("config.gin", "weights.pt"):
+            store.download(f"{card.run_key}/{file}", folder / file)
+    except MissingKeyError as error:
+        raise ModelNotFoundError(
+            f"the run that {card.reference} was made of is not in this store", where=error.where, fix=f"train {card.name} again"
+        ) from error
+    if model_version(folder) != card.version:
+        raise ModelNotFoundError(
+            f"the run that {card.reference} was made of has been trained further since",
+            where=store.address(card.run_key),
+            fix=f"publish it, and take {card.name}",
+        )
+    return folder
 
 
 def _card(store: Store, key: str) -> ModelCard | None:

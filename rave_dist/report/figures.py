@@ -15,7 +15,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocato
 from numpy.typing import NDArray
 from PIL import Image
 
-from rave_dist.report.metrics import Sound, decibels, magnitudes
+from rave_dist.audio.measures import Sound, decibels, magnitudes
 
 LOWEST_HZ = 60.0
 HIGHEST_HZ = 16_000.0

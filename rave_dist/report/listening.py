@@ -12,6 +12,7 @@ import numpy as np
 
 from rave_dist.audio.decode import open_audio
 from rave_dist.audio.encode import AudioWriter
+from rave_dist.audio.measures import Sound
 from rave_dist.audio.synthesis import trill
 from rave_dist.conversion.convert import Converter
 from rave_dist.dataset.read import Segment, read_segments
@@ -19,7 +20,6 @@ from rave_dist.dataset.split import split
 from rave_dist.errors import DatasetError, MissingKeyError
 from rave_dist.records import DatasetManifest, ModelCard
 from rave_dist.registry.store import fetch
-from rave_dist.report.metrics import Sound
 from rave_dist.storage import Store
 
 EXCERPT_SECONDS = 6.0

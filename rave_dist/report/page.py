@@ -12,11 +12,12 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
+from rave_dist.audio import measures
 from rave_dist.audio.preview import mp3
 from rave_dist.errors import RaveDistError
 from rave_dist.library import Library
 from rave_dist.records import Problem, RunRecord, now
-from rave_dist.report import listening, metrics
+from rave_dist.report import listening
 from rave_dist.report.facts import Curves, Facts, gather
 from rave_dist.report.figures import Curve, chart, frequency_ticks, spectrogram
 from rave_dist.storage import Store
@@ -197,12 +198,12 @@ def _players(name: str, samples: listening.Samples) -> list[dict[str, Any]]:
         mono = sound.mean(axis=0)
         numbers = {
             "seconds": round(sound.shape[1] / samples.sample_rate, 3),
-            "level_dbfs": round(metrics.level_dbfs(sound), 1),
-            "peak_dbfs": round(metrics.peak_dbfs(sound), 1),
-            "brightness_hz": round(metrics.brightness_hz(mono, samples.sample_rate)),
+            "level_dbfs": round(measures.level_dbfs(sound), 1),
+            "peak_dbfs": round(measures.peak_dbfs(sound), 1),
+            "brightness_hz": round(measures.brightness_hz(mono, samples.sample_rate)),
         }
         if role == "reconstruction":
-            numbers["spectral_distance_db"] = round(metrics.spectral_distance_db(original, mono), 1)
+            numbers["spectral_distance_db"] = round(measures.spectral_distance_db(original, mono), 1)
         players.append(
             {
                 "role": role,

@@ -27,6 +27,8 @@ from rave_dist.training.variants import defaults
 if TYPE_CHECKING:
     import torch
 
+    from rave_dist.training.base import Start
+
 _TIMEOUT_SECONDS = 900.0
 _WORTH_REPEATING_SECONDS = 3.0
 _PER_PARAMETER = 16  # bytes: weight, gradient, and Adam's two moments
@@ -58,11 +60,16 @@ class Inspection:
         return Pace(batch * self.phase_1_seconds, batch * self.phase_2_seconds)
 
 
-def inspect_spec(spec: TrainingSpec) -> Inspection:
+def inspect_spec(spec: TrainingSpec, start: Start | None = None) -> Inspection:
     """Inspects the model and the step of a run, in a fresh process; once for each distinct configuration.
 
+    Args:
+        spec: the run.
+        start: what it starts from.
+
     Raises:
-        ConfigurationError: the configuration, an override or the window cannot work.
+        ConfigurationError: the configuration, an override or the window cannot work, what comes of it could not be exported, or
+            it starts from another architecture.
     """
     request = {
         "config": list(spec.config),
@@ -70,6 +77,7 @@ def inspect_spec(spec: TrainingSpec) -> Inspection:
         "sample_rate": spec.sample_rate,
         "channels": spec.channels,
         "window": spec.window or defaults(spec.config).window,
+        "base": start and {"origin": start.origin, "shapes": start.shapes},
     }
     answer = _ask(canonical_json(request))
     if "error" in answer:
@@ -108,15 +116,28 @@ def main() -> None:
     sys.stdout.write(f"\n\x00{json.dumps(answer)}")
 
 
-def _inspect(*, config: list[str], override: dict[str, Any], sample_rate: int, channels: int, window: int) -> Inspection:
+def _inspect(
+    *,
+    config: list[str],
+    override: dict[str, Any],
+    sample_rate: int,
+    channels: int,
+    window: int,
+    base: dict[str, Any] | None,
+) -> Inspection:
     import torch
 
     from rave_dist import upstream
+    from rave_dist.registry.scripted import OfflineRave
+    from rave_dist.training.checkpoint import load_weights
     from rave_dist.training.step import TrainingStep, check_window, latent_hop
     from rave_dist.training.validation import set_receptive_field
 
     torch.set_num_threads(1)
     text = upstream.configure(config, override, sample_rate=sample_rate, channels=channels)
+    if base is not None:  # into a model of its own, for steps on nothing but zeros take another time
+        shapes = {name: torch.zeros(shape) for name, shape in base["shapes"].items()}
+        load_weights(upstream.build_model(text, channels=channels), shapes, where=base["origin"])
     model = upstream.build_model(text, channels=channels)
     left, right = set_receptive_field(model)
     check_window(model, window)
@@ -134,10 +155,12 @@ def _inspect(*, config: list[str], override: dict[str, Any], sample_rate: int, c
     phase_1, generator, discriminator = seconds(0), seconds(1), seconds(cycle)
     grown = _peak_bytes() - before
     parameters = sum(parameter.numel() for parameter in model.parameters())
+    hop = latent_hop(model)
+    OfflineRave(model.eval())  # refuses, before a night of training, what cannot be exported after it
     return Inspection(
         parameters=parameters,
         latent_size=int(model.latent_size),
-        hop=latent_hop(model),
+        hop=hop,
         receptive_field=(left, right),
         window_bytes=max(0, grown - _GROWN_PER_PARAMETER * parameters),
         phase_1_seconds=phase_1,

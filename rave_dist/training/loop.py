@@ -22,6 +22,7 @@ from rave_dist.errors import NotFiniteError, TrainingError
 from rave_dist.records import TrainingSpec
 from rave_dist.storage import Store
 from rave_dist.training import checkpoint
+from rave_dist.training.base import Start, load_start
 from rave_dist.training.batches import PcmSegment, Windows
 from rave_dist.training.curves import Curves
 from rave_dist.training.memory import device_name, is_out_of_memory
@@ -128,8 +129,9 @@ class _Run:
         store.write_json(f"{spec.run_key}/spec.json", spec.to_json())
         store.write_bytes(f"{spec.run_key}/config.gin", config_text.encode())
         loaded = checkpoint.load_checkpoint(store, self.checkpoints)
+        start = load_start(store, spec.base) if loaded is None and spec.base is not None else None
         if loaded is None:
-            self.state = self._first_state(config_text, batch)
+            self.state = self._first_state(config_text, batch, start)
         else:
             self.state = State.from_saved(loaded[1]["state"])
 
@@ -139,6 +141,8 @@ class _Run:
         if loaded is None:
             set_receptive_field(self.model)
             check_window(self.model, self.window)
+            if start is not None:
+                start.put_into(self.model)
         else:
             checkpoint.load_weights(self.model, loaded[1]["model"], where=store.address(self.checkpoints))
         self.windows = Windows(
@@ -154,6 +158,8 @@ class _Run:
         self.training_step = TrainingStep(
             self.model, phase_1_steps=schedule.phase_1_steps, warmup_steps=schedule.warmup_steps, device=device
         )
+        if start is not None:
+            start.restore(self.training_step)
         curves = None
         if loaded is not None:
             saved = loaded[1]
@@ -176,12 +182,14 @@ class _Run:
     def checkpoints(self) -> str:
         return f"{self.spec.run_key}/checkpoints"
 
-    def _first_state(self, config_text: str, batch: int) -> State:
+    def _first_state(self, config_text: str, batch: int, start: Start | None) -> State:
         """Budgets in hours, and all runs on a GPU, begin with real steps of both phases: what does not fit fails now."""
         spec, pace = self.spec, None
         if spec.budget.hours is not None or self.device.type == "cuda":
             pace = measure_pace(config_text, channels=spec.channels, window=self.window, batch=batch, device=self.device)
-        return State(plan_schedule(spec.budget, pace=pace, override=spec.override), pace=pace)
+        if start is None:
+            return State(plan_schedule(spec.budget, pace=pace, override=spec.override), pace=pace)
+        return State(start.schedule(spec.budget, pace=pace, override=spec.override), step=start.step, pace=pace)
 
     def go(self, tell: Tell, stop: Callable[[], bool]) -> Outcome | None:
         """Until the budget is spent or the run is asked to stop; None after a setback, when it is to go on from its last

@@ -69,7 +69,7 @@ class State:
             improvement: the share by which a distance must fall to count as lower for patience.
         """
         self.last, self.validated_step = distance, self.step
-        if self.step == 0:
+        if self.first is None:
             self.first = distance
             return False
         held = self.best

@@ -157,6 +157,13 @@ class TrainingStep:
         self.discriminator_optimizer.load_state_dict(state["discriminator_optimizer"])
         self._scheduler.load_state_dict(state["scheduler"])
 
+    def go_on(self, generator: dict[str, Any], discriminator: dict[str, Any], *, step: int) -> None:
+        """Takes over the optimizers of another run after so many steps of it; the learning rate is this schedule's own."""
+        self.generator_optimizer.load_state_dict(generator)
+        self.discriminator_optimizer.load_state_dict(discriminator)
+        self._scheduler.last_epoch = step
+        self.reschedule(phase_1_steps=self.phase_1_steps, warmup_steps=self.warmup_steps)
+
     # ------------------------------------------------------------ parts
 
     def _enter(self, step: int) -> None:

@@ -33,25 +33,27 @@ MAY_IMPORT: dict[str, set[str]] = {
     "upstream": {"errors", "gin_text"},
     "samples": GROUND,
     **dict.fromkeys(STAGES, GROUND),
-    "check": GROUND,
-    "pipeline": GROUND | {"check"},
+    "bases": GROUND,
+    "check": GROUND | {"bases"},
+    "pipeline": GROUND | {"bases", "check"},
     "console": GROUND | {"check", "pipeline"},
     "cli": GROUND | {"check", "pipeline", "console", "__main__"},
     "__main__": {"cli"},
     "demo": GROUND | {"check", "pipeline", "console", "samples"},
 }
-ABOVE_STAGES = {"check", "pipeline", "cli", "demo"}
+ABOVE_STAGES = {"bases", "check", "pipeline", "cli", "demo"}
 
 # The doors: modules of one stage (or upstream) that others may import, and who they are.
 DOORS: dict[str, set[str]] = {
     "dataset.read": {"training", "registry", "report"},
     "dataset.split": {"training", "registry", "report"},
     "registry.store": {"conversion", "serving", "report"},
+    "registry.scripted": {"training"},  # what could not be exported is not trained
     "conversion.convert": {"serving", "report"},
     "conversion.on_ray": {"serving"},  # corpus jobs are the command's own
     "conversion.corpus": {"serving"},  # and are refused where the command would refuse them
     "upstream": {"training", "registry"},
-    "training.variants": {"upstream"},  # named configurations: data alone
+    "training.variants": {"upstream", "registry"},  # named configurations: data alone
 }
 
 ONLY_IN_UPSTREAM = {"rave", "gin", "cached_conv", "torchaudio", "pytorch_lightning", "lightning"}

@@ -174,6 +174,7 @@ def test_a_run_is_the_same_run_whatever_saves_or_credits_it(change: dict[str, An
         {"budget": Budget(steps=1001)},
         {"budget": Budget(hours=1)},
         {"seed": 8},
+        {"base": "eeeeeeeeeeee"},
     ],
     ids=lambda change: next(iter(change)),
 )
@@ -184,7 +185,7 @@ def test_what_affects_the_result_makes_another_run(change: dict[str, Any]) -> No
 def test_every_field_of_a_spec_is_decided_on() -> None:
     # A new field changes the ids of all runs unless it is left out of them: think, then add it here.
     affecting = {"library", "instrument", "dataset", "config", "override", "sample_rate", "channels"}
-    affecting |= {"window", "batch", "budget", "seed"}
+    affecting |= {"window", "batch", "budget", "seed", "base"}
     assert set(TrainingSpec.model_fields) == affecting | {"checkpoint", "recover", "credit"}
 
 

@@ -78,12 +78,24 @@ def test_the_configuration_of_a_stranger_folder_is_not_read(tmp_path, monkeypatc
         (("v2_small",), {"CAPACTIY": 4}, "'CAPACTIY'", "'CAPACITY'"),
         (("v2_small",), {"GeneratorV2.capacityy": 4}, "capacityy", "capacity"),
         (("v2_small",), {"blocks.Nonsense.size": 4}, "Nonsense", ""),
-        (("v2_small",), {"CAPACITY": "much"}, "RAVE's own value is a number", "CAPACITY: 48"),
-        (("v2_small",), {"RATIOS": 4}, "RAVE's own value is a list", "RATIOS: [4, 2, 2, 2]"),
+        (("v2_small",), {"CAPACITY": "much"}, "is a text, RAVE's own value is a whole number", "CAPACITY: 48"),
+        (("v2_small",), {"CAPACITY": 4.5}, "is a number, RAVE's own value is a whole number", "CAPACITY: 48"),
+        (("v2_small",), {"CAPACITY": "%LATENT_SIZES"}, "'LATENT_SIZES', which is not set", "'LATENT_SIZE'"),
+        (("v2_small",), {"RATIOS": 4}, "RAVE's own value is a list of whole numbers", "RATIOS: [4, 2, 2, 2]"),
+        (("v2_small",), {"RATIOS": [4, "2"]}, "a list of various things", "RATIOS: [4, 2, 2, 2]"),
+        (("v2_small",), {"DILATIONS": [1, 3]}, "RAVE's own value is a list of lists", "[[1, 3, 9]"),
+        (("v2_small",), {"GeneratorV2.capacity": 4.5}, "RAVE's own value is a whole number", "capacity"),
+        (("v2_small",), {"RAVE.valid_signal_crop": 1}, "RAVE's own value is true or false", "True"),
+        (("v2_small",), {"RAVE.audio_monitor_epochs": 1.5}, "RAVE's own value is a whole number", ": 1"),
+        (("v2_small",), {"RAVE.input_mode": 3}, "RAVE's own value is a text", "pqmf"),
+        (("v2_small",), {"RAVE.weights": 3}, "RAVE's own value is a mapping", "feature_matching"),
+        (("v2_small",), {"RAVE.encoder": 3}, "RAVE's own value is a reference", "@blocks."),
+        (("v2_small",), {"CombineDiscriminators.discriminators": ["@nothing.Here"]}, "not understood", ""),
+        (("v2_small",), {"CombineDiscriminators.discriminators": ["A"]}, "a list of references", "@discriminator."),
         (("v2_small",), {"CAPACITY": True}, "true or false", ""),
         (("v2_small",), {"SAMPLING_RATE": 48000}, "SAMPLING_RATE", "sample_rate"),
         (("v2_small",), {"rave.RAVE.n_channels": 2}, "n_channels", "channels"),
-        (("v2_small",), {"CAPACITY": "@nothing.Here"}, "not understood", ""),
+        (("v2_small",), {"CAPACITY": "@blocks.Snake"}, "is a reference", "CAPACITY: 48"),
     ],
 )
 def test_what_cannot_be_is_refused_with_what_was_meant(
@@ -93,6 +105,30 @@ def test_what_cannot_be_is_refused_with_what_was_meant(
         configure(*config, override=override)
     assert what in caught.value.what
     assert fix in caught.value.fix
+
+
+@pytest.mark.parametrize(
+    ("config", "key", "value", "written"),
+    [
+        (("v1",), "core.AudioDistanceV1.log_epsilon", 0.001, "0.001"),  # RAVE writes 1 where it means any number
+        (("v1",), "core.AudioDistanceV1.log_epsilon", "1e-3", "0.001"),
+        (("v2", "wasserstein"), "BetaWarmupCallback.target_value", 0.5, "0.5"),
+        (("v2_small",), "RAVE.warmup_quantize", None, "None"),
+        (("v2_small",), "RAVE.audio_monitor_epochs", 2, "2"),
+        (("v2_small",), "CAPACITY", "%LATENT_SIZE", "%LATENT_SIZE"),
+        (("v2_small",), "EncoderV2.activation", "@blocks.Snake", "@blocks.Snake"),
+        (
+            ("v2_small",),
+            "CombineDiscriminators.discriminators",
+            ["@discriminator.MultiScaleDiscriminator"],
+            "[@MultiScaleDiscriminator]",
+        ),
+    ],
+)
+def test_what_fits_is_taken(config: tuple[str, ...], key: str, value: object, written: str) -> None:
+    known = statements(upstream.configure(config, {}, sample_rate=44100, channels=1))
+    values = statements(upstream.configure(config, {key: value}, sample_rate=44100, channels=1))
+    assert values[full_key(key, known)].replace("discriminator.", "") == written
 
 
 def test_values_that_fit_no_model_are_an_error_of_the_configuration() -> None:
@@ -105,12 +141,12 @@ def test_values_that_fit_no_model_are_an_error_of_the_configuration() -> None:
 
 
 def test_bindings_go_by_the_names_that_rave_files_use() -> None:
-    known = {"model.RAVE.weights": "{}", "periods/discriminator.ConvNet.kernel_size": "(5, 1)", "CAPACITY": "4"}
+    known = {"model.RAVE.weights": "{}", "periods/discriminator.ConvNet.kernel_size": "(5, 1)", "CAPACITY": "4", "RATE": "0.5"}
     assert full_key("rave.RAVE.weights", known) == "model.RAVE.weights"
     assert full_key("RAVE.num_skipped_features", known) == "model.RAVE.num_skipped_features"
     assert override_line("periods/ConvNet.kernel_size", [3, 1], known) == "periods/discriminator.ConvNet.kernel_size = [3, 1]"
     assert override_line("CAPACITY", "8", known) == "CAPACITY = 8"
-    assert override_line("CAPACITY", "1e-6", known) == "CAPACITY = 1e-06"
+    assert override_line("RATE", "1e-6", known) == "RATE = 1e-06"
     with pytest.raises(ConfigurationError):
         override_line("ConvNet.kernel_size", 3, known)
 

@@ -73,6 +73,9 @@ def test_a_finished_run_becomes_a_model(any_store: Store, tiny_model: Any, tmp_p
     assert (card.phase, card.step, card.steps, card.complete) == (2, 10, 10, True)
     assert card.seconds == 6.0
     assert card.metrics["validation_first"] == 20.0
+    assert set(card.measures) == {"model", "mp3", "noise", "silence"}
+    assert card.measures["noise"].spectral_db < card.measures["silence"].spectral_db  # its material is noise
+    assert 0.5 < card.measures["model"].seconds < 6.0  # all that was held out, and no more
     assert card.credit == {"performer": "nobody"}
     left, right = card.receptive_field
     assert 10000 < left < 12288

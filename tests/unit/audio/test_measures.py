@@ -1,7 +1,16 @@
 import numpy as np
 import pytest
 
-from rave_dist.report.metrics import brightness_hz, decibels, level_dbfs, magnitudes, peak_dbfs, spectral_distance_db
+from rave_dist.audio.measures import (
+    brightness_hz,
+    decibels,
+    level_dbfs,
+    magnitudes,
+    mel_bands,
+    mel_distance_db,
+    peak_dbfs,
+    spectral_distance_db,
+)
 
 RATE = 44100
 
@@ -55,3 +64,25 @@ def test_short_sounds_have_a_spectrum(num_samples: int) -> None:
 def test_brightness_is_the_pitch_of_a_tone() -> None:
     assert brightness_hz(tone(3000), RATE) == pytest.approx(3000, rel=0.02)
     assert brightness_hz(np.zeros(5000, np.float32), RATE) == 0
+
+
+@pytest.mark.parametrize("rate", [8000, 44100, 96000])
+def test_mel_bands_cover_every_frequency_once(rate: int) -> None:
+    bands = mel_bands(rate)
+    assert bands.shape == (80, 1025)
+    frequencies = np.fft.rfftfreq(2048, 1 / rate)
+    middle = (frequencies > 60) & (frequencies < 0.46 * rate)  # below and above, the outermost bands fall off
+    assert bands.sum(0)[middle] == pytest.approx(1, abs=1e-6)
+    centres = frequencies[bands.argmax(1)]
+    assert (np.diff(centres) >= 0).all()
+    assert centres[-1] - centres[-2] > 3 * (centres[1] - centres[0])  # wider the higher they are
+
+
+def test_mel_distance_is_that_of_the_ear() -> None:
+    noise = 0.1 * np.random.default_rng(0).standard_normal(RATE).astype(np.float32)
+    assert mel_distance_db(noise, noise, RATE) == 0
+    assert mel_distance_db(noise, noise / 2, RATE) == pytest.approx(6.02, abs=0.01)
+    # Another noise of the same colour: far in every bin of a transform, near in bands that hold many of them.
+    other = 0.1 * np.random.default_rng(1).standard_normal(RATE).astype(np.float32)
+    assert mel_distance_db(noise, other, RATE) < 0.8 * spectral_distance_db(noise, other)
+    assert mel_distance_db(np.zeros(5000, np.float32), np.zeros(5000, np.float32), RATE) == 0

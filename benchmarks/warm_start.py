@@ -1,0 +1,130 @@
+"""A base against none: in how many steps does a run reach the validation distance that a cold run has at its end?
+
+    python benchmarks/warm_start.py [--json] [--library sonic-pi|generated] [--instrument NAME] [--steps N]
+
+Three runs of the same length and configuration (v2_tiny), without Ray, on one thread: one instrument of the sample library
+from new weights; a base on all the other instruments, which has never heard that one; and the instrument again from this base.
+The validation distance is that of the held-out audio of the instrument. The cold run's is taken at the end of phase 1, where
+RAVE's distance is at its lowest (it rises when the discriminator begins), and again at its very end; the steps are those of the
+first validation of the warm run that is as low.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from harness import report
+
+RATE, CONFIG = 44100, "v2_tiny"
+
+
+def recordings(library: str, folder: Path) -> dict[str, list]:
+    """Every instrument's recordings as PCM segments."""
+    from rave_dist.audio.decode import open_audio
+    from rave_dist.audio.sources import list_sources
+    from rave_dist.dataset.read import Segment
+    from rave_dist.library import load_library
+    from rave_dist.samples import prepare
+
+    root = Path(__file__).resolve().parents[1]
+    loaded = load_library(prepare(root / "datasets" / f"{library}.yaml", folder))
+    found: dict[str, list] = {}
+    for name in loaded.instruments:
+        found[name] = []
+        for source in list_sources(loaded.sources(name)):
+            with open_audio(Path(source.uri)) as decoder:
+                assert decoder.sample_rate == RATE, source.uri
+                sound = np.concatenate(list(decoder.blocks()), axis=1).mean(0, keepdims=True)
+            found[name].append(Segment(source.relative, 0, (sound * 32767).round().astype(np.int16)))
+    return found
+
+
+def run(store, spec, parts) -> list[dict]:  # type: ignore[no-untyped-def]
+    """Trains; returns the validations: step, phase, value."""
+    from rave_dist.training.loop import train
+
+    train(store, spec, parts.train, parts.validation)
+    return list(store.read_json(f"{spec.run_key}/curves.json")["validation"])
+
+
+def first_as_low(points: list[dict], distance: float) -> int | None:
+    """The step of the first validation that is not higher."""
+    return next((point["step"] for point in points if point["value"] <= distance), None)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--library", choices=("sonic-pi", "generated"), default="sonic-pi")
+    parser.add_argument("--instrument", help="the one that is trained cold and warm  [default: the library's first]")
+    parser.add_argument("--steps", type=int, default=1200)
+    arguments = parser.parse_args()
+
+    import torch
+
+    from rave_dist.dataset.split import split
+    from rave_dist.records import TrainingSpec
+    from rave_dist.settings import Budget
+    from rave_dist.storage import Store
+    from rave_dist.training.base import keep_start, model_start
+    from rave_dist.training.variants import defaults
+
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory(prefix="rave-dist-bench-") as name:
+        folder = Path(name)
+        store = Store(str(folder / "store"))
+        pcm = recordings(arguments.library, folder / "sounds")
+        instrument = arguments.instrument or next(iter(pcm))
+        others = [segment for other, segments in pcm.items() if other != instrument for segment in segments]
+        window = defaults((CONFIG,)).window
+        own, rest = (split(segments, sample_rate=RATE, window=window) for segments in (pcm[instrument], others))
+
+        def spec(name: str, base: str | None = None) -> TrainingSpec:
+            budget = Budget(steps=arguments.steps)
+            values = {"config": (CONFIG,), "sample_rate": RATE, "channels": 1, "budget": budget, "seed": 1, "base": base}
+            return TrainingSpec(library="bench", instrument=name, dataset="none", **values)
+
+        cold = run(store, spec("cold"), own)
+        run(store, spec("base"), rest)
+        for file in ("config.gin", "weights.pt"):
+            store.download(f"{spec('base').run_key}/{file}", folder / "base" / file)
+        start = model_start(folder / "base", version="base", origin="base")
+        warm = run(store, spec("warm", keep_start(store, start)), own)
+
+    between = warm[1]["step"] - warm[0]["step"]
+    goals = {"end of phase 1": [p for p in cold if p["phase"] == 1][-1], "end of the run": cold[-1]}
+    rows, ratios = [], {}
+    for goal, point in goals.items():
+        steps = first_as_low(warm, point["value"])
+        rows.append(
+            {
+                "cold run's": goal,
+                "its distance": point["value"],
+                "its steps": point["step"],
+                "steps from the base": "not reached" if steps is None else steps,
+            }
+        )
+        if steps is not None:
+            ratios[f"cold steps over warm, {goal}"] = point["step"] / max(steps, between)
+    seconds = {
+        part: sum(s.pcm.shape[1] for s in segments) / RATE for part, segments in (("own", own.train), ("base", rest.train))
+    }
+    report(
+        f"warm start, {instrument} of {arguments.library}",
+        rows,
+        ratios,
+        json=arguments.json,
+        notes=[
+            f"{CONFIG}, {arguments.steps} steps each; trained on {seconds['own']:.0f} s of {instrument}; the base on "
+            f"{seconds['base']:.0f} s of {', '.join(other for other in pcm if other != instrument)}",
+            f"before the first step: cold {cold[0]['value']:.2f}, from the base {warm[0]['value']:.2f}",
+            f"a validation every {between} steps; what is reached before the first step counts as reached after {between}",
+        ],
+    )
+
+
+if __name__ == "__main__":
+    main()

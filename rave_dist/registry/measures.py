@@ -1,0 +1,78 @@
+"""How far an exported model's answer is from held-out audio, in units that a person knows, beside what is known to everybody.
+
+The whole held-out audio goes through the exported file itself, as in a conversion. The same numbers are given for silence and
+for noise of equal loudness, which any model must beat, and for the audio passed through MP3 at 64 kbit/s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from rave_dist.audio.lossy import through_mp3
+from rave_dist.audio.loudness import loudness, loudness_deviation
+from rave_dist.audio.measures import Sound, mel_distance_db, spectral_distance_db
+from rave_dist.audio.pitch import pitch_deviation
+from rave_dist.dataset.read import Segment
+from rave_dist.records import Measures
+from rave_dist.registry.export import Exported
+
+_CHUNK_SECONDS = 10.0
+_SEED = 0
+
+
+def measure_export(file: Path, exported: Exported, segments: Sequence[Segment], *, sample_rate: int) -> dict[str, Measures]:
+    """The measures of a model, of silence, of noise and of an MP3, by these names.
+
+    Args:
+        file: the offline export.
+        exported: what it says of itself.
+        segments: held-out audio, at the model's rate and with its channels; at least one.
+        sample_rate: in Hz.
+    """
+    sounds = [segment.pcm.astype(np.float32) / 32768 for segment in segments]
+    model = torch.jit.load(str(file), map_location="cpu").eval()  # type: ignore[no-untyped-call]
+    answers = [_convert(model, sound, exported, chunk=round(_CHUNK_SECONDS * sample_rate)) for sound in sounds]
+    original, answer = (np.concatenate(parts, axis=1) for parts in (sounds, answers))
+    noise = np.random.default_rng(_SEED).standard_normal(original.shape).astype(np.float32)
+    level = loudness(original, sample_rate) - loudness(noise, sample_rate)
+    others = {
+        "model": answer,
+        "mp3": through_mp3(original, sample_rate),
+        "noise": noise * np.float32(10 ** (level / 20)),
+        "silence": np.zeros_like(original),
+    }
+    return {name: measure(original, other, sample_rate) for name, other in others.items()}
+
+
+def measure(original: Sound, other: Sound, sample_rate: int) -> Measures:
+    """How far a sound is from another, both [channels, samples]: spectra by channel, pitch of the channels' mean."""
+    pairs = list(zip(original, other, strict=True))
+    cents, kept = pitch_deviation(original.mean(0), other.mean(0), sample_rate)
+    return Measures(
+        spectral_db=float(np.mean([spectral_distance_db(a, b) for a, b in pairs])),
+        mel_db=float(np.mean([mel_distance_db(a, b, sample_rate) for a, b in pairs])),
+        loudness_lu=loudness_deviation(original, other, sample_rate),
+        pitch_cents=cents,
+        pitch_kept=kept,
+        seconds=original.shape[1] / sample_rate,
+    )
+
+
+def _convert(model: Any, sound: Sound, exported: Exported, *, chunk: int) -> Sound:
+    """A sound through the model, a chunk with its context at a time: the same samples as in one piece."""
+    hop = exported.hop
+    left, right = (-(-samples // hop) * hop for samples in exported.receptive_field)
+    whole = torch.from_numpy(np.pad(sound, ((0, 0), (0, -sound.shape[1] % hop))))[None]
+    chunk = max(hop, chunk // hop * hop)
+    parts = []
+    with torch.no_grad():
+        for start in range(0, whole.shape[-1], chunk):
+            first, stop = max(0, start - left), min(start + chunk, whole.shape[-1])
+            answer = model.convert(whole[..., first : min(stop + right, whole.shape[-1])], first, _SEED, 1.0)
+            parts.append(answer[0, :, start - first : stop - first])
+    return torch.cat(parts, -1)[:, : sound.shape[1]].numpy()
