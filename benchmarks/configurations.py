@@ -84,24 +84,22 @@ def run_row(row: dict[str, Any], folder: Path) -> dict[str, Any]:
     from rave_dist.registry.verify import verify
     from rave_dist.settings import Budget, CheckpointPolicy
     from rave_dist.storage import Store
-    from rave_dist.training import inspect
+    from rave_dist.training.inspect import answer_to
     from rave_dist.training.loop import train
-    from rave_dist.training.step import check_window
-    from rave_dist.training.validation import set_receptive_field
 
     torch.set_num_threads(1)
     config, rate, channels = row["config"], row["sample_rate"], row["channels"]
+    request = {"config": config, "sample_rate": rate, "channels": channels, "base": None}
     try:
-        override = _taken(config, rate, channels)
-        text = upstream.configure(config, override, sample_rate=rate, channels=channels)
-        model = upstream.build_model(text, channels=channels)
-        set_receptive_field(model)
-        window = next(window for window in WINDOWS if _accepts(check_window, model, window))
-        found = inspect._inspect(
-            config=config, override=override, sample_rate=rate, channels=channels, window=window, base=None
-        )
+        request["override"] = override = _taken(config, rate, channels)
     except ConfigurationError as error:
         return {"state": "refused", "reason": error.what, "fix": error.fix}
+    for window in WINDOWS:
+        found = answer_to({**request, "window": window})
+        if found.get("error", {}).get("where") != "window":
+            break
+    if "error" in found:
+        return {"state": "refused", "reason": found["error"]["what"], "fix": found["error"]["fix"]}
 
     random, time = np.random.default_rng(0), np.arange(4 * window) / rate
     sound = 0.4 * np.sin(2 * np.pi * 220 * time) * np.exp(-5 * (time * 4 % 1)) + 0.02 * random.standard_normal(
@@ -139,8 +137,8 @@ def run_row(row: dict[str, Any], folder: Path) -> dict[str, Any]:
     return {
         "state": "works",
         "window": window,
-        "hop": found.hop,
-        "parameters": found.parameters,
+        "hop": found["hop"],
+        "parameters": found["parameters"],
         "checks": len(checks),
     }
 
@@ -152,16 +150,6 @@ def _taken(config: list[str], rate: int, channels: int) -> dict[str, Any]:
 
     known = statements(upstream.configure(config, {}, sample_rate=rate, channels=channels))
     return {key: value for key, value in SMALL.items() if literal(known.get(full_key(key, known), ""), known)}
-
-
-def _accepts(check_window: Any, model: Any, window: int) -> bool:
-    from rave_dist.errors import ConfigurationError
-
-    try:
-        check_window(model, window)
-    except ConfigurationError:
-        return False
-    return True
 
 
 # ---------------------------------------------------------------- the table

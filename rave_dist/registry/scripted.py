@@ -47,6 +47,18 @@ def exposed_latents(fidelity: Tensor, *, at_least: float = FIDELITY) -> int:
     return min(size, 1 << math.ceil(math.log2(max(index, FEWEST_LATENTS))))
 
 
+def check_exportable(model: Any) -> None:
+    """Refuses, at once, a model that hears its sound in a way that cannot be exported.
+
+    Raises:
+        ConfigurationError: with the reason.
+    """
+    if model.input_mode == "mel":
+        raise ConfigurationError(
+            "a model that hears a mel spectrogram cannot be played block by block", fix="use a configuration without hybrid"
+        )
+
+
 class ScriptedRave(nn_tilde.Module):  # type: ignore[misc]  # nn_tilde is untyped
     """The streaming export, and what the offline one shares with it.
 
@@ -64,10 +76,7 @@ class ScriptedRave(nn_tilde.Module):  # type: ignore[misc]  # nn_tilde is untype
 
     def __init__(self, model: Any, *, fidelity: float = FIDELITY, streaming: bool) -> None:
         super().__init__()
-        if model.input_mode == "mel":
-            raise ConfigurationError(
-                "a model that hears a mel spectrogram cannot be played block by block", fix="use a configuration without hybrid"
-            )
+        check_exportable(model)
         fold_weight_norm(model)
         self.streaming = streaming
         self.sr: int = int(model.sr)

@@ -107,13 +107,25 @@ def _ask(request: bytes) -> dict[str, Any]:
 
 def main() -> None:
     """Answers one request."""
-    request = json.load(sys.stdin)
-    try:
-        answer = asdict(_inspect(**request))
-    except RaveDistError as error:
-        answer = {"error": {"what": error.what, "where": error.where, "fix": error.fix}}
+    answer = answer_to(json.load(sys.stdin))
     # RAVE prints to stdout as it likes; the answer is what follows the last NUL.
     sys.stdout.write(f"\n\x00{json.dumps(answer)}")
+
+
+def answer_to(request: dict[str, Any]) -> dict[str, Any]:
+    """In the child process: an inspection as JSON values, or ``error`` with what, where and fix."""
+    from rave_dist.training.memory import is_out_of_memory
+
+    try:
+        return asdict(_inspect(**request))
+    except RaveDistError as error:
+        return {"error": {"what": error.what, "where": error.where, "fix": error.fix}}
+    except (RuntimeError, ValueError, TypeError, IndexError) as error:  # networks that do not fit each other
+        if is_out_of_memory(error):
+            raise
+        said = (str(error).strip() or type(error).__name__).splitlines()[0]
+        fix = "leave out one of the configurations or overrides: they do not fit together"
+        return {"error": {"what": f"RAVE cannot train this model: {said}", "where": ", ".join(request["config"]), "fix": fix}}
 
 
 def _inspect(
@@ -128,7 +140,7 @@ def _inspect(
     import torch
 
     from rave_dist import upstream
-    from rave_dist.registry.scripted import OfflineRave
+    from rave_dist.registry.scripted import OfflineRave, check_exportable
     from rave_dist.training.checkpoint import load_weights
     from rave_dist.training.step import TrainingStep, check_window, latent_hop
     from rave_dist.training.validation import set_receptive_field
@@ -139,6 +151,7 @@ def _inspect(
         shapes = {name: torch.zeros(shape) for name, shape in base["shapes"].items()}
         load_weights(upstream.build_model(text, channels=channels), shapes, where=base["origin"])
     model = upstream.build_model(text, channels=channels)
+    check_exportable(model)
     left, right = set_receptive_field(model)
     check_window(model, window)
     before = psutil.Process().memory_info().rss

@@ -164,7 +164,7 @@ def test_nothing_is_published_of_a_model_that_went_silent(local_store: Store, ti
     torch.save(weights, tmp_path / "weights.pt")
     local_store.upload(tmp_path / "weights.pt", f"{spec.run_key}/weights.pt")
     result = json.loads((tiny_model.run / "result.json").read_text())
-    result["metrics"]["validation_last"] = 10.0  # it says that it has learnt
+    result["metrics"]["validation_best"] = 10.0  # it says that it has learnt
     local_store.write_json(f"{spec.run_key}/result.json", result)
     with pytest.raises(VerificationError, match="silent"):
         publish(local_store, spec)
