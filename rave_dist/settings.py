@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+
+Augmentation = Literal["mangle", "pitch", "mute", "compress", "gain", "polarity"]
+
+STOCK_AUGMENTATIONS: dict[Augmentation, float] = {"mangle": 0.8}
+"""The probability of each augmentation of RAVE's own chain."""
 
 
 class StrictRecord(BaseModel):

@@ -41,9 +41,6 @@ logger = logging.getLogger(__name__)
 LOG_EVERY = 50
 """Steps between two looks at the losses on long runs, as in stock RAVE: each look waits for the device."""
 
-RESIDENT_BYTES = 8 * 2**30
-"""Up to so much PCM is kept on the device; more stays in host memory and windows travel."""
-
 LONG_STEP_SECONDS = 3.0
 """Whoever asks for an end may not wait for long: what a longer step begins from is held ready, to be saved while it is done."""
 
@@ -152,7 +149,7 @@ class _Run:
             seed=spec.seed,
             device=device,
             sample_rate=spec.sample_rate,
-            resident=sum(segment.pcm.nbytes for segment in train_segments) <= RESIDENT_BYTES,
+            augment=spec.augment,
         )
         schedule = self.state.schedule
         self.training_step = TrainingStep(
