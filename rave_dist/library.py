@@ -7,7 +7,7 @@ import os
 import re
 import zlib
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import yaml
 from pydantic import BeforeValidator, Field, StringConstraints, ValidationError, model_validator
@@ -16,11 +16,13 @@ from pydantic_core import PydanticCustomError
 from rave_dist.errors import LibraryError, from_os_error
 from rave_dist.records import TrainingSpec
 from rave_dist.settings import (
+    EXCLUSIVE_OPTIONS,
     STOCK_AUGMENTATIONS,
     Augmentation,
     Base,
     Budget,
     CheckpointPolicy,
+    ComputeOption,
     Recovery,
     StrictRecord,
     Until,
@@ -58,12 +60,28 @@ def _augmentations(value: Any) -> Any:
     return {name: AUGMENTATIONS[name] for name in value} if isinstance(value, list | tuple) else value
 
 
+def _options(value: Any) -> Any:
+    """One option's name or several, without repeats, in one order."""
+    value = _as_tuple(value)
+    if not isinstance(value, list | tuple):
+        return value
+    known = get_args(ComputeOption)
+    for name in value:
+        _check_known(name, known, "compute option")
+    for one, other in EXCLUSIVE_OPTIONS:
+        if one in value and other in value:
+            context = {"one": one, "other": other, "fix": f"leave out {one} or {other}"}
+            raise PydanticCustomError("exclusive", "{one} and {other} do not go together", context)
+    return tuple(name for name in known if name in value)
+
+
 def _check_known(name: Any, known: tuple[str, ...], kind: str) -> None:
     if name not in known:
         fix = _nearest(str(name), known)
         raise PydanticCustomError("unknown_name", "there is no {kind} '{name}'", {"kind": kind, "name": str(name), "fix": fix})
 
 
+Options = Annotated[tuple[ComputeOption, ...], BeforeValidator(_options)]
 Augmentations = Annotated[dict[Augmentation, Annotated[float, Field(ge=0, le=1)]], BeforeValidator(_augmentations)]
 SampleRate = Annotated[int, Field(ge=8000, le=192_000, strict=True)]
 Channels = Annotated[int, Field(ge=1, le=2, strict=True)]
@@ -74,7 +92,7 @@ class Settings(StrictRecord):
 
     ``config`` names RAVE configurations (``v2_small``; ``[v2, causal]``), ``override`` sets their gin values,
     ``window`` is in samples; ``window`` and ``batch`` default to what suits the configuration. ``augment`` is ``low-data``, a
-    list of augmentations or their probabilities by name.
+    list of augmentations or their probabilities by name; ``compute`` names ways to compute faster.
     """
 
     config: Strings | None = None
@@ -89,6 +107,7 @@ class Settings(StrictRecord):
     credit: dict[str, str] | None = None
     base: Base | None = None
     augment: Augmentations | None = None
+    compute: Options | None = None
 
 
 class Instrument(Settings):
@@ -138,6 +157,7 @@ HOUSE_DEFAULTS = Settings(
     checkpoint=CheckpointPolicy(),
     credit={},
     augment=STOCK_AUGMENTATIONS,
+    compute=(),
 )
 
 

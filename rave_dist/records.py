@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from rave_dist.errors import RaveDistError
 from rave_dist.identity import content_id
-from rave_dist.settings import STOCK_AUGMENTATIONS, Augmentation, Budget, CheckpointPolicy, Recovery
+from rave_dist.settings import STOCK_AUGMENTATIONS, Augmentation, Budget, CheckpointPolicy, ComputeOption, Recovery
 
 RunState = Literal["waiting", "running", "done", "failed"]
 
@@ -38,14 +38,15 @@ class Record(BaseModel):
 # ---------------------------------------------------------------- training plan
 
 
-_LATER = {"base", "augment"}  # keys of `TrainingSpec` that runs already stored did not have
+_LATER = {"base", "augment", "compute"}  # keys of `TrainingSpec` that runs already stored did not have
 
 
 class TrainingSpec(Record):
     """All that decides what one run computes, plus when it saves itself and what it does after a failure.
 
     ``window`` (samples) and ``batch`` are None where the configuration's own default holds. ``base`` is the id of what it
-    starts from, kept at ``bases/<id>``; None for new weights. ``augment`` has the probability of each augmentation.
+    starts from, kept at ``bases/<id>``; None for new weights. ``augment`` has the probability of each augmentation,
+    ``compute`` the options of arithmetic and speed (`rave_dist.training.compute`).
     """
 
     library: str
@@ -64,6 +65,7 @@ class TrainingSpec(Record):
     credit: dict[str, str] = {}
     base: str | None = None
     augment: dict[Augmentation, float] = STOCK_AUGMENTATIONS
+    compute: tuple[ComputeOption, ...] = ()
 
     @property
     def run_id(self) -> str:

@@ -153,7 +153,11 @@ class _Run:
         )
         schedule = self.state.schedule
         self.training_step = TrainingStep(
-            self.model, phase_1_steps=schedule.phase_1_steps, warmup_steps=schedule.warmup_steps, device=device
+            self.model,
+            phase_1_steps=schedule.phase_1_steps,
+            warmup_steps=schedule.warmup_steps,
+            device=device,
+            compute=spec.compute,
         )
         if start is not None:
             start.restore(self.training_step)
@@ -183,7 +187,14 @@ class _Run:
         """Budgets in hours, and all runs on a GPU, begin with real steps of both phases: what does not fit fails now."""
         spec, pace = self.spec, None
         if spec.budget.hours is not None or self.device.type == "cuda":
-            pace = measure_pace(config_text, channels=spec.channels, window=self.window, batch=batch, device=self.device)
+            pace = measure_pace(
+                config_text,
+                channels=spec.channels,
+                window=self.window,
+                batch=batch,
+                device=self.device,
+                compute=spec.compute,
+            )
         if start is None:
             return State(plan_schedule(spec.budget, pace=pace, override=spec.override), pace=pace)
         return State(start.schedule(spec.budget, pace=pace, override=spec.override), step=start.step, pace=pace)

@@ -136,6 +136,31 @@ def test_an_unknown_augmentation_is_answered_with_the_nearest(write: Write, writ
     assert "'gain'" in error.fix
 
 
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [("bf16", ("bf16",)), ("[fused-adam, tf32, tf32]", ("tf32", "fused-adam")), ("[]", ())],
+)
+def test_compute_options_are_one_or_several(write: Write, written: str, meant: tuple[str, ...]) -> None:
+    library = load_library(write(WHOLE.replace("batch: 4", f"batch: 4, compute: {written}")))
+    assert library.training_spec("kompang", dataset="x").compute == meant
+    assert library.training_spec("rebana", dataset="x").compute == ()
+
+
+@pytest.mark.parametrize(
+    ("written", "what", "fix"),
+    [
+        ("fp61", "no compute option 'fp61'", "fp16"),
+        ("[bf16, fp16]", "bf16 and fp16", "leave out"),
+        ("{bf16: true}", "compute", "compute"),
+    ],
+)
+def test_compute_options_that_cannot_be_are_refused(write: Write, written: str, what: str, fix: str) -> None:
+    error = refusal(write(WHOLE.replace("batch: 4", f"batch: 4, compute: {written}")))
+    assert "'instruments.kompang.compute'" in error.what
+    assert what in error.what
+    assert fix in error.fix
+
+
 def test_seeds_are_written_or_come_from_the_name(write: Write) -> None:
     library = load_library(write(WHOLE))
     assert library.seed("kompang") == 5
