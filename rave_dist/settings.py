@@ -1,4 +1,4 @@
-"""What a person says of a run: how long, on what, how computed, when it is saved, what after a failure. Written by hand in a manifest."""
+"""What a person says of a run: how long, on what, computed how, saved when, what after a failure. Written in a manifest."""
 
 from __future__ import annotations
 
