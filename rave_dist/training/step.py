@@ -132,10 +132,7 @@ class TrainingStep:
         share = min(scheduler.last_epoch, phase_1_steps) / phase_1_steps
         factor = scheduler.start_factor + (scheduler.end_factor - scheduler.start_factor) * share
         for group, base in zip(self.generator_optimizer.param_groups, scheduler.base_lrs, strict=True):
-            if isinstance(group["lr"], Tensor):
-                group["lr"].fill_(base * factor)
-            else:
-                group["lr"] = base * factor
+            group["lr"] = group["lr"].fill_(base * factor) if isinstance(group["lr"], Tensor) else base * factor
 
     def slow_down(self, factor: float) -> None:
         """Multiplies the learning rates of both optimizers by a factor, for all that the schedule will make of them."""
