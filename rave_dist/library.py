@@ -7,14 +7,26 @@ import os
 import re
 import zlib
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import yaml
 from pydantic import BeforeValidator, Field, StringConstraints, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
 
 from rave_dist.errors import LibraryError, from_os_error
 from rave_dist.records import TrainingSpec
-from rave_dist.settings import Base, Budget, CheckpointPolicy, Recovery, StrictRecord, Until
+from rave_dist.settings import (
+    EXCLUSIVE_OPTIONS,
+    STOCK_AUGMENTATIONS,
+    Augmentation,
+    Base,
+    Budget,
+    CheckpointPolicy,
+    ComputeOption,
+    Recovery,
+    StrictRecord,
+    Until,
+)
 from rave_dist.storage import Store
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
@@ -26,6 +38,51 @@ def _as_tuple(value: Any) -> Any:
 
 Text = Annotated[str, StringConstraints(min_length=1)]
 Strings = Annotated[tuple[Text, ...], BeforeValidator(_as_tuple), Field(min_length=1)]
+AUGMENTATIONS: dict[Augmentation, float] = {
+    **STOCK_AUGMENTATIONS,
+    "pitch": 0.5,
+    "mute": 0.1,
+    "compress": 0.8,
+    "gain": 0.5,
+    "polarity": 0.5,
+}
+"""The probability that an augmentation has unless the manifest gives another: RAVE's own where RAVE has it."""
+
+LOW_DATA = tuple(AUGMENTATIONS)
+"""What ``augment: low-data`` means: all of them."""
+
+
+def _augmentations(value: Any) -> Any:
+    """A set's name, names, or names with probabilities, as probabilities by name."""
+    value = LOW_DATA if value == "low-data" else _as_tuple(value)
+    for name in value if isinstance(value, list | tuple | dict) else ():
+        _check_known(name, tuple(AUGMENTATIONS), "augmentation")
+    return {name: AUGMENTATIONS[name] for name in value} if isinstance(value, list | tuple) else value
+
+
+def _options(value: Any) -> Any:
+    """One option's name or several, without repeats, in one order."""
+    value = _as_tuple(value)
+    if not isinstance(value, list | tuple):
+        return value
+    known = get_args(ComputeOption)
+    for name in value:
+        _check_known(name, known, "compute option")
+    for one, other in EXCLUSIVE_OPTIONS:
+        if one in value and other in value:
+            context = {"one": one, "other": other, "fix": f"leave out {one} or {other}"}
+            raise PydanticCustomError("exclusive", "{one} and {other} do not go together", context)
+    return tuple(name for name in known if name in value)
+
+
+def _check_known(name: Any, known: tuple[str, ...], kind: str) -> None:
+    if name not in known:
+        fix = _nearest(str(name), known)
+        raise PydanticCustomError("unknown_name", "there is no {kind} '{name}'", {"kind": kind, "name": str(name), "fix": fix})
+
+
+Options = Annotated[tuple[ComputeOption, ...], BeforeValidator(_options)]
+Augmentations = Annotated[dict[Augmentation, Annotated[float, Field(ge=0, le=1)]], BeforeValidator(_augmentations)]
 SampleRate = Annotated[int, Field(ge=8000, le=192_000, strict=True)]
 Channels = Annotated[int, Field(ge=1, le=2, strict=True)]
 
@@ -34,7 +91,8 @@ class Settings(StrictRecord):
     """What may stand both in ``defaults`` and in an instrument; the instrument's word wins.
 
     ``config`` names RAVE configurations (``v2_small``; ``[v2, causal]``), ``override`` sets their gin values,
-    ``window`` is in samples; ``window`` and ``batch`` default to what suits the configuration.
+    ``window`` is in samples; ``window`` and ``batch`` default to what suits the configuration. ``augment`` is ``low-data``, a
+    list of augmentations or their probabilities by name; ``compute`` names ways to compute faster.
     """
 
     config: Strings | None = None
@@ -48,6 +106,8 @@ class Settings(StrictRecord):
     recover: Recovery | None = None
     credit: dict[str, str] | None = None
     base: Base | None = None
+    augment: Augmentations | None = None
+    compute: Options | None = None
 
 
 class Instrument(Settings):
@@ -96,6 +156,8 @@ HOUSE_DEFAULTS = Settings(
     override={},
     checkpoint=CheckpointPolicy(),
     credit={},
+    augment=STOCK_AUGMENTATIONS,
+    compute=(),
 )
 
 
@@ -288,5 +350,5 @@ def _explain(error: ValidationError, path: Path) -> LibraryError:
             lines.append(
                 f"{place!r} is {problem['input']!r}: {what}" if not isinstance(problem["input"], dict) else f"{place!r}: {what}"
             )
-            fixes.append(f"correct {place!r}")
+            fixes.append(problem.get("ctx", {}).get("fix", f"correct {place!r}"))
     return LibraryError("; ".join(lines), where=str(path), fix="; ".join(dict.fromkeys(fixes)))

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from rave_dist.errors import RaveDistError
 from rave_dist.identity import content_id
-from rave_dist.settings import Budget, CheckpointPolicy, Recovery
+from rave_dist.settings import STOCK_AUGMENTATIONS, Augmentation, Budget, CheckpointPolicy, ComputeOption, Recovery
 
 RunState = Literal["waiting", "running", "done", "failed"]
 
@@ -38,11 +38,15 @@ class Record(BaseModel):
 # ---------------------------------------------------------------- training plan
 
 
+_LATER = {"base", "augment", "compute"}  # keys of `TrainingSpec` that runs already stored did not have
+
+
 class TrainingSpec(Record):
     """All that decides what one run computes, plus when it saves itself and what it does after a failure.
 
     ``window`` (samples) and ``batch`` are None where the configuration's own default holds. ``base`` is the id of what it
-    starts from, kept at ``bases/<id>``; None for new weights.
+    starts from, kept at ``bases/<id>``; None for new weights. ``augment`` has the probability of each augmentation,
+    ``compute`` the options of arithmetic and speed (`rave_dist.training.compute`).
     """
 
     library: str
@@ -60,14 +64,16 @@ class TrainingSpec(Record):
     recover: Recovery | None = None
     credit: dict[str, str] = {}
     base: str | None = None
+    augment: dict[Augmentation, float] = STOCK_AUGMENTATIONS
+    compute: tuple[ComputeOption, ...] = ()
 
     @property
     def run_id(self) -> str:
-        """Hash of what affects the result: not of the checkpoint policy, not of the credit, not of the recovery, which changes
-        nothing for runs that need none and must find the checkpoints of those that do, and not of what is left as it was before
-        there was a choice."""
-        unused = {"base"} if self.base is None else set()
-        return content_id(self.model_dump(mode="json", exclude={"checkpoint", "recover", "credit"} | unused))
+        """Hash of what affects the result: not of the checkpoint policy, not of the credit, and not of the recovery, which
+        changes nothing for runs that need none and must find the checkpoints of those that do. Keys that came later count only
+        where they are not at their default, so that runs of before keep their identity."""
+        unsaid = {key for key in _LATER if getattr(self, key) == type(self).model_fields[key].default}
+        return content_id(self.model_dump(mode="json", exclude={"checkpoint", "recover", "credit", *unsaid}))
 
     @property
     def run_key(self) -> str:

@@ -1,10 +1,26 @@
-"""What a person says of a run: how long, when it is saved, what after a failure. Written by hand in a manifest."""
+"""What a person says of a run: how long, on what, computed how, saved when, what after a failure. Written in a manifest."""
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+
+Augmentation = Literal["mangle", "pitch", "mute", "compress", "gain", "polarity"]
+
+STOCK_AUGMENTATIONS: dict[Augmentation, float] = {"mangle": 0.8}
+"""The probability of each augmentation of RAVE's own chain."""
+
+ComputeOption = Literal["tf32", "bf16-discriminator", "bf16", "fp16", "compile", "cuda-graphs", "fused-adam"]
+
+EXCLUSIVE_OPTIONS: tuple[tuple[ComputeOption, ComputeOption], ...] = (
+    ("bf16", "fp16"),
+    ("bf16", "bf16-discriminator"),
+    ("fp16", "bf16-discriminator"),
+    ("fp16", "cuda-graphs"),  # the loss scale is looked at by the host in every step
+    ("compile", "cuda-graphs"),
+)
+"""Options that cannot be taken together."""
 
 
 class StrictRecord(BaseModel):

@@ -41,9 +41,6 @@ logger = logging.getLogger(__name__)
 LOG_EVERY = 50
 """Steps between two looks at the losses on long runs, as in stock RAVE: each look waits for the device."""
 
-RESIDENT_BYTES = 8 * 2**30
-"""Up to so much PCM is kept on the device; more stays in host memory and windows travel."""
-
 LONG_STEP_SECONDS = 3.0
 """Whoever asks for an end may not wait for long: what a longer step begins from is held ready, to be saved while it is done."""
 
@@ -152,11 +149,15 @@ class _Run:
             seed=spec.seed,
             device=device,
             sample_rate=spec.sample_rate,
-            resident=sum(segment.pcm.nbytes for segment in train_segments) <= RESIDENT_BYTES,
+            augment=spec.augment,
         )
         schedule = self.state.schedule
         self.training_step = TrainingStep(
-            self.model, phase_1_steps=schedule.phase_1_steps, warmup_steps=schedule.warmup_steps, device=device
+            self.model,
+            phase_1_steps=schedule.phase_1_steps,
+            warmup_steps=schedule.warmup_steps,
+            device=device,
+            compute=spec.compute,
         )
         if start is not None:
             start.restore(self.training_step)
@@ -186,7 +187,14 @@ class _Run:
         """Budgets in hours, and all runs on a GPU, begin with real steps of both phases: what does not fit fails now."""
         spec, pace = self.spec, None
         if spec.budget.hours is not None or self.device.type == "cuda":
-            pace = measure_pace(config_text, channels=spec.channels, window=self.window, batch=batch, device=self.device)
+            pace = measure_pace(
+                config_text,
+                channels=spec.channels,
+                window=self.window,
+                batch=batch,
+                device=self.device,
+                compute=spec.compute,
+            )
         if start is None:
             return State(plan_schedule(spec.budget, pace=pace, override=spec.override), pace=pace)
         return State(start.schedule(spec.budget, pace=pace, override=spec.override), step=start.step, pace=pace)

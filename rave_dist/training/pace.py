@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Collection
 
 import torch
 
 from rave_dist import upstream
+from rave_dist.settings import ComputeOption
 from rave_dist.training.schedule import Pace
 from rave_dist.training.step import TrainingStep, check_window
 from rave_dist.training.validation import set_receptive_field
@@ -14,7 +16,9 @@ from rave_dist.training.validation import set_receptive_field
 _LEVEL = 0.1
 
 
-def measure_pace(config_text: str, *, channels: int, window: int, batch: int, device: torch.device) -> Pace:
+def measure_pace(
+    config_text: str, *, channels: int, window: int, batch: int, device: torch.device, compute: Collection[ComputeOption] = ()
+) -> Pace:
     """Runs steps of both phases on noise; what does not fit the memory or the window fails here, in the first minute.
 
     Args:
@@ -23,6 +27,7 @@ def measure_pace(config_text: str, *, channels: int, window: int, batch: int, de
         window: samples of a window.
         batch: windows of a step.
         device: where to compute.
+        compute: ways to compute faster.
 
     Raises:
         ConfigurationError: the window is too short for the model.
@@ -31,7 +36,7 @@ def measure_pace(config_text: str, *, channels: int, window: int, batch: int, de
     model = upstream.build_model(config_text, channels=channels).to(device)
     set_receptive_field(model)
     check_window(model, window)
-    training_step = TrainingStep(model, phase_1_steps=1, warmup_steps=1, device=device)
+    training_step = TrainingStep(model, phase_1_steps=1, warmup_steps=1, device=device, compute=compute)
     cycle = int(model.update_discriminator_every)  # after so many steps of phase 2 both networks have had theirs
 
     def seconds(steps: range) -> float:

@@ -144,7 +144,7 @@ class _Stage:
         return upstream.build_model(self.config_text, channels=self.spec.channels).to(self.device)
 
     def _training_step(self, model: Any) -> TrainingStep:
-        return TrainingStep(model, phase_1_steps=1, warmup_steps=1, device=self.device)
+        return TrainingStep(model, phase_1_steps=1, warmup_steps=1, device=self.device, compute=self.spec.compute)
 
     def _noise(self, batch: int) -> torch.Tensor:
         return _LEVEL * torch.randn(batch, self.spec.channels, self.window, device=self.device)

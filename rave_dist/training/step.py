@@ -14,6 +14,7 @@ and back-propagates each through everything that took part. What is left out her
 - in phase 2 the encoder's graph, where RAVE detaches the encoder itself (its batch statistics still move);
 - in a generator step the graph of ``D(x)``: it is a constant there;
 - the graph of the spectral distances: their gradient is computed with their value (`rave_dist.training.distances`);
+- convolutions over planes whose columns never meet (`rave_dist.training.discriminators`);
 - returning memory to the system between operations, on a CPU (`rave_dist.training.memory`);
 - every wait of the host for the device (``.item()``, truth values of device tensors).
 
@@ -23,7 +24,7 @@ Random numbers are drawn in RAVE's own order, so equal seeds give equal steps.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -32,6 +33,9 @@ from torch import Tensor, nn
 
 from rave_dist import upstream
 from rave_dist.errors import ConfigurationError
+from rave_dist.settings import ComputeOption
+from rave_dist.training.compute import Compute, Recorded, full
+from rave_dist.training.discriminators import lean_discriminator
 from rave_dist.training.distances import lean_distance
 from rave_dist.training.memory import hold_freed_memory
 
@@ -50,6 +54,10 @@ class TrainingStep:
             itself never does, for the hook that would has a misspelt name; False does as RAVE does.
         fused_distances: compute the spectral distances with their gradient; False calls RAVE's own modules, which are slower
             and round in another order.
+        compute: ways to compute faster (`rave_dist.training.compute`).
+
+    Raises:
+        ConfigurationError: phase 1 has no step, or the device does not have what ``compute`` asks for.
     """
 
     def __init__(
@@ -61,6 +69,7 @@ class TrainingStep:
         device: torch.device | str,
         quantize: bool = False,
         fused_distances: bool = True,
+        compute: Collection[ComputeOption] = (),
     ) -> None:
         if phase_1_steps < 1:
             raise ConfigurationError("phase 1 needs at least one step", fix="give a larger budget")
@@ -76,6 +85,11 @@ class TrainingStep:
             lean_distance(module) if fused_distances else module
             for module in (model.audio_distance, model.multiband_audio_distance)
         )
+        self._compute = Compute(compute, self.device)
+        self._encoder, self._decoder, self._discriminator = (
+            self._compute.compiled(network)
+            for network in (model.encoder, model.decoder, lean_discriminator(model.discriminator))
+        )
         self._detaches_encoder = isinstance(model.encoder, blocks.VariationalEncoder | blocks.WasserteinEncoder)
         self._crop: tuple[int, int] | None = None
 
@@ -84,6 +98,10 @@ class TrainingStep:
         self.generator_optimizer: torch.optim.Optimizer = generator["optimizer"]
         self.discriminator_optimizer: torch.optim.Optimizer = discriminator["optimizer"]
         self._scheduler: torch.optim.lr_scheduler.LRScheduler = generator["lr_scheduler"]["scheduler"]
+        self._generators_descent = self._compute.optimizer(self.generator_optimizer)
+        self._discriminators_descent = self._compute.optimizer(self.discriminator_optimizer)
+        self._recorded: dict[tuple[int, bool], Recorded] | None = {} if "cuda-graphs" in compute else None
+        self._beta_on_device = torch.zeros((), device=self.device)
         self._discriminator_parameters = list(model.discriminator.parameters())
         model.pqmf.requires_grad_(False)
         if quantize and isinstance(model.encoder, blocks.DiscreteEncoder):
@@ -114,7 +132,7 @@ class TrainingStep:
         share = min(scheduler.last_epoch, phase_1_steps) / phase_1_steps
         factor = scheduler.start_factor + (scheduler.end_factor - scheduler.start_factor) * share
         for group, base in zip(self.generator_optimizer.param_groups, scheduler.base_lrs, strict=True):
-            group["lr"] = base * factor
+            group["lr"] = group["lr"].fill_(base * factor) if isinstance(group["lr"], Tensor) else base * factor
 
     def slow_down(self, factor: float) -> None:
         """Multiplies the learning rates of both optimizers by a factor, for all that the schedule will make of them."""
@@ -138,23 +156,27 @@ class TrainingStep:
             What RAVE logs, under its names, detached and on the device; a discriminator step only has what it computes.
         """
         self._enter(step)
-        losses = self._discriminator_step(batch) if self.is_discriminator_step(step) else self._generator_step(batch)
+        kind = (self.phase(step), self.is_discriminator_step(step))
+        do: Callable[[Tensor], Losses] = self._discriminator_step if kind[1] else self._generator_step
+        if self._recorded is not None:
+            do = self._recorded.setdefault(kind, Recorded(do))
+        losses = do(batch)
         self._scheduler.step()
-        losses["beta_factor"] = torch.tensor(self.model.beta_factor)
+        losses["beta_factor"] = torch.tensor(self.beta(step))
         return losses
 
     def state_dict(self) -> dict[str, Any]:
         """Both optimizers and the learning-rate schedule; the model's own state is not in it."""
         return {
-            "generator_optimizer": self.generator_optimizer.state_dict(),
-            "discriminator_optimizer": self.discriminator_optimizer.state_dict(),
+            "generator_optimizer": self._generators_descent.state_dict(),
+            "discriminator_optimizer": self._discriminators_descent.state_dict(),
             "scheduler": self._scheduler.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Goes on where `state_dict` was taken."""
-        self.generator_optimizer.load_state_dict(state["generator_optimizer"])
-        self.discriminator_optimizer.load_state_dict(state["discriminator_optimizer"])
+        self._generators_descent.load_state_dict(state["generator_optimizer"])
+        self._discriminators_descent.load_state_dict(state["discriminator_optimizer"])
         self._scheduler.load_state_dict(state["scheduler"])
 
     def go_on(self, generator: dict[str, Any], discriminator: dict[str, Any], *, step: int) -> None:
@@ -169,6 +191,8 @@ class TrainingStep:
     def _enter(self, step: int) -> None:
         model, warmed_up = self.model, self.phase(step) == 2
         model.beta_factor = self.beta(step)
+        if self._recorded is not None:  # a recorded step reads it where it is
+            model.beta_factor = self._beta_on_device.fill_(model.beta_factor)
         if model.warmed_up != warmed_up or self._crop is None:
             model.warmed_up = warmed_up
             model.encoder.set_warmed_up(warmed_up)
@@ -185,7 +209,9 @@ class TrainingStep:
                 source = model._mel_encode(batch)
         constant = model.warmed_up and self._detaches_encoder
         with torch.set_grad_enabled(torch.is_grad_enabled() and not constant):
-            latent, regularisation = model.encoder.reparametrize(model.encoder(source))[:2]
+            with self._compute.networks():
+                encoded = self._encoder(source)
+            latent, regularisation = model.encoder.reparametrize(full(encoded))[:2]
         return latent, regularisation, bands
 
     def multiband(self, audio: Tensor) -> Tensor:
@@ -196,7 +222,9 @@ class TrainingStep:
     def _decode(self, latent: Tensor, length: int) -> tuple[Tensor, Tensor | None]:
         """Audio ``[B, C, length]``, and its bands where the decoder made them itself."""
         model = self.model
-        output = model.decoder(latent)
+        with self._compute.networks():
+            output = self._decoder(latent)
+        output = full(output)
         if model.output_mode != "pqmf":
             return output[..., :length], None
         audio = upstream.rave_module("model")._pqmf_decode(
@@ -216,6 +244,11 @@ class TrainingStep:
             **{f"fullband_{name}": model.weights["audio_distance"] * d for name, d in fullband.items()},
         }
 
+    def _discriminate(self, audio: Tensor) -> list[list[Tensor]]:
+        with self._compute.discriminator():
+            features = self._discriminator(audio)
+        return [[full(feature) for feature in scale] for scale in features]
+
     def _generator_step(self, x: Tensor) -> Losses:
         model = self.model
         latent, regularisation, x_bands = self._encode(x)
@@ -226,9 +259,9 @@ class TrainingStep:
         extra: Losses = {}
         if model.warmed_up:
             with torch.no_grad():
-                real = model.discriminator(x)
+                real = self._discriminate(x)
             with _constant(self._discriminator_parameters):
-                matching, adversarial, extra = self._judge(real, model.discriminator(y))
+                matching, adversarial, extra = self._judge(real, self._discriminate(y))
                 losses["feature_matching"] = model.weights["feature_matching"] * matching
                 losses["adversarial"] = model.weights["adversarial"] * adversarial
                 self._minimise(losses)
@@ -237,10 +270,8 @@ class TrainingStep:
         return {name: value.detach() for name, value in {**losses, **extra}.items()}
 
     def _minimise(self, losses: Losses) -> None:
-        self.generator_optimizer.zero_grad()
-        total = sum((loss * self.model.weights.get(name, 1.0) for name, loss in losses.items()), start=0.0)
-        total.backward()  # type: ignore[union-attr]
-        self.generator_optimizer.step()
+        total: Any = sum(loss * self.model.weights.get(name, 1.0) for name, loss in losses.items())
+        self._generators_descent.minimise(total)
 
     def _judge(self, real: list[Any], fake: list[Any]) -> tuple[Any, Any, Losses]:
         """Feature matching, adversarial loss, and what RAVE logs of the scores."""
@@ -268,11 +299,9 @@ class TrainingStep:
         with torch.no_grad():
             latent, _, _ = self._encode(x)
             y, _ = self._decode(latent, x.shape[-1])
-        real, fake = model.split_features(model.discriminator(torch.cat([x, y], 0)))
+        real, fake = model.split_features(self._discriminate(torch.cat([x, y], 0)))
         loss, adversarial, losses = self._score(real, fake)
-        self.discriminator_optimizer.zero_grad()
-        loss.backward()
-        self.discriminator_optimizer.step()
+        self._discriminators_descent.minimise(loss)
         losses["adversarial"] = model.weights["adversarial"] * adversarial
         return {name: value.detach() for name, value in losses.items()}
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from rave_dist.errors import LibraryError
-from rave_dist.library import Library, load_library
+from rave_dist.library import AUGMENTATIONS, Library, load_library
 from rave_dist.storage import Store
 
 Write = Callable[[str], Path]
@@ -112,6 +112,55 @@ def test_overrides_and_credits_merge_key_by_key(write: Write) -> None:
     assert library.settings("kompang").credit == {"licence": "CC0-1.0", "place": "Melaka"}
 
 
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("low-data", AUGMENTATIONS),
+        ("gain", {"gain": 0.5}),
+        ("[gain, mangle]", {"mangle": 0.8, "gain": 0.5}),
+        ("{mute: 0.3}", {"mute": 0.3}),
+        ("[]", {}),
+    ],
+)
+def test_augmentations_are_a_set_or_names_or_probabilities(write: Write, written: str, meant: dict[str, float]) -> None:
+    library = load_library(write(WHOLE.replace("batch: 4", f"batch: 4, augment: {written}")))
+    assert library.training_spec("kompang", dataset="x").augment == meant
+    assert library.training_spec("rebana", dataset="x").augment == {"mangle": 0.8}
+
+
+@pytest.mark.parametrize("written", ["gian", "[mangle, gian]", "{gian: 0.5}"])
+def test_an_unknown_augmentation_is_answered_with_the_nearest(write: Write, written: str) -> None:
+    error = refusal(write(WHOLE.replace("batch: 4", f"batch: 4, augment: {written}")))
+    assert "'instruments.kompang.augment'" in error.what
+    assert "no augmentation 'gian'" in error.what
+    assert "'gain'" in error.fix
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [("bf16", ("bf16",)), ("[fused-adam, tf32, tf32]", ("tf32", "fused-adam")), ("[]", ())],
+)
+def test_compute_options_are_one_or_several(write: Write, written: str, meant: tuple[str, ...]) -> None:
+    library = load_library(write(WHOLE.replace("batch: 4", f"batch: 4, compute: {written}")))
+    assert library.training_spec("kompang", dataset="x").compute == meant
+    assert library.training_spec("rebana", dataset="x").compute == ()
+
+
+@pytest.mark.parametrize(
+    ("written", "what", "fix"),
+    [
+        ("fp61", "no compute option 'fp61'", "fp16"),
+        ("[bf16, fp16]", "bf16 and fp16", "leave out"),
+        ("{bf16: true}", "compute", "compute"),
+    ],
+)
+def test_compute_options_that_cannot_be_are_refused(write: Write, written: str, what: str, fix: str) -> None:
+    error = refusal(write(WHOLE.replace("batch: 4", f"batch: 4, compute: {written}")))
+    assert "'instruments.kompang.compute'" in error.what
+    assert what in error.what
+    assert fix in error.fix
+
+
 def test_seeds_are_written_or_come_from_the_name(write: Write) -> None:
     library = load_library(write(WHOLE))
     assert library.seed("kompang") == 5
@@ -200,6 +249,9 @@ def test_a_key_near_nothing_is_answered_with_what_is_known(write: Write) -> None
         ("{hours: 4}", "4", "defaults.budget"),
         ("batch: 4", "batch: 0", "instruments.kompang.batch"),
         ("window: 131072", "window: long", "instruments.kompang.window"),
+        ("batch: 4", "augment: {gain: 2}", "instruments.kompang.augment.gain"),
+        ("batch: 4", "augment: {gain: often}", "instruments.kompang.augment.gain"),
+        ("batch: 4", "augment: 5", "instruments.kompang.augment"),
         ("seed: 5", "seed: -5", "instruments.kompang.seed"),
         ("sources: recordings/kompang", "sources: []", "instruments.kompang.sources"),
         ("sources: recordings/kompang", "sources: [1]", "instruments.kompang.sources.0"),

@@ -175,6 +175,9 @@ def test_a_run_is_the_same_run_whatever_saves_or_credits_it(change: dict[str, An
         {"budget": Budget(hours=1)},
         {"seed": 8},
         {"base": "eeeeeeeeeeee"},
+        {"augment": {}},
+        {"compute": ("bf16",)},
+        {"augment": {"mangle": 0.8, "gain": 0.5}},
     ],
     ids=lambda change: next(iter(change)),
 )
@@ -185,8 +188,12 @@ def test_what_affects_the_result_makes_another_run(change: dict[str, Any]) -> No
 def test_every_field_of_a_spec_is_decided_on() -> None:
     # A new field changes the ids of all runs unless it is left out of them: think, then add it here.
     affecting = {"library", "instrument", "dataset", "config", "override", "sample_rate", "channels"}
-    affecting |= {"window", "batch", "budget", "seed", "base"}
+    affecting |= {"window", "batch", "budget", "seed", "base", "augment", "compute"}
     assert set(TrainingSpec.model_fields) == affecting | {"checkpoint", "recover", "credit"}
+
+
+def test_runs_of_before_a_key_existed_keep_their_identity() -> None:
+    assert SPEC.run_id == "94ba48c021d5"
 
 
 @pytest.mark.parametrize("values", [{}, {"hours": 1, "steps": 10}, {"hours": 0}, {"hours": -1}, {"steps": 1}, {"minutes": 5}])

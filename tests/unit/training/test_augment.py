@@ -9,11 +9,17 @@ import pytest
 import torch
 from scipy.signal import lfilter
 
-from rave_dist.training.augment import all_pass, random_angles
+from rave_dist.training.augment import all_pass_, random_angles
 
 torch.set_num_threads(1)
 SAMPLE_RATE, RADIUS = 44100, 0.99
 ANGLES = random_angles(torch.linspace(0, 0.999999, 7, dtype=torch.float64), sample_rate=SAMPLE_RATE)
+
+
+def all_pass(x: torch.Tensor) -> torch.Tensor:
+    y = x.clone(memory_format=torch.contiguous_format)
+    all_pass_(y, ANGLES, RADIUS)
+    return y
 
 
 def by_lfilter(x: torch.Tensor, angles: torch.Tensor) -> np.ndarray:  # type: ignore[type-arg]
@@ -40,19 +46,19 @@ def signal(kind: str, length: int) -> torch.Tensor:
 def test_equals_scipy_to_a_millionth_of_full_scale(kind: str, length: int) -> None:
     x = signal(kind, length)
     expected = by_lfilter(x, ANGLES)
-    error = np.abs(all_pass(x, ANGLES, RADIUS).double().numpy() - expected).max()
+    error = np.abs(all_pass(x).double().numpy() - expected).max()
     assert error <= 1e-6 * max(1.0, np.abs(expected).max())
 
 
 def test_is_exact_in_double_precision_over_many_groups() -> None:
     x = signal("noise", 100_000).double()
-    assert np.abs(all_pass(x, ANGLES, RADIUS).numpy() - by_lfilter(x, ANGLES)).max() < 1e-10
+    assert np.abs(all_pass(x).numpy() - by_lfilter(x, ANGLES)).max() < 1e-10
 
 
 def test_keeps_the_level_of_every_frequency() -> None:
     click = torch.zeros(len(ANGLES), 1, 16384, dtype=torch.float64)
     click[..., 0] = 1
-    levels = torch.fft.rfft(all_pass(click, ANGLES, RADIUS)).abs()
+    levels = torch.fft.rfft(all_pass(click)).abs()
     assert float((levels - 1).abs().max()) < 1e-9
 
 

@@ -11,6 +11,8 @@ from rave_dist.errors import DatasetError
 from rave_dist.training.batches import FULL_SCALE, PcmStore, Windows
 
 torch.set_num_threads(1)
+RAVES: dict[str, float] = {"mangle": 0.8}
+ALL: dict[str, float] = {"mangle": 0.8, "pitch": 0.5, "mute": 0.2, "compress": 0.5, "gain": 0.5, "polarity": 0.5}
 
 
 @dataclass(frozen=True)
@@ -22,8 +24,16 @@ def ramp(start: int, length: int, channels: int = 1) -> Pcm:
     return Pcm(np.tile(np.arange(start, start + length, dtype=np.int16), (channels, 1)))
 
 
-def windows(segments: list[Pcm], *, window: int = 64, batch: int = 8, seed: int = 0, augment: bool = False) -> Windows:
-    return Windows(segments, window=window, batch=batch, seed=seed, device="cpu", augment=augment)
+def windows(
+    segments: list[Pcm],
+    *,
+    window: int = 64,
+    batch: int = 8,
+    seed: int = 0,
+    augment: dict[str, float] | None = None,
+    resident: bool | None = None,
+) -> Windows:
+    return Windows(segments, window=window, batch=batch, seed=seed, device="cpu", augment=augment, resident=resident)
 
 
 def as_pcm(batch: torch.Tensor) -> npt.NDArray[np.int64]:
@@ -61,7 +71,7 @@ def test_a_recording_of_exactly_one_window() -> None:
 
 def test_channels_stay_together() -> None:
     pcm = np.stack([np.arange(1, 500), -np.arange(1, 500)]).astype(np.int16)
-    for augment in (False, True):
+    for augment in (None, RAVES):
         batch = windows([Pcm(pcm)], augment=augment).next_batch()
         assert batch.shape == (8, 2, 64)
         assert float((batch[:, 0] + batch[:, 1]).abs().max()) < 4 / 2**16
@@ -72,7 +82,7 @@ def test_full_scale_is_one_as_rave_has_it() -> None:
 
 
 def test_dequantisation_adds_less_than_one_step_of_sixteen_bits_and_no_window_is_digital_silence() -> None:
-    batch = windows([Pcm(np.zeros((1, 5000), np.int16))], window=2048, augment=True).next_batch()
+    batch = windows([Pcm(np.zeros((1, 5000), np.int16))], window=2048, augment=RAVES).next_batch()
     assert float(batch.min()) >= 0
     assert float(batch.max()) < 1 / 2**16
     assert float(batch.mean()) == pytest.approx(0.5 / 2**16, rel=0.05)
@@ -81,7 +91,7 @@ def test_dequantisation_adds_less_than_one_step_of_sixteen_bits_and_no_window_is
 
 def test_four_windows_of_five_are_mangled_and_keep_their_energy() -> None:
     tone = (10000 * np.sin(np.arange(40000) * 0.07)).astype(np.int16)[None]
-    plain, mangled = (windows([Pcm(tone)], window=8192, batch=200, seed=3, augment=augment) for augment in (False, True))
+    plain, mangled = (windows([Pcm(tone)], window=8192, batch=200, seed=3, augment=augment) for augment in (None, RAVES))
     a, b = plain.next_batch(), mangled.next_batch()
     changed = (a - b).abs().amax(dim=(1, 2)) > 1e-3
     assert 0.72 < float(changed.float().mean()) < 0.88
@@ -92,21 +102,56 @@ def test_four_windows_of_five_are_mangled_and_keep_their_energy() -> None:
 
 def test_the_sequence_goes_on_where_it_was_left_and_depends_on_the_seed() -> None:
     segments = [ramp(1, 3000), ramp(5001, 50)]
-    first = windows(segments, seed=5, augment=True)
+    first = windows(segments, seed=5, augment=RAVES)
     first.next_batch()
     state = first.state_dict()
     expected = [first.next_batch() for _ in range(3)]
-    resumed = windows(segments, seed=5, augment=True)
+    resumed = windows(segments, seed=5, augment=RAVES)
     resumed.load_state_dict(state)
     assert all(torch.equal(resumed.next_batch(), batch) for batch in expected)
     assert not torch.equal(
-        windows(segments, seed=6, augment=True).next_batch(), windows(segments, seed=5, augment=True).next_batch()
+        windows(segments, seed=6, augment=RAVES).next_batch(), windows(segments, seed=5, augment=RAVES).next_batch()
     )
+
+
+@pytest.mark.parametrize("augment", [RAVES, ALL], ids=["RAVE's", "all"])
+def test_streamed_batches_are_those_of_resident_audio_and_go_on_where_those_seen_ended(augment: dict[str, float]) -> None:
+    segments = [ramp(1, 3000), ramp(5001, 400), ramp(7001, 50)]
+    resident, streamed = (windows(segments, window=256, seed=5, augment=augment, resident=r) for r in (True, False))
+    states = []
+    for _ in range(4):
+        assert torch.equal(resident.next_batch(), streamed.next_batch())
+        states.append(streamed.state_dict())
+        assert torch.equal(states[-1]["generator"], resident.state_dict()["generator"])
+    expected = [resident.next_batch() for _ in range(2)]
+    for other in (windows(segments, window=256, seed=5, augment=augment, resident=r) for r in (True, False)):
+        other.next_batch()
+        other.load_state_dict(states[-1])
+        assert all(torch.equal(other.next_batch(), batch) for batch in expected)
+
+
+def test_a_pitched_window_is_cut_longer_or_shorter_so_that_it_is_full_of_sound() -> None:
+    rows = windows([Pcm(np.full((1, 9000), 16384, np.int16))], window=2048, batch=64, augment={"pitch": 1.0}).next_batch()
+    assert float((rows - 16384 / FULL_SCALE).abs().max()) < 1e-3
+
+
+def test_polarity_is_the_sign() -> None:
+    plain, flipped = (windows([ramp(1, 9000)], augment=augment).next_batch() for augment in ({}, {"polarity": 1.0}))
+    places = windows([ramp(1, 9000)]).next_batch()
+    assert float((plain - places).abs().max()) < 1 / 2**16
+    assert float((flipped + places).abs().max()) < 2**-13  # other places in the table of noise
+    assert float(flipped.max()) < 0
+
+
+def test_a_muted_window_is_dequantised_silence_and_a_batch_is_never_silent() -> None:
+    rows = windows([ramp(9000, 900)], augment={"mute": 1.0}).next_batch().amax(dim=(1, 2))
+    assert sum(bool(0 < peak < 1 / 2**16) for peak in rows.tolist()) == 7
+    assert float(rows.max()) > 0.2
 
 
 def test_drawing_leaves_the_global_generator_alone() -> None:
     state = torch.get_rng_state()
-    windows([ramp(1, 1000)], augment=True).next_batch()
+    windows([ramp(1, 1000)], augment=RAVES).next_batch()
     assert torch.equal(torch.get_rng_state(), state)
 
 

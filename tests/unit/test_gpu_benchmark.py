@@ -1,0 +1,34 @@
+"""The benchmark of training on a GPU runs in every part on a CPU, so that it still runs when a card is there."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+BENCHMARK = Path(__file__).resolve().parents[2] / "benchmarks" / "gpu_training.py"
+
+
+def test_every_variant_is_measured_in_both_phases() -> None:
+    command = [sys.executable, str(BENCHMARK), "--small", "--json", "--configs", "v2_small"]
+    command += ["--options", "fused-adam", "tf32", "--packed", "1", "2"]
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    ran = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=900)
+    assert ran.returncode == 0, ran.stderr[-3000:]
+    document = json.loads(ran.stdout)
+    rows = {(row["variant"], row["phase"]): row for row in document["rows"]}
+    measured = ["stock", "ours", "ours, fused-adam", "ours, 2 processes"]
+    for variant in measured:
+        for phase in ("phase 1", "phase 2"):
+            row = rows.pop((variant, phase))
+            assert row["steps/s"] > 0
+            assert row["MiB"] > 0
+    ((refused, row),) = rows.items()
+    assert refused == ("ours, tf32", "phase 1")
+    assert "tf32" in row["steps/s"]
+    assert set(document["ratios"]) == {
+        f"v2_small, {phase}, {variant}" for phase in ("phase 1", "phase 2") for variant in measured[1:]
+    }
+    assert document["name"] == "training on one CPU"
