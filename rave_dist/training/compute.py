@@ -9,7 +9,7 @@ option                 what it changes                                          
 ``fp16``               the same in half precision with loss scaling, for cards without bfloat16            CUDA
 ``compile``            the networks through ``torch.compile``: minutes at the start, other rounding        a C++ compiler
 ``cuda-graphs``        whole steps recorded once and replayed: the same kernels, no time between them      CUDA
-``fused-adam``         Adam in one kernel: other rounding
+``fused-adam``         Adam in one kernel: other rounding; on a CPU it always is
 =====================  ==================================================================================  ==========
 
 Without ``tf32`` PyTorch's own setting holds, which lets cuDNN's convolutions use it and matrix products not.
@@ -84,7 +84,7 @@ class Compute:
     def optimizer(self, optimizer: torch.optim.Optimizer) -> Optimizer:
         """An optimizer (before its first step) as it is to be stepped."""
         for group in optimizer.param_groups:
-            if "fused-adam" in self.options:
+            if "fused-adam" in self.options or self._device.type == "cpu":
                 group.update(fused=True, foreach=False)
             if "cuda-graphs" in self.options:
                 group.update(capturable=True, lr=torch.tensor(group["lr"], device=self._device))

@@ -15,7 +15,8 @@ and back-propagates each through everything that took part. What is left out her
 - in a generator step the graph of ``D(x)``: it is a constant there;
 - the graph of the spectral distances: their gradient is computed with their value (`rave_dist.training.distances`);
 - convolutions over planes whose columns never meet (`rave_dist.training.discriminators`);
-- returning memory to the system between operations, on a CPU (`rave_dist.training.memory`);
+- returning memory to the system between operations, and Adam's passes over all weights, on a CPU (`rave_dist.training.memory`,
+  `rave_dist.training.compute`);
 - every wait of the host for the device (``.item()``, truth values of device tensors).
 
 Random numbers are drawn in RAVE's own order, so equal seeds give equal steps.

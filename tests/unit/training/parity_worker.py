@@ -9,7 +9,8 @@ step both must draw the same numbers in the same order.
 RAVE's log distance has a slope of 1e7 where the output is nearly silent (``log_epsilon`` 1e-7) and a curvature of 1e14: there,
 training multiplies a rounding difference of 1e-15 by a thousand with every step, whoever computes it. So the steps are
 compared with ``log_epsilon`` 1e-3 on both sides; cases that end in ``:stock`` keep 1e-7 and are compared with RAVE's own
-distance modules in our step, and our default step with what one rounding in the initial weights does to stock RAVE.
+distance modules and PyTorch's plain Adam in our step, and our default step with what one rounding in the initial weights does
+to stock RAVE.
 """
 
 from __future__ import annotations
@@ -114,6 +115,8 @@ def train_stock(case: str, *, nudge: bool = False) -> Trained:
 def train_ours(case: str, *, fused_distances: bool = True) -> Trained:
     model = build(case, torch.float64)
     step = TrainingStep(model, phase_1_steps=PHASE_1, warmup_steps=WARMUP, device="cpu", fused_distances=fused_distances)
+    for optimizer in (step.generator_optimizer, step.discriminator_optimizer):
+        optimizer.param_groups[0].update(fused=fused_distances)
     logs = []
     for index, batch in enumerate(batches(case, torch.float64)):
         torch.manual_seed(100 + index)

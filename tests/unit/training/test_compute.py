@@ -96,6 +96,9 @@ def test_phase_1_has_no_discriminator_to_change(blueprint: str) -> None:
 
 def test_one_kernel_for_adam_is_adam_and_resumes(blueprint: str) -> None:
     plain, fused = step_of(blueprint), step_of(blueprint, "fused-adam")
+    for optimizer in (plain.generator_optimizer, plain.discriminator_optimizer):
+        optimizer.param_groups[0].update(fused=False)
+    assert all(group["fused"] for group in fused.generator_optimizer.param_groups)
     assert trained(plain)[0] == trained(fused)[0]
     assert float((weights(plain) - weights(fused)).abs().max()) < 1e-4
     resumed = step_of(blueprint, "fused-adam")

@@ -50,7 +50,7 @@ def test_gradients_in_single_precision(results: dict[str, dict[str, Any]], case:
     assert results[case]["gradients"] < 1e-5
 
 
-def test_with_rave_own_distances_the_steps_are_the_same_also_where_rounding_explodes(
+def test_with_rave_own_distances_and_adam_the_steps_are_the_same_also_where_rounding_explodes(
     results: dict[str, dict[str, Any]],
 ) -> None:
     result = results[STOCK_EPSILON]
@@ -58,7 +58,7 @@ def test_with_rave_own_distances_the_steps_are_the_same_also_where_rounding_expl
     assert result["optimizers"] < 1e-10
 
 
-def test_fused_distances_are_no_further_from_stock_than_one_rounding_in_its_weights(
+def test_our_own_are_no_further_from_stock_than_one_rounding_in_its_weights(
     results: dict[str, dict[str, Any]],
 ) -> None:
     result = results[STOCK_EPSILON]
