@@ -146,6 +146,12 @@ def _check(library: Library, name: str, free: int | None) -> InstrumentCheck:
     facts: dict[str, Any] = {}
     try:
         start = find_start(library, name)
+        if start is not None and start.sample_rate not in (None, spec.sample_rate):
+            warnings.append(
+                Problem(
+                    what=f"its base, {start.origin}, was trained at {start.sample_rate} Hz: here it sounds at another pitch"
+                )
+            )
         facts = _plan(spec, inspect_spec(spec, start), start, batch, seconds, problems)
     except (ConfigurationError, ModelNotFoundError, LibraryError, StoreError) as error:
         problems.append(Problem.of(error))

@@ -266,6 +266,12 @@ def schedule_of(config_text: str) -> tuple[int | None, int | None]:
     return (phase_1 if isinstance(phase_1, int) else None), (warmup if isinstance(warmup, int) else None)
 
 
+def sample_rate_of(config_text: str) -> int | None:
+    """The sample rate that a configuration text states."""
+    rate = literal("%SAMPLING_RATE", statements(config_text))
+    return rate if isinstance(rate, int) else None
+
+
 _active: list[str] = []  # the configuration text that gin holds
 
 

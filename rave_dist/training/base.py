@@ -50,6 +50,11 @@ class Start:
         """The shape of every weight."""
         return {name: list(value.shape) for name, value in self.weights.items()}
 
+    @property
+    def sample_rate(self) -> int | None:
+        """What it was trained at, if it says so."""
+        return upstream.sample_rate_of(self.config_text)
+
     def schedule(self, budget: Budget, *, pace: Pace | None, override: Mapping[str, Any]) -> Schedule:
         """The schedule of a run with a base: its own, or for one that goes on the rest of it.
 

@@ -139,7 +139,10 @@ def test_a_published_model_gives_its_weights(write: Write, tiny_model: Any) -> N
 
 
 def test_check_lets_pass_what_fits_and_names_what_does_not(write: Write) -> None:
-    assert _check(write("base: drums")).ok
+    assert not _check(write("base: drums")).warnings
+    other_rate = _check(write("base: drums, sample_rate: 48000"))
+    assert other_rate.ok
+    assert any("trained at 44100 Hz" in warning.what for warning in other_rate.warnings)
     for settings, what, fix in (
         ("base: drumms", "'drumms'", "drums"),
         ("base: drums, override: {CAPACITY: 6}", "another shape", "override"),

@@ -40,7 +40,7 @@ def test_a_person_can_read_them(page: Callable[[dict[str, Measures]], str]) -> N
     rows = dict(re.findall(r'<tr data-measured="(\w+)">(.*?)</tr>', page(MEASURES)))
     assert list(rows) == ["model", "mp3", "noise", "silence"]
     cells = re.findall(r">([^<>]+)<", rows["model"])
-    assert cells == ["this model", "8.3 dB", "4.0 dB", "1.6 LU", "12 cents", "88 %"]
+    assert cells == ["this model", "8.3 dB", "4.0 dB", "1.6 LU", "12.4 cents", "88 %"]
     assert "–" in rows["silence"]
 
 
