@@ -59,8 +59,8 @@ def connected(*, dashboard: bool = False) -> Iterator[bool]:
                 fix=busy if address == "local" else "start the cluster, or unset RAY_ADDRESS to use this machine",
             ) from error
         raise
-    try:
-        with redirect_stdout(_Chatter()):
+    with redirect_stdout(_Chatter()):  # the end included: Ray tells then what it has held back
+        try:
             yield address == "local"
-    finally:
-        ray.shutdown()
+        finally:
+            ray.shutdown()
