@@ -184,9 +184,9 @@ class _Run:
         return f"{self.spec.run_key}/checkpoints"
 
     def _first_state(self, config_text: str, batch: int, start: Start | None) -> State:
-        """Budgets in hours, and all runs on a GPU, begin with real steps of both phases: what does not fit fails now."""
+        """Budgets in hours begin with real steps of both phases, which say how many of them there will be."""
         spec, pace = self.spec, None
-        if spec.budget.hours is not None or self.device.type == "cuda":
+        if spec.budget.hours is not None:
             pace = measure_pace(
                 config_text,
                 channels=spec.channels,
