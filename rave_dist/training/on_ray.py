@@ -13,8 +13,7 @@ import time
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import ray
 from ray.exceptions import GetTimeoutError, OutOfMemoryError, RayActorError, RayError, RayTaskError, TaskCancelledError
@@ -32,6 +31,9 @@ from rave_dist.training.progress import Heartbeat, hear_sigterm, record_of, stop
 from rave_dist.training.result import read_result
 from rave_dist.training.variants import defaults
 
+if TYPE_CHECKING:
+    from rave_dist.training.rehearsal import Export  # which imports torch and RAVE
+
 MAX_FAILURES = 3
 STOP_SECONDS = 60.0
 """How long runs have to save themselves when the command is interrupted."""
@@ -40,7 +42,6 @@ _POLL_SECONDS = 0.5
 _TELL_SECONDS = 2.0
 
 Publish = Callable[[Store, TrainingSpec], ModelCard]
-Export = Callable[[Path, Path], object]
 Progress = Callable[[Sequence[RunRecord]], None]
 Stage = Literal["waiting", "training", "trained", "publishing", "ended"]
 

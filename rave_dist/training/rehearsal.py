@@ -1,8 +1,8 @@
 """A run in small before the run: what would fail in the night fails in the first minute.
 
 One optimizer step of each kind, a validation, a checkpoint, a resume and an export, all at the run's own shapes, with a model
-that is thrown away. What is tried depends on the configuration and the device alone, so that a store keeps a note of each
-rehearsal that went well and it is not done twice.
+that is thrown away. What is tried depends on the configuration, the way to compute and the device alone, so that a store keeps
+a note of each rehearsal that went well and it is not done twice.
 """
 
 from __future__ import annotations
@@ -65,7 +65,8 @@ def rehearse(
     config_text = upstream.configure(spec.config, spec.override, sample_rate=spec.sample_rate, channels=spec.channels)
     tried = {
         **{"code": _CODE, "config": config_text, "channels": spec.channels, "window": window, "batch": batch},
-        **{"device": device_name(device), "torch": torch.__version__, "export": export is not None},
+        **{"compute": sorted(spec.compute), "device": device_name(device), "torch": torch.__version__},
+        "export": export is not None,
     }
     key = f"rehearsals/{content_id(tried)}.json"
     if store.exists(key):

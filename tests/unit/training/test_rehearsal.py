@@ -56,6 +56,7 @@ def test_what_works_is_noted_once_and_changes_nothing(local_store: Store, tmp_pa
     assert [entry.key.split("/")[0] for entry in local_store.list("")] == ["rehearsals"]
     assert not _rehearse(local_store, _spec(instrument="another", seed=2), export=export)
     assert _rehearse(local_store, _spec(batch=2), export=export), "another batch is another memory"
+    assert _rehearse(local_store, _spec(compute=("bf16",)), export=export), "another arithmetic is another step"
 
 
 def test_what_cannot_be_exported_is_known_before_the_first_step(local_store: Store) -> None:
