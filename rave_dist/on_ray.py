@@ -47,6 +47,8 @@ def connected(*, dashboard: bool = False) -> Iterator[bool]:
     options: dict[str, Any] = {}
     if address == "local":
         options = {"include_dashboard": dashboard, "dashboard_host": "127.0.0.1"}
+        # Workers beyond those that are waited for cost a third of a CPU-second each, and mostly nobody comes for them.
+        options["_system_config"] = {"enable_worker_prestart": False}
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **options)
     except Exception as error:
