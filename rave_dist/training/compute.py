@@ -128,6 +128,11 @@ class Optimizer:
         if self._scaler is not None:
             self._scaler.load_state_dict(state["scaler"])
 
+    def take_over(self, state: dict[str, Any]) -> None:
+        """Takes what another optimizer of the same parameters knows of their gradients; its learning rate and its way to
+        compute stay behind."""
+        self.inner.load_state_dict({"state": state["state"], "param_groups": self.inner.state_dict()["param_groups"]})
+
 
 class Recorded:
     """Steps of one kind: the first few as they are, then one recorded as a CUDA graph, which all others replay.
@@ -175,8 +180,11 @@ class Recorded:
     def _record(self, batch: Tensor) -> torch.cuda.CUDAGraph:
         graph = torch.cuda.CUDAGraph()
         try:
-            with torch.cuda.graph(graph):
+            # Other threads may go on meanwhile: one puts the next batch into page-locked memory, another writes checkpoints.
+            with torch.cuda.graph(graph, capture_error_mode="thread_local"):
                 self._losses = self._step(batch)
+        except torch.OutOfMemoryError:
+            raise
         except RuntimeError as error:
             raise ConfigurationError(
                 f"this configuration's step cannot be recorded ({str(error).partition(chr(10))[0]})",

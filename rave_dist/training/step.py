@@ -101,7 +101,8 @@ class TrainingStep:
         self._scheduler: torch.optim.lr_scheduler.LRScheduler = generator["lr_scheduler"]["scheduler"]
         self._generators_descent = self._compute.optimizer(self.generator_optimizer)
         self._discriminators_descent = self._compute.optimizer(self.discriminator_optimizer)
-        self._recorded: dict[tuple[int, bool], Recorded] | None = {} if "cuda-graphs" in compute else None
+        self._records = "cuda-graphs" in compute
+        self._recorded: dict[bool, Recorded] = {}
         self._beta_on_device = torch.zeros((), device=self.device)
         self._discriminator_parameters = list(model.discriminator.parameters())
         model.pqmf.requires_grad_(False)
@@ -157,10 +158,10 @@ class TrainingStep:
             What RAVE logs, under its names, detached and on the device; a discriminator step only has what it computes.
         """
         self._enter(step)
-        kind = (self.phase(step), self.is_discriminator_step(step))
-        do: Callable[[Tensor], Losses] = self._discriminator_step if kind[1] else self._generator_step
-        if self._recorded is not None:
-            do = self._recorded.setdefault(kind, Recorded(do))
+        of_discriminator = self.is_discriminator_step(step)
+        do: Callable[[Tensor], Losses] = self._discriminator_step if of_discriminator else self._generator_step
+        if self._records:
+            do = self._recorded.setdefault(of_discriminator, Recorded(do))
         losses = do(batch)
         self._scheduler.step()
         losses["beta_factor"] = torch.tensor(self.beta(step))
@@ -182,8 +183,8 @@ class TrainingStep:
 
     def go_on(self, generator: dict[str, Any], discriminator: dict[str, Any], *, step: int) -> None:
         """Takes over the optimizers of another run after so many steps of it; the learning rate is this schedule's own."""
-        self.generator_optimizer.load_state_dict(generator)
-        self.discriminator_optimizer.load_state_dict(discriminator)
+        self._generators_descent.take_over(generator)
+        self._discriminators_descent.take_over(discriminator)
         self._scheduler.last_epoch = step
         self.reschedule(phase_1_steps=self.phase_1_steps, warmup_steps=self.warmup_steps)
 
@@ -192,9 +193,10 @@ class TrainingStep:
     def _enter(self, step: int) -> None:
         model, warmed_up = self.model, self.phase(step) == 2
         model.beta_factor = self.beta(step)
-        if self._recorded is not None:  # a recorded step reads it where it is
+        if self._records:  # a recorded step reads it where it is
             model.beta_factor = self._beta_on_device.fill_(model.beta_factor)
         if model.warmed_up != warmed_up or self._crop is None:
+            self._recorded.clear()  # with the memory that phase 1's recording holds
             model.warmed_up = warmed_up
             model.encoder.set_warmed_up(warmed_up)
             model.decoder.set_warmed_up(warmed_up)

@@ -109,6 +109,23 @@ def test_one_kernel_for_adam_is_adam_and_resumes(blueprint: str) -> None:
     assert torch.equal(weights(fused), weights(resumed))
 
 
+def test_what_another_optimizer_knows_is_taken_over_without_its_way_to_compute(blueprint: str) -> None:
+    stock, ours = step_of(blueprint), step_of(blueprint)
+    for optimizer in (stock.generator_optimizer, stock.discriminator_optimizer):
+        optimizer.param_groups[0].update(fused=False, foreach=True)
+    trained(stock)
+    ours.slow_down(0.5)
+    ours.go_on(
+        copy.deepcopy(stock.generator_optimizer.state_dict()), copy.deepcopy(stock.discriminator_optimizer.state_dict()), step=1
+    )
+    for known, taken in zip(stock.generator_optimizer.state.values(), ours.generator_optimizer.state.values(), strict=True):
+        assert all(torch.equal(known[name], taken[name]) for name in ("exp_avg", "exp_avg_sq", "step"))
+    assert all(group["fused"] and not group["foreach"] for group in ours.generator_optimizer.param_groups)
+    assert all(group["fused"] for group in ours.discriminator_optimizer.param_groups)
+    assert [group["lr"] for group in ours.generator_optimizer.param_groups] == pytest.approx([5e-5])  # its own, not theirs
+    trained(ours, (2, 3))
+
+
 def test_compiled_networks_are_the_networks(blueprint: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))  # the default one takes minutes of compiling
     plain, compiled = step_of(blueprint), step_of(blueprint, "compile")
