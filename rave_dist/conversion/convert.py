@@ -141,8 +141,10 @@ class Converter:
         x = torch.from_numpy(samples.reshape(rows, width, length))
         at_once = _ROWS_AT_ONCE.get(self.device.type, 1)
         results = []
-        # Unoptimised: TorchScript's profiling would compile other kernels, with other rounding, after some calls.
-        with torch.inference_mode(), torch.jit.optimized_execution(False):  # type: ignore[attr-defined]
+        # Unoptimised: TorchScript's profiling would compile other kernels, with other rounding, after some calls. On a GPU
+        # PyTorch's own settings let convolutions round to 10 bits, each length in its own way, and sum in any order.
+        exact = torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False)
+        with exact, torch.inference_mode(), torch.jit.optimized_execution(False):  # type: ignore[attr-defined]
             for row in range(0, rows, at_once):
                 try:
                     y = self._model.convert(x[row : row + at_once].to(self.device), chunk.position, seed + row, noise)
