@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from rave_dist.training.base import Start
 
 _OPENED_AT_ONCE = 8
-_CHECKPOINT_BYTES = 16  # on disk, per parameter: it, what Adam keeps of it, and its best value so far
-_MODEL_BYTES = 4 * 4  # the weights, and in two exports
+_CHECKPOINT_BYTES = 20  # on disk, per parameter: it, what Adam keeps of it, and its best value of each phase
+_MODEL_BYTES = 5 * 4  # the weights of both phases, and in two exports
 
 
 @dataclass(frozen=True)

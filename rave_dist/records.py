@@ -268,7 +268,7 @@ class ModelCard(Record):
     audio that it was trained on; ``complete`` is False when its run was cut before its budget was spent. The weights are those
     after ``best_step`` of the ``step`` steps that the run did, the closest to held-out audio of their phase.
     ``measures`` are those of the ``model``, and beside it of an ``mp3`` at 64 kbit/s, of ``noise`` of equal loudness and of
-    ``silence``.
+    ``silence``; of a model of phase 2 also of what the best weights of ``phase_1`` give, unless its run began after that.
     """
 
     name: str

@@ -34,15 +34,12 @@ def build(out: Path, run: Path, name: str, fidelity: float = FIDELITY) -> dict[s
     """
     spec = TrainingSpec.model_validate_json((run / "spec.json").read_bytes())
     text = (run / "config.gin").read_text(encoding="utf-8")
-    weights = torch.load(run / "weights.pt", map_location="cpu", weights_only=True)
     sound = _probe(run, spec.channels, spec.sample_rate)
     files = {False: f"{name}.ts", True: f"{name}_streaming.ts"}
     probe: dict[str, Any] = {"sound": sound}
     for streaming, file in files.items():
         upstream.streaming(streaming)
-        model = upstream.build_model(text, channels=spec.channels)
-        model.load_state_dict(weights)
-        fold_weight_norm(model.eval())
+        model = _trained(text, run / "weights.pt", channels=spec.channels)
         scripted: ScriptedRave
         with torch.no_grad():
             # In double precision a difference is a mistake, and not the rounding of a model with steep nonlinearities.
@@ -55,9 +52,16 @@ def build(out: Path, run: Path, name: str, fidelity: float = FIDELITY) -> dict[s
                 probe["offline"] = expected
                 scripted = offline = OfflineRave(model, fidelity=fidelity)
         scripted.export_to_ts(str(out / file))
+    phase_1 = run / "weights_phase_1.pt"
+    if phase_1.exists():
+        upstream.streaming(False)
+        with torch.no_grad():
+            before = OfflineRave(_trained(text, phase_1, channels=spec.channels), fidelity=fidelity)
+        before.export_to_ts(str(out / "phase_1.ts"))
     told = {
         "offline": files[False],
         "streaming": files[True],
+        "phase_1": "phase_1.ts" if phase_1.exists() else None,
         "latents": offline.latent_size,
         "latent_size": offline.full_latent_size,
         "hop": offline.hop,
@@ -66,6 +70,14 @@ def build(out: Path, run: Path, name: str, fidelity: float = FIDELITY) -> dict[s
     torch.save({**told, "probe": probe, "kind": type(offline.latents).__name__}, out / "probe.pt")
     (out / "export.json").write_text(Exported.model_validate(told).model_dump_json())
     return told
+
+
+def _trained(text: str, weights: Path, *, channels: int) -> Any:
+    """The model of a configuration with these weights, weight normalisation folded."""
+    model = upstream.build_model(text, channels=channels)
+    model.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
+    fold_weight_norm(model.eval())
+    return model
 
 
 def _probe(run: Path, channels: int, sample_rate: int) -> Tensor:

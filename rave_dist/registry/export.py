@@ -28,10 +28,12 @@ FIDELITY = 0.95  # rave export's default
 
 
 class Exported(Record):
-    """What an export says of its model; the files are ``offline`` and ``streaming`` in the same folder."""
+    """What an export says of its model; the files are ``offline`` and ``streaming`` in the same folder, and ``phase_1``, the
+    offline export of the best weights of that phase, of runs that went on to phase 2: to be measured, not to be published."""
 
     offline: str
     streaming: str
+    phase_1: str | None = None
     latents: int
     latent_size: int
     hop: int
@@ -45,7 +47,8 @@ def export_run(
     """Exports a run and checks the result, in fresh processes.
 
     Args:
-        run: a folder with ``spec.json``, ``config.gin``, ``weights.pt`` and maybe ``probe.npy``, a sound ``[C, T]`` to try.
+        run: a folder with ``spec.json``, ``config.gin``, ``weights.pt``, and maybe ``weights_phase_1.pt`` and ``probe.npy``, a
+            sound ``[C, T]`` to try.
         out: a folder for ``<name>.ts`` and ``<name>_streaming.ts``.
         fidelity: share of the latent variance to keep.
         should_sound: whether the model has learnt, so that it must answer the probe neither with silence nor far louder.

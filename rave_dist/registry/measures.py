@@ -1,7 +1,8 @@
 """How far an exported model's answer is from held-out audio, in units that a person knows, beside what is known to everybody.
 
-The whole held-out audio goes through the exported file itself, as in a conversion. The same numbers are given for silence and
-for noise of equal loudness, which any model must beat, and for the audio passed through MP3 at 64 kbit/s.
+The whole held-out audio goes through the exported file itself, as in a conversion, and through that of the best weights of
+phase 1, of models that went on from there. The same numbers are given for silence and for noise of equal loudness, which any
+model must beat, and for the audio passed through MP3 at 64 kbit/s.
 """
 
 from __future__ import annotations
@@ -25,23 +26,25 @@ _CHUNK_SECONDS = 10.0
 _SEED = 0
 
 
-def measure_export(file: Path, exported: Exported, segments: Sequence[Segment], *, sample_rate: int) -> dict[str, Measures]:
-    """The measures of a model, of silence, of noise and of an MP3, by these names.
+def measure_export(out: Path, exported: Exported, segments: Sequence[Segment], *, sample_rate: int) -> dict[str, Measures]:
+    """The measures of a model, of what it was at the best of phase 1, of silence, of noise and of an MP3, by the names of
+    `rave_dist.records.ModelCard`.
 
     Args:
-        file: the offline export.
-        exported: what it says of itself.
+        out: the export's folder.
+        exported: what is in it.
         segments: held-out audio, at the model's rate and with its channels; at least one.
         sample_rate: in Hz.
     """
     sounds = [segment.pcm.astype(np.float32) / 32768 for segment in segments]
-    model = torch.jit.load(str(file), map_location="cpu").eval()  # type: ignore[no-untyped-call]
-    answers = [_convert(model, sound, exported, chunk=round(_CHUNK_SECONDS * sample_rate)) for sound in sounds]
-    original, answer = (np.concatenate(parts, axis=1) for parts in (sounds, answers))
+    original = np.concatenate(sounds, axis=1)
+    files = {"model": exported.offline, "phase_1": exported.phase_1}
+    chunk = round(_CHUNK_SECONDS * sample_rate)
+    answers = {name: _answer(out / file, sounds, exported, chunk=chunk) for name, file in files.items() if file is not None}
     noise = np.random.default_rng(_SEED).standard_normal(original.shape).astype(np.float32)
     level = loudness(original, sample_rate) - loudness(noise, sample_rate)
     others = {
-        "model": answer,
+        **answers,
         "mp3": through_mp3(original, sample_rate),
         "noise": noise * np.float32(10 ** (level / 20)),
         "silence": np.zeros_like(original),
@@ -61,6 +64,12 @@ def measure(original: Sound, other: Sound, sample_rate: int) -> Measures:
         pitch_kept=kept,
         seconds=original.shape[1] / sample_rate,
     )
+
+
+def _answer(file: Path, sounds: Sequence[Sound], exported: Exported, *, chunk: int) -> Sound:
+    """All sounds through one exported file, joined."""
+    model = torch.jit.load(str(file), map_location="cpu").eval()  # type: ignore[no-untyped-call]
+    return np.concatenate([_convert(model, sound, exported, chunk=chunk) for sound in sounds], axis=1)
 
 
 def _convert(model: Any, sound: Sound, exported: Exported, *, chunk: int) -> Sound:

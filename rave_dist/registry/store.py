@@ -75,6 +75,8 @@ def publish(store: Store, spec: TrainingSpec, *, fidelity: float = FIDELITY) -> 
         key = f"models/{spec.instrument}/{version}"
         card = _card(store, key)
         if card is None:
+            if result.get("phase_1"):
+                store.download(f"{spec.run_key}/weights_phase_1.pt", run / "weights_phase_1.pt")
             (run / "spec.json").write_bytes(canonical_json(spec.model_dump(mode="json")))
             dataset = load_manifest(store, spec.instrument, spec.dataset)
             sounds = bool(dataset.sources)
@@ -171,12 +173,12 @@ def _material(store: Store, dataset: DatasetManifest) -> npt.NDArray[np.float32]
 
 
 def _measures(store: Store, spec: TrainingSpec, dataset: DatasetManifest, out: Path, exported: Exported) -> dict[str, Measures]:
-    """What the offline export makes of all audio that the run was not trained on."""
+    """What the offline exports make of all audio that the run was not trained on."""
     from rave_dist.registry.measures import measure_export  # here, because only publishing needs scipy, FFmpeg and torch
 
     window, _ = window_and_batch(spec)
     held_out = split(read_segments(store, dataset), sample_rate=spec.sample_rate, window=window).validation
-    return measure_export(out / exported.offline, exported, held_out, sample_rate=spec.sample_rate)
+    return measure_export(out, exported, held_out, sample_rate=spec.sample_rate)
 
 
 def _has_learnt(result: dict[str, Any]) -> bool:

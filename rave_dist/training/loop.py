@@ -1,7 +1,7 @@
 """One run, from its first step to the files that a model is published from. No Ray.
 
 What a run leaves in the store below its own key: ``spec.json`` and ``config.gin`` at once; ``checkpoints/``, ``events/`` and
-``curves.json`` as it goes; ``weights.pt`` and last ``result.json`` when it ends.
+``curves.json`` as it goes; ``weights.pt``, ``weights_phase_1.pt`` and last ``result.json`` when it ends.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from rave_dist.training.curves import Curves
 from rave_dist.training.memory import device_name, is_out_of_memory
 from rave_dist.training.pace import measure_pace
 from rave_dist.training.progress import Speed
-from rave_dist.training.result import State, write_result
+from rave_dist.training.result import State, best_weights, write_result, write_weights
 from rave_dist.training.saver import Saver, on_host
 from rave_dist.training.schedule import Schedule, continue_schedule, end_phase_1, plan_schedule
 from rave_dist.training.step import TrainingStep, check_window
@@ -134,7 +134,7 @@ class _Run:
 
         checkpoint.seed_everything(spec.seed)
         self.model = upstream.build_model(config_text, channels=spec.channels).to(device)
-        self.best: dict[str, torch.Tensor] | None = loaded[1].get("best") if loaded else None
+        self.best = best_weights(loaded[1]) if loaded is not None else {}
         if loaded is None:
             set_receptive_field(self.model)
             check_window(self.model, self.window)
@@ -298,7 +298,7 @@ class _Run:
         values["validation/training"] = heard["validation"]
         until = self.spec.budget.until
         if self.state.note(values["validation"], improvement=until.improvement if until else 0.0):
-            self.best = on_host(self.model.state_dict())
+            self.best[self.state.phase] = on_host(self.model.state_dict())
         if drawn:
             self.curves.validation(self.state.step, self.state.phase, values)
             self._sync()
@@ -346,7 +346,7 @@ class _Run:
             "random": checkpoint.random_states(self.device),
             "curves": self.curves.state_dict(),
         }
-        return {**on_host(live), "best": self.best}
+        return {**on_host(live), "bests": dict(self.best)}
 
     def _replan(self) -> None:
         """Hours only: moves the ends of the phases as the machine turns out faster or slower, fifty times a run."""
@@ -377,15 +377,23 @@ class _Run:
         self.curves.sync(steps=schedule.steps, phase_1_steps=schedule.phase_1_steps, window=self.window, always=always)
 
     def _finish(self, *, complete: bool) -> None:
-        """Leaves what a model is published from: the best weights of its phase. The run itself cannot go on after this.
+        """Leaves what a model is published from: the best weights of its phase, and beside them those of phase 1, which are
+        measured too. The run itself cannot go on after this.
 
         Where it was cut is validated too, for it may be the best, or the first of phase 2; the run that goes on from the
         checkpoint knows nothing of that, as one that was never cut.
         """
         if self.state.validated_step != self.state.step:
             self._validate(drawn=complete)
-        if self.best is not None:
-            self.model.load_state_dict(self.best)
-        fit_latent(self.model, self.train_segments, window=self.window, device=self.device)
+        best = dict(self.best)
+        self._leave("weights.pt", best.pop(self.state.phase, None))
+        if 1 in best:
+            self._leave("weights_phase_1.pt", best[1])
         self._sync(always=True)
-        write_result(self.store, self.spec, self.model, self.state, complete=complete)
+        write_result(self.store, self.spec, self.state, complete=complete)
+
+    def _leave(self, file: str, weights: dict[str, torch.Tensor] | None) -> None:
+        if weights is not None:
+            self.model.load_state_dict(weights)
+        fit_latent(self.model, self.train_segments, window=self.window, device=self.device)
+        write_weights(self.store, self.spec, self.model, file)

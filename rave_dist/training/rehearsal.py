@@ -23,6 +23,7 @@ from rave_dist.storage import Store
 from rave_dist.training import checkpoint
 from rave_dist.training.batches import PcmSegment
 from rave_dist.training.memory import device_name, is_out_of_memory
+from rave_dist.training.result import save_weights
 from rave_dist.training.step import TrainingStep, check_window
 from rave_dist.training.validation import fit_latent, set_receptive_field, validate
 from rave_dist.training.variants import window_and_batch
@@ -155,5 +156,5 @@ class _Stage:
         run.mkdir()
         (run / "spec.json").write_text(self.spec.model_dump_json())
         (run / "config.gin").write_text(self.config_text)
-        torch.save({name: value.detach().cpu() for name, value in model.state_dict().items()}, run / "weights.pt")
+        save_weights(model, run / "weights.pt")
         export(run, folder / "out")

@@ -42,10 +42,13 @@ class Echo(torch.nn.Module):
 class Exports:
     folder: Path
 
-    def measured(self, gain: float, segments: list[Segment]) -> dict[str, Any]:
+    def measured(self, gain: float, segments: list[Segment], *, phase_1: float | None = None) -> dict[str, Any]:
         torch.jit.script(Echo(gain)).save(str(self.folder / "echo.ts"))
+        if phase_1 is not None:
+            torch.jit.script(Echo(phase_1)).save(str(self.folder / "phase_1.ts"))
         told = {
             "offline": "echo.ts",
+            "phase_1": None if phase_1 is None else "phase_1.ts",
             "streaming": "",
             "latents": 1,
             "latent_size": 1,
@@ -53,7 +56,7 @@ class Exports:
             "receptive_field": (700, 300),
         }
         exported = Exported.model_validate(told)
-        return measure_export(self.folder / "echo.ts", exported, segments, sample_rate=RATE)
+        return measure_export(self.folder, exported, segments, sample_rate=RATE)
 
 
 def segments(*seconds: float, channels: int = 1) -> list[Segment]:
@@ -83,6 +86,14 @@ def test_a_quiet_model_is_as_far_as_it_is_quiet(tmp_path: Path) -> None:
     assert quiet.loudness_lu == pytest.approx(6.02, abs=0.05)
     assert 3 < quiet.mel_db <= 6.03  # less where the floor is near
     assert quiet.pitch_cents == pytest.approx(0, abs=1e-6)
+
+
+def test_both_phases_are_measured_alike(tmp_path: Path) -> None:
+    sounds = segments(3.0, 0.7)
+    both = Exports(tmp_path).measured(1.0, sounds, phase_1=0.5)
+    assert set(both) == {"model", "phase_1", "mp3", "noise", "silence"}
+    assert both["phase_1"] == Exports(tmp_path).measured(0.5, sounds)["model"]
+    assert {name: both[name] for name in both if name != "phase_1"} == Exports(tmp_path).measured(1.0, sounds)
 
 
 def test_a_sound_without_pitch_says_nothing_of_pitch() -> None:

@@ -98,6 +98,23 @@ def test_a_finished_run_becomes_a_model(any_store: Store, tiny_model: Any, tmp_p
     assert torch.jit.load(str(path)).convert(x, 0, 0, 1.0).shape == x.shape
 
 
+def test_the_best_of_phase_1_is_measured_as_if_it_were_published(local_store: Store, tiny_models: tuple[Any, ...]) -> None:
+    ended, before = tiny_models[:2]
+    alone = publish(local_store, put_run(local_store, before, name="before"))
+    spec = put_run(local_store, ended)
+    local_store.upload(before.run / "weights.pt", f"{spec.run_key}/weights_phase_1.pt")
+    result = local_store.read_json(f"{spec.run_key}/result.json")
+    local_store.write_json(f"{spec.run_key}/result.json", {**result, "phase_1": {"step": 4, "distance": 18.0}})
+
+    card = publish(local_store, spec)
+    assert card.version == model_version(ended.run)  # it is the same model
+    assert set(card.measures) == {"model", "phase_1", "mp3", "noise", "silence"}
+    assert card.measures["phase_1"] == alone.measures["model"]
+    assert card.measures["phase_1"] != card.measures["model"]
+    files = ("card.json", "drums.ts", "drums_streaming.ts")
+    assert {entry.key for entry in local_store.list(card.key)} == {f"{card.key}/{file}" for file in files}
+
+
 def test_what_a_dead_publisher_left_is_completed(
     local_store: Store, tiny_model: Any, publish_tiny: Callable[..., ModelCard]
 ) -> None:

@@ -98,8 +98,11 @@ def _spec(**checkpoint: int) -> TrainingSpec:
 
 
 def _weights(store: Store, spec: TrainingSpec, folder: Path) -> dict[str, torch.Tensor]:
-    path = store.download(f"{spec.run_key}/weights.pt", folder / "weights.pt")
-    weights: dict[str, torch.Tensor] = torch.load(path, weights_only=True)
+    """The best of both phases."""
+    weights: dict[str, torch.Tensor] = {}
+    for file in ("weights.pt", "weights_phase_1.pt"):
+        path = store.download(f"{spec.run_key}/{file}", folder / file)
+        weights |= {f"{file}/{name}": value for name, value in torch.load(path, weights_only=True).items()}
     return weights
 
 

@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +26,10 @@ from rave_dist.settings import Budget, CheckpointPolicy, Recovery, Until
 from rave_dist.storage import Store
 from rave_dist.training import loop, schedule
 from rave_dist.training.batches import Windows
-from rave_dist.training.checkpoint import load_checkpoint
+from rave_dist.training.checkpoint import load_checkpoint, save_checkpoint
 from rave_dist.training.loop import Outcome, train
 from rave_dist.training.progress import sigterm_heard, terminated
-from rave_dist.training.result import State, read_result
+from rave_dist.training.result import State, best_weights, read_result
 from rave_dist.training.schedule import Schedule
 
 STEPS = 9
@@ -77,9 +77,12 @@ def _train(store: Store, spec: TrainingSpec, **options: Any) -> Outcome:
     return train(store, spec, TRAIN, HELD_OUT, **options)
 
 
-def _weights(store: Store, spec: TrainingSpec, tmp_path: Path) -> dict[str, torch.Tensor]:
-    path = store.download(f"{spec.run_key}/weights.pt", tmp_path / "weights.pt")
+def _weights(store: Store, spec: TrainingSpec, tmp_path: Path, file: str = "weights.pt") -> dict[str, torch.Tensor]:
+    path = store.download(f"{spec.run_key}/{file}", tmp_path / file)
     return torch.load(path, weights_only=True)
+
+
+PHASE_1 = "weights_phase_1.pt"
 
 
 @pytest.fixture(scope="module")
@@ -323,6 +326,28 @@ def test_a_run_recovers_with_a_lower_rate_and_says_so(whole: tuple[Store, Traini
     assert rates[1] == pytest.approx([rate / 16 for rate in rates[0]], rel=1e-12)
 
 
+def test_a_setback_in_phase_2_leaves_the_best_of_phase_1_as_it_was(
+    whole: tuple[Store, TrainingSpec, list[State]], tmp_path: Path
+) -> None:
+    store, spec = Store(str(tmp_path / "store")), _spec(checkpoint=CheckpointPolicy(steps=7), recover=Recovery(rate=0.25))
+    steps: list[int] = []
+
+    def poison_once(state: State, speed: float | None) -> None:
+        steps.append(state.step)
+        if steps.count(8) == 1 and state.step == 8:
+            _poison()
+
+    assert _train(store, spec, tell=poison_once).finished
+    assert steps.count(8) == 2
+    expected, same = (_weights(where, spec, tmp_path / name, PHASE_1) for where, name in ((whole[0], "a"), (store, "b")))
+    assert all(torch.equal(expected[name], same[name]) for name in expected)
+    first, result = read_result(whole[0], spec), read_result(store, spec)
+    assert first is not None
+    assert result is not None
+    assert result["phase_1"] == first["phase_1"]
+    assert result["phase_1"]["step"] == 6
+
+
 def test_a_run_that_fails_again_and_again_ends(tmp_path: Path) -> None:
     store, spec = Store(str(tmp_path / "store")), _spec(seed=5, recover=Recovery(times=2))
     steps: list[int] = []
@@ -413,6 +438,66 @@ def test_the_best_of_phase_2_is_exported_and_never_one_of_phase_1(monkeypatch: p
     assert (whole["step"], whole["best_step"], whole["complete"]) == (30, 20, True)
 
 
+def test_the_best_of_phase_1_is_kept_beside_that_of_phase_2(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Three validations in each phase, the best of each neither its first nor its last."""
+    distances = {0: 9.0, 2: 3.0, 4: 2.0, 6: 2.5, 8: 6.0, 10: 5.0, 12: 5.5}
+    monkeypatch.setattr(schedule, "VALIDATE_AT_MOST_EVERY", 2)
+    spec = _spec(
+        budget=Budget(steps=12),
+        override={"CAPACITY": 4, "LATENT_SIZE": 8, "PHASE_1_DURATION": 6},
+        checkpoint=CheckpointPolicy(steps=2, keep=100),
+    )
+
+    def end(store: Store, *, until: int = 100) -> dict[str, Any]:
+        """Trains until then, or to the end; returns the result."""
+        done = (load_checkpoint(store, f"{spec.run_key}/checkpoints") or (-1, {}))[0]
+        scripted = iter([value for step, value in distances.items() if step > done for _ in ("held out", "training audio")])
+        monkeypatch.setattr(loop, "validate", lambda *_, **__: {"validation": next(scripted)})
+        steps: list[int] = []
+        _train(store, spec, tell=lambda state, speed: steps.append(state.step), stop=lambda: steps[-1] >= until)
+        result = read_result(store, spec)
+        assert result is not None
+        return result
+
+    store = Store(str(tmp_path / "store"))
+    cut = end(store, until=6)
+    assert (cut["phase"], cut["best_step"], cut["phase_1"]) == (1, 4, None)  # it is what an export takes
+    assert not store.exists(f"{spec.run_key}/{PHASE_1}")
+    published = _weights(store, spec, tmp_path / "cut")
+    cut = end(store, until=8)
+    assert (cut["phase"], cut["best_step"], cut["phase_1"]) == (2, 8, {"step": 4, "distance": 2.0})
+    for _ in range(2):  # where it was cut, and after it went on from there
+        kept = _weights(store, spec, tmp_path, PHASE_1)
+        assert all(torch.equal(published[name], kept[name]) for name in published)  # with its own latent axes
+        result = end(store)
+    assert (result["best_step"], result["complete"], result["phase_1"]) == (10, True, {"step": 4, "distance": 2.0})
+    best = _weights(store, spec, tmp_path)
+    assert any(not torch.equal(best[name], kept[name]) for name in best if name.startswith("decoder"))
+
+    # A checkpoint of the time when only what would be exported was kept.
+    key = f"{spec.run_key}/checkpoints"
+    _, saved = load_checkpoint(store, key) or (0, {})
+    for phase, step in ((1, 6), (2, 10)):
+        earlier = Store(str(tmp_path / f"earlier {phase}"))
+        saved = torch.load(store.download(f"{key}/step-{step:09d}.pt", tmp_path / "saved.pt"), weights_only=True)
+        bests, weights = saved["state"].pop("bests"), saved.pop("bests")
+        old = {**saved, "state": {**saved["state"], "best": {"phase": phase, **bests[phase]}}, "best": weights[phase]}
+        save_checkpoint(earlier, key, step, old)
+        again = end(earlier)
+        assert {**again, "seconds": 0} == {**result, "seconds": 0, "phase_1": result["phase_1"] if phase == 1 else None}
+        same = _weights(earlier, spec, tmp_path / "same")
+        assert all(torch.equal(best[name], same[name]) for name in best)
+        assert earlier.exists(f"{spec.run_key}/{PHASE_1}") == (phase == 1)
+
+
+def test_of_what_the_first_checkpoints_said_of_the_best_nothing_is_kept() -> None:
+    state = asdict(State(Schedule(steps=9, phase_1_steps=6, warmup_steps=1, validate_every=3), step=8))
+    del state["bests"]
+    for best in (None, {"1": 2.5}):
+        assert State.from_saved({**state, "best": best}).bests == {}
+        assert best_weights({"state": {**state, "best": best}, "best": {"w": torch.ones(1)}}) == {}
+
+
 def test_patience_ends_each_phase(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Phase 1 after two validations without an improvement of a percent; phase 2 likewise, once the discriminator had its least
     share, a quarter of phase 1."""
@@ -442,8 +527,10 @@ def test_patience_ends_each_phase(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     again = read_result(cut, spec)
     assert again is not None
     assert {**again, "seconds": 0} == {**result, "seconds": 0}
-    expected, resumed = _weights(whole, spec, tmp_path / "a"), _weights(cut, spec, tmp_path / "b")
-    assert all(torch.equal(expected[name], resumed[name]) for name in expected)
+    assert result["phase_1"] == {"step": 9, "distance": 4.98}  # closest by less than patience asks for, and yet the closest
+    for file in ("weights.pt", PHASE_1):
+        expected, resumed = _weights(whole, spec, tmp_path / "a", file), _weights(cut, spec, tmp_path / "b", file)
+        assert all(torch.equal(expected[name], resumed[name]) for name in expected)
 
 
 _DISTANCES = st.lists(st.floats(0.1, 10), min_size=1, max_size=60)
@@ -458,7 +545,10 @@ def test_which_weights_are_exported(phase_1: int, distances: list[float]) -> Non
         assert state.best is None
         return
     assert state.best is not None
-    assert state.best.phase == state.phase
+    assert State.from_saved(asdict(state)) == state
+    before = distances[1 : phase_1 + 1]  # phase 2 changes nothing of what was the best of phase 1
+    assert state.bests[1].distance == min(before)
+    assert state.bests[1].step == 1 + before.index(min(before))
     assert state.best.distance == distances[state.best.step] == state.validation.best
     if state.phase == 1:
         assert state.best.distance == min(distances[1:])

@@ -26,7 +26,7 @@ from rave_dist.storage import Store
 from rave_dist.training.base import Start, keep_start, load_start, model_start, stock_start
 from rave_dist.training.checkpoint import load_checkpoint
 from rave_dist.training.loop import train
-from rave_dist.training.result import State
+from rave_dist.training.result import State, read_result
 from rave_dist.training.schedule import Pace
 from rave_dist.training.stock import write_stock_run
 
@@ -247,6 +247,10 @@ def test_we_go_on_where_rave_train_stopped(stock_run: Path, local_store: Store) 
 
     assert (told[0].step, told[0].phase, told[0].schedule.phase_1_steps) == (STOCK_STEPS, 2, STOCK_PHASE_1)
     assert told[-1].step == 7
+    result = read_result(local_store, spec)
+    assert result is not None
+    assert result["phase_1"] is None  # that phase was theirs
+    assert not local_store.exists(f"{spec.run_key}/weights_phase_1.pt")
     loaded = load_checkpoint(local_store, f"{spec.run_key}/checkpoints")
     assert loaded is not None
     ours, saved = loaded[1]["training"], loaded[1]
