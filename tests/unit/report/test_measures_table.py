@@ -40,7 +40,7 @@ def test_a_person_can_read_them(page: Callable[[dict[str, Measures]], str]) -> N
     rows = dict(re.findall(r'<tr data-measured="(\w+)">(.*?)</tr>', page(MEASURES)))
     assert list(rows) == ["model", "mp3", "noise", "silence"]
     cells = re.findall(r">([^<>]+)<", rows["model"])
-    assert cells == ["this model", "8.3 dB", "4.0 dB", "1.6 LU", "12.4 cents", "88 %"]
+    assert cells == ["this model, phase 2", "8.3 dB", "4.0 dB", "1.6 LU", "12.4 cents", "88 %"]
     assert "–" in rows["silence"]
 
 
@@ -48,7 +48,7 @@ def test_phase_1_stands_below_what_became_of_it(page: Callable[[dict[str, Measur
     before = Measures(spectral_db=7.26, mel_db=3.04, loudness_lu=1.25, pitch_cents=10.4, pitch_kept=0.9, seconds=42.0)
     rows = dict(re.findall(r'<tr data-measured="(\w+)">(.*?)</tr>', page({**MEASURES, "phase_1": before})))
     assert list(rows) == ["model", "phase_1", "mp3", "noise", "silence"]
-    assert re.findall(r">([^<>]+)<", rows["phase_1"])[:3] == ["the best of phase 1", "7.3 dB", "3.0 dB"]
+    assert re.findall(r">([^<>]+)<", rows["phase_1"])[:3] == ["phase 1, its best", "7.3 dB", "3.0 dB"]
 
 
 def test_a_model_of_an_earlier_version_has_none(page: Callable[[dict[str, Measures]], str]) -> None:
