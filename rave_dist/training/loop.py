@@ -385,15 +385,11 @@ class _Run:
         """
         if self.state.validated_step != self.state.step:
             self._validate(drawn=complete)
-        best = dict(self.best)
-        self._leave("weights.pt", best.pop(self.state.phase, None))
-        if 1 in best:
-            self._leave("weights_phase_1.pt", best[1])
+        for phase in sorted({self.state.phase, *self.best}, reverse=True):
+            if phase in self.best:
+                self.model.load_state_dict(self.best[phase])
+            fit_latent(self.model, self.train_segments, window=self.window, device=self.device)
+            file = "weights.pt" if phase == self.state.phase else "weights_phase_1.pt"
+            write_weights(self.store, self.spec, self.model, file)
         self._sync(always=True)
         write_result(self.store, self.spec, self.state, complete=complete)
-
-    def _leave(self, file: str, weights: dict[str, torch.Tensor] | None) -> None:
-        if weights is not None:
-            self.model.load_state_dict(weights)
-        fit_latent(self.model, self.train_segments, window=self.window, device=self.device)
-        write_weights(self.store, self.spec, self.model, file)
