@@ -121,6 +121,18 @@ def train(library: LibraryFile, only: Only = None, as_json: Json = False, debug:
 
 
 @app.command()
+def publish(library: LibraryFile, only: Only = None, as_json: Json = False, debug: Debug = False) -> None:
+    """Publish what stopped, killed or running instruments have so far, as of their newest checkpoints.
+
+    Nothing is trained. The card of such a model says that it is not complete; `train` goes on as if nothing had been.
+    """
+    loaded = load_library(library)
+    with console.counting("publishing") as progress:
+        records = pipeline.publish(loaded, only, progress=progress)
+    _finish_runs(loaded.name, records, as_json=as_json, complete=all(r.model and not r.error for r in records))
+
+
+@app.command()
 def run(library: LibraryFile, only: Only = None, as_json: Json = False, debug: Debug = False) -> None:
     """The whole job: check, ingest, train, publish, report.
 

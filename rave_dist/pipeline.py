@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 IngestProgress = Callable[[str, int, int], None]
 RunProgress = Callable[[Sequence[RunRecord]], None]
-ConvertProgress = Callable[[int, int], None]
+Count = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -157,6 +157,38 @@ def train(library: Library, only: list[str] | None = None, *, progress: RunProgr
     return [by_name[name] for name in names]
 
 
+def publish(library: Library, only: list[str] | None = None, *, progress: Count) -> list[RunRecord]:
+    """Publishes what the named instruments (or all) have so far, their newest checkpoints; they can be trained on afterwards.
+
+    Args:
+        library: the library.
+        only: the instruments.
+        progress: told how many of how many are through.
+
+    Returns:
+        Their records, with the model or the reason why there is none.
+    """
+    from rave_dist.registry.store import publish as publish_run
+    from rave_dist.training.progress import write_record
+    from rave_dist.training.result import leave_checkpoint
+
+    store, records = library.store, status(library, only)
+    for index, record in enumerate(records):
+        progress(index, len(records))
+        try:
+            if not record.run_id:
+                raise TrainingError("nothing of it is trained yet", fix="run rave-dist train first")
+            spec = TrainingSpec.model_validate(store.read_json(f"{record.key.rpartition('/')[0]}/{record.run_id}/spec.json"))
+            leave_checkpoint(store, spec)
+            records[index] = record.model_copy(update={"model": publish_run(store, spec).reference})
+            if record.state != "running":  # whoever trains it keeps its record
+                write_record(store, records[index])
+        except RaveDistError as error:
+            records[index] = record.model_copy(update={"error": Problem.of(error)})
+    progress(len(records), len(records))
+    return records
+
+
 def _reference(base: RunRecord) -> str:
     """The model that a library's own base became.
 
@@ -254,7 +286,7 @@ def convert(
     parameters: ConversionParameters,
     chunk_seconds: float,
     workers: int | None,
-    progress: ConvertProgress,
+    progress: Count,
 ) -> ConversionRecord:
     """Plays recordings through a published model.
 

@@ -11,8 +11,10 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rave_dist.dataset.read import Segment
+from rave_dist.dataset.read import Segment, read_segments
 from rave_dist.errors import DatasetError
+from rave_dist.records import DatasetManifest
+from rave_dist.storage import Store
 
 _SHARE = 0.1
 _MOST_SECONDS = 60
@@ -47,6 +49,15 @@ def split(segments: Sequence[Segment], *, sample_rate: int, window: int) -> Spli
         )
     target = min(max(round(_SHARE * total), window), _MOST_SECONDS * sample_rate, total // 2)
     return _by_source(segments, target) or _by_time(segments, target, window)
+
+
+def split_dataset(store: Store, manifest: DatasetManifest, *, window: int) -> Split:
+    """All audio of a dataset, divided.
+
+    Raises:
+        DatasetError: a part is missing or damaged, or there are less than two windows of audio.
+    """
+    return split(read_segments(store, manifest), sample_rate=manifest.sample_rate, window=window)
 
 
 def _by_source(segments: Sequence[Segment], target: int) -> Split | None:

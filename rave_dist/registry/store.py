@@ -27,7 +27,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rave_dist.dataset.read import load_manifest, read_segments
-from rave_dist.dataset.split import split
+from rave_dist.dataset.split import split_dataset
 from rave_dist.errors import MissingKeyError, ModelNotFoundError, StoreError, TrainingError, VerificationError
 from rave_dist.identity import ID_LENGTH, canonical_json, hash_file
 from rave_dist.records import DatasetManifest, Measures, ModelCard, ModelFile, SourceRecord, TrainingSpec, now
@@ -176,8 +176,7 @@ def _measures(store: Store, spec: TrainingSpec, dataset: DatasetManifest, out: P
     """What the offline exports make of all audio that the run was not trained on."""
     from rave_dist.registry.measures import measure_export  # here, because only publishing needs scipy, FFmpeg and torch
 
-    window, _ = window_and_batch(spec)
-    held_out = split(read_segments(store, dataset), sample_rate=spec.sample_rate, window=window).validation
+    held_out = split_dataset(store, dataset, window=window_and_batch(spec)[0]).validation
     return measure_export(out, exported, held_out, sample_rate=spec.sample_rate)
 
 

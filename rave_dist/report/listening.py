@@ -15,8 +15,8 @@ from rave_dist.audio.encode import AudioWriter
 from rave_dist.audio.measures import Sound
 from rave_dist.audio.synthesis import trill
 from rave_dist.conversion.convert import Converter
-from rave_dist.dataset.read import Segment, read_segments
-from rave_dist.dataset.split import split
+from rave_dist.dataset.read import Segment
+from rave_dist.dataset.split import split_dataset
 from rave_dist.errors import DatasetError, MissingKeyError
 from rave_dist.records import DatasetManifest, ModelCard
 from rave_dist.registry.store import fetch
@@ -68,7 +68,7 @@ def excerpt(store: Store, manifest: DatasetManifest, *, window: int) -> Excerpt:
     Raises:
         DatasetError: the dataset holds no audio.
     """
-    parts = split(read_segments(store, manifest), sample_rate=manifest.sample_rate, window=window)
+    parts = split_dataset(store, manifest, window=window)
     segments = parts.validation or parts.train
     if not segments:
         raise DatasetError("the dataset holds no audio", where=store.address(manifest.key), fix="ingest it again")

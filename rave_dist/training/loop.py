@@ -28,11 +28,11 @@ from rave_dist.training.curves import Curves
 from rave_dist.training.memory import device_name, is_out_of_memory
 from rave_dist.training.pace import measure_pace
 from rave_dist.training.progress import Speed
-from rave_dist.training.result import State, best_weights, write_result, write_weights
+from rave_dist.training.result import State, best_weights, leave
 from rave_dist.training.saver import Saver, on_host
 from rave_dist.training.schedule import Schedule, continue_schedule, end_phase_1, plan_schedule
 from rave_dist.training.step import TrainingStep, check_window
-from rave_dist.training.validation import excerpt, fit_latent, set_receptive_field, validate
+from rave_dist.training.validation import excerpt, set_receptive_field, validate
 from rave_dist.training.variants import window_and_batch
 from rave_dist.training.watch import NotFinite, Watch, describe_windows
 
@@ -385,11 +385,5 @@ class _Run:
         """
         if self.state.validated_step != self.state.step:
             self._validate(drawn=complete)
-        for phase in sorted({self.state.phase, *self.best}, reverse=True):
-            if phase in self.best:
-                self.model.load_state_dict(self.best[phase])
-            fit_latent(self.model, self.train_segments, window=self.window, device=self.device)
-            file = "weights.pt" if phase == self.state.phase else "weights_phase_1.pt"
-            write_weights(self.store, self.spec, self.model, file)
         self._sync(always=True)
-        write_result(self.store, self.spec, self.state, complete=complete)
+        leave(self.store, self.spec, self.model, self.state, self.best, self.train_segments, complete=complete)

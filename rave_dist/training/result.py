@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from rave_dist.errors import MissingKeyError
+from rave_dist import upstream
+from rave_dist.dataset.read import load_manifest
+from rave_dist.dataset.split import split_dataset
+from rave_dist.errors import MissingKeyError, TrainingError
 from rave_dist.records import TrainingSpec, Validation
 from rave_dist.storage import Store
+from rave_dist.training.batches import PcmSegment
+from rave_dist.training.checkpoint import load_checkpoint, load_weights
 from rave_dist.training.schedule import Pace, Schedule
+from rave_dist.training.validation import fit_latent
+from rave_dist.training.variants import window_and_batch
 
 
 @dataclass(frozen=True)
@@ -120,34 +127,43 @@ def save_weights(model: torch.nn.Module, path: Path) -> None:
     torch.save({name: value.detach().cpu() for name, value in model.state_dict().items()}, path)
 
 
-def write_weights(store: Store, spec: TrainingSpec, model: torch.nn.Module, file: str) -> None:
-    """Writes a model, its latent axes and receptive field set, into the run's folder.
+def leave(
+    store: Store,
+    spec: TrainingSpec,
+    model: torch.nn.Module,
+    state: State,
+    weights: Mapping[int, Mapping[str, torch.Tensor]],
+    segments: Sequence[PcmSegment],
+    *,
+    complete: bool,
+) -> None:
+    """Leaves what a model is published from: ``weights.pt``, the best of the phase that the run is in, ``weights_phase_1.pt``
+    beside it for a run in phase 2, and last ``result.json``, which says that all of the run's files are there.
 
-    Raises:
-        StoreError: it cannot be written.
-    """
-    with tempfile.TemporaryDirectory(prefix="rave-dist-weights-") as folder:
-        path = Path(folder) / file
-        save_weights(model, path)
-        store.upload(path, f"{spec.run_key}/{file}")
-
-
-def write_result(store: Store, spec: TrainingSpec, state: State, *, complete: bool) -> None:
-    """Writes ``result.json``, which says that all of the run's files are there.
-
-    ``phase_1`` in it is the best of phase 1, whose weights are in ``weights_phase_1.pt``; null for runs that end there, whose
-    best is in ``weights.pt``, and for runs that began after it.
+    ``phase_1`` in that is the best of phase 1, whose weights are in the second file; null for runs that end there, and for
+    runs that began after it.
 
     Args:
         store: where to.
         spec: the run.
+        model: any of its weights, its receptive field set; what it holds afterwards is not said.
         state: where the run stands.
-        complete: whether its budget is spent.
+        weights: the best of each phase that has some; without the run's own phase the model's are taken.
+        segments: training audio, for the latent axes of each.
+        complete: whether the budget is spent.
 
     Raises:
-        StoreError: it cannot be written.
+        StoreError: they cannot be written.
     """
-    distances = state.validation.to_json()
+    device = next(model.parameters()).device
+    for phase in sorted({state.phase, *weights}, reverse=True):
+        if phase in weights:
+            model.load_state_dict(dict(weights[phase]))
+        fit_latent(model, segments, window=window_and_batch(spec)[0], device=device)
+        file = "weights.pt" if phase == state.phase else "weights_phase_1.pt"
+        with tempfile.TemporaryDirectory(prefix="rave-dist-weights-") as folder:
+            save_weights(model, Path(folder) / file)
+            store.upload(Path(folder) / file, f"{spec.run_key}/{file}")
     phase_1 = state.bests.get(1) if state.phase == 2 else None
     result = {
         "phase": state.phase,
@@ -157,11 +173,35 @@ def write_result(store: Store, spec: TrainingSpec, state: State, *, complete: bo
         "phase_1_steps": state.schedule.phase_1_steps,
         "phase_1": asdict(phase_1) if phase_1 else None,
         "complete": complete,
-        "metrics": {f"validation_{name}": value for name, value in distances.items() if value is not None},
+        "metrics": {f"validation_{name}": value for name, value in state.validation.to_json().items() if value is not None},
         "setbacks": state.setbacks,
         "seconds": state.seconds,
     }
     store.write_json(_result_key(spec), result)
+
+
+def leave_checkpoint(store: Store, spec: TrainingSpec) -> None:
+    """Leaves of a run what its newest checkpoint holds, as if it had been stopped there, unless it has left more already.
+
+    Args:
+        store: where the run lies.
+        spec: the run; it can go on afterwards.
+
+    Raises:
+        TrainingError: there is no checkpoint yet, or none that is whole.
+        DatasetError: its dataset is not in the store.
+        StoreError: the store cannot be used.
+    """
+    loaded, result = load_checkpoint(store, f"{spec.run_key}/checkpoints"), read_result(store, spec)
+    if loaded is None and result is None:
+        raise TrainingError("it has no checkpoint yet", fix="train it, and let it come to its first one")
+    if loaded is None or (result is not None and result["step"] >= loaded[0]):
+        return
+    saved = loaded[1]
+    model = upstream.build_model(store.read_bytes(f"{spec.run_key}/config.gin").decode(), channels=spec.channels)
+    load_weights(model, saved["model"], where=store.address(spec.run_key))
+    audio = split_dataset(store, load_manifest(store, spec.instrument, spec.dataset), window=window_and_batch(spec)[0])
+    leave(store, spec, model, State.from_saved(saved["state"]), best_weights(saved), audio.train, complete=False)
 
 
 def read_result(store: Store, spec: TrainingSpec) -> dict[str, Any] | None:

@@ -8,8 +8,8 @@ import socket
 
 import torch
 
-from rave_dist.dataset.read import load_manifest, read_segments
-from rave_dist.dataset.split import split
+from rave_dist.dataset.read import load_manifest
+from rave_dist.dataset.split import split_dataset
 from rave_dist.errors import RaveDistError, StoreError
 from rave_dist.records import Problem, RunRecord, Setback, TrainingSpec
 from rave_dist.storage import Store
@@ -62,11 +62,8 @@ def work(store: Store, spec: TrainingSpec, *, threads: int, gpu_share: float = 0
             )
 
         try:
-            audio = split(
-                read_segments(store, load_manifest(store, spec.instrument, spec.dataset)),
-                sample_rate=spec.sample_rate,
-                window=window_and_batch(spec)[0],
-            )
+            manifest = load_manifest(store, spec.instrument, spec.dataset)
+            audio = split_dataset(store, manifest, window=window_and_batch(spec)[0])
             rehearse(store, spec, audio.train, audio.validation, device=device, export=export)
             outcome = train(
                 store,

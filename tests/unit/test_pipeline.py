@@ -1,0 +1,129 @@
+"""What a run that was cut has so far becomes a model, and the run goes on; no Ray."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from typer.testing import CliRunner
+
+from rave_dist.audio.sources import list_sources
+from rave_dist.cli import app
+from rave_dist.dataset.manifest import assemble, load_earlier, write_manifest
+from rave_dist.dataset.prepare import prepare
+from rave_dist.dataset.read import load_manifest
+from rave_dist.dataset.recipe import Recipe
+from rave_dist.dataset.split import split_dataset
+from rave_dist.library import load_library
+from rave_dist.records import ModelCard, TrainingSpec
+from rave_dist.registry.store import find
+from rave_dist.storage import Store
+from rave_dist.training.loop import train
+from rave_dist.training.progress import record_of, write_record
+from rave_dist.training.result import leave_checkpoint, read_result
+
+MANIFEST = """
+name: band
+store: ./store
+defaults: {config: v2_tiny, override: {CAPACITY: 4}, window: 40960, batch: 2, budget: {steps: 9}, checkpoint: {steps: 4}}
+instruments:
+  plucks: {sources: [plucks.wav]}
+  bells: {sources: [plucks.wav]}
+"""
+
+
+class Killed(Exception):
+    """In the place of a SIGKILL: nothing of the loop runs after it."""
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> tuple[Path, Store, TrainingSpec]:
+    """A library, and the run of one of its instruments, not begun."""
+    rate = 44100
+    time = np.arange(8 * rate) / rate
+    soundfile.write(tmp_path / "plucks.wav", 0.5 * np.exp(-12 * (time % 0.25)) * np.sin(2 * np.pi * 330 * time), rate)
+    path = tmp_path / "band.yaml"
+    path.write_text(MANIFEST)
+    library = load_library(path)
+    recipe = Recipe(sample_rate=rate, channels=1)
+    earlier = load_earlier(library.store, "plucks", recipe)
+    sources = list_sources(library.sources("plucks"))
+    outcomes, shards = prepare(sources, store=library.store, instrument="plucks", recipe=recipe, known=frozenset())
+    manifest = assemble(outcomes, [tuple(shards)], instrument="plucks", recipe=recipe, credit={}, earlier=earlier)
+    dataset = write_manifest(library.store, manifest, library.name).id
+    return path, library.store, library.training_spec("plucks", dataset=dataset)
+
+
+def go(store: Store, spec: TrainingSpec, *, killed_at: int | None = None, stopped_at: int | None = None) -> None:
+    torch.set_num_threads(1)
+    audio = split_dataset(store, load_manifest(store, spec.instrument, spec.dataset), window=40960)
+    now = 0
+
+    def tell(state: Any, speed: float | None) -> None:
+        nonlocal now
+        now = state.step
+        if now == killed_at:
+            raise Killed
+
+    train(store, spec, audio.train, audio.validation, tell=tell, stop=lambda: now == stopped_at)
+    write_record(store, record_of(store, spec))
+
+
+def publish(path: Path, code: int) -> dict[str, Any]:
+    answer = CliRunner().invoke(app, ["publish", str(path), "--json"])
+    assert answer.exit_code == code, answer.output
+    return {each["name"]: each for each in json.loads(answer.stdout)["instruments"]}
+
+
+def weights(store: Store, spec: TrainingSpec, folder: Path, file: str) -> dict[str, torch.Tensor]:
+    loaded: dict[str, torch.Tensor] = torch.load(store.download(f"{spec.run_key}/{file}", folder / file), weights_only=True)
+    return loaded
+
+
+def test_a_killed_run_is_published_as_it_stands_and_goes_on(run: tuple[Path, Store, TrainingSpec]) -> None:
+    path, store, spec = run
+    told = publish(path, 3)
+    assert {name: each["error"]["what"] for name, each in told.items()} == dict.fromkeys(
+        ("plucks", "bells"), "nothing of it is trained yet"
+    )
+    with pytest.raises(Killed):
+        go(store, spec, killed_at=5)
+    write_record(store, record_of(store, spec))
+    assert read_result(store, spec) is None
+
+    told = publish(path, 3)
+    assert told["bells"]["error"]
+    assert told["plucks"]["error"] is None
+    young: ModelCard = find(store, "plucks")
+    assert told["plucks"]["model"] == young.reference
+    assert (young.complete, young.step, young.phase) == (False, 4, 1)
+    assert publish(path, 3)["plucks"]["model"] == young.reference
+
+    go(store, spec)
+    assert publish(path, 3)["plucks"]["model"] != young.reference
+    grown = find(store, "plucks")
+    assert (grown.complete, grown.step, grown.phase) == (True, 9, 2)
+
+
+def test_a_checkpoint_leaves_what_the_run_left_when_it_was_stopped_there(
+    run: tuple[Path, Store, TrainingSpec], tmp_path: Path
+) -> None:
+    _, store, spec = run
+    go(store, spec, stopped_at=6)  # where phase 1 ends, which is validated
+    left = weights(store, spec, tmp_path, "weights.pt")
+    result = read_result(store, spec)
+    assert result is not None
+    store.write_json(f"{spec.run_key}/result.json", {**result, "step": 4})  # of an earlier stop
+    store.delete(f"{spec.run_key}/weights.pt")
+    leave_checkpoint(store, spec)
+    assert read_result(store, spec) == result
+    again = weights(store, spec, tmp_path, "weights.pt")
+    assert all(torch.equal(value, again[name]) for name, value in left.items())
+    store.delete(f"{spec.run_key}/weights.pt")
+    leave_checkpoint(store, spec)  # nothing newer to leave
+    assert not store.exists(f"{spec.run_key}/weights.pt")
