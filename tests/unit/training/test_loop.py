@@ -31,6 +31,7 @@ from rave_dist.training.loop import Outcome, train
 from rave_dist.training.progress import sigterm_heard, terminated
 from rave_dist.training.result import State, best_weights, read_result
 from rave_dist.training.schedule import Schedule
+from rave_dist.training.validation import fit_latent
 
 STEPS = 9
 WINDOW = 40960
@@ -425,7 +426,7 @@ def test_the_best_of_phase_2_is_exported_and_never_one_of_phase_1(monkeypatch: p
         assert all(torch.equal(weights[n], trained[n]) for n in trained if n.startswith(("encoder", "decoder", "discrim")))
         model = upstream.build_model(store.read_bytes(f"{spec.run_key}/config.gin").decode(), channels=1)
         model.load_state_dict(weights)
-        loop.fit_latent(model, TRAIN, window=WINDOW, device="cpu")  # the latent axes are those of the weights beside them
+        fit_latent(model, TRAIN, window=WINDOW, device="cpu")  # the latent axes are those of the weights beside them
         assert torch.equal(model.latent_pca, weights["latent_pca"])
         return result
 
