@@ -142,8 +142,9 @@ def _inspect(
     from rave_dist import upstream
     from rave_dist.registry.scripted import OfflineRave, check_exportable
     from rave_dist.training.checkpoint import load_weights
-    from rave_dist.training.step import TrainingStep, check_window, latent_hop
+    from rave_dist.training.step import TrainingStep
     from rave_dist.training.validation import set_receptive_field
+    from rave_dist.training.window import check_window, latent_hop
 
     torch.set_num_threads(1)
     text = upstream.configure(config, override, sample_rate=sample_rate, channels=channels)

@@ -31,10 +31,11 @@ from rave_dist.training.progress import Speed
 from rave_dist.training.result import State, best_weights, leave
 from rave_dist.training.saver import Saver, on_host
 from rave_dist.training.schedule import Schedule, continue_schedule, end_phase_1, plan_schedule
-from rave_dist.training.step import TrainingStep, check_window
+from rave_dist.training.step import TrainingStep
 from rave_dist.training.validation import excerpt, set_receptive_field, validate
 from rave_dist.training.variants import window_and_batch
 from rave_dist.training.watch import NotFinite, Watch, describe_windows
+from rave_dist.training.window import check_window
 
 logger = logging.getLogger(__name__)
 

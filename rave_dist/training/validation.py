@@ -18,7 +18,7 @@ from torch import Tensor
 from rave_dist import upstream
 from rave_dist.errors import DatasetError
 from rave_dist.training.batches import FULL_SCALE, PcmSegment, PcmStore
-from rave_dist.training.step import latent_hop
+from rave_dist.training.window import latent_hop
 
 _SEED = 20_221_102  # any fixed number: what is random in a validation is the same in all of them
 _SECONDS_AT_ONCE = 60.0  # of audio in one call of the distance: bounds its memory

@@ -25,8 +25,9 @@ from typing import Any
 import torch
 
 from rave_dist import upstream
-from rave_dist.training.step import TrainingStep, check_window
+from rave_dist.training.step import TrainingStep
 from rave_dist.training.validation import set_receptive_field
+from rave_dist.training.window import check_window
 
 STEPS, PHASE_1, WARMUP = 9, 4, 3  # discriminator steps: 4, 6, 8 (4 and 8 for v2); generator steps of phase 2: 5, 7 (5, 6, 7)
 SMALL = {"CAPACITY": 4, "LATENT_SIZE": 6}

@@ -9,8 +9,9 @@ import torch
 
 from rave_dist import upstream
 from rave_dist.errors import ConfigurationError
-from rave_dist.training.step import TrainingStep, check_window, latent_hop
+from rave_dist.training.step import TrainingStep
 from rave_dist.training.validation import set_receptive_field
+from rave_dist.training.window import check_window, latent_hop
 
 torch.set_num_threads(1)
 WINDOW = 40960
