@@ -103,14 +103,20 @@ class Optimizer:
         self.inner = optimizer
         self._scaler = scaler
 
-    def minimise(self, loss: Tensor) -> None:
-        """One step down the gradient of a loss; none where half precision overflowed."""
+    def clear(self) -> None:
+        """Forgets all gradients."""
         self.inner.zero_grad()
+
+    def add(self, loss: Tensor) -> None:
+        """Adds the gradient of a loss to what is there, and frees all that it was computed from."""
+        scaled = loss if self._scaler is None else self._scaler.scale(loss)
+        scaled.backward()  # type: ignore[no-untyped-call]
+
+    def step(self) -> None:
+        """One step down the gradients; none where half precision overflowed."""
         if self._scaler is None:
-            loss.backward()  # type: ignore[no-untyped-call]
             self.inner.step()
         else:
-            self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
             self._scaler.step(self.inner)
             self._scaler.update()
 

@@ -20,11 +20,16 @@ and back-propagates each through everything that took part. What is left out her
 - every wait of the host for the device (``.item()``, truth values of device tensors).
 
 Random numbers are drawn in RAVE's own order, so equal seeds give equal steps.
+
+A step may be computed in several parts of its batch, one after the other, whose gradients add up before the one descent: it
+then needs the memory of a part. What is a mean over windows stays the same: the discriminator step, the adversarial loss, the
+latent regularisation. What RAVE computes of the whole batch at once becomes the mean of what it is of the parts: the spectral
+distances and v2's feature matching divide by the size of all targets together; batch normalisation (v1) and codebooks
+(discrete) take statistics of the batch, and keep their own once a part. Random numbers are drawn part by part.
 """
 
 from __future__ import annotations
 
-import math
 import math
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
@@ -36,7 +41,7 @@ from torch import Tensor, nn
 from rave_dist import upstream
 from rave_dist.errors import ConfigurationError
 from rave_dist.settings import ComputeOption
-from rave_dist.training.compute import Compute, Recorded, full
+from rave_dist.training.compute import Compute, Optimizer, Recorded, full
 from rave_dist.training.discriminators import lean_discriminator
 from rave_dist.training.distances import lean_distance
 from rave_dist.training.memory import hold_freed_memory
@@ -58,6 +63,7 @@ class TrainingStep:
         fused_distances: compute the spectral distances with their gradient; False calls RAVE's own modules, which are slower
             and round in another order.
         compute: ways to compute faster (`rave_dist.training.compute`).
+        parts: in how many parts a step is computed, which together are its batch; at most as many as that has windows.
 
     Raises:
         ConfigurationError: phase 1 has no step, or the device does not have what ``compute`` asks for.
@@ -73,6 +79,7 @@ class TrainingStep:
         quantize: bool = False,
         fused_distances: bool = True,
         compute: Collection[ComputeOption] = (),
+        parts: int = 1,
     ) -> None:
         if phase_1_steps < 1:
             raise ConfigurationError("phase 1 needs at least one step", fix="give a larger budget")
@@ -83,6 +90,7 @@ class TrainingStep:
             hold_freed_memory()
         self.phase_1_steps = phase_1_steps
         self.warmup_steps = warmup_steps
+        self._parts = parts
         self._beta: upstream.BetaWarmup = model.beta_warmup
         self._fullband, self._multiband = (
             lean_distance(module) if fused_distances else module
@@ -190,7 +198,7 @@ class TrainingStep:
         self._scheduler.last_epoch = step
         self.reschedule(phase_1_steps=self.phase_1_steps, warmup_steps=self.warmup_steps)
 
-    # ------------------------------------------------------------ parts
+    # ------------------------------------------------------------ what a step consists of
 
     def _enter(self, step: int) -> None:
         model, warmed_up = self.model, self.phase(step) == 2
@@ -254,7 +262,29 @@ class TrainingStep:
             features = self._discriminator(audio)
         return [[full(feature) for feature in scale] for scale in features]
 
-    def _generator_step(self, x: Tensor) -> Losses:
+    def _generator_step(self, batch: Tensor) -> Losses:
+        with _constant(self._discriminator_parameters):
+            return self._descend(self._generators_descent, batch, self._generator_losses)
+
+    def _discriminator_step(self, batch: Tensor) -> Losses:
+        return self._descend(self._discriminators_descent, batch, self._discriminator_losses)
+
+    def _descend(self, optimizer: Optimizer, batch: Tensor, evaluate: Callable[[Tensor], tuple[Tensor, Losses]]) -> Losses:
+        """One step of an optimizer down the gradients of all parts, each with the weight of its share of the windows; what is to
+        be logged is weighted likewise. Of a part nothing but its gradients and losses is held while the next is computed."""
+        optimizer.clear()
+        logged: Losses = {}
+        for part in batch.tensor_split(self._parts):
+            share = len(part) / len(batch)
+            total, losses = evaluate(part)
+            optimizer.add(total * share)
+            for name, value in losses.items():
+                logged[name] = logged.get(name, 0.0) + value * share
+        optimizer.step()
+        return logged
+
+    def _generator_losses(self, x: Tensor) -> tuple[Tensor, Losses]:
+        """What a generator step minimises, and what it logs."""
         model = self.model
         latent, regularisation, x_bands = self._encode(x)
         y, y_bands = self._decode(latent, x.shape[-1])
@@ -265,18 +295,11 @@ class TrainingStep:
         if model.warmed_up:
             with torch.no_grad():
                 real = self._discriminate(x)
-            with _constant(self._discriminator_parameters):
-                matching, adversarial, extra = self._judge(real, self._discriminate(y))
-                losses["feature_matching"] = model.weights["feature_matching"] * matching
-                losses["adversarial"] = model.weights["adversarial"] * adversarial
-                self._minimise(losses)
-        else:
-            self._minimise(losses)
-        return {name: value.detach() for name, value in {**losses, **extra}.items()}
-
-    def _minimise(self, losses: Losses) -> None:
-        total: Any = sum(loss * self.model.weights.get(name, 1.0) for name, loss in losses.items())
-        self._generators_descent.minimise(total)
+            matching, adversarial, extra = self._judge(real, self._discriminate(y))
+            losses["feature_matching"] = model.weights["feature_matching"] * matching
+            losses["adversarial"] = model.weights["adversarial"] * adversarial
+        total: Any = sum(loss * model.weights.get(name, 1.0) for name, loss in losses.items())
+        return total, {name: value.detach() for name, value in {**losses, **extra}.items()}
 
     def _judge(self, real: list[Any], fake: list[Any]) -> tuple[Any, Any, Losses]:
         """Feature matching, adversarial loss, and what RAVE logs of the scores."""
@@ -299,16 +322,16 @@ class TrainingStep:
             pred_real, pred_fake = pred_real + real_scale[-1].mean(), pred_fake + fake_scale[-1].mean()
         return loss, adversarial, {"loss_dis": loss, "pred_real": pred_real, "pred_fake": pred_fake}
 
-    def _discriminator_step(self, x: Tensor) -> Losses:
+    def _discriminator_losses(self, x: Tensor) -> tuple[Tensor, Losses]:
+        """What a discriminator step minimises, and what it logs."""
         model = self.model
         with torch.no_grad():
             latent, _, _ = self._encode(x)
             y, _ = self._decode(latent, x.shape[-1])
         real, fake = model.split_features(self._discriminate(torch.cat([x, y], 0)))
         loss, adversarial, losses = self._score(real, fake)
-        self._discriminators_descent.minimise(loss)
         losses["adversarial"] = model.weights["adversarial"] * adversarial
-        return {name: value.detach() for name, value in losses.items()}
+        return loss, {name: value.detach() for name, value in losses.items()}
 
 
 @contextmanager

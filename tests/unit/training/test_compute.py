@@ -44,6 +44,13 @@ def trained(step: TrainingStep, steps: tuple[int, ...] = (0, 2, 3)) -> list[dict
     return losses
 
 
+def minimise(optimizer: compute.Optimizer, *losses: torch.Tensor) -> None:
+    optimizer.clear()
+    for loss in losses:
+        optimizer.add(loss)
+    optimizer.step()
+
+
 def weights(step: TrainingStep) -> torch.Tensor:
     return torch.cat([parameter.detach().flatten() for parameter in step.model.parameters()])
 
@@ -157,16 +164,16 @@ class TestHalfPrecision:
         before = weights(step)
         parameter = next(step.model.decoder.parameters())
         descent = step._generators_descent
-        descent.minimise((parameter * float("inf")).sum())
+        minimise(descent, (parameter * float("inf")).sum())
         assert torch.equal(weights(step), before)
         scale = descent.state_dict()["scaler"]["scale"]
-        descent.minimise(parameter.square().sum())
+        minimise(descent, parameter.square().sum())
         assert not torch.equal(weights(step), before)
         twin = Compute(("fp16",), CPU).optimizer(torch.optim.Adam([torch.zeros(1, requires_grad=True)]))
         assert scale == twin.state_dict()["scaler"]["scale"] / 2
 
     def test_the_scale_is_saved(self, step: TrainingStep, blueprint: str) -> None:
-        step._generators_descent.minimise((next(step.model.decoder.parameters()) * float("inf")).sum())
+        minimise(step._generators_descent, (next(step.model.decoder.parameters()) * float("inf")).sum())
         other = step_of(blueprint, "fp16")
         other.load_state_dict(copy.deepcopy(step.state_dict()))
         assert other.state_dict()["generator_optimizer"]["scaler"] == step.state_dict()["generator_optimizer"]["scaler"]
