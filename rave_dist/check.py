@@ -29,7 +29,7 @@ from rave_dist.records import Problem, TrainingSpec
 from rave_dist.storage import Store
 from rave_dist.training.inspect import Inspection, inspect_spec
 from rave_dist.training.schedule import plan_schedule
-from rave_dist.training.variants import defaults
+from rave_dist.training.variants import partings, smaller_batch, window_and_batch
 
 if TYPE_CHECKING:
     from rave_dist.training.base import Start
@@ -123,8 +123,7 @@ def check_library(library: Library, only: Sequence[str] | None = None) -> list[I
 
 def _check(library: Library, name: str, free: int | None) -> InstrumentCheck:
     spec = library.training_spec(name, dataset="")
-    suited = defaults(spec.config)
-    window, batch = spec.window or suited.window, spec.batch or suited.batch
+    window, batch = window_and_batch(spec)
     problems: list[Problem] = []
     warnings: list[Problem] = []
     try:
@@ -152,7 +151,7 @@ def _check(library: Library, name: str, free: int | None) -> InstrumentCheck:
                     what=f"its base, {start.origin}, was trained at {start.sample_rate} Hz: here it sounds at another pitch"
                 )
             )
-        facts = _plan(spec, inspect_spec(spec, start), start, batch, seconds, problems)
+        facts = _plan(spec, inspect_spec(spec, start), start, seconds, problems, warnings)
     except (ConfigurationError, ModelNotFoundError, LibraryError, StoreError) as error:
         problems.append(Problem.of(error))
     if free is not None and facts.get("disk_bytes", 0) > free:
@@ -231,23 +230,21 @@ def _split_seconds(
 
 
 def _plan(
-    spec: TrainingSpec, found: Inspection, start: Start | None, batch: int, seconds: float, problems: list[Problem]
+    spec: TrainingSpec,
+    found: Inspection,
+    start: Start | None,
+    seconds: float,
+    problems: list[Problem],
+    warnings: list[Problem],
 ) -> dict[str, Any]:
-    pace, step_bytes = found.pace(batch), found.step_bytes(batch)
+    batch = window_and_batch(spec)[1]
+    pace = found.pace(batch)
     if start is None:
         schedule = plan_schedule(spec.budget, pace=pace, override=spec.override)
     else:
         schedule = start.schedule(spec.budget, pace=pace, override=spec.override)
     spent = schedule.phase_1_steps * pace.phase_1 + (schedule.steps - schedule.phase_1_steps) * pace.phase_2
-    memory = psutil.virtual_memory().total
-    if step_bytes > memory and not os.environ.get("RAY_ADDRESS"):
-        fitting = max(1, int(batch * memory / step_bytes / 2))
-        problems.append(
-            Problem(
-                what=f"a training step needs {_in_words(step_bytes)} of memory, this machine has {_in_words(memory)}",
-                fix=f"set batch: {fitting}" if fitting < batch else "take a smaller configuration",
-            )
-        )
+    part = batch if os.environ.get("RAY_ADDRESS") else _judge_memory(spec, found, problems, warnings)
     # One more checkpoint than are kept: the one that is being written.
     per_parameter = (spec.checkpoint.keep + 1) * _CHECKPOINT_BYTES + _MODEL_BYTES
     return {
@@ -257,9 +254,24 @@ def _plan(
         "steps": schedule.steps,
         "phase_1_steps": schedule.phase_1_steps,
         "hours": round(spent / 3600, 4) if spec.budget.hours is None else spec.budget.hours,
-        "memory_bytes": step_bytes,
+        "memory_bytes": found.step_bytes(part),
         "disk_bytes": per_parameter * found.parameters + int(2 * spec.channels * spec.sample_rate * seconds),
     }
+
+
+def _judge_memory(spec: TrainingSpec, found: Inspection, problems: list[Problem], warnings: list[Problem]) -> int:
+    """Holds a training step against this machine; how many windows of it are computed at once."""
+    batch, memory = window_and_batch(spec)[1], psutil.virtual_memory().total
+    if found.step_bytes(batch) <= memory:
+        return batch
+    needs = f"a training step needs {_in_words(found.step_bytes(batch))} of memory, this machine has {_in_words(memory)}"
+    parts = next((parts for parts in partings(batch) if found.step_bytes(batch // parts) <= memory), None)
+    if spec.batch == "auto" and parts is not None:
+        warnings.append(Problem(what=f"{needs}: it will be computed in {parts} parts of {batch // parts} windows"))
+        return batch // parts
+    fitting = next((size for size in range(batch, 0, -1) if found.step_bytes(size) <= memory), 0)
+    problems.append(Problem(what=needs, fix=smaller_batch(spec, fitting)))
+    return batch
 
 
 def _free_bytes(store: Store) -> int | None:

@@ -7,7 +7,7 @@ import os
 import re
 import zlib
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import BeforeValidator, Field, StringConstraints, ValidationError, model_validator
@@ -52,6 +52,9 @@ LOW_DATA = tuple(AUGMENTATIONS)
 """What ``augment: low-data`` means: all of them."""
 
 
+LARGEST_BATCH = 4096
+
+
 def _augmentations(value: Any) -> Any:
     """A set's name, names, or names with probabilities, as probabilities by name."""
     value = LOW_DATA if value == "low-data" else _as_tuple(value)
@@ -81,6 +84,15 @@ def _check_known(name: Any, known: tuple[str, ...], kind: str) -> None:
         raise PydanticCustomError("unknown_name", "there is no {kind} '{name}'", {"kind": kind, "name": str(name), "fix": fix})
 
 
+def _batch(value: Any) -> Any:
+    """A number of windows, or the word auto."""
+    if value is None or value == "auto" or (type(value) is int and 1 <= value <= LARGEST_BATCH):
+        return value
+    said = {"largest": LARGEST_BATCH, "fix": "batch: 8, or batch: auto"}
+    raise PydanticCustomError("batch", "a batch is a number of windows from 1 to {largest}, or auto", said)
+
+
+Batch = Annotated[int | Literal["auto"], BeforeValidator(_batch)]
 Options = Annotated[tuple[ComputeOption, ...], BeforeValidator(_options)]
 Augmentations = Annotated[dict[Augmentation, Annotated[float, Field(ge=0, le=1)]], BeforeValidator(_augmentations)]
 SampleRate = Annotated[int, Field(ge=8000, le=192_000, strict=True)]
@@ -91,8 +103,9 @@ class Settings(StrictRecord):
     """What may stand both in ``defaults`` and in an instrument; the instrument's word wins.
 
     ``config`` names RAVE configurations (``v2_small``; ``[v2, causal]``), ``override`` sets their gin values,
-    ``window`` is in samples; ``window`` and ``batch`` default to what suits the configuration. ``augment`` is ``low-data``, a
-    list of augmentations or their probabilities by name; ``compute`` names ways to compute faster.
+    ``window`` is in samples; ``window`` and ``batch`` default to what suits the configuration, ``batch: auto`` to the same batch
+    in parts that fit the memory. ``augment`` is ``low-data``, a list of augmentations or their probabilities by name; ``compute``
+    names ways to compute faster.
     """
 
     config: Strings | None = None
@@ -101,7 +114,7 @@ class Settings(StrictRecord):
     budget: Budget | None = None
     override: dict[str, Any] | None = None
     window: Annotated[int, Field(ge=1, strict=True)] | None = None
-    batch: Annotated[int, Field(ge=1, le=4096, strict=True)] | None = None
+    batch: Batch | None = None
     checkpoint: CheckpointPolicy | None = None
     recover: Recovery | None = None
     credit: dict[str, str] | None = None

@@ -44,9 +44,10 @@ _LATER = {"base", "augment", "compute"}  # keys of `TrainingSpec` that runs alre
 class TrainingSpec(Record):
     """All that decides what one run computes, plus when it saves itself and what it does after a failure.
 
-    ``window`` (samples) and ``batch`` are None where the configuration's own default holds. ``base`` is the id of what it
-    starts from, kept at ``bases/<id>``; None for new weights. ``augment`` has the probability of each augmentation,
-    ``compute`` the options of arithmetic and speed (`rave_dist.training.compute`).
+    ``window`` (samples) and ``batch`` are None where the configuration's own default holds; ``auto`` is that batch too, in as
+    many parts as the memory needs. ``base`` is the id of what it starts from, kept at ``bases/<id>``; None for new weights.
+    ``augment`` has the probability of each augmentation, ``compute`` the options of arithmetic and speed
+    (`rave_dist.training.compute`).
     """
 
     library: str
@@ -57,7 +58,7 @@ class TrainingSpec(Record):
     sample_rate: int
     channels: int
     window: int | None = None
-    batch: int | None = None
+    batch: int | Literal["auto"] | None = None
     budget: Budget
     seed: int
     checkpoint: CheckpointPolicy = CheckpointPolicy()

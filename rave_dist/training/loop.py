@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from rave_dist import upstream
-from rave_dist.errors import NotFiniteError, TrainingError
+from rave_dist.errors import TrainingError
 from rave_dist.records import TrainingSpec
 from rave_dist.storage import Store
 from rave_dist.training import checkpoint
@@ -33,8 +33,8 @@ from rave_dist.training.saver import Saver, on_host
 from rave_dist.training.schedule import Schedule, continue_schedule, end_phase_1, plan_schedule
 from rave_dist.training.step import TrainingStep
 from rave_dist.training.validation import excerpt, set_receptive_field, validate
-from rave_dist.training.variants import window_and_batch
-from rave_dist.training.watch import NotFinite, Watch, describe_windows
+from rave_dist.training.variants import smaller_batch, window_and_batch
+from rave_dist.training.watch import NotFinite, Watch, explain
 from rave_dist.training.window import check_window
 
 logger = logging.getLogger(__name__)
@@ -67,6 +67,7 @@ def train(
     validation_segments: Sequence[PcmSegment],
     *,
     device: torch.device | str = "cpu",
+    parts: int = 1,
     tell: Tell = lambda state, speed: None,
     stop: Callable[[], bool] = lambda: False,
 ) -> Outcome:
@@ -78,6 +79,7 @@ def train(
         train_segments: PCM to train on.
         validation_segments: PCM held out.
         device: where to compute.
+        parts: in how many parts to compute a step; a run that goes on keeps to its own number unless this is more.
         tell: called after every step and validation with the state and the steps per second.
         stop: asked before every step, and by a thread during long ones; when true, the run saves itself and returns.
 
@@ -93,7 +95,7 @@ def train(
     try:
         while True:
             with tempfile.TemporaryDirectory(prefix="rave-dist-run-") as folder:
-                run = _Run(store, spec, train_segments, validation_segments, device, Path(folder), setbacks)
+                run = _Run(store, spec, train_segments, validation_segments, device, parts, Path(folder), setbacks)
                 outcome = run.go(tell, stop)
             if outcome is not None:
                 return outcome
@@ -102,10 +104,10 @@ def train(
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, TrainingError) or not is_out_of_memory(error):
             raise
-        batch = window_and_batch(spec)[1]
-        fix = f"set batch: {batch // 2}" if batch > 1 else "take a smaller configuration, or a machine with more memory"
         raise TrainingError(
-            f"a training step does not fit the memory of {device_name(device)}", where=spec.instrument, fix=fix
+            f"a training step does not fit the memory of {device_name(device)}",
+            where=spec.instrument,
+            fix=smaller_batch(spec, window_and_batch(spec)[1] // parts // 2),
         ) from error
 
 
@@ -117,6 +119,7 @@ class _Run:
         train_segments: Sequence[PcmSegment],
         validation_segments: Sequence[PcmSegment],
         device: torch.device,
+        parts: int,
         folder: Path,
         setbacks: list[dict[str, Any]] | None,
     ) -> None:
@@ -129,9 +132,10 @@ class _Run:
         loaded = checkpoint.load_checkpoint(store, self.checkpoints)
         start = load_start(store, spec.base) if loaded is None and spec.base is not None else None
         if loaded is None:
-            self.state = self._first_state(config_text, batch, start)
+            self.state = self._first_state(config_text, batch, parts, start)
         else:
             self.state = State.from_saved(loaded[1]["state"])
+            self._take_parts(parts, batch)
 
         checkpoint.seed_everything(spec.seed)
         self.model = upstream.build_model(config_text, channels=spec.channels).to(device)
@@ -159,6 +163,7 @@ class _Run:
             warmup_steps=schedule.warmup_steps,
             device=device,
             compute=spec.compute,
+            parts=self.state.parts,
         )
         if start is not None:
             start.restore(self.training_step)
@@ -184,7 +189,16 @@ class _Run:
     def checkpoints(self) -> str:
         return f"{self.spec.run_key}/checkpoints"
 
-    def _first_state(self, config_text: str, batch: int, start: Start | None) -> State:
+    def _take_parts(self, parts: int, batch: int) -> None:
+        """A run that goes on computes as it did, or in smaller parts where there is less memory now."""
+        if parts > self.state.parts:
+            logger.warning(
+                "%s: there is less memory now: from step %d on a step of %d windows is computed in %d parts instead of %d",
+                *(self.spec.instrument, self.state.step, batch, parts, self.state.parts),
+            )
+            self.state.parts = parts
+
+    def _first_state(self, config_text: str, batch: int, parts: int, start: Start | None) -> State:
         """Budgets in hours begin with real steps of both phases, which say how many of them there will be."""
         spec, pace = self.spec, None
         if spec.budget.hours is not None:
@@ -195,10 +209,12 @@ class _Run:
                 batch=batch,
                 device=self.device,
                 compute=spec.compute,
+                parts=parts,
             )
         if start is None:
-            return State(plan_schedule(spec.budget, pace=pace, override=spec.override), pace=pace)
-        return State(start.schedule(spec.budget, pace=pace, override=spec.override), step=start.step, pace=pace)
+            return State(plan_schedule(spec.budget, pace=pace, override=spec.override), pace=pace, parts=parts)
+        schedule = start.schedule(spec.budget, pace=pace, override=spec.override)
+        return State(schedule, step=start.step, pace=pace, parts=parts)
 
     def go(self, tell: Tell, stop: Callable[[], bool]) -> Outcome | None:
         """Until the budget is spent or the run is asked to stop; None after a setback, when it is to go on from its last
@@ -206,30 +222,13 @@ class _Run:
         try:
             return self._go(tell, stop)
         except NotFinite as error:
-            failure = self._explain(error)
+            failure = explain(error, self.store, self.spec, self.train_segments)
             recover, setbacks = self.spec.recover, self.state.setbacks
             if recover is None or len(setbacks) >= recover.times:
                 raise failure from error
             logger.warning("%s; it goes on from its last checkpoint at %g of the learning rate", failure.what, recover.rate)
             setbacks.append({"step": error.step, "what": failure.what, "rate": recover.rate})
             return None
-
-    def _explain(self, error: NotFinite) -> NotFiniteError:
-        """The error for people, with the recordings that the step was made of; all of them are written to the store."""
-        windows = describe_windows(self.store, self.spec, self.train_segments, error.places)
-        self.store.write_json(
-            f"{self.spec.run_key}/not_finite.json",
-            {"step": error.step, "what": error.what, "window": self.window, "windows": windows},
-        )
-        heard = [f"{window['source']} at {window['seconds']:.2f} s" for window in windows]
-        batch = f", of a batch with {', '.join(heard[:4])}" if heard else ""
-        more = f" and {len(heard) - 4} more" if len(heard) > 4 else ""
-        return NotFiniteError(
-            f"{error.what} is not a finite number at step {error.step}{batch}{more}",
-            where=self.spec.instrument,
-            fix="set recover: {rate: 0.5} to go on from the last checkpoint with half the learning rate, or give another seed; "
-            "if it happens again, look at these recordings",
-        )
 
     def _go(self, tell: Tell, stop: Callable[[], bool]) -> Outcome:
         state = self.state

@@ -8,8 +8,10 @@ step, so it may keep it, at the price of about a tenth more resident memory.
 from __future__ import annotations
 
 import ctypes
+import resource
 import sys
 
+import psutil
 import torch
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # malloc.h
@@ -25,6 +27,15 @@ def hold_freed_memory() -> bool:
     except (OSError, AttributeError):  # another C library
         return False
     return bool(mallopt(_MMAP_THRESHOLD, _NEVER)) and bool(mallopt(_TRIM_THRESHOLD, _NEVER))
+
+
+def usable_bytes(device: torch.device) -> int:
+    """How much this process may hold at most: of a GPU its share, of a machine all of it or what a limit leaves."""
+    if device.type == "cuda":
+        share = torch.cuda.get_per_process_memory_fraction(device.index)
+        return int(share * torch.cuda.get_device_properties(device).total_memory)
+    total, limit = int(psutil.virtual_memory().total), resource.getrlimit(resource.RLIMIT_AS)[0]
+    return total if limit == resource.RLIM_INFINITY else min(total, limit)
 
 
 def is_out_of_memory(error: Exception) -> bool:

@@ -29,7 +29,7 @@ from rave_dist.storage import Store
 from rave_dist.training.plan import Node, Share, admit, capacity, gpu_share, share
 from rave_dist.training.progress import Heartbeat, hear_sigterm, record_of, stop_key, terminated, write_record
 from rave_dist.training.result import read_result
-from rave_dist.training.variants import defaults
+from rave_dist.training.variants import window_and_batch
 
 if TYPE_CHECKING:
     from rave_dist.training.rehearsal import Export  # which imports torch and RAVE
@@ -317,7 +317,7 @@ def _largest_step(specs: Sequence[TrainingSpec]) -> int:
     sizes = [0]
     for spec in specs:
         with contextlib.suppress(ConfigurationError):
-            sizes.append(inspect_spec(spec).step_bytes(spec.batch or defaults(spec.config).batch))
+            sizes.append(inspect_spec(spec).step_bytes(window_and_batch(spec)[1]))
     return max(sizes)
 
 

@@ -7,17 +7,20 @@ from collections.abc import Collection
 
 import torch
 
-from rave_dist import upstream
 from rave_dist.settings import ComputeOption
 from rave_dist.training.schedule import Pace
-from rave_dist.training.step import TrainingStep, check_window
-from rave_dist.training.validation import set_receptive_field
-
-_LEVEL = 0.1
+from rave_dist.training.trial import Trial
 
 
 def measure_pace(
-    config_text: str, *, channels: int, window: int, batch: int, device: torch.device, compute: Collection[ComputeOption] = ()
+    config_text: str,
+    *,
+    channels: int,
+    window: int,
+    batch: int,
+    device: torch.device,
+    compute: Collection[ComputeOption] = (),
+    parts: int = 1,
 ) -> Pace:
     """Runs steps of both phases on noise; what does not fit the memory or the window fails here, in the first minute.
 
@@ -28,27 +31,24 @@ def measure_pace(
         batch: windows of a step.
         device: where to compute.
         compute: ways to compute faster.
+        parts: in how many parts a step is computed.
 
     Raises:
         ConfigurationError: the window is too short for the model.
         RuntimeError: the device's memory does not suffice.
     """
-    model = upstream.build_model(config_text, channels=channels).to(device)
-    set_receptive_field(model)
-    check_window(model, window)
-    training_step = TrainingStep(model, phase_1_steps=1, warmup_steps=1, device=device, compute=compute)
-    cycle = int(model.update_discriminator_every)  # after so many steps of phase 2 both networks have had theirs
+    trial = Trial(config_text, channels=channels, window=window, batch=batch, device=device, compute=compute, parts=parts)
 
     def seconds(steps: range) -> float:
         began = time.perf_counter()
         for step in steps:
-            training_step(_LEVEL * torch.randn(batch, channels, window, device=device), step)
+            trial.step(step)
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         return (time.perf_counter() - began) / len(steps)
 
-    # The first steps of a phase also pay for memory and for choosing algorithms. Step 0 of a schedule is phase 1.
+    # The first steps of a phase also pay for memory and for choosing algorithms.
     seconds(range(1))
     phase_1 = min(seconds(range(1)), seconds(range(1)))
-    seconds(range(1, 1 + cycle))
-    return Pace(phase_1, seconds(range(1, 1 + cycle)))
+    seconds(range(1, 1 + trial.cycle))
+    return Pace(phase_1, seconds(range(1, 1 + trial.cycle)))

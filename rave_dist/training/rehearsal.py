@@ -1,38 +1,55 @@
 """A run in small before the run: what would fail in the night fails in the first minute.
 
 One optimizer step of each kind, a validation, a checkpoint, a resume and an export, all at the run's own shapes, with a model
-that is thrown away. What is tried depends on the configuration, the way to compute and the device alone, so that a store keeps
+that is thrown away. What is tried depends on the configuration, the way to compute and the memory alone, so that a store keeps
 a note of each rehearsal that went well and it is not done twice.
+
+With ``batch: auto`` it also finds in how few equal parts a step fits the memory. On a GPU sizes are tried here. On a CPU each
+has a process of its own (``python -m rave_dist.training.rehearsal``): once an allocation has failed in a process its
+convolutions cannot allocate any more, and where the system ends a process instead, it is not this one.
 """
 
 from __future__ import annotations
 
+import contextlib
+import json
+import logging
+import os
+import resource
+import subprocess
+import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+import psutil
 import torch
 
 from rave_dist import upstream
 from rave_dist.errors import TrainingError
-from rave_dist.identity import content_id
+from rave_dist.identity import canonical_json, content_id
 from rave_dist.records import TrainingSpec, now
 from rave_dist.storage import Store
 from rave_dist.training import checkpoint
 from rave_dist.training.batches import PcmSegment
-from rave_dist.training.memory import device_name, is_out_of_memory
+from rave_dist.training.memory import device_name, is_out_of_memory, usable_bytes
 from rave_dist.training.result import save_weights
-from rave_dist.training.step import TrainingStep, check_window
-from rave_dist.training.validation import fit_latent, set_receptive_field, validate
-from rave_dist.training.variants import window_and_batch
+from rave_dist.training.trial import Trial
+from rave_dist.training.validation import fit_latent, validate
+from rave_dist.training.variants import partings, smaller_batch, window_and_batch
 
 Export = Callable[[Path, Path], object]
 """Makes a model's files of a run folder (``spec.json``, ``config.gin``, ``weights.pt``) in another folder."""
 
-_LEVEL = 0.1
-_CODE = 1  # raised when a rehearsal tries more than before
+logger = logging.getLogger(__name__)
+
+_CODE = 2  # raised when a rehearsal tries more than before
+_DOES_NOT_FIT = 3  # exit code
+_LISTEN_SECONDS = 0.5
 
 
 def rehearse(
@@ -43,7 +60,8 @@ def rehearse(
     *,
     device: torch.device,
     export: Export | None = None,
-) -> bool:
+    stop: Callable[[], bool] = lambda: False,
+) -> int | None:
     """Tries everything that a run will do, unless this store has a note that it works.
 
     Args:
@@ -53,9 +71,11 @@ def rehearse(
         validation_segments: PCM held out.
         device: where the run will compute.
         export: makes a model's files; without, that part is left out.
+        stop: asked between the parts; when true, the rehearsal ends and leaves nothing.
 
     Returns:
-        Whether anything had to be tried.
+        In how many parts a step is to be computed: the fewest that fit if ``spec.batch`` is ``auto``, otherwise 1. None if it
+        was asked to stop.
 
     Raises:
         TrainingError: a step does not fit the memory; the fix is the largest batch that does.
@@ -67,25 +87,48 @@ def rehearse(
     tried = {
         **{"code": _CODE, "config": config_text, "channels": spec.channels, "window": window, "batch": batch},
         **{"compute": sorted(spec.compute), "device": device_name(device), "torch": torch.__version__},
-        "export": export is not None,
+        **{"memory": usable_bytes(device), "auto": spec.batch == "auto", "export": export is not None},
     }
     key = f"rehearsals/{content_id(tried)}.json"
     if store.exists(key):
-        return False
-    stage = _Stage(spec, config_text, window, device)
-    if not _fits(lambda: stage.play(batch, train_segments, validation_segments, export)):
-        fitting = next((size for size in _halves(batch) if device.type == "cpu" or _fits(partial(stage.steps, size))), None)
-        fix = f"set batch: {fitting}" if fitting else "take a smaller configuration, or a machine with more memory"
-        raise TrainingError(f"a training step does not fit the memory of {device_name(device)}", where=spec.instrument, fix=fix)
-    store.write_json(key, {"instrument": spec.instrument, "device": tried["device"], "at": now()})
-    return True
+        return int(store.read_json(key)["parts"])
+    stage = _Stage(spec, config_text, window, device, stop)
+    elsewhere = _Elsewhere(spec, _samples(train_segments), _samples(validation_segments), psutil.Process().memory_info().vms)
+
+    def fits(batch: int, parts: int = 1) -> bool:
+        return elsewhere.fits(batch, parts, stop) if device.type == "cpu" else _fits(lambda: stage.steps(batch, parts))
+
+    try:
+        with torch.random.fork_rng():
+            parts = next((n for n in partings(batch) if fits(batch, n)), None) if spec.batch == "auto" else 1
+            if parts is None or not _fits(lambda: stage.play(batch, parts, train_segments, validation_segments, export)):
+                largest = _largest(batch // parts, fits) if parts else 0
+                raise TrainingError(
+                    f"a training step does not fit the memory of {device_name(device)}",
+                    where=spec.instrument,
+                    fix=smaller_batch(spec, largest),
+                )
+    except _Stopped:
+        return None
+    if parts > 1:
+        logger.warning(
+            "%s: a step of %d windows does not fit the memory of %s: it is computed in %d parts of %d",
+            *(spec.instrument, batch, device_name(device), parts, batch // parts),
+        )
+    store.write_json(key, {"instrument": spec.instrument, "device": tried["device"], "parts": parts, "at": now()})
+    return parts
 
 
-# On a CPU a half is a guess: what a failed step leaves of the address space does not tell what fits in a fresh process.
-def _halves(batch: int) -> Iterator[int]:
-    while batch > 1:
-        batch //= 2
-        yield batch
+def _largest(batch: int, fits: Callable[[int], bool]) -> int:
+    """The largest of the sizes below ``batch`` that fits; 0 where not even one window does."""
+    fitting, too_large = 0, batch
+    while too_large - fitting > 1:
+        middle = (fitting + too_large) // 2
+        if fits(middle):
+            fitting = middle
+        else:
+            too_large = middle
+    return fitting
 
 
 def _fits(part: Callable[[], object]) -> bool:
@@ -99,57 +142,76 @@ def _fits(part: Callable[[], object]) -> bool:
     return True
 
 
+def _samples(segments: Sequence[PcmSegment]) -> int:
+    return sum(segment.pcm.shape[-1] for segment in segments)
+
+
+class _Stopped(Exception):
+    """The rehearsal was asked to end."""
+
+
 class _Stage:
     """Where a run is rehearsed: models as its own, thrown away afterwards."""
 
-    def __init__(self, spec: TrainingSpec, config_text: str, window: int, device: torch.device) -> None:
-        self.spec, self.config_text, self.window, self.device = spec, config_text, window, device
+    def __init__(
+        self, spec: TrainingSpec, config_text: str, window: int, device: torch.device, stop: Callable[[], bool]
+    ) -> None:
+        self.spec, self.config_text, self.window, self.device, self._stop = spec, config_text, window, device, stop
 
     def play(
         self,
         batch: int,
+        parts: int,
         train_segments: Sequence[PcmSegment],
         validation_segments: Sequence[PcmSegment],
         export: Export | None,
     ) -> None:
-        with torch.random.fork_rng(), tempfile.TemporaryDirectory(prefix="rave-dist-rehearsal-") as name:
+        with tempfile.TemporaryDirectory(prefix="rave-dist-rehearsal-") as name:
             folder = Path(name)
-            model, training_step, done = self.steps(batch)
-            validate(model, validation_segments, window=self.window, device=self.device)
-            saved: dict[str, Any] = {"model": model.state_dict(), "training": training_step.state_dict()}
+            trial, done = self.steps(batch, parts)
+            validate(trial.model, validation_segments, window=self.window, device=self.device)
+            self._listen()
+            saved: dict[str, Any] = {"model": trial.model.state_dict(), "training": trial.training_step.state_dict()}
             checkpoint.save_checkpoint(Store(str(folder)), "checkpoints", done, saved)
-            del model, training_step, saved  # a resume begins with an empty device
+            del trial, saved  # a resume begins with an empty device
+            self._listen()
 
             loaded = checkpoint.load_checkpoint(Store(str(folder)), "checkpoints")
             assert loaded is not None
-            model = self._model()
-            training_step = self._training_step(model)
-            model.load_state_dict(loaded[1]["model"])
-            training_step.load_state_dict(loaded[1]["training"])
-            training_step(self._noise(batch), done)
-            fit_latent(model, train_segments, window=self.window, device=self.device)
+            trial = self._trial(batch, parts)
+            trial.model.load_state_dict(loaded[1]["model"])
+            trial.training_step.load_state_dict(loaded[1]["training"])
+            trial.step(done)
+            self._listen()
+            fit_latent(trial.model, train_segments, window=self.window, device=self.device)
+            self._listen()
             if export is not None:
-                self._export(model, folder, export)
+                self._export(trial.model, folder, export)
 
-    def steps(self, batch: int) -> tuple[Any, TrainingStep, int]:
-        """A step of phase 1, then all kinds of phase 2; the model, its step and how many were done."""
-        model = self._model()
-        set_receptive_field(model)
-        check_window(model, self.window)
-        training_step = self._training_step(model)
-        count = 1 + int(model.update_discriminator_every)
+    def steps(self, batch: int, parts: int) -> tuple[Trial, int]:
+        """A step of phase 1, then all kinds of phase 2; how many were done."""
+        trial = self._trial(batch, parts)
+        count = 1 + trial.cycle
         for step in range(count):
-            training_step(self._noise(batch), step)
-        return model, training_step, count
+            self._listen()
+            trial.step(step)
+        self._listen()
+        return trial, count
 
-    def _model(self) -> Any:
-        return upstream.build_model(self.config_text, channels=self.spec.channels).to(self.device)
+    def _trial(self, batch: int, parts: int) -> Trial:
+        return Trial(
+            self.config_text,
+            channels=self.spec.channels,
+            window=self.window,
+            batch=batch,
+            device=self.device,
+            compute=self.spec.compute,
+            parts=parts,
+        )
 
-    def _training_step(self, model: Any) -> TrainingStep:
-        return TrainingStep(model, phase_1_steps=1, warmup_steps=1, device=self.device, compute=self.spec.compute)
-
-    def _noise(self, batch: int) -> torch.Tensor:
-        return _LEVEL * torch.randn(batch, self.spec.channels, self.window, device=self.device)
+    def _listen(self) -> None:
+        if self._stop():
+            raise _Stopped
 
     def _export(self, model: Any, folder: Path, export: Export) -> None:
         run = folder / "run"
@@ -158,3 +220,67 @@ class _Stage:
         (run / "config.gin").write_text(self.config_text)
         save_weights(model, run / "weights.pt")
         export(run, folder / "out")
+
+
+@dataclass(frozen=True)
+class _Elsewhere:
+    """Fresh processes that rehearse a run on a CPU, with noise for audio. ``held`` is the address space that the run's own process
+    has taken, in bytes, which counts where that is limited."""
+
+    spec: TrainingSpec
+    train_samples: int
+    validation_samples: int
+    held: int
+
+    def fits(self, batch: int, parts: int, stop: Callable[[], bool]) -> bool:
+        """Whether the memory suffices. Also true where it fails for another reason, which the run's own process will meet."""
+        request = {
+            **{"spec": self.spec.to_json(), "batch": batch, "parts": parts, "threads": torch.get_num_threads()},
+            **{"train": self.train_samples, "validation": self.validation_samples, "held": self.held},
+        }
+        environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
+        with tempfile.TemporaryFile() as asked:
+            asked.write(canonical_json(request))
+            asked.seek(0)
+            command = [sys.executable, "-m", "rave_dist.training.rehearsal"]
+            quiet = subprocess.DEVNULL
+            with subprocess.Popen(command, stdin=asked, stdout=quiet, stderr=quiet, env=environment) as child:
+                try:
+                    while child.returncode is None:
+                        if stop():
+                            raise _Stopped
+                        with contextlib.suppress(subprocess.TimeoutExpired):
+                            child.wait(_LISTEN_SECONDS)
+                finally:
+                    child.kill()
+        return child.returncode >= 0 and child.returncode != _DOES_NOT_FIT  # below zero: the system has ended it
+
+
+@dataclass(frozen=True)
+class _Noise:
+    pcm: npt.NDArray[np.int16]
+
+
+def main() -> None:
+    """In the child process: rehearses what stdin asks for; the exit code says whether the memory sufficed."""
+    asked = json.load(sys.stdin)
+    spec = TrainingSpec.model_validate(asked["spec"])
+    torch.set_num_threads(asked["threads"])
+    window, _ = window_and_batch(spec)
+    config_text = upstream.configure(spec.config, spec.override, sample_rate=spec.sample_rate, channels=spec.channels)
+    upstream.rave_module()
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    if soft != resource.RLIM_INFINITY:
+        missing = max(0, asked["held"] - psutil.Process().memory_info().vms)
+        resource.setrlimit(resource.RLIMIT_AS, (soft - missing, hard))
+    random = np.random.default_rng(0)
+    train, validation = (
+        [_Noise(random.integers(-3000, 3000, (spec.channels, asked[part]), np.int16))] for part in ("train", "validation")
+    )
+    stage = _Stage(spec, config_text, window, torch.device("cpu"), lambda: False)
+    if not _fits(lambda: stage.play(asked["batch"], asked["parts"], train, validation, None)):
+        sys.exit(_DOES_NOT_FIT)
+
+
+if __name__ == "__main__":
+    main()

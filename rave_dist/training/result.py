@@ -38,7 +38,7 @@ class State:
     checkpoints. ``step`` counts the steps done; ``seconds`` is training time, over all its processes; ``bests`` has the best
     weights of each phase that has some. ``waited`` counts the validations since the last that brought the distance below
     ``mark`` by as much as was asked; ``settled`` says that training has ended for that. ``setbacks`` are
-    `rave_dist.records.Setback` as JSON."""
+    `rave_dist.records.Setback` as JSON. Every step is computed in ``parts`` parts."""
 
     schedule: Schedule
     step: int = 0
@@ -53,6 +53,7 @@ class State:
     last: float | None = None
     validated_step: int = -1
     train_distance: float | None = None
+    parts: int = 1
 
     @property
     def phase(self) -> int:
@@ -175,6 +176,7 @@ def leave(
         "complete": complete,
         "metrics": {f"validation_{name}": value for name, value in state.validation.to_json().items() if value is not None},
         "setbacks": state.setbacks,
+        "parts": state.parts,
         "seconds": state.seconds,
     }
     store.write_json(_result_key(spec), result)

@@ -270,8 +270,8 @@ class TrainingStep:
         return self._descend(self._discriminators_descent, batch, self._discriminator_losses)
 
     def _descend(self, optimizer: Optimizer, batch: Tensor, evaluate: Callable[[Tensor], tuple[Tensor, Losses]]) -> Losses:
-        """One step of an optimizer down the gradients of all parts, each with the weight of its share of the windows; what is to
-        be logged is weighted likewise. Of a part nothing but its gradients and losses is held while the next is computed."""
+        """One step of an optimizer down the gradients of all parts, each weighted by its share of the windows, as is what is
+        logged. Of a part nothing but its gradients and losses is held while the next is computed."""
         optimizer.clear()
         logged: Losses = {}
         for part in batch.tensor_split(self._parts):

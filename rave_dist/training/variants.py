@@ -54,6 +54,20 @@ def defaults(config: Sequence[str]) -> Defaults:
 
 
 def window_and_batch(spec: TrainingSpec) -> tuple[int, int]:
-    """A run's samples per window and windows per step: what it says, else what suits its configuration."""
+    """A run's samples per window and windows per step: what it says, else what suits its configuration; so too where it says
+    ``auto``, which decides in how many parts they are computed."""
     suited = defaults(spec.config)
-    return spec.window or suited.window, spec.batch or suited.batch
+    return spec.window or suited.window, spec.batch if isinstance(spec.batch, int) else suited.batch
+
+
+def partings(batch: int) -> list[int]:
+    """In how many equal parts a batch can be computed, the fewest first."""
+    return [parts for parts in range(1, batch + 1) if batch % parts == 0]
+
+
+def smaller_batch(spec: TrainingSpec, fitting: int) -> str:
+    """What to do where a run's step does not fit the memory and one of so many windows does."""
+    if not fitting:
+        return "take a smaller configuration, or a machine with more memory"
+    auto = "" if spec.batch == "auto" else ", or batch: auto, which computes a step in parts that fit"
+    return f"set batch: {fitting}{auto}"

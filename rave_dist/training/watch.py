@@ -8,10 +8,11 @@ from typing import Any
 import torch
 
 from rave_dist.dataset.read import Segment, load_manifest
-from rave_dist.errors import DatasetError
+from rave_dist.errors import DatasetError, NotFiniteError
 from rave_dist.records import TrainingSpec
 from rave_dist.storage import Store
 from rave_dist.training.batches import PcmSegment
+from rave_dist.training.variants import window_and_batch
 
 Places = Sequence[tuple[int, int]]
 
@@ -74,6 +75,31 @@ class Watch:
         values = {name: float(value) for name, value in self._latest.items()}
         self._latest.clear()
         return values
+
+
+def explain(error: NotFinite, store: Store, spec: TrainingSpec, segments: Sequence[PcmSegment]) -> NotFiniteError:
+    """The error for people, with the recordings that the step was made of; all of them are written to the run, in the store.
+
+    Args:
+        error: what was found.
+        store: where the run lies.
+        spec: the run.
+        segments: what it trains on.
+    """
+    windows = describe_windows(store, spec, segments, error.places)
+    store.write_json(
+        f"{spec.run_key}/not_finite.json",
+        {"step": error.step, "what": error.what, "window": window_and_batch(spec)[0], "windows": windows},
+    )
+    heard = [f"{window['source']} at {window['seconds']:.2f} s" for window in windows]
+    batch = f", of a batch with {', '.join(heard[:4])}" if heard else ""
+    more = f" and {len(heard) - 4} more" if len(heard) > 4 else ""
+    return NotFiniteError(
+        f"{error.what} is not a finite number at step {error.step}{batch}{more}",
+        where=spec.instrument,
+        fix="set recover: {rate: 0.5} to go on from the last checkpoint with half the learning rate, or give another seed; "
+        "if it happens again, look at these recordings",
+    )
 
 
 def describe_windows(store: Store, spec: TrainingSpec, segments: Sequence[PcmSegment], places: Places) -> list[dict[str, Any]]:

@@ -61,19 +61,17 @@ def work(store: Store, spec: TrainingSpec, *, threads: int, gpu_share: float = 0
                 setbacks=tuple(Setback.model_validate(setback) for setback in state.setbacks),
             )
 
+        def stop() -> bool:
+            return beat.stop_requested or terminated()
+
         try:
             manifest = load_manifest(store, spec.instrument, spec.dataset)
             audio = split_dataset(store, manifest, window=window_and_batch(spec)[0])
-            rehearse(store, spec, audio.train, audio.validation, device=device, export=export)
-            outcome = train(
-                store,
-                spec,
-                audio.train,
-                audio.validation,
-                device=device,
-                tell=tell,
-                stop=lambda: beat.stop_requested or terminated(),
-            )
+            parts = rehearse(store, spec, audio.train, audio.validation, device=device, export=export, stop=stop)
+            if parts is None:
+                beat.update(state="waiting")
+                return beat.record
+            outcome = train(store, spec, audio.train, audio.validation, device=device, parts=parts, tell=tell, stop=stop)
         except StoreError:
             raise
         except RaveDistError as error:
