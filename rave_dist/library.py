@@ -88,8 +88,7 @@ def _batch(value: Any) -> Any:
     """A number of windows, or the word auto."""
     if value is None or value == "auto" or (type(value) is int and 1 <= value <= LARGEST_BATCH):
         return value
-    said = {"largest": LARGEST_BATCH, "fix": "batch: 8, or batch: auto"}
-    raise PydanticCustomError("batch", "a batch is a number of windows from 1 to {largest}, or auto", said)
+    raise PydanticCustomError("batch", "a batch is a number of windows from 1 to {largest}, or auto", {"largest": LARGEST_BATCH})
 
 
 Batch = Annotated[int | Literal["auto"], BeforeValidator(_batch)]
@@ -103,8 +102,8 @@ class Settings(StrictRecord):
     """What may stand both in ``defaults`` and in an instrument; the instrument's word wins.
 
     ``config`` names RAVE configurations (``v2_small``; ``[v2, causal]``), ``override`` sets their gin values,
-    ``window`` is in samples; ``window`` and ``batch`` default to what suits the configuration, ``batch: auto`` to the same batch
-    in parts that fit the memory. ``augment`` is ``low-data``, a list of augmentations or their probabilities by name; ``compute``
+    ``window`` is in samples; ``window`` and ``batch`` default to what suits the configuration, ``batch: auto`` to the same, in
+    parts that fit the memory. ``augment`` is ``low-data``, a list of augmentations or their probabilities by name; ``compute``
     names ways to compute faster.
     """
 

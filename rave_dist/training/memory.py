@@ -16,6 +16,7 @@ import torch
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # malloc.h
 _NEVER = 2**31 - 1
+_FULL = ("can't allocate memory", "could not create a primitive")  # PyTorch's allocator; oneDNN, whose code needs memory too
 
 
 def hold_freed_memory() -> bool:
@@ -40,7 +41,7 @@ def usable_bytes(device: torch.device) -> int:
 
 def is_out_of_memory(error: Exception) -> bool:
     """Whether an error says that a device or the machine has no memory left."""
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(words in str(error) for words in _FULL)
 
 
 def device_name(device: torch.device) -> str:

@@ -38,6 +38,7 @@ from rave_dist.training import checkpoint
 from rave_dist.training.batches import PcmSegment
 from rave_dist.training.memory import device_name, is_out_of_memory, usable_bytes
 from rave_dist.training.result import save_weights
+from rave_dist.training.saver import on_host
 from rave_dist.training.trial import Trial
 from rave_dist.training.validation import fit_latent, validate
 from rave_dist.training.variants import partings, smaller_batch, window_and_batch
@@ -50,6 +51,7 @@ logger = logging.getLogger(__name__)
 _CODE = 2  # raised when a rehearsal tries more than before
 _DOES_NOT_FIT = 3  # exit code
 _LISTEN_SECONDS = 0.5
+_THREADS_BYTES = 3 * 2**27  # of address space, which glibc takes for the threads that save, listen and write curves
 
 
 def rehearse(
@@ -172,8 +174,9 @@ class _Stage:
             validate(trial.model, validation_segments, window=self.window, device=self.device)
             self._listen()
             saved: dict[str, Any] = {"model": trial.model.state_dict(), "training": trial.training_step.state_dict()}
+            saved["bests"] = {phase: on_host(saved["model"]) for phase in (1, 2)}
             checkpoint.save_checkpoint(Store(str(folder)), "checkpoints", done, saved)
-            del trial, saved  # a resume begins with an empty device
+            del trial, saved  # a resume begins with an empty device; what is loaded stands for the copies that a run keeps
             self._listen()
 
             loaded = checkpoint.load_checkpoint(Store(str(folder)), "checkpoints")
@@ -224,7 +227,7 @@ class _Stage:
 
 @dataclass(frozen=True)
 class _Elsewhere:
-    """Fresh processes that rehearse a run on a CPU, with noise for audio. ``held`` is the address space that the run's own process
+    """Fresh processes that rehearse a run on a CPU, with noise for audio. ``held`` is the address space that the run's process
     has taken, in bytes, which counts where that is limited."""
 
     spec: TrainingSpec
@@ -272,7 +275,7 @@ def main() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
     if soft != resource.RLIM_INFINITY:
         missing = max(0, asked["held"] - psutil.Process().memory_info().vms)
-        resource.setrlimit(resource.RLIMIT_AS, (soft - missing, hard))
+        resource.setrlimit(resource.RLIMIT_AS, (soft - missing - _THREADS_BYTES, hard))
     random = np.random.default_rng(0)
     train, validation = (
         [_Noise(random.integers(-3000, 3000, (spec.channels, asked[part]), np.int16))] for part in ("train", "validation")

@@ -6,12 +6,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import soundfile
 
-from rave_dist.check import InstrumentCheck, check_library
+from rave_dist.check import InstrumentCheck, _judge_memory, check_library
 from rave_dist.errors import LibraryError, StoreError
 from rave_dist.library import load_library
+from rave_dist.records import Budget, Problem, TrainingSpec
+from rave_dist.training.inspect import Inspection
 from rave_dist.training.variants import defaults
 
 RATE = 44100
@@ -155,8 +158,32 @@ def test_a_batch_that_no_memory_holds_is_refused_with_one_that_fits(tmp_path: Pa
     if found.ok:
         pytest.skip("this machine has the memory")
     assert "memory" in found.problems[0].what
-    smaller = int(found.problems[0].fix.removeprefix("set batch: "))
-    assert check(f"sources: drums.wav, batch: {smaller}").ok
+    fix, _, other = found.problems[0].fix.partition(", or ")
+    assert check(f"sources: drums.wav, batch: {fix.removeprefix('set batch: ')}").ok
+    assert other.startswith("batch: auto,")
+
+
+def test_a_step_is_held_against_the_memory_of_this_machine() -> None:
+    def judged(batch: int | str, windows: float) -> tuple[int, list[Problem], list[Problem]]:
+        problems, warnings = [], []
+        spec = TrainingSpec(
+            **{"library": "band", "instrument": "drums", "dataset": "x", "config": ("v2_small",), "sample_rate": RATE},
+            **{"channels": 1, "budget": Budget(steps=9), "seed": 0, "batch": batch},
+        )
+        size = int(psutil.virtual_memory().total / windows)
+        found = Inspection(0, 8, 512, (0, 0), window_bytes=size, phase_1_seconds=1, phase_2_seconds=1)
+        return _judge_memory(spec, found, problems, warnings), problems, warnings
+
+    assert judged("auto", 8.5) == (8, [], [])
+    at_once, problems, warnings = judged("auto", 7.5)
+    assert (at_once, problems) == (4, [])
+    assert "2 parts of 4 windows" in warnings[0].what
+    assert judged("auto", 3.5)[0] == 2, "3 windows fit, and do not divide 8"
+    at_once, problems, warnings = judged("auto", 0.5)
+    assert "smaller configuration" in problems[0].fix
+    _, problems, warnings = judged(8, 3.5)
+    assert problems[0].fix.startswith("set batch: 3, or batch: auto")
+    assert warnings == []
 
 
 def test_a_store_that_cannot_be_written_stops_the_command(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 from rave_dist.errors import LibraryError
 from rave_dist.library import AUGMENTATIONS, Library, load_library
 from rave_dist.storage import Store
+from rave_dist.training.variants import window_and_batch
 
 Write = Callable[[str], Path]
 
@@ -161,6 +162,17 @@ def test_compute_options_that_cannot_be_are_refused(write: Write, written: str, 
     assert fix in error.fix
 
 
+def test_a_batch_is_a_number_or_auto(write: Write) -> None:
+    library = load_library(write(WHOLE.replace("batch: 4", "batch: auto")))
+    asked = library.training_spec("kompang", dataset="x")
+    assert asked.batch == "auto"
+    assert window_and_batch(asked) == (131072, 8)
+    plain = load_library(write(WHOLE)).training_spec("kompang", dataset="x")
+    assert asked.run_id != plain.run_id == plain.model_copy(update={"batch": 4}).run_id
+    error = refusal(write(WHOLE.replace("batch: 4", "batch: automatic")))
+    assert error.what == "'instruments.kompang.batch' is 'automatic': a batch is a number of windows from 1 to 4096, or auto"
+
+
 def test_seeds_are_written_or_come_from_the_name(write: Write) -> None:
     library = load_library(write(WHOLE))
     assert library.seed("kompang") == 5
@@ -248,6 +260,7 @@ def test_a_key_near_nothing_is_answered_with_what_is_known(write: Write) -> None
         ("{hours: 4}", "{}", "defaults.budget"),
         ("{hours: 4}", "4", "defaults.budget"),
         ("batch: 4", "batch: 0", "instruments.kompang.batch"),
+        ("batch: 4", "batch: true", "instruments.kompang.batch"),
         ("window: 131072", "window: long", "instruments.kompang.window"),
         ("batch: 4", "augment: {gain: 2}", "instruments.kompang.augment.gain"),
         ("batch: 4", "augment: {gain: often}", "instruments.kompang.augment.gain"),

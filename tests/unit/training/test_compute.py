@@ -172,6 +172,16 @@ class TestHalfPrecision:
         twin = Compute(("fp16",), CPU).optimizer(torch.optim.Adam([torch.zeros(1, requires_grad=True)]))
         assert scale == twin.state_dict()["scaler"]["scale"] / 2
 
+    def test_gradients_of_parts_add_up_under_one_scale(self, step: TrainingStep) -> None:
+        parameter = next(step.model.decoder.parameters())
+        descent = step._generators_descent
+        minimise(descent, parameter.sum(), 2 * parameter.sum())
+        scale = descent.state_dict()["scaler"]["scale"]
+        assert torch.equal(parameter.grad, torch.full_like(parameter, 3.0)), scale
+        before = weights(step)
+        minimise(descent, parameter.square().sum(), (parameter * float("inf")).sum())
+        assert torch.equal(weights(step), before), "one part that overflows is a step that does"
+
     def test_the_scale_is_saved(self, step: TrainingStep, blueprint: str) -> None:
         minimise(step._generators_descent, (next(step.model.decoder.parameters()) * float("inf")).sum())
         other = step_of(blueprint, "fp16")
