@@ -1,6 +1,8 @@
-"""On a card: the batch that a rehearsal names does fit, and twice as much does not."""
+"""On a card: the batch that a rehearsal names does fit, and twice as much does not; ``auto`` takes parts that fit."""
 
 from __future__ import annotations
+
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
@@ -15,35 +17,48 @@ from rave_dist.training.rehearsal import rehearse
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
 
 
-def test_the_batch_that_is_named_fits(local_store: Store) -> None:
-    device = torch.device("cuda")
-    audio = [Segment("a", 0, np.random.default_rng(0).normal(0, 3000, (1, 441000)).astype(np.int16))]
+DEVICE = torch.device("cuda")
+AUDIO = [Segment("a", 0, np.random.default_rng(0).normal(0, 3000, (1, 441000)).astype(np.int16))]
 
-    def tried(batch: int) -> bool:
-        spec = TrainingSpec(
-            library="band",
-            instrument="plucks",
-            dataset="none",
-            config=("v2_small",),
-            override={"CAPACITY": 4, "LATENT_SIZE": 8},
-            sample_rate=44100,
-            channels=1,
-            window=40960,
-            batch=batch,
-            budget=Budget(steps=10),
-            seed=1,
-        )
-        return rehearse(local_store, spec, audio, audio, device=device)
 
-    total = torch.cuda.get_device_properties(device).total_memory
-    torch.cuda.set_per_process_memory_fraction(min(1.0, 2**31 / total))
-    try:
-        with pytest.raises(TrainingError, match="memory") as refused:
-            tried(1024)
-        named = int(refused.value.fix.removeprefix("set batch: "))
-        assert tried(named)
-        if 2 * named < 1024:
-            with pytest.raises(TrainingError, match="memory"):
-                tried(2 * named)
-    finally:
-        torch.cuda.set_per_process_memory_fraction(1.0)
+@pytest.fixture
+def share() -> Iterator[Callable[[int], None]]:
+    """Sets how much of the card this process may fill, in bytes."""
+    total = torch.cuda.get_device_properties(DEVICE).total_memory
+    yield lambda size: torch.cuda.set_per_process_memory_fraction(min(1.0, size / total))
+    torch.cuda.set_per_process_memory_fraction(1.0)
+
+
+def rehearsed(store: Store, batch: int | str, window: int = 40960) -> int | None:
+    spec = TrainingSpec(
+        **{"library": "band", "instrument": "plucks", "dataset": "none", "config": ("v2_small",), "sample_rate": 44100},
+        **{"override": {"CAPACITY": 4, "LATENT_SIZE": 8}, "channels": 1, "window": window, "batch": batch, "seed": 1},
+        budget=Budget(steps=10),
+    )
+    return rehearse(store, spec, AUDIO, AUDIO, device=DEVICE)
+
+
+def test_the_batch_that_is_named_fits(local_store: Store, share: Callable[[int], None]) -> None:
+    share(2**31)
+    with pytest.raises(TrainingError, match="memory") as refused:
+        rehearsed(local_store, 1024)
+    named = int(refused.value.fix.partition(", or ")[0].removeprefix("set batch: "))
+    assert rehearsed(local_store, named) == 1
+    if 2 * named < 1024:
+        with pytest.raises(TrainingError, match="memory"):
+            rehearsed(local_store, 2 * named)
+
+
+def test_auto_takes_parts_that_fit_and_another_share_of_the_card_is_tried_anew(
+    local_store: Store, share: Callable[[int], None]
+) -> None:
+    window = 2**19
+    assert rehearsed(local_store, "auto", window) == 1
+    found = []
+    for size in (2**31, 2**30):
+        share(size)
+        found.append(rehearsed(local_store, "auto", window))
+        assert rehearsed(local_store, "auto", window) == found[-1], "the note says the same"
+    assert len(list(local_store.list("rehearsals"))) == 3
+    assert 1 <= found[0] <= found[1] <= 8
+    assert found[1] > 1

@@ -184,6 +184,32 @@ def test_a_stopped_run_is_playable_and_goes_on_to_the_same_weights(
     assert curves["train"] == expected_curves["train"]
 
 
+def test_a_run_goes_on_in_the_parts_that_it_began_with(
+    whole: tuple[Store, TrainingSpec, list[State]], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def trained(name: str, at: int, *parts: int) -> dict[str, torch.Tensor]:
+        """The weights of a run that is stopped once, with so many parts asked for before and after."""
+        store, spec, steps = Store(str(tmp_path / name)), _spec(checkpoint=CheckpointPolicy()), list[int]()
+        for asked in parts:
+            _train(
+                store, spec, parts=asked, tell=lambda state, speed: steps.append(state.step), stop=lambda at=at: steps[-1] == at
+            )
+            at = STEPS
+        result = read_result(store, spec)
+        assert result is not None
+        assert (result["complete"], result["parts"]) == (True, max(parts))
+        return _weights(store, spec, tmp_path / f"{name}.weights")
+
+    two = trained("whole in parts", STEPS, 2)
+    one = _weights(whole[0], whole[1], tmp_path / "one")
+    assert any(not torch.equal(one[name], two[name]) for name in one)
+    resumed = trained("more memory", 7, 2, 1)
+    assert all(torch.equal(two[name], resumed[name]) for name in two)
+    assert not caplog.records
+    trained("less memory", 7, 1, 2)
+    assert "from step 7 on a step of 2 windows is computed in 2 parts instead of 1" in caplog.text
+
+
 def test_sigterm_leads_to_a_checkpoint_at_the_next_step(tmp_path: Path) -> None:
     store, spec = Store(str(tmp_path / "terminated")), _spec(checkpoint=CheckpointPolicy(steps=100))
 
