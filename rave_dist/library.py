@@ -88,7 +88,9 @@ def _batch(value: Any) -> Any:
     """A number of windows, or the word auto."""
     if value is None or value == "auto" or (type(value) is int and 1 <= value <= LARGEST_BATCH):
         return value
-    raise PydanticCustomError("batch", "a batch is a number of windows from 1 to {largest}, or auto", {"largest": LARGEST_BATCH})
+    raise PydanticCustomError(
+        "batch", "a batch is a number of windows from 1 to {largest}, or auto", {"largest": LARGEST_BATCH}
+    )
 
 
 Batch = Annotated[int | Literal["auto"], BeforeValidator(_batch)]

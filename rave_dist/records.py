@@ -267,7 +267,8 @@ class ModelCard(Record):
     ``hop`` is the number of samples per latent frame; ``receptive_field`` is (left, right) in samples;
     ``latents`` is how many the exports expose, ``latent_size`` how many the network has; ``seconds`` is the
     audio that it was trained on; ``complete`` is False when its run was cut before its budget was spent. The weights are those
-    after ``best_step`` of the ``step`` steps that the run did, the closest to held-out audio of their phase.
+    after ``best_step`` of the ``step`` steps that the run did, the closest to held-out audio of their phase. Every step was
+    computed in ``parts`` parts, one unless the manifest said ``batch: auto``.
     ``measures`` are those of the ``model``, and beside it of an ``mp3`` at 64 kbit/s, of ``noise`` of equal loudness and of
     ``silence``; of a model of phase 2 also of what the best weights of ``phase_1`` give, unless its run began after that.
     """
@@ -294,6 +295,7 @@ class ModelCard(Record):
     metrics: dict[str, float]
     measures: dict[str, Measures] = {}
     setbacks: tuple[Setback, ...] = ()
+    parts: int = 1
     credit: dict[str, str] = {}
     files: dict[Literal["offline", "streaming"], ModelFile]
     created_at: str

@@ -129,6 +129,7 @@ def place(
         step=result["step"],
         best_step=result.get("best_step"),
         setbacks=result.get("setbacks", ()),
+        parts=result.get("parts", 1),
         steps=result["steps"],
         complete=result["complete"],
         dataset=spec.dataset,

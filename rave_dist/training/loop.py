@@ -104,10 +104,11 @@ def train(
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, TrainingError) or not is_out_of_memory(error):
             raise
+        again = "run the same command again, which tries anew what fits, or " if spec.batch == "auto" else ""
         raise TrainingError(
             f"a training step does not fit the memory of {device_name(device)}",
             where=spec.instrument,
-            fix=smaller_batch(spec, window_and_batch(spec)[1] // parts // 2),
+            fix=again + smaller_batch(spec, window_and_batch(spec)[1] // parts // 2),
         ) from error
 
 

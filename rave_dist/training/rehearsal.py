@@ -36,6 +36,7 @@ from rave_dist.records import TrainingSpec, now
 from rave_dist.storage import Store
 from rave_dist.training import checkpoint
 from rave_dist.training.batches import PcmSegment
+from rave_dist.training.compute import Recorded
 from rave_dist.training.memory import device_name, is_out_of_memory, usable_bytes
 from rave_dist.training.result import save_weights
 from rave_dist.training.saver import on_host
@@ -84,17 +85,10 @@ def rehearse(
         ConfigurationError: the configuration makes no model, the window is too short for it, or it cannot be exported.
         VerificationError: an export does not do what its model does.
     """
-    window, batch = window_and_batch(spec)
-    config_text = upstream.configure(spec.config, spec.override, sample_rate=spec.sample_rate, channels=spec.channels)
-    tried = {
-        **{"code": _CODE, "config": config_text, "channels": spec.channels, "window": window, "batch": batch},
-        **{"compute": sorted(spec.compute), "device": device_name(device), "torch": torch.__version__},
-        **{"memory": usable_bytes(device), "auto": spec.batch == "auto", "export": export is not None},
-    }
-    key = f"rehearsals/{content_id(tried)}.json"
+    key, batch = _note_key(spec, device, export), window_and_batch(spec)[1]
     if store.exists(key):
         return int(store.read_json(key)["parts"])
-    stage = _Stage(spec, config_text, window, device, stop)
+    stage = _Stage(spec, device, stop)
     elsewhere = _Elsewhere(spec, _samples(train_segments), _samples(validation_segments), psutil.Process().memory_info().vms)
 
     def fits(batch: int, parts: int = 1) -> bool:
@@ -117,8 +111,27 @@ def rehearse(
             "%s: a step of %d windows does not fit the memory of %s: it is computed in %d parts of %d",
             *(spec.instrument, batch, device_name(device), parts, batch // parts),
         )
-    store.write_json(key, {"instrument": spec.instrument, "device": tried["device"], "parts": parts, "at": now()})
+    store.write_json(key, {"instrument": spec.instrument, "device": device_name(device), "parts": parts, "at": now()})
     return parts
+
+
+def forget(store: Store, spec: TrainingSpec, *, device: torch.device, export: Export | None = None) -> None:
+    """Withdraws the note of a rehearsal that a run did not bear out, so that the next one tries anew what fits."""
+    store.delete(_note_key(spec, device, export))
+
+
+def _note_key(spec: TrainingSpec, device: torch.device, export: Export | None) -> str:
+    window, batch = window_and_batch(spec)
+    tried = {
+        **{"code": _CODE, "config": _config_text(spec), "channels": spec.channels, "window": window, "batch": batch},
+        **{"compute": sorted(spec.compute), "device": device_name(device), "torch": torch.__version__},
+        **{"memory": usable_bytes(device), "auto": spec.batch == "auto", "export": export is not None},
+    }
+    return f"rehearsals/{content_id(tried)}.json"
+
+
+def _config_text(spec: TrainingSpec) -> str:
+    return upstream.configure(spec.config, spec.override, sample_rate=spec.sample_rate, channels=spec.channels)
 
 
 def _largest(batch: int, fits: Callable[[int], bool]) -> int:
@@ -155,10 +168,9 @@ class _Stopped(Exception):
 class _Stage:
     """Where a run is rehearsed: models as its own, thrown away afterwards."""
 
-    def __init__(
-        self, spec: TrainingSpec, config_text: str, window: int, device: torch.device, stop: Callable[[], bool]
-    ) -> None:
-        self.spec, self.config_text, self.window, self.device, self._stop = spec, config_text, window, device, stop
+    def __init__(self, spec: TrainingSpec, device: torch.device, stop: Callable[[], bool]) -> None:
+        self.spec, self.device, self._stop = spec, device, stop
+        self.config_text, self.window = _config_text(spec), window_and_batch(spec)[0]
 
     def play(
         self,
@@ -192,14 +204,14 @@ class _Stage:
                 self._export(trial.model, folder, export)
 
     def steps(self, batch: int, parts: int) -> tuple[Trial, int]:
-        """A step of phase 1, then all kinds of phase 2; how many were done."""
+        """A step of phase 1, then all kinds of phase 2, often enough to be recorded; also the number of the next step."""
         trial = self._trial(batch, parts)
-        count = 1 + trial.cycle
-        for step in range(count):
+        rounds = 1 + Recorded.FIRST if "cuda-graphs" in self.spec.compute else 1
+        for number in (*[0] * rounds, *[*range(1, 1 + trial.cycle)] * rounds):
             self._listen()
-            trial.step(step)
+            trial.step(number)
         self._listen()
-        return trial, count
+        return trial, 1 + trial.cycle
 
     def _trial(self, batch: int, parts: int) -> Trial:
         return Trial(
@@ -269,9 +281,7 @@ def main() -> None:
     asked = json.load(sys.stdin)
     spec = TrainingSpec.model_validate(asked["spec"])
     torch.set_num_threads(asked["threads"])
-    window, _ = window_and_batch(spec)
-    config_text = upstream.configure(spec.config, spec.override, sample_rate=spec.sample_rate, channels=spec.channels)
-    upstream.rave_module()
+    stage = _Stage(spec, torch.device("cpu"), lambda: False)
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
     if soft != resource.RLIM_INFINITY:
         missing = max(0, asked["held"] - psutil.Process().memory_info().vms)
@@ -280,7 +290,6 @@ def main() -> None:
     train, validation = (
         [_Noise(random.integers(-3000, 3000, (spec.channels, asked[part]), np.int16))] for part in ("train", "validation")
     )
-    stage = _Stage(spec, config_text, window, torch.device("cpu"), lambda: False)
     if not _fits(lambda: stage.play(asked["batch"], asked["parts"], train, validation, None)):
         sys.exit(_DOES_NOT_FIT)
 

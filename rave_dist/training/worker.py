@@ -14,8 +14,9 @@ from rave_dist.errors import RaveDistError, StoreError
 from rave_dist.records import Problem, RunRecord, Setback, TrainingSpec
 from rave_dist.storage import Store
 from rave_dist.training.loop import train
+from rave_dist.training.memory import is_out_of_memory
 from rave_dist.training.progress import Heartbeat, record_of, sigterm_heard, stop_key, terminated
-from rave_dist.training.rehearsal import Export, rehearse
+from rave_dist.training.rehearsal import Export, forget, rehearse
 from rave_dist.training.result import State
 from rave_dist.training.variants import window_and_batch
 
@@ -76,6 +77,8 @@ def work(store: Store, spec: TrainingSpec, *, threads: int, gpu_share: float = 0
             raise
         except RaveDistError as error:
             logger.warning("training %s failed: %s", spec.instrument, error)
+            if isinstance(error.__cause__, Exception) and is_out_of_memory(error.__cause__):
+                forget(store, spec, device=device, export=export)
             beat.update(state="failed", error=Problem.of(error), steps_per_second=None)
         else:
             if not outcome.finished:

@@ -1,0 +1,52 @@
+"""What a training process does when it is stopped in its rehearsal, and after a run for which the rehearsal did not hold."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rave_dist.dataset.read import Segment
+from rave_dist.errors import TrainingError
+from rave_dist.records import Budget, TrainingSpec
+from rave_dist.storage import Store
+from rave_dist.training import worker
+from rave_dist.training.progress import stop_key
+
+SPEC = TrainingSpec(
+    **{"library": "band", "instrument": "plucks", "dataset": "none", "config": ("v2_small",), "sample_rate": 44100},
+    **{"override": {"CAPACITY": 4, "LATENT_SIZE": 8}, "channels": 1, "window": 40960, "batch": 1, "seed": 1},
+    budget=Budget(steps=2),
+)
+
+
+@pytest.fixture(autouse=True)
+def _audio(monkeypatch: pytest.MonkeyPatch) -> None:
+    pcm = np.random.default_rng(0).normal(0, 3000, (1, 44100 * 6)).astype(np.int16)
+    monkeypatch.setattr(worker, "load_manifest", lambda *_: None)
+    monkeypatch.setattr(worker, "read_segments", lambda *_: [Segment("a", 0, pcm)])
+
+
+def test_a_stop_is_heard_in_the_rehearsal(local_store: Store) -> None:
+    local_store.write_bytes(stop_key(SPEC), b"")
+    record = worker.work(local_store, SPEC, threads=1)
+    assert (record.state, record.step) == ("waiting", 0)
+    assert {entry.key for entry in local_store.list("")} == {record.key, stop_key(SPEC)}
+
+
+def test_a_note_that_did_not_hold_is_withdrawn(local_store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    noted: list[int] = []
+
+    def fail(error: Exception) -> Any:
+        def train(*_: Any, **__: Any) -> None:
+            noted.append(len(list(local_store.list("rehearsals"))))
+            raise TrainingError("it failed") from error
+
+        return train
+
+    for error, left in ((ValueError(), 1), (MemoryError(), 0)):
+        monkeypatch.setattr(worker, "train", fail(error))
+        assert worker.work(local_store, SPEC, threads=1).state == "failed"
+        assert len(list(local_store.list("rehearsals"))) == left
+    assert noted == [1, 1]
