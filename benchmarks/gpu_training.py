@@ -30,6 +30,7 @@ from rave_dist.settings import ComputeOption
 SAMPLE_RATE, WINDOW, BATCH = 44100, 131072, 8
 CONFIGS = {"v1": 32768, "v2_small": 40960, "v2": 73728}  # with the smallest handy window
 TOGETHER = ("tf32,fused-adam", "bf16,fused-adam", "bf16,fused-adam,cuda-graphs")
+PARTS = (2, 4)
 PACKED = (1, 2, 4, 8)
 PHASES = ("phase 1", "phase 2")
 WARM_UP_CYCLES = 5  # enough for three steps of each kind before one is recorded
@@ -82,7 +83,9 @@ def stepper(job: Mapping[str, Any], device: str) -> tuple[Callable[[int], object
     if job["side"] == "ours":
         if device == "cpu" and "compile" in job["options"]:
             torch.compiler.set_stance("force_eager")
-        step = TrainingStep(model, phase_1_steps=cycle, warmup_steps=1, device=device, compute=job["options"])
+        step = TrainingStep(
+            model, phase_1_steps=cycle, warmup_steps=1, device=device, compute=job["options"], parts=job["parts"]
+        )
         return lambda index: step(audio, index), cycle
     torch.set_float32_matmul_precision("high")
     torch.backends.cudnn.benchmark = True
@@ -152,17 +155,19 @@ def card() -> str | None:
     return subprocess.check_output([sys.executable, "-c", code], text=True).strip() or None
 
 
-def variants(arguments: argparse.Namespace, name: str | None) -> list[tuple[str, str, list[str], int, bool]]:
-    """What is measured of a configuration: a label, the side, its options, how many processes, whether under MPS."""
+def variants(arguments: argparse.Namespace, name: str | None) -> list[tuple[str, str, list[str], int, int, bool]]:
+    """What is measured of a configuration: a label, the side, its options, in how many parts a step is computed, how many
+    processes, whether under MPS."""
     options = arguments.options
     if options is None:
         cuda_only = {"tf32", "fp16", "cuda-graphs"}
         options = [each for each in (*get_args(ComputeOption), *TOGETHER) if name or not cuda_only & set(each.split(","))]
-    chosen = [("stock", "stock", [], 1, False), ("ours", "ours", [], 1, False)]
-    chosen += [(f"ours, {each.replace(',', ' + ')}", "ours", each.split(","), 1, False) for each in options]
+    chosen = [("stock", "stock", [], 1, 1, False), ("ours", "ours", [], 1, 1, False)]
+    chosen += [(f"ours, {each.replace(',', ' + ')}", "ours", each.split(","), 1, 1, False) for each in options]
+    chosen += [(f"ours, {n} parts", "ours", [], n, 1, False) for n in arguments.parts if n > 1]
     for mps in (False, True) if shutil.which("nvidia-cuda-mps-control") else (False,):
         label = ", MPS" if mps else ""
-        chosen += [(f"ours, {n} processes{label}", "ours", [], n, mps) for n in arguments.packed if n > 1]
+        chosen += [(f"ours, {n} processes{label}", "ours", [], 1, n, mps) for n in arguments.packed if n > 1]
     return chosen
 
 
@@ -173,6 +178,7 @@ def main() -> None:
     parser.add_argument(
         "--options", nargs="*", help="options of compute, with commas between those taken together; default: all"
     )
+    parser.add_argument("--parts", nargs="*", type=int, default=list(PARTS), help="parts that a step is computed in")
     parser.add_argument("--packed", nargs="*", type=int, default=list(PACKED), help="processes on the card at once")
     parser.add_argument("--seconds", type=float, default=5.0, help="how long each is measured")
     parser.add_argument("--small", action="store_true", help="tiny models and a moment each: only to see that it runs")
@@ -207,7 +213,7 @@ def main() -> None:
 
 def table(
     config: str,
-    chosen: Sequence[tuple[str, str, list[str], int, bool]],
+    chosen: Sequence[tuple[str, str, list[str], int, int, bool]],
     arguments: argparse.Namespace,
     name: str | None,
     service: dict[str, str] | None,
@@ -216,11 +222,12 @@ def table(
     """The rows of a configuration; its ratios are added to ``ratios``."""
     rows: list[dict[str, object]] = []
     stock: dict[str, float] = {}
-    for label, side, options, copies, mps in chosen:
+    for label, side, options, parts, copies, mps in chosen:
         job = {
             "config": config,
             "side": side,
             "options": options,
+            "parts": parts,
             "card": name,
             "batch": 2 if arguments.small else BATCH,
             "window": CONFIGS[config] if arguments.small else WINDOW,
