@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from rave_dist.dataset.read import Segment
+from rave_dist.dataset.split import Split
 from rave_dist.errors import TrainingError
 from rave_dist.records import Budget, TrainingSpec
 from rave_dist.storage import Store
@@ -23,9 +24,9 @@ SPEC = TrainingSpec(
 
 @pytest.fixture(autouse=True)
 def _audio(monkeypatch: pytest.MonkeyPatch) -> None:
-    pcm = np.random.default_rng(0).normal(0, 3000, (1, 44100 * 6)).astype(np.int16)
+    pcm = np.random.default_rng(0).normal(0, 3000, (1, 44100 * 3)).astype(np.int16)
     monkeypatch.setattr(worker, "load_manifest", lambda *_: None)
-    monkeypatch.setattr(worker, "read_segments", lambda *_: [Segment("a", 0, pcm)])
+    monkeypatch.setattr(worker, "split_dataset", lambda *_, **__: Split([Segment("a", 0, pcm)], [Segment("b", 0, pcm)]))
 
 
 def test_a_stop_is_heard_in_the_rehearsal(local_store: Store) -> None:
