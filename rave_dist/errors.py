@@ -12,6 +12,7 @@ Every error says *what* is wrong, *where*, and the smallest *fix*; the command l
     ├── AudioError          (ValueError)   a recording cannot be decoded or is not what it claims
     ├── DatasetError        (ValueError)   a dataset is missing, empty or too small
     ├── ConfigurationError  (ValueError)   RAVE configuration, override, window or batch that cannot work
+    │   └── MisfitError                    parts of a configuration that do not fit each other
     ├── TrainingError       (RuntimeError) a run failed: out of memory, lost its checkpoints
     │   └── NotFiniteError                 a loss or a weight is NaN or infinite
     ├── ModelNotFoundError  (LookupError)  no such model or version in the registry
@@ -82,6 +83,10 @@ class DatasetError(RaveDistError, ValueError):
 
 class ConfigurationError(RaveDistError, ValueError):
     """A RAVE configuration, override, window or batch that cannot work."""
+
+
+class MisfitError(ConfigurationError):
+    """Configurations or overrides of which RAVE cannot make or train a model, in RAVE's words."""
 
 
 class TrainingError(RaveDistError, RuntimeError):

@@ -32,7 +32,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from rave_dist.errors import ConfigurationError
+from rave_dist.errors import ConfigurationError, MisfitError
 from rave_dist.gin_text import Parameters, full_key, literal, nearest, override_line, statements
 from rave_dist.training.variants import VARIANTS
 
@@ -272,6 +272,12 @@ def sample_rate_of(config_text: str) -> int | None:
     return rate if isinstance(rate, int) else None
 
 
+def settings_read() -> frozenset[str]:
+    """The settings of the present configuration that models made or trained since it is in force have read."""
+    with _one_at_a_time:
+        return frozenset(statements(str(_modules()[1].operative_config_str(max_line_length=_NO_WRAP))))
+
+
 _active: list[str] = []  # the configuration text that gin holds
 
 
@@ -342,7 +348,8 @@ def build_model(config_text: str, *, channels: int) -> Any:
         process writes into. Its ``beta_warmup`` is the configuration's `BetaWarmup`.
 
     Raises:
-        ConfigurationError: not a configuration, or its values do not make a model.
+        ConfigurationError: not a configuration.
+        MisfitError: its values do not make a model.
     """
     rave, _, _ = _modules()
     with _one_at_a_time, warnings.catch_warnings():
@@ -352,7 +359,7 @@ def build_model(config_text: str, *, channels: int) -> Any:
         try:
             model = rave.RAVE(n_channels=channels)
         except (ValueError, TypeError, RuntimeError, AssertionError, AttributeError, IndexError, ZeroDivisionError) as error:
-            raise ConfigurationError(
+            raise MisfitError(
                 f"RAVE cannot build this model: {_first_line(error)}", fix="check the overrides: they must fit together"
             ) from error
         model.feature_matching_fun = _bound(model.feature_matching_fun, config_text)

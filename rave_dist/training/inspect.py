@@ -6,6 +6,7 @@ document from stdin and writes one to stdout. The asking side imports neither to
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import os
@@ -13,15 +14,17 @@ import resource
 import subprocess
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from rave_dist.errors import ConfigurationError, RaveDistError
+from rave_dist.errors import ConfigurationError, MisfitError, RaveDistError
 from rave_dist.identity import canonical_json
 from rave_dist.records import TrainingSpec
 from rave_dist.training.schedule import Pace
+from rave_dist.training.together import blame, check_effective
 from rave_dist.training.variants import defaults
 
 if TYPE_CHECKING:
@@ -114,24 +117,65 @@ def main() -> None:
 
 def answer_to(request: dict[str, Any]) -> dict[str, Any]:
     """In the child process: an inspection as JSON values, or ``error`` with what, where and fix."""
+    try:
+        return asdict(_inspect_together(**request))
+    except RaveDistError as error:
+        return {"error": {"what": error.what, "where": error.where, "fix": error.fix}}
+
+
+def _inspect_together(*, config: list[str], override: dict[str, Any], **facts: Any) -> Inspection:
+    """An inspection that names the configuration or override at which it fails, and refuses one that does nothing."""
+    from rave_dist import upstream
+    from rave_dist.gin_text import statements
+
+    form = {"sample_rate": facts["sample_rate"], "channels": facts["channels"]}
+
+    def known(config: Sequence[str], override: Mapping[str, Any]) -> dict[str, Any]:
+        """Overrides without those that stand on a configuration which is left out."""
+        kept = {}
+        for key, value in override.items():
+            with contextlib.suppress(ConfigurationError):
+                upstream.configure(config, {key: value}, **form)
+                kept[key] = value
+        return kept
+
+    def works(config: Sequence[str], override: Mapping[str, Any]) -> bool:
+        try:
+            _inspect(config=config, override=known(config, override), **facts)
+        except ConfigurationError:
+            return False
+        return True
+
+    def settings(config: Sequence[str]) -> Mapping[str, str]:
+        return statements(upstream.configure(config, known(config, override), **form))
+
+    try:
+        found = _inspect(config=config, override=override, **facts)
+    except MisfitError as error:
+        raise blame(error, config, override, works=works) from error
+    check_effective(config, settings=settings, read=upstream.settings_read())
+    return found
+
+
+def _inspect(*, config: Sequence[str], **facts: Any) -> Inspection:
     from rave_dist.training.memory import is_out_of_memory
 
     try:
-        return asdict(_inspect(**request))
-    except RaveDistError as error:
-        return {"error": {"what": error.what, "where": error.where, "fix": error.fix}}
+        return _measure(config=config, **facts)
+    except RaveDistError:
+        raise
     except (RuntimeError, ValueError, TypeError, IndexError) as error:  # networks that do not fit each other
         if is_out_of_memory(error):
             raise
         said = (str(error).strip() or type(error).__name__).splitlines()[0]
         fix = "leave out one of the configurations or overrides: they do not fit together"
-        return {"error": {"what": f"RAVE cannot train this model: {said}", "where": ", ".join(request["config"]), "fix": fix}}
+        raise MisfitError(f"RAVE cannot train this model: {said}", where=", ".join(config), fix=fix) from error
 
 
-def _inspect(
+def _measure(
     *,
-    config: list[str],
-    override: dict[str, Any],
+    config: Sequence[str],
+    override: Mapping[str, Any],
     sample_rate: int,
     channels: int,
     window: int,
