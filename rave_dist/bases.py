@@ -11,7 +11,7 @@ from rave_dist.dataset.read import latest_manifest
 from rave_dist.errors import DatasetError, LibraryError
 from rave_dist.identity import content_id
 from rave_dist.library import Library
-from rave_dist.records import DatasetManifest, Problem, TrainingSpec, now
+from rave_dist.records import DatasetManifest, ModelCard, Problem, TrainingSpec, now
 from rave_dist.storage import Store
 
 if TYPE_CHECKING:
@@ -98,15 +98,14 @@ def find_start(library: Library, instrument: str, *, joint: str = "") -> Start |
             where=f"{instrument}.base",
             fix=f"base: {card.reference}",
         )
-    return _published(library.store, card.reference)
+    return _published(library.store, card)
 
 
 @functools.lru_cache(maxsize=1)  # mostly the instruments of a library share one; a version never changes
-def _published(store: Store, reference: str) -> Start:
-    from rave_dist.registry.store import fetch_run, find
+def _published(store: Store, card: ModelCard) -> Start:
+    from rave_dist.registry.store import fetch_run
     from rave_dist.training.base import model_start
 
     with tempfile.TemporaryDirectory(prefix="rave-dist-base-") as folder:
-        card = find(store, reference)
         run = fetch_run(store, card, folder=Path(folder))
         return model_start(run, version=card.version, origin=card.reference)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -28,7 +28,7 @@ from rave_dist.library import Library
 from rave_dist.records import Problem, TrainingSpec
 from rave_dist.storage import Store
 from rave_dist.training.inspect import Inspection, inspect_spec
-from rave_dist.training.schedule import plan_schedule
+from rave_dist.training.schedule import first_schedule
 from rave_dist.training.variants import partings, smaller_batch, window_and_batch
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class InstrumentCheck:
         batch: windows per step.
         steps: in all; for a budget in hours an estimate from this machine's cores.
         phase_1_steps: those before the discriminator takes part.
-        hours: of training, on one of this machine's cores.
+        hours: of training: the budget's, or for one in steps those of one of this machine's cores.
         memory_bytes: of a training step.
         disk_bytes: in the store, for dataset, checkpoints and exports.
     """
@@ -102,8 +102,34 @@ class _Recording:
     error: str | None = None
 
 
-def check_library(library: Library, only: Sequence[str] | None = None) -> list[InstrumentCheck]:
-    """Checks the named instruments, or all.
+@dataclass(frozen=True)
+class LibraryCheck:
+    """What a library would train: its instruments, and before them, where its manifest asks for one, their joint base."""
+
+    instruments: tuple[InstrumentCheck, ...]
+    base: InstrumentCheck | None = None
+
+    @property
+    def in_order(self) -> tuple[InstrumentCheck, ...]:
+        """All, in the order of the work."""
+        return self.instruments if self.base is None else (self.base, *self.instruments)
+
+    def to_json(self) -> dict[str, Any]:
+        """What the document of ``rave-dist check`` has beside the library's name."""
+        return {"instruments": [c.to_json() for c in self.instruments], "base": self.base and self.base.to_json()}
+
+
+@dataclass(frozen=True)
+class _Recordings:
+    """An instrument's recordings, and what was found of them alone."""
+
+    files: list[_Recording]
+    problems: list[Problem]
+    warnings: list[Problem]
+
+
+def check_library(library: Library, only: Sequence[str] | None = None) -> LibraryCheck:
+    """Checks the named instruments, or all, and the base that is trained on them.
 
     Raises:
         LibraryError: an instrument that the manifest does not have.
@@ -112,47 +138,78 @@ def check_library(library: Library, only: Sequence[str] | None = None) -> list[I
     names = library.select(list(only) if only else None)
     library.store.check_writable()
     free = _free_bytes(library.store)
-    checks = []
+    found = {name: _recordings(library, name) for name in names}
+    base = _check_base(library, found, free)
+    checks = [] if base is None else [base]
     for name in names:
-        check = _check(library, name, free)
-        if free is not None and check.disk_bytes is not None:
-            free -= check.disk_bytes
-        checks.append(check)
-    return checks
+        if free is not None and checks:
+            free -= checks[-1].disk_bytes or 0
+        checks.append(_check(library, name, found[name], base, free))
+    return LibraryCheck(tuple(checks[-len(names) :]), base)
 
 
-def _check(library: Library, name: str, free: int | None) -> InstrumentCheck:
-    spec = library.training_spec(name, dataset="")
-    window, batch = window_and_batch(spec)
+def _check_base(library: Library, found: Mapping[str, _Recordings], free: int | None) -> InstrumentCheck | None:
+    """The library's own base: it hears what its instruments have, and keeps no copy of that."""
+    spec = library.base_spec(dataset="")
+    if spec is None:
+        return None
+    specs = {name: library.training_spec(name, dataset="") for name in found}
+    heard = [name for name in found if (specs[name].sample_rate, specs[name].channels) == (spec.sample_rate, spec.channels)]
+    files = {file.source.uri: file for name in heard for file in found[name].files}
+    return _judge(spec, _Recordings(list(files.values()), [], []), None, free, keeps_audio=False)
+
+
+def _recordings(library: Library, name: str) -> _Recordings:
     problems: list[Problem] = []
     warnings: list[Problem] = []
+    files: list[_Recording] = []
     try:
-        recordings = _open_all(list_sources(library.sources(name)))
+        files = _open_all(list_sources(library.sources(name)))
     except (AudioError, StoreError) as error:
         problems.append(Problem.of(error))
-        recordings = []
     else:
-        _judge_recordings(recordings, spec, problems, warnings)
-    seconds = sum(r.seconds for r in recordings)
-    train_seconds, validation_seconds = _split_seconds(recordings, spec, window, problems)
-    different = joint_problem(library, name)
-    if different is not None:
-        problems.append(different)
+        _judge_recordings(files, library.training_spec(name, dataset=""), problems, warnings)
+    return _Recordings(files, problems, warnings)
+
+
+def _check(library: Library, name: str, found: _Recordings, base: InstrumentCheck | None, free: int | None) -> InstrumentCheck:
+    spec = library.training_spec(name, dataset="")
+    own = library.base(name)
+    if base is not None and own is not None and own.train:
+        different = joint_problem(library, name)
+        if different is not None:
+            found.problems.append(different)
+        elif not base.ok:
+            why = base.problems[0]
+            found.problems.append(Problem(what=f"the library's base cannot be trained: {why.what}", fix=why.fix))
+    try:
+        start = find_start(library, name)
+    except (ConfigurationError, ModelNotFoundError, LibraryError, StoreError) as error:
+        found.problems.append(Problem.of(error))
+        start = None
+    if start is not None and start.sample_rate not in (None, spec.sample_rate):
+        what = f"its base, {start.origin}, was trained at {start.sample_rate} Hz: here it sounds at another pitch"
+        found.warnings.append(Problem(what=what))
+    return _judge(spec, found, start, free)
+
+
+def _judge(
+    spec: TrainingSpec, found: _Recordings, start: Start | None, free: int | None, *, keeps_audio: bool = True
+) -> InstrumentCheck:
+    """What a run would be, with what is wrong with it beside what was found already."""
+    window, batch = window_and_batch(spec)
+    problems, warnings = found.problems, found.warnings
+    seconds = sum(r.seconds for r in found.files)
+    train_seconds, validation_seconds = _split_seconds(found.files, spec, window, problems)
     if spec.budget.until is not None:
         warnings.append(
             Problem(what="it ends when validation no longer improves: its steps and hours are the most that it may take")
         )
     facts: dict[str, Any] = {}
     try:
-        start = find_start(library, name)
-        if start is not None and start.sample_rate not in (None, spec.sample_rate):
-            warnings.append(
-                Problem(
-                    what=f"its base, {start.origin}, was trained at {start.sample_rate} Hz: here it sounds at another pitch"
-                )
-            )
-        facts = _plan(spec, inspect_spec(spec, start), start, seconds, problems, warnings)
-    except (ConfigurationError, ModelNotFoundError, LibraryError, StoreError) as error:
+        kept_seconds = seconds if keeps_audio else 0.0
+        facts = _plan(spec, inspect_spec(spec, start), start, kept_seconds, problems, warnings)
+    except ConfigurationError as error:
         problems.append(Problem.of(error))
     if free is not None and facts.get("disk_bytes", 0) > free:
         problems.append(
@@ -162,8 +219,8 @@ def _check(library: Library, name: str, free: int | None) -> InstrumentCheck:
             )
         )
     return InstrumentCheck(
-        name=name,
-        sources=len(recordings),
+        name=spec.instrument,
+        sources=len(found.files),
         seconds=round(seconds, 3),
         windows=int(seconds * spec.sample_rate) // window,
         train_seconds=round(train_seconds, 3),
@@ -239,10 +296,8 @@ def _plan(
 ) -> dict[str, Any]:
     batch = window_and_batch(spec)[1]
     pace = found.pace(batch)
-    if start is None:
-        schedule = plan_schedule(spec.budget, pace=pace, override=spec.override)
-    else:
-        schedule = start.schedule(spec.budget, pace=pace, override=spec.override)
+    begun = None if start is None else start.begun
+    schedule = first_schedule(spec.budget, pace=pace, override=spec.override, begun=begun)
     spent = schedule.phase_1_steps * pace.phase_1 + (schedule.steps - schedule.phase_1_steps) * pace.phase_2
     part = batch if os.environ.get("RAY_ADDRESS") else _judge_memory(spec, found, problems, warnings)
     # One more checkpoint than are kept: the one that is being written.

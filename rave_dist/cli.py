@@ -13,7 +13,7 @@ from typer.core import TyperGroup
 from rave_dist import __version__, console, pipeline
 from rave_dist.__main__ import EXIT_INTERRUPTED, STOPPED
 from rave_dist.errors import RaveDistError
-from rave_dist.library import load_library
+from rave_dist.library import Library, load_library
 from rave_dist.records import ConversionParameters, RunRecord
 from rave_dist.storage import Store
 
@@ -86,10 +86,10 @@ def check(library: LibraryFile, only: Only = None, as_json: Json = False, debug:
     loaded = load_library(library)
     checks = pipeline.check(loaded, only)
     if as_json:
-        console.document({"library": loaded.name, "instruments": [c.to_json() for c in checks]})
+        console.document({"library": loaded.name, **checks.to_json()})
     else:
         console.show_checks(checks)
-    _finish(all(c.ok for c in checks))
+    _finish(all(c.ok for c in checks.in_order))
 
 
 @app.command()
@@ -117,7 +117,7 @@ def train(library: LibraryFile, only: Only = None, as_json: Json = False, debug:
     loaded = load_library(library)
     with console.watching_runs() as progress:
         records = pipeline.train(loaded, only, progress=progress)
-    _finish_runs(loaded.name, records, as_json=as_json)
+    _finish_runs(loaded, records, as_json=as_json)
 
 
 @app.command()
@@ -144,14 +144,14 @@ def run(library: LibraryFile, only: Only = None, as_json: Json = False, debug: D
     extra = {"report": result.report, "ingested": [item.to_json() for item in result.ingested]}
     if not as_json:
         console.show_ingested([item for item in result.ingested if not item.error])
-    _finish_runs(loaded.name, result.records, as_json=as_json, complete=result.complete, extra=extra)
+    _finish_runs(loaded, result.records, as_json=as_json, complete=result.complete, extra=extra)
 
 
 @app.command()
 def status(library: LibraryFile, only: Only = None, as_json: Json = False, debug: Debug = False) -> None:
     """Show how far each instrument has come; safe to run while training."""
     loaded = load_library(library)
-    _finish_runs(loaded.name, pipeline.status(loaded, only), as_json=as_json, complete=True)
+    _finish_runs(loaded, pipeline.status(loaded, only), as_json=as_json, complete=True)
 
 
 @app.command()
@@ -274,17 +274,19 @@ def _existing(uri: str) -> Store:
 
 
 def _finish_runs(
-    library: str,
+    library: Library,
     records: Sequence[RunRecord],
     *,
     as_json: bool,
     complete: bool | None = None,
     extra: dict[str, Any] | None = None,
 ) -> None:
+    base = pipeline.base_status(library)
     if as_json:
-        console.document({"library": library, "instruments": [r.summary() for r in records], **(extra or {})})
+        document = {"instruments": [r.summary() for r in records], "base": base and base.summary()}
+        console.document({"library": library.name, **document, **(extra or {})})
     else:
-        console.show_runs(records)
+        console.show_runs([*([base] if base else []), *records])
         if extra:
             console.out.print(f"report: {extra['report']}")
     _finish(all(r.state == "done" for r in records) if complete is None else complete)

@@ -19,7 +19,7 @@ from rave_dist.errors import RaveDistError
 from rave_dist.records import ModelCard, RunRecord
 
 if TYPE_CHECKING:
-    from rave_dist.check import InstrumentCheck
+    from rave_dist.check import LibraryCheck
     from rave_dist.pipeline import Ingested
 
 out = Console(highlight=False, soft_wrap=True)
@@ -149,14 +149,14 @@ def show_runs(records: Sequence[RunRecord]) -> None:
             failure(record.instrument, record.error.what, record.error.fix)
 
 
-def show_checks(checks: Sequence[InstrumentCheck]) -> None:
-    """A row per instrument of what would be trained, then what is wrong."""
+def show_checks(checks: LibraryCheck) -> None:
+    """A row for each of what would be trained, in the order of the work, then what is wrong."""
     table = Table(box=None, pad_edge=False)
     table.add_column("instrument")
     table.add_column("ok")
     for column in ("files", "audio", "held out", "weights", "steps", "phase 2 at", "memory"):  # what 80 columns hold
         table.add_column(column, justify="right")
-    for c in checks:
+    for c in checks.in_order:
         table.add_row(
             escape(c.name),
             "[green]yes[/]" if c.ok else "[red]no[/]",
@@ -169,7 +169,10 @@ def show_checks(checks: Sequence[InstrumentCheck]) -> None:
             _or_dash(c.memory_bytes, lambda n: f"{n / 2**30:.1f} GiB"),
         )
     out.print(table)
-    for c in checks:
+    base = checks.base
+    if base is not None and base.hours is not None:
+        out.print(f"{escape(base.name)} is trained first, for about {clock(3600 * base.hours)}; the others start from it")
+    for c in checks.in_order:
         for warning in c.warnings:
             err.print(f"[yellow]–[/] {escape(c.name)}: {escape(warning.what)}")
         for problem in c.problems:

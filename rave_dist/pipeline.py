@@ -27,7 +27,7 @@ from rave_dist.records import (
 from rave_dist.storage import Store
 
 if TYPE_CHECKING:
-    from rave_dist.check import InstrumentCheck
+    from rave_dist.check import LibraryCheck
 
 IngestProgress = Callable[[str, int, int], None]
 RunProgress = Callable[[Sequence[RunRecord]], None]
@@ -73,7 +73,7 @@ class LibraryRun:
         return all(r.state == "done" for r in self.records) and all(i.complete for i in self.ingested)
 
 
-def check(library: Library, only: list[str] | None = None) -> list[InstrumentCheck]:
+def check(library: Library, only: list[str] | None = None) -> LibraryCheck:
     """What would be trained and what is wrong; reads headers only and starts nothing."""
     from rave_dist.check import check_library
 
@@ -137,14 +137,15 @@ def train(library: Library, only: list[str] | None = None, *, progress: RunProgr
     refused: dict[str, RunRecord] = {}
     trained: list[RunRecord] = []
     joint = joint_spec(library)
+    first: list[RunRecord] = []
     with ExitStack() as ray:
         if joint is not None:
             ray.enter_context(connected(dashboard=True))
-            (base_record,) = train_all([joint], progress=progress)
+            first = train_all([joint], progress=progress)
         for name in names:
             try:
                 dataset = latest_manifest(library.store, name, library.name).id
-                start = find_start(library, name, joint=_reference(base_record) if joint is not None else "")
+                start = find_start(library, name, joint=_reference(first[0]) if first else "")
             except (DatasetError, ModelNotFoundError, ConfigurationError, LibraryError, TrainingError) as error:
                 refused[name] = _failed(library, name, Problem.of(error))
             else:
@@ -152,7 +153,7 @@ def train(library: Library, only: list[str] | None = None, *, progress: RunProgr
                 specs.append(library.training_spec(name, dataset=dataset, base=base))
         if specs:
             ray.enter_context(connected(dashboard=True))
-            trained = train_all(specs, progress=lambda records: progress([*refused.values(), *records]))
+            trained = train_all(specs, progress=lambda records: progress([*first, *refused.values(), *records]))
     by_name = refused | {record.instrument: record for record in trained}
     return [by_name[name] for name in names]
 
@@ -207,7 +208,7 @@ def run(
     *,
     ingesting: IngestProgress,
     training: RunProgress,
-    checked: Callable[[Sequence[InstrumentCheck]], None] = lambda checks: None,
+    checked: Callable[[LibraryCheck], None] = lambda checks: None,
 ) -> LibraryRun:
     """The whole job: check, ingest, train, publish, report. Instruments that a stage refuses are named, the others go on."""
     from rave_dist.on_ray import connected
@@ -216,7 +217,7 @@ def run(
     checks = check(library, only)
     checked(checks)
     failed: dict[str, RunRecord] = {}
-    for outcome in checks:
+    for outcome in checks.instruments:
         if not outcome.ok:
             failed[outcome.name] = _failed(library, outcome.name, outcome.problems[0])
     ready = [name for name in names if name not in failed]
@@ -243,6 +244,14 @@ def status(library: Library, only: list[str] | None = None) -> list[RunRecord]:
     return read_records(library.store, library.name, library.select(only))
 
 
+def base_status(library: Library) -> RunRecord | None:
+    """How far the library's own base has come; None where its manifest asks for none."""
+    from rave_dist.training.progress import read_records
+
+    spec = library.base_spec(dataset="")
+    return None if spec is None else read_records(library.store, library.name, [spec.instrument])[0]
+
+
 def report(library: Library) -> str:
     """Writes the library's page from what the store holds now.
 
@@ -251,7 +260,7 @@ def report(library: Library) -> str:
     """
     from rave_dist.report.page import write_report
 
-    return library.store.address(write_report(library.store, library, status(library)))
+    return library.store.address(write_report(library.store, library, status(library), base=base_status(library)))
 
 
 def models(store: Store) -> list[ModelCard]:

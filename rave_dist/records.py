@@ -300,6 +300,9 @@ class ModelCard(Record):
     files: dict[Literal["offline", "streaming"], ModelFile]
     created_at: str
 
+    def __hash__(self) -> int:
+        return hash(self.reference)
+
     @property
     def reference(self) -> str:
         """NAME@VERSION."""

@@ -59,10 +59,11 @@ class Facts:
 def gather(store: Store, library: Library, records: Sequence[RunRecord]) -> list[Facts]:
     """The facts of every instrument of a library, in its order; one without a record is waiting."""
     by_name = {record.instrument: record for record in records}
-    return [_of(store, library, name, by_name.get(name)) for name in library.instruments]
+    return [facts_of(store, library, name, by_name.get(name)) for name in library.instruments]
 
 
-def _of(store: Store, library: Library, name: str, record: RunRecord | None) -> Facts:
+def facts_of(store: Store, library: Library, name: str, record: RunRecord | None) -> Facts:
+    """The facts of one instrument, or of the library's own base."""
     facts = Facts(name, record or RunRecord(library=library.name, instrument=name, run_id="", dataset=""))
     record = facts.record
     try:

@@ -18,7 +18,7 @@ from rave_dist.errors import RaveDistError
 from rave_dist.library import Library
 from rave_dist.records import Problem, RunRecord, now
 from rave_dist.report import listening
-from rave_dist.report.facts import Curves, Facts, gather
+from rave_dist.report.facts import Curves, Facts, facts_of, gather
 from rave_dist.report.figures import Curve, chart, frequency_ticks, spectrogram
 from rave_dist.storage import Store
 
@@ -29,10 +29,11 @@ _DISTANCE = "spectral_distance"
 _OTHERS = ("regularization", "feature_matching", "adversarial", "loss_dis")
 
 
-def write_report(store: Store, library: Library, records: Sequence[RunRecord]) -> str:
+def write_report(store: Store, library: Library, records: Sequence[RunRecord], *, base: RunRecord | None = None) -> str:
     """Writes ``report/<library>/index.html`` from what the store holds now, and ``report/index.html``, its copy.
 
-    Instruments without a record are waiting. What cannot be read (a model's file, a dataset) is said on the page.
+    Instruments without a record are waiting; ``base`` is the record of the library's own base, where it has one. What cannot
+    be read (a model's file, a dataset) is said on the page.
 
     Returns:
         The page's key.
@@ -41,15 +42,18 @@ def write_report(store: Store, library: Library, records: Sequence[RunRecord]) -
         StoreError: the store cannot be written.
     """
     facts = gather(store, library, records)
-    page = render(library.name, store, [_view(item, sound) for item, sound in zip(facts, _listen(store, facts), strict=True)])
+    views = [_view(item, sound) for item, sound in zip(facts, _listen(store, facts), strict=True)]
+    base_view = _view(facts_of(store, library, base.instrument, base), None) if base else None
+    page = render(library.name, store, views, base=base_view)
     key = f"report/{library.name}/index.html"
     store.write_bytes(key, page.encode())
     store.write_bytes("report/index.html", page.encode())
     return key
 
 
-def render(library: str, store: Store, instruments: Sequence[dict[str, Any]]) -> str:
-    """The page's text. All that comes from people is escaped; a content policy forbids every request and foreign script."""
+def render(library: str, store: Store, instruments: Sequence[dict[str, Any]], *, base: dict[str, Any] | None = None) -> str:
+    """The page's text, the base before the instruments that start from it. All that comes from people is escaped; a content
+    policy forbids every request and foreign script."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_FOLDER),
         autoescape=True,
@@ -65,7 +69,12 @@ def render(library: str, store: Store, instruments: Sequence[dict[str, Any]]) ->
         store=store.uri,
         written=now(),
         instruments=instruments,
-        document={"library": library, "instruments": [item["document"] for item in instruments]},
+        base=base,
+        document={
+            "library": library,
+            "instruments": [item["document"] for item in instruments],
+            "base": base and base["document"],
+        },
         style=Markup((_FOLDER / "page.css").read_text(encoding="utf-8")),
         script=Markup(script),
         script_hash=f"sha256-{digest}",

@@ -22,10 +22,9 @@ from torch import Tensor
 from rave_dist import upstream
 from rave_dist.errors import ConfigurationError, MissingKeyError, TrainingError
 from rave_dist.identity import content_id, hash_file
-from rave_dist.settings import Budget
 from rave_dist.storage import Store
 from rave_dist.training.checkpoint import load_weights
-from rave_dist.training.schedule import Pace, Schedule, plan_schedule
+from rave_dist.training.schedule import Begun
 from rave_dist.training.step import TrainingStep
 from rave_dist.training.stock import find_checkpoint, read_stock_run
 
@@ -55,31 +54,12 @@ class Start:
         """What it was trained at, if it says so."""
         return upstream.sample_rate_of(self.config_text)
 
-    def schedule(self, budget: Budget, *, pace: Pace | None, override: Mapping[str, Any]) -> Schedule:
-        """The schedule of a run with a base: its own, or for one that goes on the rest of it.
-
-        Phase 2 is not left again, and the warm-up keeps the length that the stock run gave it.
-
-        Raises:
-            ConfigurationError: the budget is spent already.
-        """
+    @property
+    def begun(self) -> Begun | None:
+        """Where it stands in its schedule, if the run goes on from there."""
         if self.optimizers is None:
-            return plan_schedule(budget, pace=pace, override=override)
-        if budget.steps is not None and budget.steps <= self.step:
-            raise ConfigurationError(
-                f"a budget of {budget.steps} steps is spent: the run to go on with has done {self.step}",
-                where=self.origin,
-                fix=f"budget: {{steps: {2 * self.step}}}",
-            )
-        phase_1_steps, warmup_steps = upstream.schedule_of(self.config_text)
-        if phase_1_steps is None or self.step < phase_1_steps:
-            schedule = plan_schedule(budget, pace=pace, override=override, done=self.step)
-        else:
-            if budget.hours is not None:
-                assert pace is not None
-                budget = Budget(steps=self.step + max(1, int(3600 * budget.hours / pace.phase_2)))
-            schedule = replace(plan_schedule(budget), phase_1_steps=phase_1_steps)
-        return schedule if warmup_steps is None else replace(schedule, warmup_steps=max(1, warmup_steps))
+            return None
+        return Begun(self.origin, self.step, *upstream.schedule_of(self.config_text))
 
     def put_into(self, model: torch.nn.Module) -> None:
         """Gives a model the weights, except its receptive field: it cannot be measured any more in a model of phase 2.

@@ -30,7 +30,7 @@ from rave_dist.training.pace import measure_pace
 from rave_dist.training.progress import Speed
 from rave_dist.training.result import State, best_weights, leave
 from rave_dist.training.saver import Saver, on_host
-from rave_dist.training.schedule import Schedule, continue_schedule, end_phase_1, plan_schedule
+from rave_dist.training.schedule import Schedule, continue_schedule, end_phase_1, first_schedule, plan_schedule
 from rave_dist.training.step import TrainingStep
 from rave_dist.training.validation import excerpt, set_receptive_field, validate
 from rave_dist.training.variants import smaller_batch, window_and_batch
@@ -212,10 +212,9 @@ class _Run:
                 compute=spec.compute,
                 parts=parts,
             )
-        if start is None:
-            return State(plan_schedule(spec.budget, pace=pace, override=spec.override), pace=pace, parts=parts)
-        schedule = start.schedule(spec.budget, pace=pace, override=spec.override)
-        return State(schedule, step=start.step, pace=pace, parts=parts)
+        begun = None if start is None else start.begun
+        schedule = first_schedule(spec.budget, pace=pace, override=spec.override, begun=begun)
+        return State(schedule, step=0 if begun is None else begun.step, pace=pace, parts=parts)
 
     def go(self, tell: Tell, stop: Callable[[], bool]) -> Outcome | None:
         """Until the budget is spent or the run is asked to stop; None after a setback, when it is to go on from its last

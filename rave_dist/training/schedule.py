@@ -18,6 +18,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from rave_dist.errors import ConfigurationError
 from rave_dist.settings import Budget
 
 PHASE_1_SHARE = 2 / 3
@@ -72,6 +73,42 @@ class Pace:
     def scaled(self, measured_phase_1: float) -> Pace:
         """The pace when phase 1 turns out to take another time than was measured: what slows one phase slows both."""
         return Pace(measured_phase_1, self.phase_2 * measured_phase_1 / self.phase_1)
+
+
+@dataclass(frozen=True)
+class Begun:
+    """A run that stock RAVE began and this one goes on with: steps done, and what it states of its schedule, if it does."""
+
+    origin: str
+    step: int
+    phase_1_steps: int | None
+    warmup_steps: int | None
+
+
+def first_schedule(budget: Budget, *, pace: Pace | None, override: Mapping[str, Any], begun: Begun | None) -> Schedule:
+    """The schedule with which a run sets out: its own, or the rest of one that was begun.
+
+    Phase 2 is not left again, and the warm-up keeps the length that the stock run gave it. Arguments as of `plan_schedule`.
+
+    Raises:
+        ConfigurationError: the budget is spent already.
+    """
+    if begun is None:
+        return plan_schedule(budget, pace=pace, override=override)
+    if budget.steps is not None and budget.steps <= begun.step:
+        raise ConfigurationError(
+            f"a budget of {budget.steps} steps is spent: the run to go on with has done {begun.step}",
+            where=begun.origin,
+            fix=f"budget: {{steps: {2 * begun.step}}}",
+        )
+    if begun.phase_1_steps is None or begun.step < begun.phase_1_steps:
+        schedule = plan_schedule(budget, pace=pace, override=override, done=begun.step)
+    else:
+        if budget.hours is not None:
+            assert pace is not None
+            budget = Budget(steps=begun.step + max(1, int(3600 * budget.hours / pace.phase_2)))
+        schedule = replace(plan_schedule(budget), phase_1_steps=begun.phase_1_steps)
+    return schedule if begun.warmup_steps is None else replace(schedule, warmup_steps=max(1, begun.warmup_steps))
 
 
 def plan_schedule(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,14 +11,16 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from typer.testing import CliRunner
 
 from rave_dist.bases import find_start, joint_problem, joint_spec
-from rave_dist.check import InstrumentCheck, check_library
+from rave_dist.check import InstrumentCheck, LibraryCheck, check_library
+from rave_dist.cli import app
 from rave_dist.dataset.parts import PartWriter
 from rave_dist.dataset.read import load_manifest, pointer_key, read_segments
 from rave_dist.errors import ConfigurationError, LibraryError, ModelNotFoundError
 from rave_dist.library import Library, load_library
-from rave_dist.records import DatasetManifest, ModelCard, SourceRecord, now
+from rave_dist.records import DatasetManifest, ModelCard, RunRecord, SourceRecord, now
 from rave_dist.settings import Budget
 
 Write = Callable[[str], Library]
@@ -122,7 +125,7 @@ def test_what_differs_from_the_librarys_base_is_named(band: Callable[[str], Libr
 
 
 def _check(library: Library) -> InstrumentCheck:
-    (found,) = check_library(library)
+    (found,) = check_library(library).instruments
     return found
 
 
@@ -186,3 +189,68 @@ def test_unknown_words_of_a_base_are_named(write: Write) -> None:
         with pytest.raises(LibraryError) as caught:
             write(f"base: {wrong}")
         assert fix in caught.value.fix
+
+
+def test_check_lists_the_librarys_base_before_its_instruments(tmp_path: Path) -> None:
+    rate = 44100
+    for number, name in enumerate(("drum", "harp", "oboe")):
+        soundfile.write(tmp_path / f"{name}.wav", np.random.default_rng(number).uniform(-0.3, 0.3, 10 * rate), rate)
+    tiny = "{CAPACITY: 4, LATENT_SIZE: 8, blocks.NoiseGeneratorV2.noise_bands: 5}"
+
+    def check(base: str) -> LibraryCheck:
+        (tmp_path / "library.yaml").write_text(
+            f"name: band\nstore: ./store\ndefaults: {{config: v2_small, override: {tiny}, window: 40960, "
+            f"budget: {{steps: 30}}, base: {base}}}\n"
+            "instruments:\n  drum: {sources: drum.wav}\n  harp: {sources: harp.wav}\n"
+            f"  oboe: {{sources: oboe.wav, channels: 2, base: {{model: nobody}}}}\n"
+        )
+        return check_library(load_library(tmp_path / "library.yaml"), ["drum", "harp"])
+
+    found = check("{train: true, budget: {steps: 90}}")
+    document = found.to_json()
+    assert [entry["name"] for entry in document["instruments"]] == ["drum", "harp"]
+    base, drum = document["base"], document["instruments"][0]
+    assert (base["name"], base["ok"], base["sources"], base["seconds"], base["steps"]) == ("band-base", True, 2, 20.0, 90)
+    assert base["train_seconds"] + base["validation_seconds"] <= 20
+    assert base["hours"] == pytest.approx(3 * drum["hours"], rel=0.05)
+    # What its instruments have is in the store once.
+    assert drum["disk_bytes"] - base["disk_bytes"] == 2 * 10 * rate
+
+    assert check("{model: nobody}").base is None
+
+
+def test_no_instrument_starts_from_a_base_that_cannot_be_trained(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "drum.wav", np.random.default_rng(0).uniform(-0.3, 0.3, 20 * 44100), 44100)
+    (tmp_path / "library.yaml").write_text(
+        "name: band\nstore: ./store\ndefaults: {config: v1, window: 2048, base: {train: true}, budget: {steps: 30}}\n"
+        "instruments:\n  drum: {sources: drum.wav}\n  harp: {sources: drum.wav, channels: 2}\n"
+    )
+    found = check_library(load_library(tmp_path / "library.yaml"))
+    assert found.base is not None
+    assert "too short" in found.base.problems[0].what
+    drum, harp = found.instruments
+    assert "the library's base cannot be trained" in drum.problems[0].what
+    assert "differs from the library's base in channels" in harp.problems[0].what
+
+
+def test_status_lists_the_librarys_base(band: Callable[[str], Library], tmp_path: Path) -> None:
+    library = band("")
+
+    def status() -> dict[str, Any]:
+        done = CliRunner().invoke(app, ["status", str(tmp_path / "library.yaml"), "--json"])
+        assert done.exit_code == 0
+        return dict(json.loads(done.stdout))
+
+    assert status()["base"]["state"] == "waiting"
+    record = RunRecord(library="band", instrument="band-base", run_id="x", dataset="d", state="running", step=7, phase=1)
+    library.store.write_json(record.key, record.to_json())
+    told = status()
+    assert [entry["name"] for entry in told["instruments"]] == ["drum", "harp", "lute"]
+    assert {key: told["base"][key] for key in ("name", "state", "step", "phase")} == {
+        **{"name": "band-base", "state": "running", "step": 7, "phase": 1}
+    }
+    text = CliRunner().invoke(app, ["status", str(tmp_path / "library.yaml")]).stdout
+    assert text.index("band-base") < text.index("drum")
+    manifest = (tmp_path / "library.yaml").read_text()
+    (tmp_path / "library.yaml").write_text(manifest.replace(", base: {train: true, budget: {steps: 50}}", ""))
+    assert status()["base"] is None

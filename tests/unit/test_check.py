@@ -34,7 +34,7 @@ def check(tmp_path: Path) -> Check:
             "defaults: {config: v2_tiny, budget: {steps: 300}}\n"
             f"instruments:\n  drums: {{{settings}}}\n"
         )
-        (found,) = check_library(load_library(manifest))
+        (found,) = check_library(load_library(manifest)).instruments
         return found
 
     return check

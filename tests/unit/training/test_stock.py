@@ -27,7 +27,7 @@ from rave_dist.training.base import Start, keep_start, load_start, model_start, 
 from rave_dist.training.checkpoint import load_checkpoint
 from rave_dist.training.loop import train
 from rave_dist.training.result import State, read_result
-from rave_dist.training.schedule import Pace
+from rave_dist.training.schedule import Pace, first_schedule
 from rave_dist.training.stock import write_stock_run
 
 RATE, WINDOW = 44100, 40960
@@ -227,7 +227,7 @@ def test_there_and_back_again_nothing_is_lost(ours: Ours, tmp_path: Path) -> Non
         for index, moments in saved["training"][ours_state]["state"].items():
             assert all(torch.equal(value, theirs["state"][index][name]) for name, value in moments.items())
     assert all(torch.equal(value, start.weights[name]) for name, value in saved["model"].items())
-    schedule = start.schedule(Budget(steps=20), pace=None, override={})
+    schedule = first_schedule(Budget(steps=20), pace=None, override={}, begun=start.begun)
     assert (schedule.steps, schedule.phase_1_steps) == (20, saved["state"]["schedule"]["phase_1_steps"])
     # What is published is what a person gets who names the folder alone.
     published = torch.load(ours.folder / "weights.pt", weights_only=True)
@@ -270,12 +270,12 @@ def test_a_stock_run_in_phase_1_keeps_its_learning_rate_in_our_schedule(stock_ru
     early = min(path.glob("*.ckpt"), key=lambda path: torch.load(path, weights_only=True)["global_step"])
     start = stock_start(early, resume=True, ema=False)
     assert start.step == 2
-    schedule = start.schedule(Budget(steps=30), pace=None, override={})
+    schedule = first_schedule(Budget(steps=30), pace=None, override={}, begun=start.begun)
     assert (schedule.steps, schedule.phase_1_steps) == (30, 20)
-    hours = start.schedule(Budget(hours=1), pace=Pace(1.0, 1.0), override={})
+    hours = first_schedule(Budget(hours=1), pace=Pace(1.0, 1.0), override={}, begun=start.begun)
     assert hours.steps == pytest.approx(2 + 3600, abs=2)
     with pytest.raises(ConfigurationError, match="spent") as caught:
-        start.schedule(Budget(steps=2), pace=None, override={})
+        first_schedule(Budget(steps=2), pace=None, override={}, begun=start.begun)
     assert "steps: 4" in caught.value.fix
 
 

@@ -28,6 +28,7 @@ def _spec(*config: str, window: int = 40960, **override: Any) -> TrainingSpec:
         (("v1", "wasserstein"), {"NOISE_AUGMENTATION": 4}, 32768, "wasserstein does not go with v1", "[v2, wasserstein]"),
         (("v2_nopqmf_small", "hybrid"), {}, 65536, "hybrid does not go with v2_nopqmf_small", "leave out hybrid"),
         (("v1", "causal", "snake"), {}, 32768, "snake changes nothing in v1 and causal", "leave out snake"),
+        (("discrete", "spherical"), {"NOISE_AUGMENTATION": 4, "CODEBOOK_SIZE": 32}, 32768, "spherical does", "[v2, spherical]"),
         (("v2_small", "causal"), {"KERNEL_SIZE": -1}, 40960, "KERNEL_SIZE: -1 does not go with v2_small and", "KERNEL_SIZE"),
     ],
 )
