@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import os
-import re
 import zlib
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
@@ -15,6 +14,7 @@ from pydantic_core import PydanticCustomError
 
 from rave_dist.errors import LibraryError, from_os_error
 from rave_dist.records import TrainingSpec
+from rave_dist.refusals import example, words
 from rave_dist.settings import (
     EXCLUSIVE_OPTIONS,
     STOCK_AUGMENTATIONS,
@@ -23,6 +23,7 @@ from rave_dist.settings import (
     Budget,
     CheckpointPolicy,
     ComputeOption,
+    Number,
     Recovery,
     StrictRecord,
     Until,
@@ -59,7 +60,7 @@ def _augmentations(value: Any) -> Any:
     """A set's name, names, or names with probabilities, as probabilities by name."""
     value = LOW_DATA if value == "low-data" else _as_tuple(value)
     for name in value if isinstance(value, list | tuple | dict) else ():
-        _check_known(name, tuple(AUGMENTATIONS), "augmentation")
+        _check_known(name, tuple(AUGMENTATIONS), "augmentation", more=("low-data",))
     return {name: AUGMENTATIONS[name] for name in value} if isinstance(value, list | tuple) else value
 
 
@@ -78,9 +79,9 @@ def _options(value: Any) -> Any:
     return tuple(name for name in known if name in value)
 
 
-def _check_known(name: Any, known: tuple[str, ...], kind: str) -> None:
+def _check_known(name: Any, known: tuple[str, ...], kind: str, *, more: tuple[str, ...] = ()) -> None:
     if name not in known:
-        fix = _nearest(str(name), known)
+        fix = _nearest(str(name), (*known, *more))
         raise PydanticCustomError("unknown_name", "there is no {kind} '{name}'", {"kind": kind, "name": str(name), "fix": fix})
 
 
@@ -95,7 +96,7 @@ def _batch(value: Any) -> Any:
 
 Batch = Annotated[int | Literal["auto"], BeforeValidator(_batch)]
 Options = Annotated[tuple[ComputeOption, ...], BeforeValidator(_options)]
-Augmentations = Annotated[dict[Augmentation, Annotated[float, Field(ge=0, le=1)]], BeforeValidator(_augmentations)]
+Augmentations = Annotated[dict[Augmentation, Annotated[Number, Field(ge=0, le=1)]], BeforeValidator(_augmentations)]
 SampleRate = Annotated[int, Field(ge=8000, le=192_000, strict=True)]
 Channels = Annotated[int, Field(ge=1, le=2, strict=True)]
 
@@ -151,7 +152,11 @@ class LibraryManifest(StrictRecord):
     @model_validator(mode="after")
     def _one_base_for_all(self) -> LibraryManifest:
         if any(instrument.base is not None and instrument.base.train for instrument in self.instruments.values()):
-            raise ValueError("base: {train: true} belongs in defaults: it is one for the whole library")
+            raise PydanticCustomError(
+                "base_place",
+                "base: {{train: true}} is one for the whole library",
+                {"fix": "write it in defaults: {base: {train: true}}"},
+            )
         if self.defaults.base is not None and self.defaults.base.train and base_name(self.name) in self.instruments:
             raise ValueError(f"{base_name(self.name)} is the name of the library's base: rename that instrument")
         return self
@@ -360,9 +365,11 @@ def _explain(error: ValidationError, path: Path) -> LibraryError:
             lines.append(f"{place!r} is missing")
             fixes.append(f"add {location[-1]!r}")
         else:
-            what = re.sub(r"^Value error, ", "", problem["msg"])
+            what = words(dict(problem))
             lines.append(
                 f"{place!r} is {problem['input']!r}: {what}" if not isinstance(problem["input"], dict) else f"{place!r}: {what}"
             )
-            fixes.append(problem.get("ctx", {}).get("fix", f"correct {place!r}"))
+            shown = example(location)
+            correct = f"correct {place!r}" + (f", for example {shown}" if shown else "")
+            fixes.append(problem.get("ctx", {}).get("fix", correct))
     return LibraryError("; ".join(lines), where=str(path), fix="; ".join(dict.fromkeys(fixes)))

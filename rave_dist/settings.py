@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+import re
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
 
 Augmentation = Literal["mangle", "pitch", "mute", "compress", "gain", "polarity"]
 
@@ -29,20 +39,34 @@ class StrictRecord(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+def _as_number(value: Any) -> Any:
+    """YAML reads ``1e6`` as a text, and ``yes`` as a truth value that pydantic would take for 1."""
+    if isinstance(value, bool):
+        raise PydanticCustomError("float_type", "a number is needed")
+    if isinstance(value, str) and _EXPONENT.fullmatch(value):
+        return float(value)
+    return value
+
+
+_EXPONENT = re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+")
+Number = Annotated[float, BeforeValidator(_as_number)]
+Whole = Annotated[int, BeforeValidator(_as_number)]
+
+
 class Until(StrictRecord):
     """Each phase ends when so many validations in a row did not bring the held-out distance down by ``improvement`` (a share of
     it)."""
 
-    patience: int = Field(ge=1, le=1000)
-    improvement: float = Field(default=0.01, ge=0, lt=1)
+    patience: Whole = Field(ge=1, le=1000)
+    improvement: Number = Field(default=0.01, ge=0, lt=1)
 
 
 class Budget(StrictRecord):
     """How long to train: wall-clock hours or optimizer steps, one of them at most; or until validation no longer improves, and
     then hours or steps say when at the latest."""
 
-    hours: float | None = Field(default=None, gt=0, le=10_000)
-    steps: int | None = Field(default=None, ge=2, le=100_000_000)
+    hours: Number | None = Field(default=None, gt=0, le=10_000)
+    steps: Whole | None = Field(default=None, ge=2, le=100_000_000)
     until: Until | None = None
 
     @model_validator(mode="after")
@@ -64,9 +88,9 @@ class CheckpointPolicy(StrictRecord):
     """When a run saves itself: every so many minutes or steps; it always does when it is stopped. ``keep`` is how many
     checkpoints stay."""
 
-    minutes: float | None = Field(default=None, gt=0)
-    steps: int | None = Field(default=None, ge=1)
-    keep: int = Field(default=2, ge=1, le=1000)
+    minutes: Number | None = Field(default=None, gt=0)
+    steps: Whole | None = Field(default=None, ge=1)
+    keep: Whole = Field(default=2, ge=1, le=1000)
 
     @model_validator(mode="after")
     def _one_of(self) -> Self:
@@ -86,8 +110,8 @@ class Recovery(StrictRecord):
     """After a loss or a weight that is not finite a run goes on from its last checkpoint with ``rate`` times the learning rate,
     up to ``times`` times."""
 
-    rate: float = Field(default=0.5, gt=0, lt=1)
-    times: int = Field(default=3, ge=1, le=100)
+    rate: Number = Field(default=0.5, gt=0, lt=1)
+    times: Whole = Field(default=3, ge=1, le=100)
 
 
 class Base(StrictRecord):

@@ -55,7 +55,7 @@ def check_exportable(model: Any) -> None:
     """
     if model.input_mode == "mel":
         raise ConfigurationError(
-            "a model that hears a mel spectrogram, as hybrid's does, cannot be played block by block", fix="leave out hybrid"
+            "a model of hybrid hears a mel spectrogram, and cannot be played block by block", fix="leave out hybrid"
         )
 
 

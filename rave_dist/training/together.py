@@ -19,7 +19,7 @@ _REASONS = {
     "snake": "it changes the networks of v2",
     "adain": "it changes the networks of v2",
     "spectral_discriminator": "it adds one to the discriminators that v2 combines",
-    "hybrid": "its models hear a mel spectrogram",
+    "hybrid": "its models hear a mel spectrogram, and cannot be played block by block",
 }
 _MADE_FOR_V2 = _REASONS.keys() - {"hybrid"}
 

@@ -26,7 +26,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "records": {"errors", "identity", "settings"},
     "storage": {"errors", "identity", "s3"},  # s3: inside a function, as its other half
     "s3": {"errors", "identity", "storage"},
-    "library": {"errors", "identity", "settings", "records", "storage"},
+    "refusals": set(),
+    "library": {"errors", "identity", "settings", "records", "refusals", "storage"},
     "on_ray": {"errors"},
     "audio": CORE,
     "gin_text": {"errors"},

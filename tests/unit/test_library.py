@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from rave_dist.errors import LibraryError
-from rave_dist.library import AUGMENTATIONS, Library, load_library
+from rave_dist.library import _KNOWN_KEYS, AUGMENTATIONS, Instrument, Library, LibraryManifest, load_library
+from rave_dist.refusals import EXAMPLES
+from rave_dist.settings import Budget
 from rave_dist.storage import Store
 from rave_dist.training.variants import window_and_batch
 
@@ -283,6 +285,59 @@ def test_a_value_of_the_wrong_kind_is_named_with_its_place(write: Write, right: 
     error = refusal(write(WHOLE.replace(right, wrong)))
     assert f"'{place}" in error.what
     assert f"'{place}" in error.fix
+
+
+@pytest.mark.parametrize(
+    ("wrong", "what", "fix"),
+    [
+        ("budget: {hours: yes}", "is True: a number is needed", "for example hours: 4"),
+        ("budget: {until: {patience: yes}}", "a number is needed", "for example patience: 10"),
+        ("budget: {steps: 1.5}", "a whole number is needed", "for example steps: 200000"),
+        ("budget: 4", "keys with values are needed", "for example budget: {hours: 4}"),
+        ("budget: {until: {patience: -2}}", "1 or more is needed", "for example patience: 10"),
+        ("checkpoint: {minutes: 0}", "more than 0 is needed", "for example minutes: 10"),
+        ("checkpoint: {keep: yes}", "a number is needed", "for example keep: 2"),
+        ("base: {train: maybe}", "true or false is needed", "for example train: true"),
+        ("base: {train: true}", "one for the whole library", "write it in defaults"),
+        ("augment: {pitch: yes}", "a number is needed", "for example augment: low-data"),
+        ("augment: high-data", "no augmentation 'high-data'", "low-data"),
+        ("augment: [low-data, pitch]", "no augmentation 'low-data'", "low-data"),
+        ("compute: {tf32: true}", "one name or a list", "for example compute: [bf16"),
+        ("channels: 6", "2 or less is needed", "for example channels: 1"),
+        ("recover: yes", "keys with values are needed", "for example recover: {rate: 0.5}"),
+        ("override: {4: 4}", "a text is needed", "for example override: {CAPACITY: 48}"),
+        ("credit: {performer: 5}", "a text is needed", "for example credit: {performer"),
+    ],
+)
+def test_a_refusal_says_in_plain_words_what_is_needed_and_shows_it(write: Write, wrong: str, what: str, fix: str) -> None:
+    error = refusal(write(SMALL.replace("sources: recordings", f"sources: recordings, {wrong}")))
+    assert what in error.what
+    assert fix in error.fix
+    assert "Input should" not in error.what
+
+
+def test_every_key_has_an_example_that_is_accepted(write: Write) -> None:
+    inside = {key: place for place, keys in _KNOWN_KEYS.items() if place not in ("", "defaults", "instrument") for key in keys}
+    for key in {*inside, *Instrument.model_fields} - {"sources"}:
+        for shown in EXAMPLES[key].split(", or "):
+            written = shown if key in Instrument.model_fields else f"{inside[key]}: {{{shown}}}"
+            if inside.get(key) == "until":
+                written = (
+                    f"budget: {{until: {{patience: 1, {shown}}}}}" if key != "patience" else f"budget: {{until: {{{shown}}}}}"
+                )
+            if key in ("resume", "ema"):
+                written = f"base: {{stock: x, {shown}}}"
+            text = SMALL.replace("sources: recordings", f"sources: recordings, {written}")
+            if "train: true" in written:
+                text = SMALL + f"defaults: {{{written}}}\n"
+            load_library(write(text))
+    assert {*LibraryManifest.model_fields, *Instrument.model_fields, *inside} == set(EXAMPLES)
+
+
+@pytest.mark.parametrize(("written", "steps"), [("1e6", 1_000_000), ("2E5", 200_000), ("1.5e+6", 1_500_000), ("300", 300)])
+def test_large_numbers_may_be_written_with_an_exponent(write: Write, written: str, steps: int) -> None:
+    library = load_library(write(SMALL.replace("sources: recordings", f"sources: recordings, budget: {{steps: {written}}}")))
+    assert library.settings("tabla").budget == Budget(steps=steps)
 
 
 @pytest.mark.parametrize("name", ["a/b", "..", ".hidden", "", "a b", "x" * 64, "a\nb"])
