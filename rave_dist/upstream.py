@@ -272,11 +272,6 @@ def sample_rate_of(config_text: str) -> int | None:
     return rate if isinstance(rate, int) else None
 
 
-def settings_of(config_text: str) -> Mapping[str, str]:
-    """What a configuration text sets: values as gin writes them, by name."""
-    return statements(config_text)
-
-
 def settings_read() -> frozenset[str]:
     """The settings of the present configuration that models made or trained since it is in force have read."""
     with _one_at_a_time:

@@ -126,6 +126,7 @@ def answer_to(request: dict[str, Any]) -> dict[str, Any]:
 def _inspect_together(*, config: list[str], override: dict[str, Any], **facts: Any) -> Inspection:
     """An inspection that names the configuration or override at which it fails, and refuses one that does nothing."""
     from rave_dist import upstream
+    from rave_dist.gin_text import statements
 
     form = {"sample_rate": facts["sample_rate"], "channels": facts["channels"]}
 
@@ -146,7 +147,7 @@ def _inspect_together(*, config: list[str], override: dict[str, Any], **facts: A
         return True
 
     def settings(config: Sequence[str]) -> Mapping[str, str]:
-        return upstream.settings_of(upstream.configure(config, known(config, override), **form))
+        return statements(upstream.configure(config, known(config, override), **form))
 
     try:
         found = _inspect(config=config, override=override, **facts)

@@ -54,6 +54,7 @@ DOORS: dict[str, set[str]] = {
     "conversion.on_ray": {"serving"},  # corpus jobs are the command's own
     "conversion.corpus": {"serving"},  # and are refused where the command would refuse them
     "upstream": {"training", "registry"},
+    "gin_text": {"training"},  # what a configuration says
     "training.variants": {"upstream", "registry"},  # named configurations: data alone
 }
 
