@@ -26,8 +26,9 @@ from rave_dist.dataset.split import split
 from rave_dist.errors import AudioError, ConfigurationError, DatasetError, LibraryError, ModelNotFoundError, StoreError
 from rave_dist.library import Library
 from rave_dist.records import Problem, TrainingSpec
+from rave_dist.settings import NEED_CUDA
 from rave_dist.storage import Store
-from rave_dist.training.inspect import Inspection, inspect_spec
+from rave_dist.training.inspect import Inspection, has_gpu, inspect_spec
 from rave_dist.training.schedule import first_schedule
 from rave_dist.training.variants import partings, smaller_batch, window_and_batch
 
@@ -204,6 +205,14 @@ def _judge(
     if spec.budget.until is not None:
         warnings.append(
             Problem(what="it ends when validation no longer improves: its steps and hours are the most that it may take")
+        )
+    missing = sorted(NEED_CUDA & set(spec.compute))
+    if missing and not os.environ.get("RAY_ADDRESS") and not has_gpu():
+        problems.append(
+            Problem(
+                what=f"compute: {' and '.join(missing)} cannot be had on the CPU, and this machine has no NVIDIA GPU",
+                fix=f"leave out {' and '.join(missing)}, or name a Ray cluster with GPUs in RAY_ADDRESS",
+            )
         )
     facts: dict[str, Any] = {}
     try:

@@ -32,6 +32,9 @@ EXCLUSIVE_OPTIONS: tuple[tuple[ComputeOption, ComputeOption], ...] = (
 )
 """Options that cannot be taken together."""
 
+NEED_CUDA: frozenset[ComputeOption] = frozenset({"tf32", "fp16", "cuda-graphs"})
+"""Options that only NVIDIA GPUs have."""
+
 
 class StrictRecord(BaseModel):
     """Base of what people write by hand: frozen; unknown keys are refused."""

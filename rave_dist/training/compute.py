@@ -25,9 +25,7 @@ import torch
 from torch import Tensor
 
 from rave_dist.errors import ConfigurationError
-from rave_dist.settings import ComputeOption
-
-NEED_CUDA: frozenset[ComputeOption] = frozenset({"tf32", "fp16", "cuda-graphs"})
+from rave_dist.settings import NEED_CUDA, ComputeOption
 
 
 class Compute:

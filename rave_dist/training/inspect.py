@@ -108,6 +108,13 @@ def _ask(request: bytes) -> dict[str, Any]:
     return answer
 
 
+@functools.cache
+def has_gpu() -> bool:
+    """Whether torch finds a GPU on this machine; asked in a process of its own."""
+    command = [sys.executable, "-c", "import torch; raise SystemExit(not torch.cuda.is_available())"]
+    return subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+
 def main() -> None:
     """Answers one request."""
     answer = answer_to(json.load(sys.stdin))

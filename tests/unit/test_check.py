@@ -9,6 +9,7 @@ import numpy as np
 import psutil
 import pytest
 import soundfile
+import torch
 
 from rave_dist.check import InstrumentCheck, _judge_memory, check_library
 from rave_dist.errors import LibraryError, StoreError
@@ -150,6 +151,20 @@ def test_what_the_model_cannot_be_is_refused_with_the_nearest_that_it_can(
     assert not found.ok
     assert what in found.problems[0].what
     assert fix in found.problems[0].fix
+
+
+def test_what_only_a_gpu_can_compute_is_refused_on_a_machine_without(
+    tmp_path: Path, check: Check, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    _record(tmp_path / "drums.wav", 20)
+    (problem,) = check("sources: drums.wav, compute: [tf32, fused-adam]").problems
+    assert "compute: tf32 cannot be had on the CPU" in problem.what
+    assert "leave out tf32" in problem.fix
+    assert check("sources: drums.wav, compute: [fused-adam]").ok
+    monkeypatch.setenv("RAY_ADDRESS", "auto")  # what the cluster has is not known here
+    assert check("sources: drums.wav, compute: [tf32]").ok
 
 
 def test_a_batch_that_no_memory_holds_is_refused_with_one_that_fits(tmp_path: Path, check: Check) -> None:
