@@ -151,12 +151,12 @@ class LibraryManifest(StrictRecord):
 
     @model_validator(mode="after")
     def _one_base_for_all(self) -> LibraryManifest:
-        if any(instrument.base is not None and instrument.base.train for instrument in self.instruments.values()):
-            raise PydanticCustomError(
-                "base_place",
-                "base: {{train: true}} is one for the whole library",
-                {"fix": "write it in defaults: {base: {train: true}}"},
-            )
+        for name, instrument in self.instruments.items():
+            if instrument.base is not None and instrument.base.train:
+                context = {"name": name, "fix": "write it in defaults: {base: {train: true}}"}
+                raise PydanticCustomError(
+                    "base_place", "{name} asks to train a base, which is one for all instruments", context
+                )
         if self.defaults.base is not None and self.defaults.base.train and base_name(self.name) in self.instruments:
             raise ValueError(f"{base_name(self.name)} is the name of the library's base: rename that instrument")
         return self

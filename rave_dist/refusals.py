@@ -31,7 +31,7 @@ EXAMPLES = {
     "rate": "rate: 0.5",
     "times": "times: 3",
     "credit": "credit: {performer: Ada, licence: CC0-1.0}",
-    "base": "base: kompang, or base: {train: true}",
+    "base": "base: kompang, or base: {stock: runs/drums}",
     "model": "model: kompang",
     "stock": "stock: runs/drums",
     "resume": "resume: true",

@@ -298,7 +298,7 @@ def test_a_value_of_the_wrong_kind_is_named_with_its_place(write: Write, right: 
         ("checkpoint: {minutes: 0}", "more than 0 is needed", "for example minutes: 10"),
         ("checkpoint: {keep: yes}", "a number is needed", "for example keep: 2"),
         ("base: {train: maybe}", "true or false is needed", "for example train: true"),
-        ("base: {train: true}", "one for the whole library", "write it in defaults"),
+        ("base: {train: true}", "tabla asks to train a base", "write it in defaults"),
         ("augment: {pitch: yes}", "a number is needed", "for example augment: low-data"),
         ("augment: high-data", "no augmentation 'high-data'", "low-data"),
         ("augment: [low-data, pitch]", "no augmentation 'low-data'", "low-data"),
