@@ -129,7 +129,7 @@ def publish(library: LibraryFile, only: Only = None, as_json: Json = False, debu
     loaded = load_library(library)
     with console.counting("publishing") as progress:
         records = pipeline.publish(loaded, only, progress=progress)
-    _finish_runs(loaded.name, records, as_json=as_json, complete=all(r.model and not r.error for r in records))
+    _finish_runs(loaded, records, as_json=as_json, complete=all(r.model and not r.error for r in records))
 
 
 @app.command()
