@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import pickle
 import tempfile
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -95,12 +97,14 @@ def _converted(store: Store, plan: Plan, tasks: list[Task], chunk_seconds: float
     pool, resources = _resources(len(tasks), workers)
     job = _Job(store, replace(plan, tasks=()), chunk_seconds)
     left = dict(enumerate(tasks))
-    try:
+    with suppress(RayError):
         for index, outcome in _by_pool(job, tasks, pool, resources):
             del left[index]
             yield outcome
-    except RayError:
-        # A worker died, or met what nobody foresaw. The pool cannot say on which file, so the others go on without it.
+    if left:
+        # A worker died, or met what nobody foresaw. The pool cannot say on which file, so the others go on without it. It holds
+        # its CPUs until Python has found that nobody needs it: Ray Data ends the actors of a failed run no sooner.
+        gc.collect()
         yield from _one_by_one(job, list(left.values()), resources)
 
 
