@@ -20,8 +20,8 @@ from typing import Any
 from harness import report
 
 WINDOW, SAMPLE_RATE = 131072, 44100
-QUICK = {"v1": (4, 3), "v2_small": (4, 3), "v2": (2, 5)}  # configuration: windows per batch, rounds
-FULL = {"v1": (8, 5), "v2_small": (8, 5), "v2": (2, 5)}
+QUICK = {"v1": (4, 3), "v2_small": (4, 3), "v2": (4, 2)}  # configuration: windows per batch, rounds
+FULL = {"v1": (8, 5), "v2_small": (8, 5), "v2": (4, 5)}
 
 
 def serve(side: str, config: str, batch: int) -> None:
