@@ -32,6 +32,7 @@ from rave_dist.training.result import State, best_weights, leave
 from rave_dist.training.saver import Saver, on_host
 from rave_dist.training.schedule import Schedule, continue_schedule, end_phase_1, first_schedule, plan_schedule
 from rave_dist.training.step import TrainingStep
+from rave_dist.training.trial import Trial
 from rave_dist.training.validation import excerpt, set_receptive_field, validate
 from rave_dist.training.variants import smaller_batch, window_and_batch
 from rave_dist.training.watch import NotFinite, Watch, explain
@@ -203,7 +204,7 @@ class _Run:
         """Budgets in hours begin with real steps of both phases, which say how many of them there will be."""
         spec, pace = self.spec, None
         if spec.budget.hours is not None:
-            pace = measure_pace(
+            trial = Trial(
                 config_text,
                 channels=spec.channels,
                 window=self.window,
@@ -212,6 +213,8 @@ class _Run:
                 compute=spec.compute,
                 parts=parts,
             )
+            pace = measure_pace(trial)
+            del trial  # its memory, before the run takes as much
         begun = None if start is None else start.begun
         schedule = first_schedule(spec.budget, pace=pace, override=spec.override, begun=begun)
         return State(schedule, step=0 if begun is None else begun.step, pace=pace, parts=parts)

@@ -43,7 +43,7 @@ class Trial:
         compute: Collection[ComputeOption] = (),
         parts: int = 1,
     ) -> None:
-        self._shape, self._device = (batch, channels, window), device
+        self._shape, self.device = (batch, channels, window), device
         self.model = upstream.build_model(config_text, channels=channels).to(device)
         set_receptive_field(self.model)
         check_window(self.model, window)
@@ -55,4 +55,4 @@ class Trial:
 
     def step(self, number: int) -> None:
         """Does a step."""
-        self.training_step(_LEVEL * torch.randn(self._shape, device=self._device), number)
+        self.training_step(_LEVEL * torch.randn(self._shape, device=self.device), number)
