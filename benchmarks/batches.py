@@ -16,10 +16,10 @@ import numpy as np
 import torch
 from harness import report
 
-from rave_dist import upstream
-from rave_dist.library import AUGMENTATIONS
-from rave_dist.training.batches import Windows
-from rave_dist.training.memory import hold_freed_memory
+from rave_dist.library.manifest import AUGMENTATIONS
+from rave_dist.rave.imports import rave_module
+from rave_dist.training.data.loader import Windows
+from rave_dist.training.step.memory import hold_freed_memory
 
 WINDOW, BATCH, SAMPLE_RATE, SECONDS = 131072, 8, 44100, 60
 
@@ -31,7 +31,7 @@ class Audio:
 
 
 def stock() -> Callable[[], object]:
-    dataset, transforms = upstream.rave_module("dataset"), upstream.rave_module("transforms")
+    dataset, transforms = rave_module("dataset"), rave_module("transforms")
     chain = transforms.Compose(
         [
             lambda x: x.astype(np.float32),

@@ -80,16 +80,16 @@ def run_row(row: dict[str, Any], folder: Path) -> dict[str, Any]:
     import numpy as np
     import torch
 
-    from rave_dist import upstream
     from rave_dist.dataset.read import Segment
     from rave_dist.errors import ConfigurationError
+    from rave_dist.options import Budget, CheckpointPolicy
+    from rave_dist.rave.models import use_streaming
     from rave_dist.records import TrainingSpec
     from rave_dist.registry.build import build
     from rave_dist.registry.verify import verify
-    from rave_dist.settings import Budget, CheckpointPolicy
-    from rave_dist.storage import Store
-    from rave_dist.training.inspect import answer_to
-    from rave_dist.training.loop import train
+    from rave_dist.storage.store import Store
+    from rave_dist.training.preflight.model_facts import answer_to
+    from rave_dist.training.trainer import train
 
     torch.set_num_threads(1)
     config, rate, channels = row["config"], row["sample_rate"], row["channels"]
@@ -136,7 +136,7 @@ def run_row(row: dict[str, Any], folder: Path) -> dict[str, Any]:
         store.download(f"{spec.run_key}/{file}", run / file)
     out.mkdir()
     build(out, run, "row")
-    upstream.streaming(False)
+    use_streaming(False)
     checks = verify(out, False)
     return {
         "state": "works",
@@ -149,10 +149,10 @@ def run_row(row: dict[str, Any], folder: Path) -> dict[str, Any]:
 
 def _taken(config: list[str], rate: int, channels: int) -> dict[str, Any]:
     """Those small values that stand for larger ones here: where RAVE has 0, there is nothing to make smaller."""
-    from rave_dist import upstream
-    from rave_dist.gin_text import full_key, literal, statements
+    from rave_dist.rave.config import configure
+    from rave_dist.rave.overrides import full_key, literal, statements
 
-    known = statements(upstream.configure(config, {}, sample_rate=rate, channels=channels))
+    known = statements(configure(config, {}, sample_rate=rate, channels=channels))
     return {key: value for key, value in SMALL.items() if literal(known.get(full_key(key, known), ""), known)}
 
 

@@ -28,15 +28,17 @@ SAMPLE_RATE = 44100
 NAME = "bench"
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 REPAIRS = (
-    "repairs without which rave generate does not run beside a CPU-only torch 2.13: torchaudio's native library is declared "
-    "absent (rave_dist.upstream); torchaudio's load, save and get_audio_backend, gone or in need of torchcodec, are soundfile's"
+    "repairs without which rave generate does not run with a CPU-only torch: torchaudio's native library is declared absent "
+    "(rave_dist.rave.imports); torchaudio's load, save and get_audio_backend, gone or needing torchcodec, are soundfile's"
 )
 # Run in a process of its own, as `rave generate` would be: the script itself is untouched.
 STOCK = """
 import runpy, sys
 from pathlib import Path
-from rave_dist import upstream
-upstream.install()
+from rave_dist.rave.config import configure
+from rave_dist.rave.imports import install_repairs, rave_module
+from rave_dist.rave.models import build_model
+install_repairs()
 import soundfile, torch, torchaudio
 def load(path):
     samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
@@ -44,7 +46,7 @@ def load(path):
 torchaudio.load = load
 torchaudio.save = lambda path, x, sample_rate: soundfile.write(path, x.detach().numpy().T, sample_rate)
 torchaudio.get_audio_backend = lambda: "soundfile"
-rave = upstream.rave_module()
+rave = rave_module()
 script = Path(rave.__file__).parents[1] / "scripts" / "generate.py"
 sys.argv[0] = "generate"
 runpy.run_path(str(script), run_name="__main__")
@@ -55,11 +57,12 @@ def prepare(folder: Path) -> None:
     """In a process of its own: the model as a stock run folder, and published in a store."""
     import torch
 
-    from rave_dist import upstream
+    from rave_dist.rave.config import configure
+    from rave_dist.rave.models import build_model
     from rave_dist.records import Budget, TrainingSpec
     from rave_dist.registry.export import export_run
     from rave_dist.registry.store import model_version, place
-    from rave_dist.storage import Store
+    from rave_dist.storage.store import Store
 
     spec = TrainingSpec(
         library="benchmark",
@@ -72,8 +75,8 @@ def prepare(folder: Path) -> None:
         seed=0,
     )
     torch.manual_seed(0)
-    text = upstream.configure(spec.config, {}, sample_rate=SAMPLE_RATE, channels=1)
-    model = upstream.build_model(text, channels=1)
+    text = configure(spec.config, {}, sample_rate=SAMPLE_RATE, channels=1)
+    model = build_model(text, channels=1)
     stock_run, run = folder / f"{NAME}_run", folder / "run"
     for place_of_config in (stock_run, run):
         place_of_config.mkdir()
@@ -83,7 +86,7 @@ def prepare(folder: Path) -> None:
     torch.save(model.state_dict(), run / "weights.pt")
     (run / "spec.json").write_text(spec.model_dump_json())
     exported = export_run(run, folder / "out", name=NAME)
-    result = {"phase": 1, "step": 0, "steps": 2, "complete": False, "metrics": {}}
+    result = {"phase": 1, "step": 0, "steps": 2, "complete": False, "validation": {}, "accumulation_steps": 1}
     place(Store(str(folder / "store")), spec, result, exported, folder / "out", version=model_version(run), seconds=0.0)
 
 
@@ -96,7 +99,7 @@ def convert_as_a_worker(folder: Path) -> None:
     from rave_dist.conversion.item import convert_item
     from rave_dist.records import ConversionParameters
     from rave_dist.registry.store import fetch, find
-    from rave_dist.storage import Store
+    from rave_dist.storage.store import Store
 
     torch.set_num_threads(1)
     store = Store(str(folder / "store"))

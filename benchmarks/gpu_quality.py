@@ -43,14 +43,14 @@ def prepare(folder: Path, recordings: Path | None, config: str, *, small: bool) 
     """Splits the recordings, and writes what both sides read: ``train.npz``, ``held.npz``, stock's database, ``plan.json``."""
     import lmdb
 
-    from rave_dist import upstream
-    from rave_dist.audio.decode import open_audio
-    from rave_dist.audio.resample import resample
-    from rave_dist.audio.sources import list_sources
+    from rave_dist.audio.dsp.resample import resample
+    from rave_dist.audio.io.open import open_audio
+    from rave_dist.audio.io.sources import list_sources
     from rave_dist.dataset.read import Segment
     from rave_dist.dataset.split import split
-    from rave_dist.library import load_library
-    from rave_dist.samples import prepare as prepare_samples
+    from rave_dist.library.manifest import load_library
+    from rave_dist.rave.imports import install_repairs
+    from rave_dist.sample_data import prepare as prepare_samples
 
     if recordings is None:
         manifest = Path(__file__).resolve().parents[1] / "datasets" / "generated.yaml"
@@ -71,7 +71,7 @@ def prepare(folder: Path, recordings: Path | None, config: str, *, small: bool) 
         np.savez(folder / f"{name}.npz", *(segment.pcm for segment in part))
     joined = np.concatenate([segment.pcm[0] for segment in parts.train])
     joined = np.tile(joined, -(-8 * STOCK_CHUNK // len(joined)))  # at least one batch, or stock's loader is empty
-    upstream.install()
+    install_repairs()
     from udls.generated import AudioExample
 
     with (
@@ -106,20 +106,23 @@ def stock(folder: Path, seconds: float, plan: dict[str, Any]) -> None:
     """Stock's side."""
     import torch
 
-    from rave_dist import upstream
-    from rave_dist.training.validation import set_receptive_field, validate
+    from rave_dist.rave.config import configure
+    from rave_dist.rave.imports import rave_module
+    from rave_dist.rave.models import build_model
+    from rave_dist.training.evaluation.receptive_field import set_receptive_field
+    from rave_dist.training.evaluation.validation import validate
 
     warnings.simplefilter("ignore")
-    text = upstream.configure([plan["config"]], plan["override"], sample_rate=RATE, channels=1)
+    text = configure([plan["config"]], plan["override"], sample_rate=RATE, channels=1)
     import pytorch_lightning as lightning
     from torch.utils.data import DataLoader
 
-    dataset_module, model_module = (upstream.rave_module(name) for name in ("dataset", "model"))
+    dataset_module, model_module = (rave_module(name) for name in ("dataset", "model"))
     lightning.seed_everything(SEED)
     torch.set_float32_matmul_precision("high")
     torch.backends.cudnn.benchmark = True
     device, held = _device(), _segments(folder / "held.npz")
-    model = upstream.build_model(text, channels=1).to(device)
+    model = build_model(text, channels=1).to(device)
     set_receptive_field(model)
     data = dataset_module.get_dataset(str(folder / "db"), RATE, plan["window"], n_channels=1)
     workers = 0 if plan["small"] else WORKERS
@@ -171,10 +174,10 @@ def ours(folder: Path, seconds: float, plan: dict[str, Any]) -> None:
     """Our side."""
     import torch
 
-    from rave_dist import upstream
+    from rave_dist.rave.models import build_model
     from rave_dist.records import Budget, TrainingSpec
-    from rave_dist.storage import Store
-    from rave_dist.training.loop import train
+    from rave_dist.storage.store import Store
+    from rave_dist.training.trainer import train
 
     warnings.simplefilter("ignore")
     store, device = Store(str(folder / "store")), _device()
@@ -200,7 +203,7 @@ def ours(folder: Path, seconds: float, plan: dict[str, Any]) -> None:
     held = _segments(folder / "held.npz")
     train(store, spec, _segments(folder / "train.npz"), held, device=device, tell=tell)
     text = store.read_bytes(f"{spec.run_key}/config.gin").decode()
-    model = upstream.build_model(text, channels=1)
+    model = build_model(text, channels=1)
     weights = torch.load(store.download(f"{spec.run_key}/weights.pt", folder / "ours.pt"), weights_only=True)
     model.load_state_dict(weights)
     _leave(folder, "ours", model.to(device), held, points)
@@ -210,8 +213,8 @@ def _leave(folder: Path, side: str, model: Any, held: list[Any], points: list[di
     """The curve, and the held-out audio through the model."""
     import torch
 
-    from rave_dist.audio.encode import AudioWriter
-    from rave_dist.training.validation import FULL_SCALE
+    from rave_dist.audio.io.write import AudioWriter
+    from rave_dist.training.evaluation.validation import FULL_SCALE
 
     (folder / f"{side}.json").write_text(json.dumps(points))
     joined = torch.from_numpy(np.concatenate([segment.pcm for segment in held], axis=1)) / FULL_SCALE

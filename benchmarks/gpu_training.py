@@ -1,6 +1,6 @@
 """Training on one GPU, without Ray: stock RAVE's step and ours, both phases, every option of ``compute``, and packed processes.
 
-Each variant is one process (or several, packed, that start their measurement together) which warms up and then does steps
+Each preset is one process (or several, packed, that start their measurement together) which warms up and then does steps
 for some seconds. Stock is called as ``rave train`` calls it, TF32 and cuDNN's search switched on, without Lightning's loop.
 Phase 2 counts whole cycles of a discriminator step and the generator steps that go with it. GPU-seconds a step are what the
 whole card is held for, so packing lowers them if it helps; the memory is what is in use on the card, contexts included.
@@ -25,7 +25,7 @@ from typing import Any, get_args
 
 from harness import report
 
-from rave_dist.settings import ComputeOption
+from rave_dist.options import ComputeOption
 
 SAMPLE_RATE, WINDOW, BATCH = 44100, 131072, 8
 CONFIGS = {"v1": 32768, "v2_small": 40960, "v2": 73728}  # with the smallest handy window
@@ -69,14 +69,15 @@ def stepper(job: Mapping[str, Any], device: str) -> tuple[Callable[[int], object
     """A function that does the step of a number, and how many steps a cycle of phase 2 has."""
     import torch
 
-    from rave_dist import upstream
-    from rave_dist.training.step import TrainingStep
-    from rave_dist.training.validation import set_receptive_field
+    from rave_dist.rave.config import configure
+    from rave_dist.rave.models import build_model
+    from rave_dist.training.evaluation.receptive_field import set_receptive_field
+    from rave_dist.training.step.training_step import TrainingStep
 
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    text = upstream.configure([job["config"]], job["override"], sample_rate=SAMPLE_RATE, channels=1)
-    model = upstream.build_model(text, channels=1).to(device).train()
+    text = configure([job["config"]], job["override"], sample_rate=SAMPLE_RATE, channels=1)
+    model = build_model(text, channels=1).to(device).train()
     set_receptive_field(model)
     cycle = int(model.update_discriminator_every)
     audio = 0.2 * torch.rand(job["batch"], 1, job["window"], device=device) - 0.1
@@ -84,7 +85,12 @@ def stepper(job: Mapping[str, Any], device: str) -> tuple[Callable[[int], object
         if device == "cpu" and "compile" in job["options"]:
             torch.compiler.set_stance("force_eager")
         step = TrainingStep(
-            model, phase_1_steps=cycle, warmup_steps=1, device=device, compute=job["options"], parts=job["parts"]
+            model,
+            phase_1_steps=cycle,
+            warmup_steps=1,
+            device=device,
+            compute=job["options"],
+            accumulation_steps=job["accumulation_steps"],
         )
         return lambda index: step(audio, index), cycle
     torch.set_float32_matmul_precision("high")
@@ -227,7 +233,7 @@ def table(
             "config": config,
             "side": side,
             "options": options,
-            "parts": parts,
+            "accumulation_steps": parts,
             "card": name,
             "batch": 2 if arguments.small else BATCH,
             "window": CONFIGS[config] if arguments.small else WINDOW,
@@ -244,7 +250,7 @@ def table(
                 {
                     "config": config,
                     "phase": phase,
-                    "variant": label,
+                    "preset": label,
                     "steps/s": speed or result["error"],
                     "GPU-s a step" if name else "s a step": 1 / speed if speed else "",
                     "MiB": result["memory"] >> 20 if speed else "",

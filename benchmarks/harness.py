@@ -161,7 +161,7 @@ def _seconds(usage: resource.struct_rusage) -> float:
 
 
 def interleave(variants: Mapping[str, Callable[[], Usage]], *, rounds: int) -> dict[str, list[Usage]]:
-    """Measures variants in turn, every other round in reverse order, so that a drifting machine is unfair to none.
+    """Metrics variants in turn, every other round in reverse order, so that a drifting machine is unfair to none.
 
     Args:
         variants: by name, a function that prepares, calls `measure` and returns its usage.

@@ -29,7 +29,7 @@ from harness import Usage, interleave, measure, median, report
 SAMPLE_RATE = 44100
 FILES = 200
 SETTLE_SECONDS = 5  # Ray's daemons are busy for a while after their start, which is the whole command's cost
-STOCK = "import runpy, sys; from rave_dist import upstream; upstream.install(); {run}"
+STOCK = "import runpy, sys;from rave_dist.rave.imports import install_repairs; install_repairs(); {run}"
 STOCK_RUN = "sys.argv[0] = 'preprocess'; runpy.run_path({script!r}, run_name='__main__')"
 
 
@@ -73,9 +73,9 @@ def on_running_ray(recordings: Path, folder: Path) -> dict[str, Usage]:
 
 def ingest_twice(recordings: Path, folder: Path) -> None:
     """The part of `on_running_ray` inside that process: prints the two usages."""
+    from rave_dist.cluster import connected
     from rave_dist.dataset.on_ray import ingest
-    from rave_dist.on_ray import connected
-    from rave_dist.storage import Store
+    from rave_dist.storage.store import Store
 
     usages: dict[str, dict[str, float]] = {}
     with connected():
@@ -169,7 +169,7 @@ def main() -> None:
         "stock's whole command is counted; of ours `cpu` counts the driver, Ray's workers and its daemons meanwhile, on a Ray"
         " that has ingested before; `cpu_first_ingest` also the start of its workers and of Ray Data's own actors, which a"
         " cluster pays once; `cpu_whole_command` also the start and end of an embedded Ray, which a command pays once",
-        "repairs that stock needed: torchaudio's CUDA library skipped (`upstream.install`); ffmpeg from the distribution",
+        "repairs that stock needed: torchaudio's CUDA library skipped (`install_repairs`); ffmpeg from the distribution",
         "stock drops every file, and every tail, shorter than 5.94 s; ours accounts for every millisecond (checked each round)",
     ]
     report("ingest", rows, ratios, json=arguments.json, notes=notes)

@@ -28,14 +28,15 @@ def serve(side: str, config: str, batch: int) -> None:
     """One side: for every phase named on standard input, does its steps and prints CPU-seconds per step."""
     import torch
 
-    from rave_dist import upstream
-    from rave_dist.training.step import TrainingStep
-    from rave_dist.training.validation import set_receptive_field
+    from rave_dist.rave.config import configure
+    from rave_dist.rave.models import build_model
+    from rave_dist.training.evaluation.receptive_field import set_receptive_field
+    from rave_dist.training.step.training_step import TrainingStep
 
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    model = upstream.build_model(upstream.configure([config], {}, sample_rate=SAMPLE_RATE, channels=1), channels=1)
+    model = build_model(configure([config], {}, sample_rate=SAMPLE_RATE, channels=1), channels=1)
     set_receptive_field(model)
     model.train()
     cycle = int(model.update_discriminator_every)

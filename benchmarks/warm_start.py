@@ -23,11 +23,11 @@ RATE, CONFIG = 44100, "v2_tiny"
 
 def recordings(library: str, folder: Path) -> dict[str, list]:
     """Every instrument's recordings as PCM segments."""
-    from rave_dist.audio.decode import open_audio
-    from rave_dist.audio.sources import list_sources
+    from rave_dist.audio.io.open import open_audio
+    from rave_dist.audio.io.sources import list_sources
     from rave_dist.dataset.read import Segment
-    from rave_dist.library import load_library
-    from rave_dist.samples import prepare
+    from rave_dist.library.manifest import load_library
+    from rave_dist.sample_data import prepare
 
     root = Path(__file__).resolve().parents[1]
     loaded = load_library(prepare(root / "datasets" / f"{library}.yaml", folder))
@@ -44,7 +44,7 @@ def recordings(library: str, folder: Path) -> dict[str, list]:
 
 def run(store, spec, parts) -> list[dict]:  # type: ignore[no-untyped-def]
     """Trains; returns the validations: step, phase, value."""
-    from rave_dist.training.loop import train
+    from rave_dist.training.trainer import train
 
     train(store, spec, parts.train, parts.validation)
     return list(store.read_json(f"{spec.run_key}/curves.json")["validation"])
@@ -66,11 +66,11 @@ def main() -> None:
     import torch
 
     from rave_dist.dataset.split import split
+    from rave_dist.options import Budget
+    from rave_dist.rave.presets import defaults
     from rave_dist.records import TrainingSpec
-    from rave_dist.settings import Budget
-    from rave_dist.storage import Store
-    from rave_dist.training.base import keep_start, model_start
-    from rave_dist.training.variants import defaults
+    from rave_dist.storage.store import Store
+    from rave_dist.training.state.initialization import store_initial_weights, weights_of_model
 
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory(prefix="rave-dist-bench-") as name:
@@ -91,8 +91,8 @@ def main() -> None:
         run(store, spec("base"), rest)
         for file in ("config.gin", "weights.pt"):
             store.download(f"{spec('base').run_key}/{file}", folder / "base" / file)
-        start = model_start(folder / "base", version="base", origin="base")
-        warm = run(store, spec("warm", keep_start(store, start)), own)
+        start = weights_of_model(folder / "base", version="base", origin="base")
+        warm = run(store, spec("warm", store_initial_weights(store, start)), own)
 
     between = warm[1]["step"] - warm[0]["step"]
     goals = {"end of phase 1": [p for p in cold if p["phase"] == 1][-1], "end of the run": cold[-1]}

@@ -13,9 +13,9 @@ from typer.core import TyperGroup
 from rave_dist import __version__, console, pipeline
 from rave_dist.__main__ import EXIT_INTERRUPTED, STOPPED
 from rave_dist.errors import RaveDistError
-from rave_dist.library import Library, load_library
+from rave_dist.library.manifest import Library, load_library
 from rave_dist.records import ConversionParameters, RunRecord
-from rave_dist.storage import Store
+from rave_dist.storage.store import Store
 
 EXIT_FAILED = 1
 EXIT_PARTIAL = 3

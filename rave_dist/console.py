@@ -19,7 +19,7 @@ from rave_dist.errors import RaveDistError
 from rave_dist.records import ModelCard, RunRecord
 
 if TYPE_CHECKING:
-    from rave_dist.check import LibraryCheck
+    from rave_dist.checks import LibraryCheck
     from rave_dist.pipeline import Ingested
 
 out = Console(highlight=False, soft_wrap=True)

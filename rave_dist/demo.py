@@ -18,11 +18,11 @@ import numpy as np
 import typer
 
 from rave_dist import console
-from rave_dist.audio.encode import AudioWriter
+from rave_dist.audio.io.write import AudioWriter
 from rave_dist.audio.synthesis import field_recording
 from rave_dist.errors import LibraryError, RaveDistError, WrongPackageError
-from rave_dist.library import load_library
-from rave_dist.samples import prepare
+from rave_dist.library.manifest import load_library
+from rave_dist.sample_data import prepare
 
 DATASETS = Path(__file__).parent.parent / "datasets"
 FIELD_SECONDS = 45.0

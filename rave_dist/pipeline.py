@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rave_dist.errors import ConfigurationError, DatasetError, LibraryError, ModelNotFoundError, RaveDistError, TrainingError
-from rave_dist.library import Library
+from rave_dist.library.manifest import Library
 from rave_dist.records import (
     ConversionParameters,
     ConversionRecord,
@@ -24,10 +24,10 @@ from rave_dist.records import (
     RunRecord,
     TrainingSpec,
 )
-from rave_dist.storage import Store
+from rave_dist.storage.store import Store
 
 if TYPE_CHECKING:
-    from rave_dist.check import LibraryCheck
+    from rave_dist.checks import LibraryCheck
 
 IngestProgress = Callable[[str, int, int], None]
 RunProgress = Callable[[Sequence[RunRecord]], None]
@@ -75,7 +75,7 @@ class LibraryRun:
 
 def check(library: Library, only: list[str] | None = None) -> LibraryCheck:
     """What would be trained and what is wrong; reads headers only and starts nothing."""
-    from rave_dist.check import check_library
+    from rave_dist.checks import check_library
 
     return check_library(library, only)
 
@@ -87,8 +87,8 @@ def ingest(library: Library, only: list[str] | None = None, *, progress: IngestP
         StoreError: the store cannot be written.
         ClusterError: Ray does not answer.
     """
+    from rave_dist.cluster import connected
     from rave_dist.dataset.on_ray import ingest as ingest_instrument
-    from rave_dist.on_ray import connected
 
     names = library.select(only)
     library.store.check_writable()
@@ -122,13 +122,13 @@ def train(library: Library, only: list[str] | None = None, *, progress: RunProgr
         StoreError: the store cannot be written.
         ClusterError: Ray does not answer.
     """
-    from rave_dist.bases import find_start, joint_spec
+    from rave_dist.cluster import connected
     from rave_dist.dataset.read import latest_manifest
-    from rave_dist.on_ray import connected
+    from rave_dist.initial_weights import find_initial_weights, joint_base_spec
     from rave_dist.registry.export import export_run
     from rave_dist.registry.store import publish
-    from rave_dist.training.base import keep_start
     from rave_dist.training.on_ray import train_library
+    from rave_dist.training.state.initialization import store_initial_weights
 
     names = library.select(only)
     library.store.check_writable()
@@ -136,7 +136,7 @@ def train(library: Library, only: list[str] | None = None, *, progress: RunProgr
     specs: list[TrainingSpec] = []
     refused: dict[str, RunRecord] = {}
     trained: list[RunRecord] = []
-    joint = joint_spec(library)
+    joint = joint_base_spec(library)
     first: list[RunRecord] = []
     with ExitStack() as ray:
         if joint is not None:
@@ -145,11 +145,11 @@ def train(library: Library, only: list[str] | None = None, *, progress: RunProgr
         for name in names:
             try:
                 dataset = latest_manifest(library.store, name, library.name).id
-                start = find_start(library, name, joint=_reference(first[0]) if first else "")
+                start = find_initial_weights(library, name, joint=_reference(first[0]) if first else "")
             except (DatasetError, ModelNotFoundError, ConfigurationError, LibraryError, TrainingError) as error:
                 refused[name] = _failed(library, name, Problem.of(error))
             else:
-                base = keep_start(library.store, start) if start is not None else None
+                base = store_initial_weights(library.store, start) if start is not None else None
                 specs.append(library.training_spec(name, dataset=dataset, base=base))
         if specs:
             ray.enter_context(connected(dashboard=True))
@@ -170,8 +170,8 @@ def publish(library: Library, only: list[str] | None = None, *, progress: Count)
         Their records, with the model or the reason why there is none.
     """
     from rave_dist.registry.store import publish as publish_run
-    from rave_dist.training.progress import write_record
-    from rave_dist.training.result import leave_checkpoint
+    from rave_dist.training.heartbeat import write_record
+    from rave_dist.training.state.outputs import write_outputs_from_checkpoint
 
     store, records = library.store, status(library, only)
     for index, record in enumerate(records):
@@ -180,7 +180,7 @@ def publish(library: Library, only: list[str] | None = None, *, progress: Count)
             if not record.run_id:
                 raise TrainingError("nothing of it is trained yet", fix="run rave-dist train first")
             spec = TrainingSpec.model_validate(store.read_json(f"{record.key.rpartition('/')[0]}/{record.run_id}/spec.json"))
-            leave_checkpoint(store, spec)
+            write_outputs_from_checkpoint(store, spec)
             records[index] = record.model_copy(update={"model": publish_run(store, spec).reference})
             if record.state != "running":  # whoever trains it keeps its record
                 write_record(store, records[index])
@@ -211,7 +211,7 @@ def run(
     checked: Callable[[LibraryCheck], None] = lambda checks: None,
 ) -> LibraryRun:
     """The whole job: check, ingest, train, publish, report. Instruments that a stage refuses are named, the others go on."""
-    from rave_dist.on_ray import connected
+    from rave_dist.cluster import connected
 
     names = library.select(only)
     checks = check(library, only)
@@ -239,14 +239,14 @@ def run(
 
 def status(library: Library, only: list[str] | None = None) -> list[RunRecord]:
     """How far each instrument has come, from the records in the store."""
-    from rave_dist.training.progress import read_records
+    from rave_dist.training.heartbeat import read_records
 
     return read_records(library.store, library.name, library.select(only))
 
 
 def base_status(library: Library) -> RunRecord | None:
     """How far the library's own base has come; None where its manifest asks for none."""
-    from rave_dist.training.progress import read_records
+    from rave_dist.training.heartbeat import read_records
 
     spec = library.base_spec(dataset="")
     return None if spec is None else read_records(library.store, library.name, [spec.instrument])[0]
@@ -258,7 +258,7 @@ def report(library: Library) -> str:
     Returns:
         The page's full path or s3:// address.
     """
-    from rave_dist.report.page import write_report
+    from rave_dist.reports.page import write_report
 
     return library.store.address(write_report(library.store, library, status(library), base=base_status(library)))
 
@@ -277,13 +277,15 @@ def unpack(store: Store, model: str, folder: Path) -> Path:
         ModelNotFoundError: no such model or version, or its run is no longer in the store.
         StoreError: the folder exists and is not empty, or cannot be written.
     """
+    from rave_dist.rave.lightning_checkpoint import write_stock_run
     from rave_dist.registry.store import fetch_run, find
-    from rave_dist.training.stock import write_stock_run
+    from rave_dist.training.state.checkpoint import last_checkpoint
 
     card = find(store, model)
     with tempfile.TemporaryDirectory(prefix="rave-dist-unpack-") as scratch:
         run = fetch_run(store, card, folder=Path(scratch))
-        return write_stock_run(store, card.run_key, run, folder, step=card.step if card.best_step is None else card.best_step)
+        step = card.step if card.best_step is None else card.best_step
+        return write_stock_run(run, folder, step=step, saved=last_checkpoint(store, f"{card.run_key}/checkpoints"))
 
 
 def convert(
@@ -304,9 +306,9 @@ def convert(
         ConversionError: no inputs, or OUTPUT inside or equal to an INPUT.
         ClusterError: Ray does not answer.
     """
+    from rave_dist.cluster import connected
     from rave_dist.conversion.corpus import plan_conversion
     from rave_dist.conversion.on_ray import convert_corpus
-    from rave_dist.on_ray import connected
     from rave_dist.registry.store import find
 
     plan = plan_conversion(find(store, model), inputs, output, parameters)  # what it refuses, it refuses before Ray starts

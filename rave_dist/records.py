@@ -15,9 +15,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from rave_dist.errors import RaveDistError
 from rave_dist.identity import content_id
-from rave_dist.settings import STOCK_AUGMENTATIONS, Augmentation, Budget, CheckpointPolicy, ComputeOption, Recovery
+from rave_dist.options import STOCK_AUGMENTATIONS, Augmentation, Budget, CheckpointPolicy, ComputeOption, Recovery
 
-RunState = Literal["waiting", "running", "done", "failed"]
+RunStatus = Literal["waiting", "running", "done", "failed"]
 
 
 def now() -> str:
@@ -38,16 +38,13 @@ class Record(BaseModel):
 # ---------------------------------------------------------------- training plan
 
 
-_LATER = {"base", "augment", "compute"}  # keys of `TrainingSpec` that runs already stored did not have
-
-
 class TrainingSpec(Record):
     """All that decides what one run computes, plus when it saves itself and what it does after a failure.
 
     ``window`` (samples) and ``batch`` are None where the configuration's own default holds; ``auto`` is that batch too, in as
     many parts as the memory needs. ``base`` is the id of what it starts from, kept at ``bases/<id>``; None for new weights.
     ``augment`` has the probability of each augmentation, ``compute`` the options of arithmetic and speed
-    (`rave_dist.training.compute`).
+    (`rave_dist.training.step.precision`).
     """
 
     library: str
@@ -71,10 +68,8 @@ class TrainingSpec(Record):
     @property
     def run_id(self) -> str:
         """Hash of what affects the result: not of the checkpoint policy, not of the credit, and not of the recovery, which
-        changes nothing for runs that need none and must find the checkpoints of those that do. Keys that came later count only
-        where they are not at their default, so that runs of before keep their identity."""
-        unsaid = {key for key in _LATER if getattr(self, key) == type(self).model_fields[key].default}
-        return content_id(self.model_dump(mode="json", exclude={"checkpoint", "recover", "credit", *unsaid}))
+        changes nothing for runs that need none and must find the checkpoints of those that do."""
+        return content_id(self.model_dump(mode="json", exclude={"checkpoint", "recover", "credit"}))
 
     @property
     def run_key(self) -> str:
@@ -208,7 +203,7 @@ class RunRecord(Record):
     instrument: str
     run_id: str
     dataset: str
-    state: RunState = "waiting"
+    state: RunStatus = "waiting"
     phase: int = 1
     step: int = 0
     steps: int = 0
@@ -249,7 +244,7 @@ class ModelFile(Record):
     bytes: int
 
 
-class Measures(Record):
+class Metrics(Record):
     """How far a sound is from held-out audio: spectra in dB over five window lengths and over mel bands, momentary loudness in
     LU, pitch in cents where both have one, the share of pitch that is left; the last two are None where there is no pitch."""
 
@@ -268,8 +263,8 @@ class ModelCard(Record):
     ``latents`` is how many the exports expose, ``latent_size`` how many the network has; ``seconds`` is the
     audio that it was trained on; ``complete`` is False when its run was cut before its budget was spent. The weights are those
     after ``best_step`` of the ``step`` steps that the run did, the closest to held-out audio of their phase. Every step was
-    computed in ``parts`` parts, one unless the manifest said ``batch: auto``.
-    ``measures`` are those of the ``model``, and beside it of an ``mp3`` at 64 kbit/s, of ``noise`` of equal loudness and of
+    computed in ``accumulation_steps`` parts, one unless the manifest said ``batch: auto``.
+    ``metrics`` are those of the ``model``, and next to it of an ``mp3`` at 64 kbit/s, of ``noise`` of equal loudness and of
     ``silence``; of a model of phase 2 also of what the best weights of ``phase_1`` give, unless its run began after that.
     """
 
@@ -292,10 +287,10 @@ class ModelCard(Record):
     complete: bool
     dataset: str
     seconds: float
-    metrics: dict[str, float]
-    measures: dict[str, Measures] = {}
+    validation: Validation
+    metrics: dict[str, Metrics] = {}
     setbacks: tuple[Setback, ...] = ()
-    parts: int = 1
+    accumulation_steps: int = 1
     credit: dict[str, str] = {}
     files: dict[Literal["offline", "streaming"], ModelFile]
     created_at: str
@@ -321,7 +316,7 @@ class ModelCard(Record):
     def summary(self, store_uri: str) -> dict[str, Any]:
         """The model's entry in the documents of ``rave-dist models`` and of the service; ``files`` are full addresses."""
         keys = ("name", "version", "config", "sample_rate", "channels", "latents", "phase", "step", "seconds")
-        more = ("steps", "complete", "hop", "library", "metrics", "measures", "credit", "created_at")
+        more = ("steps", "complete", "hop", "library", "validation", "metrics", "credit", "created_at")
         document = self.to_json()
         files = {kind: f"{store_uri}/{file.key}" for kind, file in self.files.items()}
         return {**{key: document[key] for key in (*keys, *more)}, "files": files}

@@ -27,7 +27,7 @@ import pytest
 from botocore.exceptions import BotoCoreError, ClientError
 
 from rave_dist.records import ModelCard, TrainingSpec
-from rave_dist.storage import Store
+from rave_dist.storage.store import Store
 
 BUCKET = "rave-dist-tests"
 

@@ -11,7 +11,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from rave_dist import upstream
+from rave_dist.rave.config import configure
+from rave_dist.rave.models import build_model, use_streaming
 from rave_dist.records import TrainingSpec
 from rave_dist.registry.build import build
 
@@ -53,15 +54,16 @@ def main(out: Path, count: int) -> None:
         run.mkdir(parents=True)
         this = spec(number)
         torch.manual_seed(number)
-        upstream.streaming(False)
-        text = upstream.configure(this.config, this.override, sample_rate=SAMPLE_RATE, channels=CHANNELS)
-        model = upstream.build_model(text, channels=CHANNELS).eval()
+        use_streaming(False)
+        text = configure(this.config, this.override, sample_rate=SAMPLE_RATE, channels=CHANNELS)
+        model = build_model(text, channels=CHANNELS).eval()
         make_audible(model)
         (run / "spec.json").write_text(this.model_dump_json())
         (run / "config.gin").write_text(text)
         torch.save(model.state_dict(), run / "weights.pt")
-        metrics = {"validation_first": 20.0, "validation_best": 19.0, "validation_last": 19.5}
-        result = {"phase": 2, "step": 10, "steps": 10, "phase_1_steps": 5, "complete": True, "seconds": 1.0, "metrics": metrics}
+        validation = {"first": 20.0, "best": 19.0, "last": 19.5}
+        result = {"phase": 2, "step": 10, "steps": 10, "phase_1_steps": 5, "complete": True, "seconds": 1.0}
+        result |= {"validation": validation, "accumulation_steps": 1}
         (run / "result.json").write_text(json.dumps(result))
         exported = out / str(number) / "out"
         exported.mkdir()

@@ -12,7 +12,7 @@ import scipy.signal
 import scipy.special
 from numpy.typing import NDArray
 
-Samples = NDArray[np.float32]
+from rave_dist.audio.types import Audio
 
 # Partials of a bell against its prime, with relative strengths: hum, prime, tierce, quint, nominal, deciem, ...
 # (N. Fletcher, T. Rossing, The Physics of Musical Instruments, ch. 21).
@@ -28,7 +28,7 @@ class Call:
     peak: float
 
 
-def pink_noise(num_samples: int, rng: np.random.Generator) -> Samples:
+def pink_noise(num_samples: int, rng: np.random.Generator) -> Audio:
     """Noise of equal power per octave above 20 Hz (at 44.1 kHz), scaled to an RMS of 1. Output: [num_samples]."""
     spectrum = np.fft.rfft(rng.standard_normal(num_samples))
     bins = np.arange(len(spectrum)) / num_samples
@@ -38,7 +38,7 @@ def pink_noise(num_samples: int, rng: np.random.Generator) -> Samples:
     return np.asarray(noise / np.sqrt(np.mean(noise**2)), dtype=np.float32)
 
 
-def plucked_string(frequency: float, seconds: float, *, sample_rate: int, rng: np.random.Generator) -> Samples:
+def plucked_string(frequency: float, seconds: float, *, sample_rate: int, rng: np.random.Generator) -> Audio:
     """A string after K. Karplus and A. Strong (Computer Music Journal 7(2), 1983).
 
     ``y[n] = x[n] + g (y[n - N] + y[n - N - 1]) / 2`` with a noise burst of N samples as x. The loop delays by N + 1/2
@@ -54,7 +54,7 @@ def plucked_string(frequency: float, seconds: float, *, sample_rate: int, rng: n
     return _finish(scipy.signal.lfilter([1.0], feedback, burst), sample_rate)
 
 
-def membrane(frequency: float, seconds: float, *, sample_rate: int, rng: np.random.Generator) -> Samples:
+def membrane(frequency: float, seconds: float, *, sample_rate: int, rng: np.random.Generator) -> Audio:
     """A struck drum head: the modes of an ideal circular membrane, whose frequencies stand as the zeros of the Bessel
     functions J_m, over a head that is tighter, so sharper, while it moves far; and the noise of the stick.
 
@@ -73,7 +73,7 @@ def membrane(frequency: float, seconds: float, *, sample_rate: int, rng: np.rand
     return _finish(sound + 0.4 * stick, sample_rate)
 
 
-def bell(frequency: float, seconds: float, *, sample_rate: int, rng: np.random.Generator) -> Samples:
+def bell(frequency: float, seconds: float, *, sample_rate: int, rng: np.random.Generator) -> Audio:
     """A struck bell whose prime is at ``frequency`` Hz: inharmonic partials, the higher the shorter."""
     time = np.arange(round(seconds * sample_rate)) / sample_rate
     sound = np.zeros_like(time)
@@ -83,7 +83,7 @@ def bell(frequency: float, seconds: float, *, sample_rate: int, rng: np.random.G
     return _finish(sound, sample_rate)
 
 
-def blown_pipe(frequency: float, seconds: float, *, sample_rate: int, rng: np.random.Generator) -> Samples:
+def blown_pipe(frequency: float, seconds: float, *, sample_rate: int, rng: np.random.Generator) -> Audio:
     """A flute-like tone at ``frequency`` Hz: odd and even harmonics with vibrato, breath noise around the pitch."""
     time = np.arange(round(seconds * sample_rate)) / sample_rate
     vibrato = 0.006 * frequency * np.sin(2 * np.pi * 5.2 * time) * np.minimum(1, time / 0.4)
@@ -100,7 +100,7 @@ def blown_pipe(frequency: float, seconds: float, *, sample_rate: int, rng: np.ra
 
 def trill(
     *, sample_rate: int, notes: int = 14, notes_per_second: float = 7.0, from_hz: float = 4500.0, to_hz: float = 2800.0
-) -> Samples:
+) -> Audio:
     """A descending trill like a white-throated kingfisher's: short whistles at a steady pace, each lower than the last.
 
     Note k of K lies at ``from_hz (to_hz / from_hz)^(k / (K - 1))`` Hz and falls by 6 % of it; a Hann window of 0.7 of the
@@ -121,7 +121,7 @@ def trill(
     return np.asarray(call / np.abs(call).max(), dtype=np.float32)
 
 
-def field_recording(seconds: float, *, sample_rate: int, seed: int) -> tuple[Samples, list[Call]]:
+def field_recording(seconds: float, *, sample_rate: int, seed: int) -> tuple[Audio, list[Call]]:
     """A morning at the edge of a forest: pink noise at -46 dBFS that swells and falls, and a kingfisher-like trill every few
     seconds, near or far (-28 to -10 dBFS), at 6 to 9 notes a second.
 
@@ -145,7 +145,7 @@ def field_recording(seconds: float, *, sample_rate: int, seed: int) -> tuple[Sam
         start += len(call) / sample_rate + rng.uniform(1.0, 4.0)
 
 
-def _finish(sound: NDArray[np.float64], sample_rate: int) -> Samples:
+def _finish(sound: NDArray[np.float64], sample_rate: int) -> Audio:
     """Peak at 1 (silence stays silence) and no click at the end."""
     fade = min(len(sound), sample_rate // 100)
     sound = np.array(sound)

@@ -17,15 +17,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from rave_dist.audio.channels import map_channels
-from rave_dist.audio.chunks import Chunk, cut
-from rave_dist.audio.resample import resample, resampled_length
+from rave_dist.audio.dsp.channels import map_channels
+from rave_dist.audio.dsp.chunks import Chunk, cut
+from rave_dist.audio.dsp.resample import resample, resampled_length
+from rave_dist.audio.types import Audio
 from rave_dist.errors import AudioError, ConversionError
 from rave_dist.records import ModelCard
-
-Samples = NDArray[np.float32]
 
 DEFAULT_CHUNK_SECONDS = 20.0
 # A GPU is better used by several channels at once; on a CPU that gains nothing and takes memory.
@@ -58,7 +56,7 @@ class Converter:
 
     def convert(
         self,
-        blocks: Iterable[Samples],
+        blocks: Iterable[Audio],
         *,
         sample_rate: int,
         channels: int,
@@ -104,17 +102,17 @@ class Converter:
 
     def _stream(
         self,
-        blocks: Iterable[Samples],
-        play: Callable[[Chunk], Samples],
+        blocks: Iterable[Audio],
+        play: Callable[[Chunk], Audio],
         core: int,
         *,
         channels: int,
         rates: tuple[int, int],
-    ) -> Iterator[Samples]:
+    ) -> Iterator[Audio]:
         card = self.card
         received = produced = 0
 
-        def mapped() -> Iterator[Samples]:
+        def mapped() -> Iterator[Audio]:
             nonlocal received
             for block in blocks:
                 received += block.shape[1]
@@ -131,7 +129,7 @@ class Converter:
         if produced < (length := resampled_length(received, *rates)):
             yield np.zeros((channels, length - produced), np.float32)
 
-    def _play(self, chunk: Chunk, *, seed: int, noise: float) -> Samples:
+    def _play(self, chunk: Chunk, *, seed: int, noise: float) -> Audio:
         """A chunk's core through the model, all channels."""
         width = self.card.channels
         channels, length = chunk.samples.shape
@@ -164,18 +162,18 @@ class Converter:
         return np.asarray(out, dtype=np.float32)
 
 
-class Conversion(Iterator[Samples]):
+class Conversion(Iterator[Audio]):
     """The blocks of a converted sound, within ±1, and what has been counted so far.
 
     ``samples`` per channel; ``clipped_samples`` over all channels.
     """
 
-    def __init__(self, blocks: Iterator[Samples]) -> None:
+    def __init__(self, blocks: Iterator[Audio]) -> None:
         self._blocks = blocks
         self.samples = 0
         self.clipped_samples = 0
 
-    def __next__(self) -> Samples:
+    def __next__(self) -> Audio:
         block = next(self._blocks)
         self.samples += block.shape[1]
         self.clipped_samples += int(np.count_nonzero(np.abs(block) > 1))

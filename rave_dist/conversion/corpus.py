@@ -20,12 +20,12 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from unicodedata import normalize
 
-from rave_dist.audio.encode import check_writable_as
-from rave_dist.audio.sources import AudioSource, is_audio_name, list_sources
+from rave_dist.audio.io.sources import AudioSource, is_audio_name, list_sources
+from rave_dist.audio.io.write import check_writable_as
 from rave_dist.errors import ConversionError, MissingKeyError
 from rave_dist.identity import content_id
 from rave_dist.records import ConversionItem, ConversionParameters, ModelCard
-from rave_dist.storage import Store
+from rave_dist.storage.store import Store
 
 _CODE = 1  # raised when the same model and parameters give other samples than before
 _JOURNAL_THREADS = 16

@@ -8,21 +8,17 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
-from rave_dist.audio.decode import open_audio
-from rave_dist.audio.encode import AudioWriter, subtype_for
-from rave_dist.audio.resample import resampled_length
-from rave_dist.audio.sources import local_copy
+from rave_dist.audio.dsp.resample import resampled_length
+from rave_dist.audio.io.open import open_audio
+from rave_dist.audio.io.sources import local_copy
+from rave_dist.audio.io.write import AudioWriter, subtype_for
+from rave_dist.audio.types import Audio
 from rave_dist.conversion.convert import Converter
 from rave_dist.conversion.corpus import Plan, Task, counts_as_done, read_entry
 from rave_dist.errors import AudioError, StoreError, from_os_error
 from rave_dist.identity import hash_file
 from rave_dist.records import ConversionItem
-from rave_dist.storage import Store
-
-Samples = NDArray[np.float32]
+from rave_dist.storage.store import Store
 
 
 @dataclass(frozen=True)
@@ -155,7 +151,7 @@ def _inspect(path: Path) -> _Readable:
         return _Readable(decoder.sample_rate, decoder.channels, decoder.subtype, samples, damage)
 
 
-def _blocks(task: Task, path: Path, *, salvage: bool) -> Iterator[Samples]:
+def _blocks(task: Task, path: Path, *, salvage: bool) -> Iterator[Audio]:
     with _reading(task), open_audio(path) as decoder:
         try:
             yield from decoder.blocks()

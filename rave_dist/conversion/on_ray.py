@@ -26,7 +26,7 @@ from rave_dist.conversion.item import Outcome, convert_item, failed_item
 from rave_dist.errors import ConversionError, RaveDistError
 from rave_dist.records import ConversionItem, ConversionRecord, now
 from rave_dist.registry.store import fetch
-from rave_dist.storage import Store
+from rave_dist.storage.store import Store
 
 _MAX_BLOCKS = 2000  # of Ray Data; what a block costs is some milliseconds
 _SUBMITTED = 200  # tasks that Ray knows of at once, where each stands alone

@@ -9,15 +9,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from rave_dist.audio.sources import AudioSource
-from rave_dist.dataset.parts import parts_folder
+from rave_dist.audio.io.sources import AudioSource
 from rave_dist.dataset.prepare import Prepared
 from rave_dist.dataset.read import load_manifest, pointer_key
 from rave_dist.dataset.recipe import Recipe
+from rave_dist.dataset.shards import parts_folder
 from rave_dist.errors import DatasetError
 from rave_dist.identity import content_id
 from rave_dist.records import DatasetManifest, Rejection, Shard, SourceRecord, now
-from rave_dist.storage import Store
+from rave_dist.storage.store import Store
 
 
 @dataclass

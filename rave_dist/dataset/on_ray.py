@@ -14,13 +14,13 @@ import ray
 import ray.data
 from ray.util.annotations import RayDeprecationWarning
 
-from rave_dist.audio.sources import AudioSource, list_sources
+from rave_dist.audio.io.sources import AudioSource, list_sources
 from rave_dist.dataset.manifest import assemble, load_earlier, write_manifest
 from rave_dist.dataset.prepare import Prepared, prepare
 from rave_dist.dataset.recipe import Recipe
 from rave_dist.errors import ClusterError, StoreError
 from rave_dist.records import DatasetManifest, Rejection, Shard
-from rave_dist.storage import Store
+from rave_dist.storage.store import Store
 
 # A worker's start costs more than a second of CPU, 64 MiB of WAV about half of one; yet none should hold up the rest.
 _GROUP_BYTES = (64 << 20, 256 << 20)

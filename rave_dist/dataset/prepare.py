@@ -19,23 +19,20 @@ from dataclasses import dataclass
 from typing import IO
 
 import numpy as np
-import numpy.typing as npt
 
-from rave_dist.audio.channels import map_channels
-from rave_dist.audio.decode import Decoder, open_audio
-from rave_dist.audio.resample import resample
-from rave_dist.audio.sources import AudioSource, local_copy
-from rave_dist.dataset.levels import Levels, warnings
-from rave_dist.dataset.parts import ROW_SECONDS, PartWriter
+from rave_dist.audio.dsp.channels import map_channels
+from rave_dist.audio.dsp.resample import resample
+from rave_dist.audio.io.open import Decoder, open_audio
+from rave_dist.audio.io.sources import AudioSource, local_copy
+from rave_dist.audio.metrics.levels import Levels, warnings
+from rave_dist.audio.types import Audio, Pcm16
 from rave_dist.dataset.recipe import Recipe
+from rave_dist.dataset.shards import ROW_SECONDS, PartWriter
 from rave_dist.dataset.silence import Swings, sounding_spans
 from rave_dist.errors import AudioError, StoreError, from_os_error
 from rave_dist.identity import content_id
 from rave_dist.records import Rejection, Shard, SourceRecord
-from rave_dist.storage import Store
-
-FloatArray = npt.NDArray[np.float32]
-Pcm = npt.NDArray[np.int16]
+from rave_dist.storage.store import Store
 
 _SPOOL_BYTES = 64 << 20
 _BLOCK_SECONDS = 10.0
@@ -134,7 +131,7 @@ class _Reader:
             self._samples += pcm.shape[1]
             self._spool.write(data)
 
-    def _decoded(self) -> Iterator[FloatArray]:
+    def _decoded(self) -> Iterator[Audio]:
         for block in self._decoder.blocks(_BLOCK_SECONDS):
             self.read += block.shape[1]
             self._levels.add_decoded(block)
@@ -169,9 +166,9 @@ class _Reader:
         )
 
 
-def _to_int16(block: FloatArray) -> Pcm:
+def _to_int16(block: Audio) -> Pcm16:
     scaled = np.rint(block * np.float32(2**15))
-    pcm: Pcm = np.clip(scaled, -(2**15), 2**15 - 1, out=scaled).astype(np.int16)
+    pcm: Pcm16 = np.clip(scaled, -(2**15), 2**15 - 1, out=scaled).astype(np.int16)
     return pcm
 
 
@@ -212,7 +209,7 @@ def _unreadable(source: AudioSource, decoder: Decoder | None, seconds: float, re
     )
 
 
-def _rows(spool: IO[bytes], record: SourceRecord, recipe: Recipe) -> Iterator[tuple[int, Pcm]]:
+def _rows(spool: IO[bytes], record: SourceRecord, recipe: Recipe) -> Iterator[tuple[int, Pcm16]]:
     width = 2 * recipe.channels
     size = ROW_SECONDS * recipe.sample_rate
     for start, stop in record.spans:

@@ -6,15 +6,13 @@ from collections import defaultdict
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 from pydantic import ValidationError
 
-from rave_dist.dataset.parts import read_rows
+from rave_dist.audio.types import Pcm16
+from rave_dist.dataset.shards import read_rows
 from rave_dist.errors import DatasetError, MissingKeyError
 from rave_dist.records import DatasetManifest, dataset_key
-from rave_dist.storage import Store
-
-Pcm = npt.NDArray[np.int16]
+from rave_dist.storage.store import Store
 
 
 @dataclass(frozen=True)
@@ -29,7 +27,7 @@ class Segment:
 
     source_id: str
     start: int
-    pcm: Pcm
+    pcm: Pcm16
 
 
 def load_manifest(store: Store, instrument: str, dataset_id: str) -> DatasetManifest:
@@ -74,7 +72,7 @@ def read_segments(store: Store, manifest: DatasetManifest) -> list[Segment]:
         DatasetError: a part is missing or damaged.
     """
     records = {record.source_id: record for record in manifest.sources}
-    rows: dict[str, dict[int, Pcm]] = defaultdict(dict)
+    rows: dict[str, dict[int, Pcm16]] = defaultdict(dict)
     for shard in manifest.shards:
         wanted = [source_id for source_id in shard.source_ids if source_id in records]
         for source_id, start, pcm in read_rows(store, shard, channels=manifest.channels, only=set(wanted)):

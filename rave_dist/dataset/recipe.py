@@ -38,5 +38,5 @@ class Recipe:
 
     @property
     def frame(self) -> int:
-        """Samples of a frame."""
+        """Audio of a frame."""
         return max(1, round(self.frame_seconds * self.sample_rate))

@@ -10,9 +10,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from rave_dist.audio.types import Pcm16
 from rave_dist.dataset.recipe import Recipe
-
-Pcm = npt.NDArray[np.int16]
 
 
 class Swings:
@@ -24,10 +23,10 @@ class Swings:
 
     def __init__(self, frame: int) -> None:
         self._frame = frame
-        self._rest: Pcm | None = None
+        self._rest: Pcm16 | None = None
         self._swings: list[npt.NDArray[np.float32]] = []
 
-    def add(self, pcm: Pcm) -> None:
+    def add(self, pcm: Pcm16) -> None:
         """Takes the next block, int16 [channels, n]."""
         if self._rest is not None:
             pcm = np.concatenate([self._rest, pcm], axis=1)
@@ -46,7 +45,7 @@ class Swings:
         return np.concatenate(self._swings) if self._swings else np.zeros(0, dtype=np.float32)
 
 
-def _swing(frames: Pcm) -> npt.NDArray[np.float32]:
+def _swing(frames: Pcm16) -> npt.NDArray[np.float32]:
     spread = frames.max(axis=2).astype(np.int32) - frames.min(axis=2)
     swing: npt.NDArray[np.float32] = (spread.max(axis=0) / np.float32(2**16)).astype(np.float32)
     return swing

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from rave_dist.dataset.read import Segment, read_segments
 from rave_dist.errors import DatasetError
 from rave_dist.records import DatasetManifest
-from rave_dist.storage import Store
+from rave_dist.storage.store import Store
 
 _SHARE = 0.1
 _MOST_SECONDS = 60

@@ -14,12 +14,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rave_dist import upstream
 from rave_dist.errors import ConfigurationError
+from rave_dist.rave.exportable import OfflineRave, ScriptedRave, exposed_latents, fold_weight_norm, kind_of
+from rave_dist.rave.exportable_latents import PlainLatents, QuantisedLatents
+from rave_dist.rave.models import build_model, use_streaming
+from rave_dist.rave.presets import FIDELITY
 from rave_dist.records import TrainingSpec
-from rave_dist.registry.export import FIDELITY, Exported, answer
-from rave_dist.registry.latents import PlainLatents, QuantisedLatents
-from rave_dist.registry.scripted import OfflineRave, ScriptedRave, exposed_latents, fold_weight_norm, kind_of
+from rave_dist.registry.export import Exported, answer
 
 
 def build(out: Path, run: Path, name: str, fidelity: float = FIDELITY) -> dict[str, Any]:
@@ -38,7 +39,7 @@ def build(out: Path, run: Path, name: str, fidelity: float = FIDELITY) -> dict[s
     files = {False: f"{name}.ts", True: f"{name}_streaming.ts"}
     probe: dict[str, Any] = {"sound": sound}
     for streaming, file in files.items():
-        upstream.streaming(streaming)
+        use_streaming(streaming)
         model = _trained(text, run / "weights.pt", channels=spec.channels)
         scripted: ScriptedRave
         with torch.no_grad():
@@ -54,7 +55,7 @@ def build(out: Path, run: Path, name: str, fidelity: float = FIDELITY) -> dict[s
         scripted.export_to_ts(str(out / file))
     phase_1 = run / "weights_phase_1.pt"
     if phase_1.exists():
-        upstream.streaming(False)
+        use_streaming(False)
         with torch.no_grad():
             before = OfflineRave(_trained(text, phase_1, channels=spec.channels), fidelity=fidelity)
         before.export_to_ts(str(out / "phase_1.ts"))
@@ -74,7 +75,7 @@ def build(out: Path, run: Path, name: str, fidelity: float = FIDELITY) -> dict[s
 
 def _trained(text: str, weights: Path, *, channels: int) -> Any:
     """The model of a configuration with these weights, weight normalisation folded."""
-    model = upstream.build_model(text, channels=channels)
+    model = build_model(text, channels=channels)
     model.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
     fold_weight_norm(model.eval())
     return model

@@ -21,10 +21,10 @@ from pydantic import Field
 import rave_dist
 from rave_dist import errors
 from rave_dist.errors import RaveDistError, VerificationError
+from rave_dist.rave.presets import FIDELITY
 from rave_dist.records import Record
 
 TIMEOUT_SECONDS = 3600
-FIDELITY = 0.95  # rave export's default
 
 
 class Exported(Record):

@@ -30,10 +30,10 @@ from rave_dist.dataset.read import load_manifest, read_segments
 from rave_dist.dataset.split import split_dataset
 from rave_dist.errors import MissingKeyError, ModelNotFoundError, StoreError, TrainingError, VerificationError
 from rave_dist.identity import ID_LENGTH, canonical_json, hash_file
-from rave_dist.records import DatasetManifest, Measures, ModelCard, ModelFile, SourceRecord, TrainingSpec, now
-from rave_dist.registry.export import FIDELITY, Exported, check_export, export_run
-from rave_dist.storage import Store
-from rave_dist.training.variants import window_and_batch
+from rave_dist.rave.presets import FIDELITY, window_and_batch
+from rave_dist.records import DatasetManifest, Metrics, ModelCard, ModelFile, SourceRecord, TrainingSpec, Validation, now
+from rave_dist.registry.export import Exported, check_export, export_run
+from rave_dist.storage.store import Store
 
 Kind = Literal["offline", "streaming"]
 _KINDS: tuple[Kind, ...] = ("offline", "streaming")
@@ -84,9 +84,9 @@ def publish(store: Store, spec: TrainingSpec, *, fidelity: float = FIDELITY) -> 
                 np.save(run / "probe.npy", _material(store, dataset))
             should_sound = sounds and _has_learnt(result)
             exported = export_run(run, out, name=spec.instrument, fidelity=fidelity, should_sound=should_sound)
-            measures = _measures(store, spec, dataset, out, exported) if sounds else {}
+            metrics = _metrics(store, spec, dataset, out, exported) if sounds else {}
             seconds = dataset.used_seconds
-            return place(store, spec, result, exported, out, version=version, seconds=seconds, measures=measures)
+            return place(store, spec, result, exported, out, version=version, seconds=seconds, metrics=metrics)
     _point_latest(store, card)
     return card
 
@@ -100,7 +100,7 @@ def place(
     *,
     version: str,
     seconds: float,
-    measures: Mapping[str, Measures] = MappingProxyType({}),
+    metrics: Mapping[str, Metrics] = MappingProxyType({}),
 ) -> ModelCard:
     """Puts an export into the registry: its files, then its card, then ``latest``.
 
@@ -109,7 +109,7 @@ def place(
         out: the export's folder.
         version: from `model_version`.
         seconds: audio that the model was trained on.
-        measures: from `rave_dist.registry.measures`.
+        metrics: from `rave_dist.registry.metrics`.
     """
     key = f"models/{spec.instrument}/{version}"
     card = ModelCard(
@@ -129,13 +129,13 @@ def place(
         step=result["step"],
         best_step=result.get("best_step"),
         setbacks=result.get("setbacks", ()),
-        parts=result.get("parts", 1),
+        accumulation_steps=result["accumulation_steps"],
         steps=result["steps"],
         complete=result["complete"],
         dataset=spec.dataset,
         seconds=seconds,
-        metrics={name: value for name, value in result["metrics"].items() if value is not None},
-        measures=dict(measures),
+        validation=Validation.model_validate(result["validation"]),
+        metrics=dict(metrics),
         credit=spec.credit,
         files=_place_files(store, key, spec.instrument, out, exported),
         created_at=now(),
@@ -173,17 +173,17 @@ def _material(store: Store, dataset: DatasetManifest) -> npt.NDArray[np.float32]
     return pcm[:, : int(_PROBE_SECONDS * dataset.sample_rate)].astype(np.float32) / 32768
 
 
-def _measures(store: Store, spec: TrainingSpec, dataset: DatasetManifest, out: Path, exported: Exported) -> dict[str, Measures]:
+def _metrics(store: Store, spec: TrainingSpec, dataset: DatasetManifest, out: Path, exported: Exported) -> dict[str, Metrics]:
     """What the offline exports make of all audio that the run was not trained on."""
-    from rave_dist.registry.measures import measure_export  # here, because only publishing needs scipy, FFmpeg and torch
+    from rave_dist.registry.metrics import measure_export  # here, because only publishing needs scipy, FFmpeg and torch
 
     held_out = split_dataset(store, dataset, window=window_and_batch(spec)[0]).validation
     return measure_export(out, exported, held_out, sample_rate=spec.sample_rate)
 
 
 def _has_learnt(result: dict[str, Any]) -> bool:
-    metrics = result.get("metrics", {})
-    first, best = metrics.get("validation_first"), metrics.get("validation_best", metrics.get("validation_last"))
+    validation = Validation.model_validate(result["validation"])
+    first, best = validation.first, validation.last if validation.best is None else validation.best
     return first is not None and best is not None and best <= _LEARNT * first
 
 

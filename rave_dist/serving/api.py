@@ -62,7 +62,7 @@ _JOB_BYTES = 4 << 20
 
 
 @dataclass(frozen=True)
-class Sound:
+class ConvertedAudio:
     """A converted sound, encoded: what it is, how many bytes, and the bytes."""
 
     media_type: str
@@ -82,7 +82,7 @@ class Backend(Protocol):
     async def find(self, reference: str) -> ModelCard:
         """The model of NAME (the latest) or NAME@VERSION."""
 
-    async def convert(self, card: ModelCard, sound: Path, parameters: ConversionParameters) -> Sound:
+    async def convert(self, card: ModelCard, sound: Path, parameters: ConversionParameters) -> ConvertedAudio:
         """Plays a sound, in any format, through a model."""
 
     async def submit(self, request: JobRequest) -> Job:

@@ -32,17 +32,17 @@ from ray.serve.config import BackpressureConfig
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, RayServeException
 from ray.serve.handle import DeploymentHandle
 
+from rave_dist.cluster import connected
 from rave_dist.conversion.corpus import plan_conversion
 from rave_dist.errors import BusyError, ClusterError, RaveDistError, RequestError, StoreError
-from rave_dist.on_ray import connected
 from rave_dist.records import ConversionParameters, ModelCard
 from rave_dist.registry import store as registry
 from rave_dist.serving import jobs
-from rave_dist.serving.api import Sound, build_api
+from rave_dist.serving.api import ConvertedAudio, build_api
 from rave_dist.serving.listing import Listing
 from rave_dist.serving.models import ModelReplica
 from rave_dist.serving.schema import Job, JobRequest, Limits
-from rave_dist.storage import Store
+from rave_dist.storage.store import Store
 
 HOST = "127.0.0.1"
 APPLICATION = "rave-dist"
@@ -74,7 +74,7 @@ class Ingress:
         """The model of NAME or NAME@VERSION."""
         return await self._listing.find(reference)
 
-    async def convert(self, card: ModelCard, sound: Path, parameters: ConversionParameters) -> Sound:
+    async def convert(self, card: ModelCard, sound: Path, parameters: ConversionParameters) -> ConvertedAudio:
         """Hands a sound to a replica, by preference one that holds the model.
 
         Raises:
@@ -100,7 +100,7 @@ class Ingress:
         except (RayActorError, DeploymentUnavailableError) as error:
             fix = "send it again; if it stays so, the sound or the model may be too large for this machine's memory"
             raise ClusterError("the model's process is not there", where=card.reference, fix=fix) from error
-        return Sound(blocks=_blocks(answer), **head)
+        return ConvertedAudio(blocks=_blocks(answer), **head)
 
     async def submit(self, request: JobRequest) -> Job:
         """Gives a corpus to the job runner, if the command would start on it.

@@ -22,7 +22,7 @@ from rave_dist.identity import content_id
 from rave_dist.records import Problem, now
 from rave_dist.registry import store as registry
 from rave_dist.serving.schema import Job, job_key
-from rave_dist.storage import Store
+from rave_dist.storage.store import Store
 
 NAMESPACE = "rave-dist"
 _REPORT_SECONDS = 2.0

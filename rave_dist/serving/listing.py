@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from rave_dist.records import ModelCard
 from rave_dist.registry import store as registry
-from rave_dist.storage import Store
+from rave_dist.storage.store import Store
 
 Result = TypeVar("Result")
 

@@ -17,16 +17,16 @@ import torch
 from numpy.typing import NDArray
 from ray import serve
 
-from rave_dist.audio.decode import open_audio
-from rave_dist.audio.encode import AudioWriter, subtype_for
+from rave_dist.audio.io.open import open_audio
+from rave_dist.audio.io.write import AudioWriter, subtype_for
 from rave_dist.conversion.convert import Converter
 from rave_dist.errors import AudioError, LimitError, RequestError
 from rave_dist.identity import hash_file
 from rave_dist.records import ConversionParameters, ModelCard
 from rave_dist.registry import store as registry
+from rave_dist.serving.model_queue import GroupedLock
 from rave_dist.serving.schema import Limits
-from rave_dist.serving.turns import Turns
-from rave_dist.storage import Store
+from rave_dist.storage.store import Store
 
 Result = TypeVar("Result")
 
@@ -56,7 +56,7 @@ class ModelReplica:
         self._folder = tempfile.TemporaryDirectory(prefix="rave-dist-serving-")
         # One thread: what runs on the device never runs beside something else on it.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="device")
-        self._turns = Turns()
+        self._turns = GroupedLock()
         self._busy_since: float | None = None
         if max_models is None:
             sizes = [card.files["offline"].bytes for card in registry.list_models(self._store)]

@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, StringConstraints
 
 from rave_dist.identity import content_id
+from rave_dist.options import StrictRecord
 from rave_dist.records import ConversionParameters, ConversionRecord, Problem, Record, now
-from rave_dist.settings import StrictRecord
 
 JobState = Literal["queued", "running", "done", "partial", "failed"]
 

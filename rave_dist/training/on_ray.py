@@ -24,15 +24,22 @@ from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer  # TorchT
 from ray.train.v2.api.exceptions import ControllerError, TrainingFailedError, WorkerGroupError
 
 from rave_dist.errors import ClusterError, ConfigurationError, RaveDistError, StoreError
+from rave_dist.rave.presets import window_and_batch
 from rave_dist.records import ModelCard, Problem, RunRecord, TrainingSpec
-from rave_dist.storage import Store
-from rave_dist.training.plan import Node, Share, admit, capacity, gpu_share, share
-from rave_dist.training.progress import Heartbeat, hear_sigterm, record_of, stop_key, terminated, write_record
-from rave_dist.training.result import read_result
-from rave_dist.training.variants import window_and_batch
+from rave_dist.storage.store import Store
+from rave_dist.training.admission import Node, Share, admit, capacity, gpu_share, share
+from rave_dist.training.heartbeat import (
+    Heartbeat,
+    install_sigterm_flag,
+    record_of,
+    stop_key,
+    termination_requested,
+    write_record,
+)
+from rave_dist.training.state.outputs import read_result
 
 if TYPE_CHECKING:
-    from rave_dist.training.rehearsal import Export  # which imports torch and RAVE
+    from rave_dist.training.preflight.dry_run import Export  # which imports torch and RAVE
 
 MAX_FAILURES = 3
 STOP_SECONDS = 60.0
@@ -250,7 +257,7 @@ def _train_one(store: Store, spec: TrainingSpec, wanted: Share, export: Export |
             storage_path=path,
             storage_filesystem=filesystem,
             failure_config=FailureConfig(max_failures=MAX_FAILURES),
-            callbacks=[_HearSigterm()],  # type: ignore[list-item]  # it knows only those that users may write
+            callbacks=[_SigtermAsFlag()],  # type: ignore[list-item]  # it knows only those that users may write
         ),
     )
     try:
@@ -265,13 +272,13 @@ def _train_one(store: Store, spec: TrainingSpec, wanted: Share, export: Export |
     return Problem(what="the run was stopped before its budget was spent", fix="run the same command again: it goes on")
 
 
-class _HearSigterm(WorkerGroupCallback):
+class _SigtermAsFlag(WorkerGroupCallback):
     """Lets a training process save itself when its machine ends: Ray's own answer to SIGTERM is to exit at once, and the train
     function, which has a thread of its own, cannot set another."""
 
     def after_worker_group_start(self, worker_group: WorkerGroup) -> None:
         """Called when the processes are there; runs in the main thread of each."""
-        worker_group.execute(hear_sigterm)
+        worker_group.execute(install_sigterm_flag)
 
 
 def _work(config: dict[str, Any]) -> None:
@@ -283,7 +290,7 @@ def _work(config: dict[str, Any]) -> None:
 
     wanted: Share = config["share"]
     record = work(config["store"], config["spec"], threads=wanted.cpus, gpu_share=wanted.gpus, export=config["export"])
-    if terminated() and record.state == "waiting":  # Ray Train starts a failed function again, on another node
+    if termination_requested() and record.state == "waiting":  # Ray Train starts a failed function again, on another node
         raise ClusterError("the training process was told to end (SIGTERM)", fix="run the same command again: it goes on")
 
 
@@ -312,12 +319,12 @@ def _share(specs: Sequence[TrainingSpec]) -> Share:
 
 def _largest_step(specs: Sequence[TrainingSpec]) -> int:
     """Bytes of the largest training step; a configuration that does not work counts nothing, its run will say so."""
-    from rave_dist.training.inspect import inspect_spec
+    from rave_dist.training.preflight.model_facts import measure_model
 
     sizes = [0]
     for spec in specs:
         with contextlib.suppress(ConfigurationError):
-            sizes.append(inspect_spec(spec).step_bytes(window_and_batch(spec)[1]))
+            sizes.append(measure_model(spec).step_bytes(window_and_batch(spec)[1]))
     return max(sizes)
 
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from rave_dist.errors import ConfigurationError
-from rave_dist.settings import Budget
+from rave_dist.options import Budget
 
 PHASE_1_SHARE = 2 / 3
 """Share of the steps for phase 1. A step of phase 2 takes up to three times as long, so the phases take about equal time."""
@@ -64,19 +64,19 @@ class Schedule:
 
 
 @dataclass(frozen=True)
-class Pace:
+class StepTimes:
     """Seconds that a step of each phase takes on this machine."""
 
     phase_1: float
     phase_2: float
 
-    def scaled(self, measured_phase_1: float) -> Pace:
-        """The pace when phase 1 turns out to take another time than was measured: what slows one phase slows both."""
-        return Pace(measured_phase_1, self.phase_2 * measured_phase_1 / self.phase_1)
+    def scaled(self, measured_phase_1: float) -> StepTimes:
+        """The step_times when phase 1 turns out to take another time than was measured: what slows one phase slows both."""
+        return StepTimes(measured_phase_1, self.phase_2 * measured_phase_1 / self.phase_1)
 
 
 @dataclass(frozen=True)
-class Begun:
+class ResumePoint:
     """A run that stock RAVE began and this one goes on with: steps done, and what it states of its schedule, if it does."""
 
     origin: str
@@ -85,7 +85,9 @@ class Begun:
     warmup_steps: int | None
 
 
-def first_schedule(budget: Budget, *, pace: Pace | None, override: Mapping[str, Any], begun: Begun | None) -> Schedule:
+def first_schedule(
+    budget: Budget, *, step_times: StepTimes | None, override: Mapping[str, Any], resume_point: ResumePoint | None
+) -> Schedule:
     """The schedule with which a run sets out: its own, or the rest of one that was begun.
 
     Phase 2 is not left again, and the warm-up keeps the length that the stock run gave it. Arguments as of `plan_schedule`.
@@ -93,28 +95,28 @@ def first_schedule(budget: Budget, *, pace: Pace | None, override: Mapping[str, 
     Raises:
         ConfigurationError: the budget is spent already.
     """
-    if begun is None:
-        return plan_schedule(budget, pace=pace, override=override)
-    if budget.steps is not None and budget.steps <= begun.step:
+    if resume_point is None:
+        return plan_schedule(budget, step_times=step_times, override=override)
+    if budget.steps is not None and budget.steps <= resume_point.step:
         raise ConfigurationError(
-            f"a budget of {budget.steps} steps is spent: the run to go on with has done {begun.step}",
-            where=begun.origin,
-            fix=f"budget: {{steps: {2 * begun.step}}}",
+            f"a budget of {budget.steps} steps is spent: the run to go on with has done {resume_point.step}",
+            where=resume_point.origin,
+            fix=f"budget: {{steps: {2 * resume_point.step}}}",
         )
-    if begun.phase_1_steps is None or begun.step < begun.phase_1_steps:
-        schedule = plan_schedule(budget, pace=pace, override=override, done=begun.step)
+    if resume_point.phase_1_steps is None or resume_point.step < resume_point.phase_1_steps:
+        schedule = plan_schedule(budget, step_times=step_times, override=override, done=resume_point.step)
     else:
         if budget.hours is not None:
-            assert pace is not None
-            budget = Budget(steps=begun.step + max(1, int(3600 * budget.hours / pace.phase_2)))
-        schedule = replace(plan_schedule(budget), phase_1_steps=begun.phase_1_steps)
-    return schedule if begun.warmup_steps is None else replace(schedule, warmup_steps=max(1, begun.warmup_steps))
+            assert step_times is not None
+            budget = Budget(steps=resume_point.step + max(1, int(3600 * budget.hours / step_times.phase_2)))
+        schedule = replace(plan_schedule(budget), phase_1_steps=resume_point.phase_1_steps)
+    return schedule if resume_point.warmup_steps is None else replace(schedule, warmup_steps=max(1, resume_point.warmup_steps))
 
 
 def plan_schedule(
     budget: Budget,
     *,
-    pace: Pace | None = None,
+    step_times: StepTimes | None = None,
     override: Mapping[str, Any] | None = None,
     done: int = 0,
     seconds: float = 0.0,
@@ -123,20 +125,20 @@ def plan_schedule(
 
     Args:
         budget: steps, or hours; or until validation no longer improves, which is planned as the longest that it may take.
-        pace: measured seconds per step; needed for hours, unused for steps.
+        step_times: measured seconds per step; needed for hours, unused for steps.
         override: the run's gin overrides; ``PHASE_1_DURATION`` and ``…BetaWarmupCallback.warmup_len`` are taken at their word.
         done: steps already done; phase 1 never ends before them.
         seconds: training time already spent.
 
     Raises:
-        ValueError: hours without a pace.
+        ValueError: hours without a step_times.
     """
     if budget.hours is None:
         return _divide(budget.steps or STEPS_AT_MOST, override or {}, done)
-    if pace is None:
+    if step_times is None:
         raise ValueError("a budget in hours needs measured step times")
     left = 3600.0 * budget.hours - seconds
-    a, b = pace.phase_1, pace.phase_2
+    a, b = step_times.phase_1, step_times.phase_2
     # Solved for each of the two branches of phase_1(N); the smaller one holds, as phase_1 is the smaller of two.
     by_share = (left + done * a) / (PHASE_1_SHARE * a + (1 - PHASE_1_SHARE) * b)
     fixed = _stated_phase_1(override or {})

@@ -11,14 +11,14 @@ import torch
 from rave_dist.dataset.read import load_manifest
 from rave_dist.dataset.split import split_dataset
 from rave_dist.errors import RaveDistError, StoreError
+from rave_dist.rave.presets import window_and_batch
 from rave_dist.records import Problem, RunRecord, Setback, TrainingSpec
-from rave_dist.storage import Store
-from rave_dist.training.loop import train
-from rave_dist.training.memory import is_out_of_memory
-from rave_dist.training.progress import Heartbeat, record_of, sigterm_heard, stop_key, terminated
-from rave_dist.training.rehearsal import Export, forget, rehearse
-from rave_dist.training.result import State
-from rave_dist.training.variants import window_and_batch
+from rave_dist.storage.store import Store
+from rave_dist.training.heartbeat import Heartbeat, record_of, sigterm_as_flag, stop_key, termination_requested
+from rave_dist.training.preflight.dry_run import Export, dry_run, forget
+from rave_dist.training.state.run_state import RunState
+from rave_dist.training.step.memory import is_out_of_memory
+from rave_dist.training.trainer import train
 
 logger = logging.getLogger(__name__)
 
@@ -47,9 +47,9 @@ def work(store: Store, spec: TrainingSpec, *, threads: int, gpu_share: float = 0
     record = record_of(store, spec).model_copy(
         update={"state": "running", "error": None, "worker": f"{socket.gethostname()}:{os.getpid()}"}
     )
-    with sigterm_heard(), Heartbeat(store, record, stop=stop_key(spec)) as beat:
+    with sigterm_as_flag(), Heartbeat(store, record, stop=stop_key(spec)) as beat:
 
-        def tell(state: State, speed: float | None) -> None:
+        def tell(state: RunState, speed: float | None) -> None:
             beat.update(
                 phase=state.phase,
                 step=state.step,
@@ -63,16 +63,25 @@ def work(store: Store, spec: TrainingSpec, *, threads: int, gpu_share: float = 0
             )
 
         def stop() -> bool:
-            return beat.stop_requested or terminated()
+            return beat.stop_requested or termination_requested()
 
         try:
             manifest = load_manifest(store, spec.instrument, spec.dataset)
             audio = split_dataset(store, manifest, window=window_and_batch(spec)[0])
-            parts = rehearse(store, spec, audio.train, audio.validation, device=device, export=export, stop=stop)
-            if parts is None:
+            accumulation_steps = dry_run(store, spec, audio.train, audio.validation, device=device, export=export, stop=stop)
+            if accumulation_steps is None:
                 beat.update(state="waiting")
                 return beat.record
-            outcome = train(store, spec, audio.train, audio.validation, device=device, parts=parts, tell=tell, stop=stop)
+            outcome = train(
+                store,
+                spec,
+                audio.train,
+                audio.validation,
+                device=device,
+                accumulation_steps=accumulation_steps,
+                tell=tell,
+                stop=stop,
+            )
         except StoreError:
             raise
         except RaveDistError as error:

@@ -17,7 +17,7 @@ import soundfile
 from ray.job_submission import JobStatus, JobSubmissionClient
 from ray.util.state import list_actors
 
-from rave_dist.storage import Store
+from rave_dist.storage.store import Store
 
 RATE = 44100
 

@@ -9,7 +9,7 @@ import pytest
 import typer
 
 from rave_dist.cli import app
-from rave_dist.library import Settings, load_library
+from rave_dist.library.manifest import Settings, load_library
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

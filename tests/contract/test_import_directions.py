@@ -12,53 +12,48 @@ from typing import Any
 
 import pytest
 
-STAGES = ("dataset", "training", "registry", "conversion", "serving", "report")
+STAGES = ("dataset", "training", "registry", "conversion", "serving", "reports")
 
-CORE = {"", "errors", "identity", "settings", "records", "storage", "s3", "library"}
-GROUND = CORE | {"audio", "on_ray"}
+CORE = {"", "errors", "identity", "options", "records", "storage", "library"}
+GROUND = CORE | {"audio", "cluster"}
 
 # What each part of rave_dist may import of the others; "" is the package itself (its version).
 MAY_IMPORT: dict[str, set[str]] = {
     "": set(),
     "errors": set(),
     "identity": {"errors"},
-    "settings": set(),
-    "records": {"errors", "identity", "settings"},
-    "storage": {"errors", "identity", "s3"},  # s3: inside a function, as its other half
-    "s3": {"errors", "identity", "storage"},
-    "refusals": set(),
-    "library": {"errors", "identity", "settings", "records", "refusals", "storage"},
-    "on_ray": {"errors"},
+    "options": set(),
+    "records": {"errors", "identity", "options"},
+    "storage": {"errors", "identity"},
+    "library": {"errors", "identity", "options", "records", "storage"},
+    "cluster": {"errors"},
     "audio": CORE,
-    "gin_text": {"errors"},
-    "upstream": {"errors", "gin_text"},
-    "samples": GROUND,
+    "rave": {"errors", "records", "options"},
+    "sample_data": GROUND,
     **dict.fromkeys(STAGES, GROUND),
-    "bases": GROUND,
-    "check": GROUND | {"bases"},
-    "pipeline": GROUND | {"bases", "check"},
-    "console": GROUND | {"check", "pipeline"},
-    "cli": GROUND | {"check", "pipeline", "console", "__main__"},
+    "training": GROUND | {"rave"},
+    "registry": GROUND | {"rave"},
+    "initial_weights": GROUND,
+    "checks": GROUND | {"initial_weights", "rave"},
+    "pipeline": GROUND | {"initial_weights", "checks", "rave"},
+    "console": GROUND | {"checks", "pipeline"},
+    "cli": GROUND | {"checks", "pipeline", "console", "__main__"},
     "__main__": {"cli"},
-    "demo": GROUND | {"check", "pipeline", "console", "samples"},
+    "demo": GROUND | {"checks", "pipeline", "console", "sample_data"},
 }
-ABOVE_STAGES = {"bases", "check", "pipeline", "cli", "demo"}
+ABOVE_STAGES = {"initial_weights", "checks", "pipeline", "cli", "demo"}
 
-# The doors: modules of one stage (or upstream) that others may import, and who they are.
+# The doors: modules of one stage that others may import, and who they are.
 DOORS: dict[str, set[str]] = {
-    "dataset.read": {"training", "registry", "report"},
-    "dataset.split": {"training", "registry", "report"},
-    "registry.store": {"conversion", "serving", "report"},
-    "registry.scripted": {"training"},  # what could not be exported is not trained
-    "conversion.convert": {"serving", "report"},
+    "dataset.read": {"training", "registry", "reports"},
+    "dataset.split": {"training", "registry", "reports"},
+    "registry.store": {"conversion", "serving", "reports"},
+    "conversion.convert": {"serving", "reports"},
     "conversion.on_ray": {"serving"},  # corpus jobs are the command's own
     "conversion.corpus": {"serving"},  # and are refused where the command would refuse them
-    "upstream": {"training", "registry"},
-    "gin_text": {"training"},  # what a configuration says
-    "training.variants": {"upstream", "registry"},  # named configurations: data alone
 }
 
-ONLY_IN_UPSTREAM = {"rave", "gin", "cached_conv", "torchaudio", "pytorch_lightning", "lightning"}
+ONLY_IN_RAVE = {"rave", "gin", "cached_conv", "torchaudio", "pytorch_lightning", "lightning"}
 ONLY_IN_AUDIO = {"soundfile", "av"}
 NOBODYS = {"scripts", "tests"}  # top-level packages that acids-rave's wheel leaves behind
 AT_THE_TOP_OF_STAGES_ONLY = {"torch", "ray", "matplotlib", "boto3", "fastapi", "soxr", "scipy", "tensorboard"}
@@ -107,18 +102,18 @@ def test_ray_is_imported_where_it_is_expected(modules: tuple[Any, ...], imports:
     paths = {module.name: PurePosixPath(module.path) for module in modules}
 
     def allowed(module: str) -> bool:
-        return paths[module].name == "on_ray.py" or _part(module) == "serving" or module.startswith("ray_jobs")
+        return paths[module].name in ("on_ray.py", "cluster.py") or _part(module) == "serving" or module.startswith("ray_jobs")
 
     assert [_said(f) for f in imports if f.imported.partition(".")[0] == "ray" and not allowed(f.importer)] == []
 
 
 def test_raves_own_packages_are_behind_one_door(imports: tuple[Any, ...]) -> None:
-    found = [f for f in imports if f.imported.partition(".")[0] in ONLY_IN_UPSTREAM]
-    assert [_said(f) for f in found if f.importer != "rave_dist.upstream"] == []
+    found = [f for f in imports if f.imported.partition(".")[0] in ONLY_IN_RAVE]
+    assert [_said(f) for f in found if _part(f.importer) != "rave"] == []
 
 
 def test_a_replica_never_sees_gin(imports: tuple[Any, ...]) -> None:
-    """What the service and the converter import at their tops, taken as far as it goes, has neither RAVE nor upstream in it."""
+    """What the service and the converter import at their tops, taken as far as it goes, has neither RAVE nor the door to it."""
     reached, waiting = set(), [f.importer for f in imports if _part(f.importer) in ("serving", "conversion")]
     while waiting:
         name = waiting.pop()
@@ -126,7 +121,7 @@ def test_a_replica_never_sees_gin(imports: tuple[Any, ...]) -> None:
             reached.add(name)
             waiting += [f.imported for f in imports if f.importer == name and f.at_top]
     assert "rave_dist.serving.app" in reached
-    assert not {name for name in reached if name.partition(".")[0] in ONLY_IN_UPSTREAM or name == "rave_dist.upstream"}
+    assert not {name for name in reached if name.partition(".")[0] in ONLY_IN_RAVE or name == "rave_dist.rave.imports"}
 
 
 def test_sound_files_are_opened_in_one_place(imports: tuple[Any, ...]) -> None:
@@ -139,8 +134,9 @@ def test_nobodys_packages_are_left_alone(imports: tuple[Any, ...]) -> None:
 
 
 def test_the_core_and_the_command_line_load_nothing_heavy_at_their_top(imports: tuple[Any, ...]) -> None:
-    light = (CORE - {"s3"}) | {"console", "cli", "pipeline", "check", "__main__"}
-    found = [f for f in imports if f.importer.startswith("rave_dist") and _part(f.importer) in light and f.at_top]
+    light = CORE | {"console", "cli", "pipeline", "checks", "__main__"}
+    light_modules = (f for f in imports if f.importer.startswith("rave_dist") and f.importer != "rave_dist.storage.s3")
+    found = [f for f in light_modules if _part(f.importer) in light and f.at_top]
     assert [_said(f) for f in found if f.imported.partition(".")[0] in AT_THE_TOP_OF_STAGES_ONLY] == []
 
 
@@ -152,7 +148,7 @@ def test_modules_are_named_in_the_source_not_in_strings(modules: tuple[Any, ...]
     for module in modules:
         for node in ast.walk(module.tree):
             call = ast.unparse(node.func) if isinstance(node, ast.Call) else ""
-            if call.endswith(("import_module", "__import__")) and module.name != "rave_dist.upstream":
+            if call.endswith(("import_module", "__import__")) and _part(module.name) != "rave":
                 culprits.append(f"{module.name}:{node.lineno}")
     assert culprits == []
 
@@ -165,5 +161,5 @@ def test_the_table_itself_has_no_circle(layer: str) -> None:
         if part not in below:
             below.add(part)
             waiting += MAY_IMPORT[part]
-    allowed = {"storage", "s3"} if layer in ("storage", "s3") else {"cli", "__main__"} & {layer}
+    allowed = {"cli", "__main__"} & {layer}
     assert layer not in below - allowed

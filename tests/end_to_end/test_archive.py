@@ -12,7 +12,7 @@ import soundfile
 
 from rave_dist.identity import hash_file
 from rave_dist.records import ModelCard
-from rave_dist.storage import Store
+from rave_dist.storage.store import Store
 
 SOUND_FORMATS = [
     ("wav", "WAV", "PCM_U8"),

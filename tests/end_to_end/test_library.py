@@ -10,7 +10,7 @@ import pytest
 import soundfile
 
 from rave_dist.records import DatasetManifest, dataset_key
-from rave_dist.storage import Store
+from rave_dist.storage.store import Store
 
 RUN_KEYS = {"name", "state", "phase", "step", "steps", "validation", "model", "error"}
 MODEL_KEYS = {"name", "version", "config", "sample_rate", "channels", "latents", "phase", "step", "seconds", "files"}

@@ -18,17 +18,17 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from rave_dist.audio.decode import open_audio
-from rave_dist.audio.sources import list_sources
+from rave_dist.audio.io.open import open_audio
+from rave_dist.audio.io.sources import list_sources
 from rave_dist.dataset.manifest import Earlier, assemble, write_manifest
 from rave_dist.dataset.prepare import prepare
 from rave_dist.dataset.recipe import Recipe
 from rave_dist.identity import hash_file
-from rave_dist.library import Library, load_library
+from rave_dist.library.manifest import Library, load_library
 from rave_dist.records import DatasetManifest, ModelCard, ModelFile, Problem, RunRecord, Validation, now
-from rave_dist.report.page import write_report
-from rave_dist.samples import Ensemble, Generated, generate
-from rave_dist.storage import Store
+from rave_dist.reports.page import write_report
+from rave_dist.sample_data import Ensemble, Generated, generate
+from rave_dist.storage.store import Store
 
 RATE = 22050
 HOP = 64
@@ -206,7 +206,7 @@ class Night:
             complete=True,
             dataset=dataset.id,
             seconds=dataset.used_seconds,
-            metrics={},
+            validation={},
             credit=dataset.credit,
             files={"offline": file, "streaming": file},
             created_at=now(),

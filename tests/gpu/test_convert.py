@@ -10,7 +10,7 @@ import torch
 
 from rave_dist.conversion.convert import Converter
 from rave_dist.registry.store import fetch
-from rave_dist.storage import Store
+from rave_dist.storage.store import Store
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
 

@@ -11,8 +11,8 @@ import torch
 from rave_dist.dataset.read import Segment
 from rave_dist.errors import TrainingError
 from rave_dist.records import Budget, TrainingSpec
-from rave_dist.storage import Store
-from rave_dist.training.rehearsal import rehearse
+from rave_dist.storage.store import Store
+from rave_dist.training.preflight.dry_run import dry_run
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
 
@@ -35,7 +35,7 @@ def rehearsed(store: Store, batch: int | str, window: int = 40960) -> int | None
         **{"override": {"CAPACITY": 4, "LATENT_SIZE": 8}, "channels": 1, "window": window, "batch": batch, "seed": 1},
         budget=Budget(steps=10),
     )
-    return rehearse(store, spec, AUDIO, AUDIO, device=DEVICE)
+    return dry_run(store, spec, AUDIO, AUDIO, device=DEVICE)
 
 
 def test_the_batch_that_is_named_fits(local_store: Store, share: Callable[[int], None]) -> None:

@@ -18,7 +18,7 @@ from rave_dist.conversion.on_ray import convert_corpus
 from rave_dist.errors import ConversionError, StoreError
 from rave_dist.identity import hash_file
 from rave_dist.records import ConversionParameters, ConversionRecord, ModelCard, ModelFile
-from rave_dist.storage import Store
+from rave_dist.storage.store import Store
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 Publish = Callable[..., ModelCard]

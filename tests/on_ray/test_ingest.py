@@ -16,14 +16,14 @@ import pytest
 import soundfile
 from ray import cloudpickle
 
-from rave_dist.audio.sources import AudioSource, list_sources
+from rave_dist.audio.io.sources import AudioSource, list_sources
 from rave_dist.dataset import on_ray
 from rave_dist.dataset.on_ray import ingest
 from rave_dist.dataset.prepare import prepare
 from rave_dist.dataset.read import latest_manifest, read_segments
 from rave_dist.dataset.recipe import Recipe
 from rave_dist.errors import AudioError, ClusterError, StoreError
-from rave_dist.storage import Store
+from rave_dist.storage.store import Store
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 RATE = 16_000

@@ -27,7 +27,7 @@ from rave_dist.conversion.on_ray import convert_corpus
 from rave_dist.records import ConversionParameters, ModelCard
 from rave_dist.serving.app import build
 from rave_dist.serving.schema import Limits
-from rave_dist.storage import Store
+from rave_dist.storage.store import Store
 
 LIMITS = Limits(body_bytes=2_000_000, sound_seconds=5.0, queued=64)
 NAMES = ("rebana", "kompang", "gamelan", "suling")

@@ -15,10 +15,10 @@ import torch
 
 from rave_dist.dataset.on_ray import ingest
 from rave_dist.records import Budget, CheckpointPolicy, ModelCard, RunRecord, TrainingSpec
-from rave_dist.storage import Store
+from rave_dist.storage.store import Store
+from rave_dist.training.heartbeat import read_records
 from rave_dist.training.on_ray import train_library
-from rave_dist.training.progress import read_records
-from rave_dist.training.result import read_result
+from rave_dist.training.state.outputs import read_result
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 
@@ -49,7 +49,7 @@ def publish() -> Publish:
             complete=result["complete"],
             dataset=spec.dataset,
             seconds=1.0,
-            metrics=result["metrics"],
+            validation=result["validation"],
             files={},
             created_at="",
         )

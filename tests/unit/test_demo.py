@@ -7,7 +7,7 @@ import soundfile
 
 from rave_dist import demo
 from rave_dist.errors import WrongPackageError
-from rave_dist.samples import prepare
+from rave_dist.sample_data import prepare
 
 
 def test_the_field_recording_is_stereo_noisy_and_calls_where_it_says(tmp_path: Path) -> None:

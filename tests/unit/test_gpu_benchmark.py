@@ -18,17 +18,17 @@ def test_every_variant_is_measured_in_both_phases() -> None:
     ran = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=900)
     assert ran.returncode == 0, ran.stderr[-3000:]
     document = json.loads(ran.stdout)
-    rows = {(row["variant"], row["phase"]): row for row in document["rows"]}
+    rows = {(row["preset"], row["phase"]): row for row in document["rows"]}
     measured = ["stock", "ours", "ours, fused-adam", "ours, 2 parts", "ours, 2 processes"]
-    for variant in measured:
+    for preset in measured:
         for phase in ("phase 1", "phase 2"):
-            row = rows.pop((variant, phase))
+            row = rows.pop((preset, phase))
             assert row["steps/s"] > 0
             assert row["MiB"] > 0
     ((refused, row),) = rows.items()
     assert refused == ("ours, tf32", "phase 1")
     assert "tf32" in row["steps/s"]
     assert set(document["ratios"]) == {
-        f"v2_small, {phase}, {variant}" for phase in ("phase 1", "phase 2") for variant in measured[1:]
+        f"v2_small, {phase}, {preset}" for phase in ("phase 1", "phase 2") for preset in measured[1:]
     }
     assert document["name"] == "training on one CPU"

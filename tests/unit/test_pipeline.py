@@ -12,20 +12,20 @@ import soundfile
 import torch
 from typer.testing import CliRunner
 
-from rave_dist.audio.sources import list_sources
+from rave_dist.audio.io.sources import list_sources
 from rave_dist.cli import app
 from rave_dist.dataset.manifest import assemble, load_earlier, write_manifest
 from rave_dist.dataset.prepare import prepare
 from rave_dist.dataset.read import load_manifest
 from rave_dist.dataset.recipe import Recipe
 from rave_dist.dataset.split import split_dataset
-from rave_dist.library import load_library
+from rave_dist.library.manifest import load_library
 from rave_dist.records import ModelCard, TrainingSpec
 from rave_dist.registry.store import find
-from rave_dist.storage import Store
-from rave_dist.training.loop import train
-from rave_dist.training.progress import record_of, write_record
-from rave_dist.training.result import leave_checkpoint, read_result
+from rave_dist.storage.store import Store
+from rave_dist.training.heartbeat import record_of, write_record
+from rave_dist.training.state.outputs import read_result, write_outputs_from_checkpoint
+from rave_dist.training.trainer import train
 
 MANIFEST = """
 name: band
@@ -120,10 +120,10 @@ def test_a_checkpoint_leaves_what_the_run_left_when_it_was_stopped_there(
     assert result is not None
     store.write_json(f"{spec.run_key}/result.json", {**result, "step": 4})  # of an earlier stop
     store.delete(f"{spec.run_key}/weights.pt")
-    leave_checkpoint(store, spec)
+    write_outputs_from_checkpoint(store, spec)
     assert read_result(store, spec) == result
     again = weights(store, spec, tmp_path, "weights.pt")
     assert all(torch.equal(value, again[name]) for name, value in left.items())
     store.delete(f"{spec.run_key}/weights.pt")
-    leave_checkpoint(store, spec)  # nothing newer to leave
+    write_outputs_from_checkpoint(store, spec)  # nothing newer to leave
     assert not store.exists(f"{spec.run_key}/weights.pt")

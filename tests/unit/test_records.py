@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from rave_dist import records
 from rave_dist.identity import canonical_json
+from rave_dist.options import Budget, CheckpointPolicy, Recovery
 from rave_dist.records import (
     DatasetManifest,
     ModelCard,
@@ -23,7 +24,6 @@ from rave_dist.records import (
     TrainingSpec,
     now,
 )
-from rave_dist.settings import Budget, CheckpointPolicy, Recovery
 
 SPEC = TrainingSpec(
     library="drums",
@@ -86,7 +86,7 @@ CARD = ModelCard(
     complete=True,
     dataset="0123456789ab",
     seconds=229.0,
-    metrics={"validation": 1.5},
+    validation={"last": 1.5},
     files={"offline": ModelFile(key="models/tabla/x/tabla.ts", sha256="00", bytes=5)},
     created_at="2026-01-01T00:00:00+00:00",
 )

@@ -95,7 +95,7 @@ def scripted(tmp_path: Path) -> Callable[..., tuple[Path, ModelCard]]:
             complete=True,
             dataset="0",
             seconds=1.0,
-            metrics={},
+            validation={},
             files={"offline": file},
             created_at="2000-01-01T00:00:00+00:00",
         )

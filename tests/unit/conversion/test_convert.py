@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rave_dist.audio.resample import resampled_length
+from rave_dist.audio.dsp.resample import resampled_length
 from rave_dist.conversion.convert import Converter
 from rave_dist.errors import AudioError, ConversionError
 from rave_dist.records import ModelCard

@@ -11,7 +11,7 @@ import soundfile
 from rave_dist.conversion.corpus import Plan, plan_conversion, split_done
 from rave_dist.errors import AudioError, ConversionError
 from rave_dist.records import ConversionItem, ConversionParameters, ModelCard
-from rave_dist.storage import Store
+from rave_dist.storage.store import Store
 
 PARAMETERS = ConversionParameters()
 

@@ -15,7 +15,7 @@ from rave_dist.conversion.item import Outcome, convert_item
 from rave_dist.errors import StoreError
 from rave_dist.identity import hash_file
 from rave_dist.records import ConversionParameters, ModelCard
-from rave_dist.storage import Store
+from rave_dist.storage.store import Store
 
 Run = Callable[..., dict[str, Outcome]]
 

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import soundfile
 
-from rave_dist.audio.sources import list_sources
+from rave_dist.audio.io.sources import list_sources
 from rave_dist.dataset.manifest import assemble, load_earlier, write_manifest
 from rave_dist.dataset.prepare import Prepared, prepare
 from rave_dist.dataset.recipe import Recipe
 from rave_dist.records import DatasetManifest
-from rave_dist.storage import Store
+from rave_dist.storage.store import Store
 
 
 @pytest.fixture

@@ -80,7 +80,7 @@ def test_names_and_folders_are_not_content(local_store, three, tmp_path, ingest_
 
 
 def test_the_order_of_segments_is_the_contents(tmp_path, local_store, three, noise, write, ingest_here):
-    from rave_dist.storage import Store
+    from rave_dist.storage.store import Store
 
     first = sound_of(local_store, ingest_here(local_store, [three]))
     for name, other in (("a", "y"), ("b", "x"), ("c", "w")):

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 import soundfile
 
-from rave_dist.audio.sources import list_sources
+from rave_dist.audio.io.sources import list_sources
 from rave_dist.dataset import parts, prepare
 from rave_dist.dataset.read import read_segments
 from rave_dist.dataset.recipe import Recipe
 from rave_dist.errors import DatasetError, StoreError
-from rave_dist.storage import Store
+from rave_dist.storage.store import Store
 
 
 def reasons(manifest) -> dict[str, tuple[float, str]]:

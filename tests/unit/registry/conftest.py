@@ -12,9 +12,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from rave_dist import upstream
+from rave_dist.rave.config import configure
+from rave_dist.rave.exportable import OfflineRave, ScriptedRave
+from rave_dist.rave.models import build_model, use_streaming
 from rave_dist.registry.build import receptive_field
-from rave_dist.registry.scripted import OfflineRave, ScriptedRave
 
 SMALL = {"CAPACITY": 4, "LATENT_SIZE": 8}
 CODES = {"NOISE_AUGMENTATION": 4, "NUM_QUANTIZERS": 3, "CODEBOOK_SIZE": 32}
@@ -40,10 +41,10 @@ CONFIGURATIONS: dict[str, tuple[tuple[str, ...], dict[str, Any], int]] = {
 
 def _build(name: str, *, streaming: bool = False) -> Any:
     config, override, channels = CONFIGURATIONS[name]
-    upstream.streaming(streaming)
-    text = upstream.configure(config, {**SMALL, **override}, sample_rate=44100, channels=channels)
+    use_streaming(streaming)
+    text = configure(config, {**SMALL, **override}, sample_rate=44100, channels=channels)
     torch.manual_seed(1)
-    model = upstream.build_model(text, channels=channels).eval()
+    model = build_model(text, channels=channels).eval()
     model.decoder.set_warmed_up(True)  # v1 plays its noise from phase 2 on
     if name == "discrete":
         model.encoder.enabled = torch.tensor(1)
@@ -58,7 +59,7 @@ def build() -> Iterator[Callable[..., Any]]:
     """``build(name, streaming=False)``: a ``rave.RAVE`` in evaluation mode; equal weights for equal names."""
     torch.set_num_threads(1)
     yield _build
-    upstream.streaming(False)
+    use_streaming(False)
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,7 @@ def exports() -> Callable[[str], Exports]:
         module = OfflineRave(model)
         field = receptive_field(module)
         streaming = _compiled(ScriptedRave(_build(kind, streaming=True), streaming=True))
-        upstream.streaming(False)
+        use_streaming(False)
         offline = torch.jit.load(io.BytesIO(_compiled(module)))
         return Exports(kind, model.n_channels, model.latent_size, module.hop, field, offline, streaming, sound, stock)
 

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from rave_dist.dataset.parts import PartWriter
+from rave_dist.dataset.shards import ShardWriter
 from rave_dist.errors import ConfigurationError, DatasetError, TrainingError, VerificationError
 from rave_dist.identity import hash_file
 from rave_dist.records import DatasetManifest, ModelCard, SourceRecord, TrainingSpec, now
 from rave_dist.registry.export import export_run
 from rave_dist.registry.store import fetch, find, list_models, model_version, publish
-from rave_dist.storage import Store
+from rave_dist.storage.store import Store
 
 
 def put_run(store: Store, tiny: Any, *, name: str = "drums", files: tuple[str, ...] = ()) -> TrainingSpec:
@@ -25,7 +25,7 @@ def put_run(store: Store, tiny: Any, *, name: str = "drums", files: tuple[str, .
         store.upload(tiny.run / file, f"{spec.run_key}/{file}")
     generator = np.random.default_rng(0)
     pcm = (generator.normal(size=(1, 6 * 44100)) * 3000).astype(np.int16)
-    with PartWriter(store, name, 44100) as writer:
+    with ShardWriter(store, name, 44100) as writer:
         writer.write("take", 0, pcm)
     source = SourceRecord(
         source="take.wav",
@@ -72,10 +72,10 @@ def test_a_finished_run_becomes_a_model(any_store: Store, tiny_model: Any, tmp_p
     assert (card.sample_rate, card.channels, card.latents, card.latent_size, card.hop) == (44100, 1, 4, 8, 512)
     assert (card.phase, card.step, card.steps, card.complete) == (2, 10, 10, True)
     assert card.seconds == 6.0
-    assert card.metrics["validation_first"] == 20.0
-    assert set(card.measures) == {"model", "mp3", "noise", "silence"}
-    assert card.measures["noise"].spectral_db < card.measures["silence"].spectral_db  # its material is noise
-    assert 0.5 < card.measures["model"].seconds < 6.0  # all that was held out, and no more
+    assert card.validation.first == 20.0
+    assert set(card.metrics) == {"model", "mp3", "noise", "silence"}
+    assert card.metrics["noise"].spectral_db < card.metrics["silence"].spectral_db  # its material is noise
+    assert 0.5 < card.metrics["model"].seconds < 6.0  # all that was held out, and no more
     assert card.credit == {"performer": "nobody"}
     left, right = card.receptive_field
     assert 10000 < left < 12288
@@ -108,9 +108,9 @@ def test_the_best_of_phase_1_is_measured_as_if_it_were_published(local_store: St
 
     card = publish(local_store, spec)
     assert card.version == model_version(ended.run)  # it is the same model
-    assert set(card.measures) == {"model", "phase_1", "mp3", "noise", "silence"}
-    assert card.measures["phase_1"] == alone.measures["model"]
-    assert card.measures["phase_1"] != card.measures["model"]
+    assert set(card.metrics) == {"model", "phase_1", "mp3", "noise", "silence"}
+    assert card.metrics["phase_1"] == alone.metrics["model"]
+    assert card.metrics["phase_1"] != card.metrics["model"]
     files = ("card.json", "drums.ts", "drums_streaming.ts")
     assert {entry.key for entry in local_store.list(card.key)} == {f"{card.key}/{file}" for file in files}
 
@@ -181,7 +181,7 @@ def test_nothing_is_published_of_a_model_that_went_silent(local_store: Store, ti
     torch.save(weights, tmp_path / "weights.pt")
     local_store.upload(tmp_path / "weights.pt", f"{spec.run_key}/weights.pt")
     result = json.loads((tiny_model.run / "result.json").read_text())
-    result["metrics"]["validation_best"] = 10.0  # it says that it has learnt
+    result["validation"]["best"] = 10.0  # it says that it has learnt
     local_store.write_json(f"{spec.run_key}/result.json", result)
     with pytest.raises(VerificationError, match="silent"):
         publish(local_store, spec)

@@ -13,7 +13,7 @@ from rave_dist.identity import hash_file
 from rave_dist.records import ModelCard
 from rave_dist.registry.export import Exported
 from rave_dist.registry.store import fetch, find, list_models, model_version, place
-from rave_dist.storage import Store
+from rave_dist.storage.store import Store
 
 Publish = Callable[..., ModelCard]
 
@@ -33,13 +33,13 @@ def test_a_card_says_of_a_cut_run_that_it_was_cut_and_whose_weights_it_has(local
     exported = Exported.model_validate_json((tiny_model.out / "export.json").read_bytes())
     result = json.loads((tiny_model.run / "result.json").read_text())
     setback = {"step": 3, "what": "a loss is not a finite number", "rate": 0.5}
-    cut = {**result, "complete": False, "step": 8, "best_step": 7, "setbacks": [setback], "parts": 2}
+    cut = {**result, "complete": False, "step": 8, "best_step": 7, "setbacks": [setback], "accumulation_steps": 2}
     version = model_version(tiny_model.run)
     place(local_store, tiny_model.spec, cut, exported, tiny_model.out, version=version, seconds=60.0)
     card = find(local_store, tiny_model.spec.instrument)
     assert (card.complete, card.step, card.best_step, card.steps) == (False, 8, 7, 10)
     assert [s.model_dump() for s in card.setbacks] == [setback]
-    assert card.parts == 2
+    assert card.accumulation_steps == 2
     assert card.summary(local_store.uri)["complete"] is False
 
 

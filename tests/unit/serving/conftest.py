@@ -36,7 +36,7 @@ def _card(name: str, version: str) -> ModelCard:
         complete=True,
         dataset="0" * 12,
         seconds=12.5,
-        metrics={"validation_last": 9.0},
+        validation={"last": 9.0},
         files={"offline": file, "streaming": file},
         created_at="2026-11-01T00:00:00+00:00",
     )

@@ -12,7 +12,7 @@ from rave_dist.serving.jobs import read_job
 from rave_dist.serving.listing import Listing
 from rave_dist.serving.models import models_that_fit
 from rave_dist.serving.schema import Job, JobRequest
-from rave_dist.storage import Store
+from rave_dist.storage.store import Store
 
 
 class CountingStore(Store):

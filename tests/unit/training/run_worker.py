@@ -17,11 +17,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from rave_dist import upstream
+from rave_dist.rave.imports import rave_module
 from rave_dist.records import TrainingSpec
-from rave_dist.storage import Store
-from rave_dist.training.loop import train
-from rave_dist.training.progress import sigterm_heard, terminated
+from rave_dist.storage.store import Store
+from rave_dist.training.heartbeat import sigterm_as_flag, terminated
+from rave_dist.training.trainer import train
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def work(job: dict[str, Any]) -> None:
     tempfile.tempdir = job["folder"]
     torch.set_num_threads(1)
     say("pid", os.getpid())
-    with sigterm_heard():
+    with sigterm_as_flag():
         outcome = train(
             Store(job["store"]),
             TrainingSpec.model_validate(job["spec"]),
@@ -59,7 +59,7 @@ def work(job: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    upstream.rave_module()  # imports RAVE, once for all children
+    rave_module()  # imports RAVE, once for all children
     for line in iter(sys.stdin.readline, ""):
         child = os.fork()
         if child == 0:

@@ -16,11 +16,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from rave_dist.options import Budget, CheckpointPolicy
 from rave_dist.records import TrainingSpec
-from rave_dist.settings import Budget, CheckpointPolicy
-from rave_dist.storage import Store
-from rave_dist.training.checkpoint import load_checkpoint
-from rave_dist.training.result import read_result
+from rave_dist.storage.store import Store
+from rave_dist.training.state.checkpoint import load_checkpoint
+from rave_dist.training.state.outputs import read_result
 
 STEPS, PHASE_1 = 21, 14
 KILLS = 10

@@ -4,13 +4,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rave_dist.settings import Budget, Until
+from rave_dist.options import Budget, Until
 from rave_dist.training.schedule import (
     PHASE_1_MOST,
     PHASE_1_SHARE,
     STEPS_AT_MOST,
-    Pace,
     Schedule,
+    StepTimes,
     continue_schedule,
     end_phase_1,
     plan_schedule,
@@ -42,7 +42,7 @@ def test_stock_v2_is_scaled_stock() -> None:
     ratio=st.floats(0.3, 4),
 )
 def test_hours_are_spent_whatever_the_machine(hours: float, a: float, ratio: float) -> None:
-    schedule = plan_schedule(Budget(hours=hours), pace=Pace(a, a * ratio))
+    schedule = plan_schedule(Budget(hours=hours), step_times=StepTimes(a, a * ratio))
     spent = schedule.phase_1_steps * a + (schedule.steps - schedule.phase_1_steps) * a * ratio
     assert spent == pytest.approx(3600 * hours, abs=2 * a * (1 + ratio))
     share = schedule.phase_1_steps / schedule.steps
@@ -51,17 +51,17 @@ def test_hours_are_spent_whatever_the_machine(hours: float, a: float, ratio: flo
 
 def test_a_machine_that_slows_down_moves_the_boundary_and_keeps_the_hours() -> None:
     budget = Budget(hours=1)
-    first = plan_schedule(budget, pace=Pace(0.5, 1.0))
-    slower = Pace(0.5, 1.0).scaled(1.0)
-    assert slower == Pace(1.0, 2.0)
-    later = plan_schedule(budget, pace=slower, done=1000, seconds=1000.0)
+    first = plan_schedule(budget, step_times=StepTimes(0.5, 1.0))
+    slower = StepTimes(0.5, 1.0).scaled(1.0)
+    assert slower == StepTimes(1.0, 2.0)
+    later = plan_schedule(budget, step_times=slower, done=1000, seconds=1000.0)
     assert later.steps < first.steps
     spent = 1000 + (later.phase_1_steps - 1000) * 1.0 + (later.steps - later.phase_1_steps) * 2.0
     assert spent == pytest.approx(3600, abs=4)
 
 
 def test_phase_1_never_ends_in_the_past_and_phase_2_always_follows() -> None:
-    schedule = plan_schedule(Budget(hours=0.1), pace=Pace(1.0, 1.0), done=500, seconds=400.0)
+    schedule = plan_schedule(Budget(hours=0.1), step_times=StepTimes(1.0, 1.0), done=500, seconds=400.0)
     assert schedule.phase_1_steps >= 500 or schedule.steps == 501
     assert schedule.phase_1_steps < schedule.steps
 
@@ -75,14 +75,14 @@ def test_phase_1_never_ends_in_the_past_and_phase_2_always_follows() -> None:
 def test_the_discriminator_keeps_its_share_however_slow_phase_1_turns_out(
     a: float, ratio: float, spent: float, done: int
 ) -> None:
-    schedule = plan_schedule(Budget(hours=10), pace=Pace(a, a * ratio), done=done, seconds=36_000 * spent)
+    schedule = plan_schedule(Budget(hours=10), step_times=StepTimes(a, a * ratio), done=done, seconds=36_000 * spent)
     assert schedule.phase_1_steps >= done
     if schedule.phase_1_steps > done:  # else phase 2 begins now and has all the time that is left
         assert schedule.steps - schedule.phase_1_steps >= (1 - PHASE_1_SHARE) * schedule.steps - 1
 
 
 def test_in_phase_2_only_the_end_moves() -> None:
-    first = plan_schedule(Budget(hours=1), pace=Pace(1.0, 1.0))
+    first = plan_schedule(Budget(hours=1), step_times=StepTimes(1.0, 1.0))
     moved = continue_schedule(first, pace_phase_2=2.0, done=3000, seconds=3000.0, hours=1)
     assert moved.phase_1_steps == first.phase_1_steps
     assert moved.steps == 3000 + 300
@@ -93,7 +93,7 @@ def test_overrides_are_taken_at_their_word() -> None:
     schedule = plan_schedule(Budget(steps=300), override=override)
     assert (schedule.phase_1_steps, schedule.warmup_steps) == (50, 7)
     assert plan_schedule(Budget(steps=40), override=override).phase_1_steps == 39
-    hours = plan_schedule(Budget(hours=1), pace=Pace(1.0, 2.0), override=override)
+    hours = plan_schedule(Budget(hours=1), step_times=StepTimes(1.0, 2.0), override=override)
     assert hours.phase_1_steps == 50
     assert hours.steps == 50 + (3600 - 50) // 2
 
@@ -103,8 +103,10 @@ def test_until_is_planned_as_the_longest_that_it_may_take() -> None:
     alone = plan_schedule(Budget(until=until))
     assert (alone.steps, alone.phase_1_steps, alone.warmup_steps) == (STEPS_AT_MOST, PHASE_1_MOST, 20_000)
     assert plan_schedule(Budget(until=until, steps=300)) == plan_schedule(Budget(steps=300))
-    pace = Pace(0.1, 0.2)
-    assert plan_schedule(Budget(until=until, hours=1), pace=pace) == plan_schedule(Budget(hours=1), pace=pace)
+    step_times = StepTimes(0.1, 0.2)
+    assert plan_schedule(Budget(until=until, hours=1), step_times=step_times) == plan_schedule(
+        Budget(hours=1), step_times=step_times
+    )
 
 
 @given(steps=st.integers(2, 10_000), data=st.data())

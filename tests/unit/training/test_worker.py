@@ -11,9 +11,9 @@ from rave_dist.dataset.read import Segment
 from rave_dist.dataset.split import Split
 from rave_dist.errors import TrainingError
 from rave_dist.records import Budget, TrainingSpec
-from rave_dist.storage import Store
+from rave_dist.storage.store import Store
 from rave_dist.training import worker
-from rave_dist.training.progress import stop_key
+from rave_dist.training.heartbeat import stop_key
 
 SPEC = TrainingSpec(
     **{"library": "band", "instrument": "plucks", "dataset": "none", "config": ("v2_small",), "sample_rate": 44100},

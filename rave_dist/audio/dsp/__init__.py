@@ -1,0 +1,1 @@
+"""Resampling, channel mapping and chunking."""

@@ -1,0 +1,1 @@
+"""Find, open, decode and write audio files."""

@@ -1,0 +1,76 @@
+"""Recordings through libsndfile: WAV of all kinds, FLAC, Ogg, Opus, MP3, AIFF, CAF, W64 and more."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+from rave_dist.audio.io.containers import mp3_length_is_known
+from rave_dist.audio.io.open_file import LOSSY_TOLERANCE_SAMPLES, OpenFile
+from rave_dist.audio.types import Audio
+from rave_dist.errors import AudioError
+
+_LOSSY_SUBTYPES = {"VORBIS", "OPUS", "MPEG_LAYER_I", "MPEG_LAYER_II", "MPEG_LAYER_III"}
+_UNKNOWN_FRAMES = 2**60  # libsndfile's word for "until it ends" lies above this
+_PIECE_SAMPLES = 16384  # little is lost before the place where a file is damaged
+
+
+@contextmanager
+def open_file(path: Path) -> Iterator[OpenFile | None]:
+    """Opens a file; None where libsndfile cannot read it, or would not read it to its end.
+
+    Raises:
+        OSError: the file is not there or may not be read.
+    """
+    # By descriptor: neither the extension nor letters that are not UTF-8 play a part.
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        try:
+            file = soundfile.SoundFile(descriptor, closefd=False)
+        except soundfile.SoundFileError:
+            yield None
+            return
+        with file:
+            if file.format == "MP3" and not mp3_length_is_known(path):
+                yield None
+                return
+            yield OpenFile(
+                sample_rate=file.samplerate,
+                channels=file.channels,
+                samples=file.frames if 0 <= file.frames < _UNKNOWN_FRAMES else None,
+                format=file.format,
+                subtype=file.subtype,
+                tolerance=LOSSY_TOLERANCE_SAMPLES if file.subtype in _LOSSY_SUBTYPES else 0,
+                read=partial(_read, file),
+            )
+    finally:
+        os.close(descriptor)
+
+
+def _read(file: soundfile.SoundFile, size: int) -> Iterator[Audio]:
+    while True:
+        buffer = np.empty((size, file.channels), dtype=np.float32)
+        filled = 0
+        damage: AudioError | None = None
+        while filled < size:
+            try:
+                count = len(file.read(out=buffer[filled : filled + _PIECE_SAMPLES]))
+            except soundfile.SoundFileError as error:
+                damage = AudioError("damaged")
+                damage.__cause__ = error
+                break
+            if not count:
+                break
+            filled += count
+        if filled:
+            yield np.ascontiguousarray(buffer[:filled].T)
+        if damage is not None:
+            raise damage
+        if filled < size:
+            return

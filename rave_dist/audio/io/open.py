@@ -1,0 +1,155 @@
+"""Any recording as a stream of float32 blocks: libsndfile first, FFmpeg for what it cannot read.
+
+A file is held to its word. Decoders shorten a truncated file, skip over damage and hand out NaN without complaint; here
+whatever can be read is yielded, and then `AudioError` says what is wrong with it, so that a strict caller rejects the file
+and a salvaging one keeps what it got.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from rave_dist.audio.io import libsndfile
+from rave_dist.audio.io.containers import sound_bytes
+from rave_dist.audio.io.open_file import OpenFile
+from rave_dist.audio.types import Audio
+from rave_dist.errors import AudioError, from_os_error
+
+_RATES = (100, 3_072_000)
+_MOST_CHANNELS = 256
+_FIX = "replace the file with an intact copy, or leave it out"
+
+
+@dataclass(frozen=True)
+class AudioInfo:
+    """What a file's headers say. ``samples`` is None where they do not give the length."""
+
+    sample_rate: int
+    channels: int
+    samples: int | None
+    format: str
+
+
+class Decoder:
+    """An open recording.
+
+    Attributes:
+        sample_rate: in Hz.
+        channels: as recorded.
+        format: of the container, as libsndfile or FFmpeg names it.
+        subtype: of the encoding.
+        declared_samples: the length that the headers promise; None where they do not.
+    """
+
+    def __init__(self, sound: OpenFile, *, declared_samples: int | None, cut: bool, where: str) -> None:
+        self.sample_rate = sound.sample_rate
+        self.channels = sound.channels
+        self.format = sound.format
+        self.subtype = sound.subtype
+        self.declared_samples = declared_samples
+        self._sound = sound
+        self._cut = cut
+        self._where = where
+
+    def blocks(self, seconds: float = 10) -> Iterator[Audio]:
+        """The recording from its start, in blocks, float32 [channels, n]; full scale is 1. It can be walked once.
+
+        Audio that are not numbers come as zero.
+
+        Args:
+            seconds: length of a block; the last one is shorter.
+
+        Raises:
+            AudioError: after the last block that could be read: damaged, cut short, or with samples that are not numbers.
+            StoreError: the file could not be read any further.
+        """
+        read = bad = 0
+        first_bad = 0.0
+        try:
+            for block in self._sound.read(max(1, round(seconds * self.sample_rate))):
+                finite = np.isfinite(block)
+                if not finite.all():
+                    if not bad:
+                        first_bad = (read + int(np.argmin(finite.all(axis=0)))) / self.sample_rate
+                    bad += int(block.size - finite.sum())
+                    block = np.where(finite, block, np.float32(0))
+                read += block.shape[1]
+                yield block
+        except AudioError as error:
+            raise self._error(f"{error.what} after {self._seconds(read)}") from error
+        except OSError as error:
+            raise from_os_error(error, where=self._where) from error
+        declared = self.declared_samples
+        if declared is not None and read < declared - self._sound.tolerance:
+            raise self._error(f"cut short: only {self._seconds(read)} of {self._seconds(declared)} can be read")
+        if self._cut:
+            raise self._error("cut short: the file ends in the middle of its sound")
+        if bad:
+            raise self._error(f"{bad} samples are not numbers (NaN or infinite), the first at {first_bad:.3f} s")
+
+    def _seconds(self, samples: int) -> str:
+        return f"{samples / self.sample_rate:.3f} s"
+
+    def _error(self, what: str) -> AudioError:
+        return AudioError(what, where=self._where, fix=_FIX)
+
+
+@contextmanager
+def open_audio(path: Path | str) -> Iterator[Decoder]:
+    """Opens a recording of any format.
+
+    Raises:
+        AudioError: empty, or not a sound file that libsndfile or FFmpeg can read.
+        StoreError: the file is not there or may not be read.
+    """
+    path = Path(path)
+    where = printable(path)
+    with ExitStack() as stack:
+        promised = None
+        try:
+            if os.stat(path).st_size == 0:
+                raise AudioError("the file is empty")
+            promised = sound_bytes(path)
+            sound = stack.enter_context(libsndfile.open_file(path))
+            if sound is None:
+                from rave_dist.audio.io import ffmpeg  # here, because most recordings do without its libraries
+
+                sound = stack.enter_context(ffmpeg.open_file(path))
+            if not (_RATES[0] <= sound.sample_rate <= _RATES[1] and 1 <= sound.channels <= _MOST_CHANNELS):
+                raise AudioError(f"damaged: it claims {sound.channels} channels at {sound.sample_rate} Hz")
+        except AudioError as error:
+            what = "cut short, and nothing of it can be read" if promised is not None and promised.is_cut else error.what
+            raise AudioError(what, where=where, fix=_FIX) from error
+        except OSError as error:
+            raise from_os_error(error, where=where) from error
+        declared = sound.samples
+        if promised is not None and promised.is_cut and promised.present and declared is not None and _is_counted(sound):
+            declared = round(declared * promised.declared / promised.present)
+        yield Decoder(sound, declared_samples=declared, cut=promised is not None and promised.is_cut, where=where)
+
+
+def _is_counted(sound: OpenFile) -> bool:
+    """Whether the decoder takes the length from the bytes that are there, rather than from a header."""
+    return sound.format != "mov" and (sound.tolerance == 0 or sound.subtype.startswith("pcm_"))
+
+
+def probe(path: Path | str) -> AudioInfo:
+    """What the headers say, without decoding; for a truncated file ``samples`` is what it was meant to have.
+
+    Raises:
+        AudioError: empty, or not a sound file that libsndfile or FFmpeg can read.
+        StoreError: the file is not there or may not be read.
+    """
+    with open_audio(path) as decoder:
+        return AudioInfo(decoder.sample_rate, decoder.channels, decoder.declared_samples, decoder.format)
+
+
+def printable(name: Path | str) -> str:
+    """A path in letters that every record can hold; a byte that is not UTF-8 becomes ``\\xNN``."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")

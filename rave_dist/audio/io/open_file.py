@@ -1,0 +1,35 @@
+"""What a decoding library hands to `rave_dist.audio.io.open`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from rave_dist.audio.types import Audio
+
+# About two of the longest usual codec frames: encoders and decoders of lossy formats disagree about their first and last.
+LOSSY_TOLERANCE_SAMPLES = 4096
+
+
+@dataclass(frozen=True)
+class OpenFile:
+    """An open file.
+
+    Attributes:
+        sample_rate: in Hz.
+        channels: as recorded.
+        samples: what the headers promise; None where they do not.
+        format: of the container.
+        subtype: of the encoding.
+        tolerance: how many samples may be missing in an intact file.
+        read: gives the blocks of a file, float32 [channels, n], n as asked but for the last; raises `AudioError` at damage,
+            after the block before it.
+    """
+
+    sample_rate: int
+    channels: int
+    samples: int | None
+    format: str
+    subtype: str
+    tolerance: int
+    read: Callable[[int], Iterator[Audio]]

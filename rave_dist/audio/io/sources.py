@@ -1,0 +1,163 @@
+"""Which recordings are meant: files, folders, globs and s3:// prefixes become a list of sources."""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from rave_dist.errors import AudioError, from_os_error
+from rave_dist.storage.backend import Entry
+from rave_dist.storage.store import Store
+
+# No ".ts": beside instruments that is TorchScript, not a transport stream.
+_AUDIO_NAME = re.compile(
+    r".*\.(3gp|aac|ac3|aifc?|aiff|amr|ape|asf|au|avi|bwf|caf|dsf|flac|flv|m4[abv]|mk[av]|mov|mp[234c]|mpe?g|mts|og[agv]|opus"
+    r"|rf64|snd|tta|voc|w64|wave?|webm|wm[av]|wv)",
+    re.IGNORECASE | re.DOTALL,
+)
+_MAGIC = re.compile(r"[*?[]")
+
+
+@dataclass(frozen=True)
+class AudioSource:
+    """One recording before it is opened.
+
+    Attributes:
+        uri: absolute path or s3:// address.
+        bytes: its size.
+        fingerprint: changes when the file does: size and modification time, or the S3 tag.
+        relative: its path below the folder, prefix or glob root that it was found by; its name, if named itself.
+    """
+
+    uri: str
+    bytes: int
+    fingerprint: str
+    relative: str
+
+    @property
+    def name(self) -> str:
+        """The uri in letters that every record can hold; a byte that is not UTF-8 becomes ``\\xNN``."""
+        return self.uri.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def list_sources(patterns: Sequence[str]) -> list[AudioSource]:
+    """The recordings that patterns mean, in order of uri, each once.
+
+    Folders, prefixes and globs skip hidden files and names that are not audio; a file that is named itself is always taken.
+
+    Args:
+        patterns: files, folders (with all below), globs (``**`` for any depth), ``s3://bucket/prefix``, also with globs.
+
+    Raises:
+        AudioError: a pattern that no recording matches.
+        StoreError: a folder or bucket that cannot be read.
+    """
+    found: dict[str, AudioSource] = {}
+    for pattern in patterns:
+        matches = list(_on_s3(pattern) if pattern.startswith("s3://") else _on_disk(pattern))
+        if not matches:
+            raise AudioError("no recording matches", where=pattern, fix="correct the path, or put recordings there")
+        for source in matches:
+            found.setdefault(source.uri, source)
+    return [found[uri] for uri in sorted(found, key=os.fsencode)]
+
+
+def is_audio_name(path: str) -> bool:
+    """Whether a relative path looks like a recording: an audio extension, and no part of it hidden."""
+    return _AUDIO_NAME.fullmatch(path) is not None and not any(p.startswith(".") for p in path.split("/"))
+
+
+def _on_disk(pattern: str) -> Iterator[AudioSource]:
+    path = os.path.abspath(os.path.expanduser(pattern.removeprefix("file://")))
+    try:
+        if os.path.isdir(path):
+            yield from (_local(file, root=path) for file in _walk(path))
+        elif os.path.exists(path):
+            yield _local(path, root=os.path.dirname(path))
+        elif _MAGIC.search(pattern):
+            root = _glob_root(path)
+            for match in glob.iglob(path, recursive=True):
+                if os.path.isfile(match) and is_audio_name(os.path.relpath(match, root)):
+                    yield _local(match, root=root)
+    except OSError as error:
+        raise from_os_error(error, where=pattern) from error
+
+
+def _walk(folder: str) -> Iterator[str]:
+    """All recordings below a folder; linked folders too, each once."""
+    entered: set[tuple[int, int]] = set()
+    for place, folders, files in os.walk(folder, followlinks=True, onerror=_refuse):
+        status = os.stat(place)
+        if (status.st_dev, status.st_ino) in entered:
+            folders.clear()
+            continue
+        entered.add((status.st_dev, status.st_ino))
+        folders[:] = sorted(f for f in folders if not f.startswith("."))
+        for file in files:
+            full = os.path.join(place, file)
+            if is_audio_name(file) and os.path.isfile(full):
+                yield full
+
+
+def _refuse(error: OSError) -> None:
+    raise error
+
+
+def _local(path: str, *, root: str) -> AudioSource:
+    status = os.stat(path)
+    fingerprint = f"{status.st_size}-{status.st_mtime_ns}"
+    return AudioSource(path, status.st_size, fingerprint, os.path.relpath(path, root).replace(os.sep, "/"))
+
+
+def _glob_root(path: str) -> str:
+    """The part of a glob before its first wildcard."""
+    parts = path.split("/")
+    plain = next(index for index, part in enumerate(parts) if _MAGIC.search(part))
+    return "/".join(parts[:plain]) or "/"
+
+
+def _on_s3(pattern: str) -> Iterator[AudioSource]:
+    bucket, _, key = pattern.removeprefix("s3://").partition("/")
+    store = Store(f"s3://{bucket}")
+    key = key.strip("/")
+    if key and store.exists(key):
+        yield _remote(store, store.stat(key), root=key.rpartition("/")[0])
+        return
+    root, wanted = (_glob_root(f"/{key}").strip("/"), _as_regex(key)) if _MAGIC.search(key) else (key, None)
+    for entry in store.list(root):
+        below = entry.key[len(root) :].lstrip("/") if root else entry.key
+        if is_audio_name(below) and (wanted is None or wanted.fullmatch(entry.key)):
+            yield _remote(store, entry, root=root)
+
+
+def _remote(store: Store, entry: Entry, *, root: str) -> AudioSource:
+    below = entry.key[len(root) :].lstrip("/") if root else entry.key
+    return AudioSource(f"{store.uri}/{entry.key}", entry.bytes, f"{entry.bytes}-{entry.tag}", below)
+
+
+def _as_regex(pattern: str) -> re.Pattern[str]:
+    """A glob over keys: ``**/`` any folders or none, ``*`` and ``?`` within one folder."""
+    words = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
+    pieces = re.split(r"(\*\*/|\*\*|\*|\?|\[!?[^\]]+\])", pattern)
+    return re.compile("".join(words.get(p) or (p.replace("[!", "[^") if p[:1] == "[" else re.escape(p)) for p in pieces))
+
+
+@contextmanager
+def local_copy(uri: str) -> Iterator[Path]:
+    """A local path with a source's bytes: its own, or for S3 a temporary file that goes with the block.
+
+    Raises:
+        StoreError: it is not there, or cannot be read.
+    """
+    if not uri.startswith("s3://"):
+        yield Path(uri)
+        return
+    bucket, _, key = uri.removeprefix("s3://").partition("/")
+    with tempfile.TemporaryDirectory(prefix="rave-dist-") as folder:
+        yield Store(f"s3://{bucket}").download(key, Path(folder) / f"source{os.path.splitext(key)[1]}")

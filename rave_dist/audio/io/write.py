@@ -1,0 +1,178 @@
+"""Writing sound files: FLAC or WAV, 16 or 24 bits, beside their place and renamed when they are whole."""
+
+from __future__ import annotations
+
+import os
+import re
+import uuid
+from pathlib import Path
+from types import TracebackType
+from typing import Literal, Self
+
+import numpy as np
+import soundfile
+from numpy.typing import NDArray
+
+from rave_dist.errors import AudioError, StoreError, from_os_error
+
+Format = Literal["flac", "wav"]
+Subtype = Literal["PCM_16", "PCM_24"]
+
+FLAC_MAX_CHANNELS = 8
+FLAC_MAX_SAMPLE_RATE = 655_350
+_WAV_MAX_BYTES = 2**32 - 2**16  # a RIFF chunk counts its bytes in 32 bits; the rest is for headers
+_PARTIAL = ".partial-"
+
+# Encodings of more than 16 bits, and lossless ones that may have them, as libsndfile or FFmpeg name them.
+_WIDE = re.compile("24|32|64|float|double|alac|wavpack|tta|ape|mlp|truehd|lossless|dsd", re.IGNORECASE)
+
+
+def subtype_for(source_subtype: str) -> Subtype:
+    """The width that keeps a source's resolution, by the name of its encoding: 16 bits where it has no more, or is lossy."""
+    return "PCM_24" if _WIDE.search(source_subtype) else "PCM_16"
+
+
+class AudioWriter:
+    """Writes float blocks to a FLAC or WAV file; a context manager.
+
+    The file appears under its name, whole, when the block ends well; after an exception nothing is left. Leftovers of an
+    earlier process that was killed while writing the same file are removed. Audio are rounded to the nearest step of
+    2^-15 or 2^-23; what lies beyond full scale is clipped.
+
+    Args:
+        path: where; its folder is made.
+        sample_rate: in Hz.
+        channels: of every block.
+        file_format: ``flac``, or ``wav`` (RF64 where ``expected_samples`` need more than 4 GiB).
+        subtype: ``PCM_16`` or ``PCM_24``.
+        comment: kept in the file's comment tag.
+        expected_samples: per channel, if known.
+
+    Raises:
+        AudioError: FLAC cannot hold so many channels or such a rate, a WAV file would pass 4 GiB, or nothing was written.
+        StoreError: the place cannot be written.
+    """
+
+    def __init__(
+        self,
+        path: Path | str,
+        *,
+        sample_rate: int,
+        channels: int,
+        file_format: Format = "flac",
+        subtype: Subtype = "PCM_24",
+        comment: str = "",
+        expected_samples: int | None = None,
+    ) -> None:
+        check_writable_as(file_format, sample_rate=sample_rate, channels=channels, where=str(path))
+        self.path = Path(path)
+        self._channels = channels
+        self._bits = 16 if subtype == "PCM_16" else 24
+        self._bytes_per_sample = channels * self._bits // 8
+        large = file_format == "wav" and (expected_samples or 0) * self._bytes_per_sample > _WAV_MAX_BYTES
+        self._container = "FLAC" if file_format == "flac" else "RF64" if large else "WAV"
+        self._options = {"samplerate": sample_rate, "channels": channels, "subtype": subtype, "format": self._container}
+        self._comment = comment
+        self._aside = self.path.with_name(f".{self.path.name}{_PARTIAL}{uuid.uuid4().hex[:8]}")
+        self._file: soundfile.SoundFile
+        self._sink: _Sink
+        self.samples = 0
+
+    def __enter__(self) -> Self:
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            for entry in os.scandir(self.path.parent):
+                if entry.name.startswith(f".{self.path.name}{_PARTIAL}"):
+                    os.unlink(entry.path)
+            self._sink = _Sink(self._aside)
+        except OSError as error:
+            raise from_os_error(error, where=str(self.path)) from error
+        self._file = soundfile.SoundFile(self._sink, "w", **self._options)
+        if self._comment:
+            self._file.comment = self._comment
+        return self
+
+    def write(self, block: NDArray[np.float32]) -> None:
+        """Appends a block [channels, samples], full scale 1."""
+        if block.shape[0] != self._channels:
+            raise ValueError(f"a block of {block.shape[0]} channels for a file of {self._channels}")
+        self.samples += block.shape[1]
+        if self._container == "WAV" and self.samples * self._bytes_per_sample > _WAV_MAX_BYTES:
+            raise AudioError("longer than a WAV file can be (4 GiB)", where=str(self.path), fix="write FLAC instead")
+        scale = 2.0 ** (self._bits - 1)
+        steps = np.clip(np.rint(block.T.astype(np.float64) * scale), -scale, scale - 1).astype(np.int32)
+        self._file.write(np.ascontiguousarray(steps << (32 - self._bits)))
+        self._sink.check(self.path)
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        try:
+            self._file.close()
+            self._sink.close()
+            if kind is None:
+                self._sink.check(self.path)
+                if not self.samples:
+                    raise AudioError("there are no samples to write", where=str(self.path))
+                os.replace(self._aside, self.path)
+        except OSError as reason:
+            if isinstance(reason, StoreError):
+                raise
+            raise from_os_error(reason, where=str(self.path)) from reason
+        finally:
+            self._aside.unlink(missing_ok=True)
+
+
+class _Sink:
+    """The file that libsndfile writes to. It cannot pass on what the system says, so the first error is kept for `check`,
+    and the rest of the bytes, which would end in a file that is thrown away, are taken as written."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = open(path, "x+b", buffering=0)  # noqa: SIM115 - closed by close()
+        self._error: OSError | None = None
+
+    def write(self, data: bytes) -> int:
+        rest = memoryview(data)
+        while rest and self._error is None:
+            try:
+                rest = rest[self._file.write(rest) :]
+            except OSError as error:
+                self._error = error
+        return len(data)
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def readinto(self, buffer: bytearray) -> int:
+        return self._file.readinto(buffer)
+
+    def close(self) -> None:
+        try:
+            os.fsync(self._file.fileno())  # a full disk may answer only now
+        except OSError as error:
+            self._error = self._error or error
+        finally:
+            self._file.close()
+
+    def check(self, path: Path) -> None:
+        if self._error is not None:
+            raise from_os_error(self._error, where=str(path)) from self._error
+
+
+def check_writable_as(file_format: Format, *, sample_rate: int, channels: int, where: str = "") -> None:
+    """Refuses what a format cannot hold.
+
+    Raises:
+        AudioError: more than 8 channels or 655,350 Hz in FLAC.
+    """
+    if file_format == "flac" and channels > FLAC_MAX_CHANNELS:
+        raise AudioError(
+            f"FLAC holds at most {FLAC_MAX_CHANNELS} channels, not {channels}", where=where, fix="write WAV, or ask for fewer"
+        )
+    if file_format == "flac" and sample_rate > FLAC_MAX_SAMPLE_RATE:
+        raise AudioError(
+            f"FLAC holds at most {FLAC_MAX_SAMPLE_RATE} Hz, not {sample_rate}",
+            where=where,
+            fix="write WAV, or ask for a lower rate",
+        )

@@ -1,0 +1,1 @@
+"""Distances and levels: spectra, loudness, pitch, clipping."""

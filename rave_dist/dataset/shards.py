@@ -1,0 +1,140 @@
+"""PCM rows in Parquet: how a dataset's audio is laid down, and how rows are found again.
+
+A row is a contiguous stretch of one source: ``source_id``, ``start`` (in samples at the dataset's rate) and ``pcm``, int16
+little-endian, planar [channels, samples]. A row group is a few rows; a part is a file of at most about 128 MiB, named after
+its own bytes, so that the same rows are never stored twice and a part never changes.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Collection, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from rave_dist.audio.types import Pcm16
+from rave_dist.errors import DatasetError, MissingKeyError, StoreError
+from rave_dist.identity import ID_LENGTH, hash_file
+from rave_dist.records import Shard
+from rave_dist.storage.store import Store
+
+ROW_SECONDS = 10
+_PART_BYTES = 128 << 20
+_GROUP_BYTES = 8 << 20
+_SCHEMA = pa.schema([("source_id", pa.string()), ("start", pa.int64()), ("pcm", pa.binary())])
+
+
+def parts_folder(instrument: str) -> str:
+    """Where an instrument's parts lie; every dataset of the instrument may refer to them."""
+    return f"datasets/{instrument}/parts"
+
+
+class PartWriter:
+    """Writes rows into parts of the store, a few row groups in memory at a time. A context manager; parts appear whole.
+
+    Args:
+        store: where to.
+        instrument: whose parts they are.
+        sample_rate: of the rows, in Hz.
+
+    Raises:
+        StoreError: the store cannot be written.
+        OSError: this machine's temporary folder cannot be.
+    """
+
+    def __init__(self, store: Store, instrument: str, sample_rate: int) -> None:
+        self._store = store
+        self._folder = parts_folder(instrument)
+        self._sample_rate = sample_rate
+        self._temporary = tempfile.TemporaryDirectory(prefix="rave-dist-")
+        self._path = Path(self._temporary.name) / "part.parquet"
+        self._writer: Any = None
+        self._rows: list[tuple[str, int, bytes]] = []
+        self._held = self._written = self._samples = 0
+        self._ids: dict[str, None] = {}
+        self.shards: list[Shard] = []
+
+    def __enter__(self) -> PartWriter:
+        return self
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        try:
+            if kind is None:
+                self._close_part()
+            elif self._writer is not None:
+                with suppress(OSError):  # what it could not write before it cannot write now
+                    self._writer.close()
+        finally:
+            self._temporary.cleanup()
+
+    def write(self, source_id: str, start: int, pcm: Pcm16) -> None:
+        """Adds a row, int16 [channels, samples]."""
+        self._rows.append((source_id, start, np.ascontiguousarray(pcm, dtype="<i2").tobytes()))
+        self._held += pcm.nbytes
+        self._samples += pcm.shape[1]
+        self._ids[source_id] = None
+        if self._held >= _GROUP_BYTES:
+            self._flush()
+        if self._written >= _PART_BYTES:
+            self._close_part()
+
+    def _flush(self) -> None:
+        if not self._rows:
+            return
+        columns = zip(*self._rows, strict=True)
+        table = pa.table([pa.array(c, f.type) for c, f in zip(columns, _SCHEMA, strict=True)], schema=_SCHEMA)
+        if self._writer is None:
+            # PCM does not compress, and its minimum and maximum mean nothing.
+            self._writer = pq.ParquetWriter(
+                self._path, _SCHEMA, compression="none", use_dictionary=False, write_statistics=["source_id", "start"]
+            )
+        self._writer.write_table(table)
+        self._written += self._held
+        self._rows, self._held = [], 0
+
+    def _close_part(self) -> None:
+        self._flush()
+        if self._writer is None:
+            return
+        self._writer.close()
+        key = f"{self._folder}/part-{hash_file(self._path)[:ID_LENGTH]}.parquet"
+        self._store.upload(self._path, key)
+        seconds = self._samples / self._sample_rate
+        size = self._path.stat().st_size
+        self.shards.append(Shard(key=key, source_ids=tuple(self._ids), bytes=size, seconds=seconds))
+        self._path.unlink()
+        self._writer = None
+        self._written = self._samples = 0
+        self._ids = {}
+
+
+def read_rows(store: Store, shard: Shard, *, channels: int, only: Collection[str]) -> Iterator[tuple[str, int, Pcm16]]:
+    """The rows of the named sources: source_id, start, int16 [channels, samples] (a view of the file's bytes).
+
+    Raises:
+        DatasetError: the part is missing or damaged.
+    """
+    fix = "run ingest again: it makes what is missing"
+    try:
+        with store.open(shard.key) as opened, pq.ParquetFile(opened) as file:
+            for group in range(file.num_row_groups):
+                ids = file.read_row_group(group, columns=["source_id"]).column(0).to_pylist()
+                if not any(source_id in only for source_id in ids):
+                    continue
+                table = file.read_row_group(group, columns=["start", "pcm"])
+                starts, pcm = table.column(0).to_pylist(), table.column(1)
+                for index, source_id in enumerate(ids):
+                    if source_id in only:
+                        samples = np.frombuffer(pcm[index].as_buffer(), dtype="<i2")
+                        yield source_id, starts[index], samples.reshape(channels, -1)
+    except MissingKeyError as error:
+        raise DatasetError("a part of the dataset is missing", where=store.address(shard.key), fix=fix) from error
+    except (pa.ArrowException, ValueError, OSError) as error:
+        if isinstance(error, StoreError):
+            raise
+        raise DatasetError(f"a part of the dataset is damaged ({error})", where=store.address(shard.key), fix=fix) from error

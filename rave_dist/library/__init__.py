@@ -1,0 +1,1 @@
+"""The library manifest: what to train, on what, for how long."""

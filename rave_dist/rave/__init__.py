@@ -1,0 +1,1 @@
+"""Everything that knows acids-rave, gin and cached_conv."""

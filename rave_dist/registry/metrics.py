@@ -1,0 +1,88 @@
+"""How far an exported model's answer is from held-out audio, in units that a person knows, beside what is known to everybody.
+
+The whole held-out audio goes through the exported file itself, as in a conversion, and through that of the best weights of
+phase 1, of models that went on from there. The same numbers are given for silence and for noise of equal loudness, which any
+model must beat, and for the audio passed through MP3 at 64 kbit/s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from rave_dist.audio.metrics.loudness import loudness, loudness_deviation
+from rave_dist.audio.metrics.pitch import pitch_deviation
+from rave_dist.audio.metrics.spectral import mel_distance_db, spectral_distance_db
+from rave_dist.audio.mp3_reference import through_mp3
+from rave_dist.audio.types import Audio
+from rave_dist.dataset.read import Segment
+from rave_dist.records import Metrics
+from rave_dist.registry.export import Exported
+
+_CHUNK_SECONDS = 10.0
+_SEED = 0
+
+
+def measure_export(out: Path, exported: Exported, segments: Sequence[Segment], *, sample_rate: int) -> dict[str, Metrics]:
+    """The measures of a model, of what it was at the best of phase 1, of silence, of noise and of an MP3, by the names of
+    `rave_dist.records.ModelCard`.
+
+    Args:
+        out: the export's folder.
+        exported: what is in it.
+        segments: held-out audio, at the model's rate and with its channels; at least one.
+        sample_rate: in Hz.
+    """
+    sounds = [segment.pcm.astype(np.float32) / 32768 for segment in segments]
+    original = np.concatenate(sounds, axis=1)
+    files = {"model": exported.offline, "phase_1": exported.phase_1}
+    chunk = round(_CHUNK_SECONDS * sample_rate)
+    answers = {name: _answer(out / file, sounds, exported, chunk=chunk) for name, file in files.items() if file is not None}
+    noise = np.random.default_rng(_SEED).standard_normal(original.shape).astype(np.float32)
+    level = loudness(original, sample_rate) - loudness(noise, sample_rate)
+    others = {
+        **answers,
+        "mp3": through_mp3(original, sample_rate),
+        "noise": noise * np.float32(10 ** (level / 20)),
+        "silence": np.zeros_like(original),
+    }
+    return {name: measure(original, other, sample_rate) for name, other in others.items()}
+
+
+def measure(original: Audio, other: Audio, sample_rate: int) -> Metrics:
+    """How far a sound is from another, both [channels, samples]: spectra by channel, pitch of the channels' mean."""
+    pairs = list(zip(original, other, strict=True))
+    cents, kept = pitch_deviation(original.mean(0), other.mean(0), sample_rate)
+    return Metrics(
+        spectral_db=float(np.mean([spectral_distance_db(a, b) for a, b in pairs])),
+        mel_db=float(np.mean([mel_distance_db(a, b, sample_rate) for a, b in pairs])),
+        loudness_lu=loudness_deviation(original, other, sample_rate),
+        pitch_cents=cents,
+        pitch_kept=kept,
+        seconds=original.shape[1] / sample_rate,
+    )
+
+
+def _answer(file: Path, sounds: Sequence[Audio], exported: Exported, *, chunk: int) -> Audio:
+    """All sounds through one exported file, joined."""
+    model = torch.jit.load(str(file), map_location="cpu").eval()  # type: ignore[no-untyped-call]
+    return np.concatenate([_convert(model, sound, exported, chunk=chunk) for sound in sounds], axis=1)
+
+
+def _convert(model: Any, sound: Audio, exported: Exported, *, chunk: int) -> Audio:
+    """A sound through the model, a chunk with its context at a time: the same samples as in one piece."""
+    hop = exported.hop
+    left, right = (-(-samples // hop) * hop for samples in exported.receptive_field)
+    whole = torch.from_numpy(np.pad(sound, ((0, 0), (0, -sound.shape[1] % hop))))[None]
+    chunk = max(hop, chunk // hop * hop)
+    parts = []
+    with torch.no_grad():
+        for start in range(0, whole.shape[-1], chunk):
+            first, stop = max(0, start - left), min(start + chunk, whole.shape[-1])
+            answer = model.convert(whole[..., first : min(stop + right, whole.shape[-1])], first, _SEED, 1.0)
+            parts.append(answer[0, :, start - first : stop - first])
+    return torch.cat(parts, -1)[:, : sound.shape[1]].numpy()

@@ -1,0 +1,196 @@
+"""What a model sounds like: a held-out excerpt of its instrument, the same through the model, and a stranger through it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+
+from rave_dist.audio.io.open import open_audio
+from rave_dist.audio.io.write import AudioWriter
+from rave_dist.audio.synthesis import trill
+from rave_dist.audio.types import Audio
+from rave_dist.conversion.convert import Converter
+from rave_dist.dataset.read import Segment
+from rave_dist.dataset.split import split_dataset
+from rave_dist.errors import DatasetError, MissingKeyError
+from rave_dist.records import DatasetManifest, ModelCard
+from rave_dist.registry.store import fetch
+from rave_dist.storage.store import Store
+
+EXCERPT_SECONDS = 6.0
+ROLES = ("original", "reconstruction", "transfer")
+_GAP_SECONDS = 0.15
+_FADE_SECONDS = 0.01
+_RECIPE = 1  # raise it when samples of the same model would come out otherwise
+
+
+@dataclass(frozen=True)
+class Excerpt:
+    """A few seconds of an instrument. ``sound`` is [channels, samples], full scale 1; ``held_out`` is False where nothing of
+    the dataset was kept from training."""
+
+    sound: Audio
+    sample_rate: int
+    sources: tuple[str, ...]
+    held_out: bool = True
+
+
+@dataclass(frozen=True)
+class TransferSource:
+    """What is played through a model that has never heard it: another instrument's excerpt, or a trill."""
+
+    name: str
+    identity: str
+    excerpt: Excerpt
+
+
+@dataclass(frozen=True)
+class Samples:
+    """The three sounds of a model, by role ([channels, samples] each, at the model's rate), and where they came from."""
+
+    sample_rate: int
+    sounds: dict[str, Audio]
+    sources: tuple[str, ...]
+    held_out: bool
+    stranger: str
+
+
+def excerpt(store: Store, manifest: DatasetManifest, *, window: int) -> Excerpt:
+    """The held-out part of a dataset, loudest recordings first, short ones joined, up to 6 s.
+
+    ``window`` is the one that the run was trained with, so that the split is the same.
+
+    Raises:
+        DatasetError: the dataset holds no audio.
+    """
+    parts = split_dataset(store, manifest, window=window)
+    segments = parts.validation or parts.train
+    if not segments:
+        raise DatasetError("the dataset holds no audio", where=store.address(manifest.key), fix="ingest it again")
+    rate = manifest.sample_rate
+    most = round(EXCERPT_SECONDS * rate)
+    gap = np.zeros((manifest.channels, round(_GAP_SECONDS * rate)), dtype=np.float32)
+    pieces: list[Audio] = []
+    sources: list[str] = []
+    names = {source.source_id: Path(source.source).name for source in manifest.sources}
+    for segment in sorted(segments, key=_loudness, reverse=True):
+        room = most - sum(piece.shape[1] for piece in pieces)
+        if room < rate // 4:
+            break
+        pieces += [_loudest_stretch(segment.pcm, room, rate), gap]
+        name = names.get(segment.source_id, segment.source_id)
+        if name not in sources:
+            sources.append(name)
+    return Excerpt(np.concatenate(pieces[:-1], axis=1), rate, tuple(sources), bool(parts.validation))
+
+
+def stored_excerpt(store: Store, card: ModelCard) -> Excerpt | None:
+    """The excerpt that a model's samples were made of, so that a large dataset need not be read again; None before that.
+
+    Raises:
+        RaveDistError: it cannot be read.
+    """
+    marker = _marker(store, card)
+    if marker is None:
+        return None
+    with TemporaryDirectory(prefix="rave-dist-samples-") as temporary:
+        path = store.download(f"{card.key}/samples/original.flac", Path(temporary) / "original.flac")
+        return Excerpt(_read(path), card.sample_rate, tuple(marker["sources"]), marker["held_out"])
+
+
+def bird(sample_rate: int) -> TransferSource:
+    """A kingfisher-like trill, for a library of one instrument."""
+    quiet = np.zeros(sample_rate // 2, dtype=np.float32)
+    calls = [trill(sample_rate=sample_rate, notes_per_second=pace) for pace in (6.5, 8.0)]
+    sound = np.concatenate([quiet, 0.5 * calls[0], quiet, 0.25 * calls[1], quiet])
+    return TransferSource("a synthesised kingfisher-like trill", "trill", Excerpt(sound[None], sample_rate, ()))
+
+
+def samples(store: Store, card: ModelCard, *, instrument: Excerpt, stranger: TransferSource) -> Samples:
+    """The sounds of a model: from the store where they were made before, else made now and stored beside the model.
+
+    Raises:
+        RaveDistError: the model or a stored sound cannot be read.
+    """
+    folder = f"{card.key}/samples"
+    marker = _marker(store, card)
+    with TemporaryDirectory(prefix="rave-dist-samples-") as temporary:
+        local = Path(temporary)
+        if marker is not None and marker["stranger"] == stranger.identity:
+            sounds = {role: _read(store.download(f"{folder}/{role}.flac", local / f"{role}.flac")) for role in ROLES}
+        else:
+            sounds = _play(store, card, instrument, stranger, local)
+            store.delete(f"{folder}/samples.json")  # while they are replaced, the marker must not speak for them
+            for role, sound in sounds.items():
+                path = local / f"{role}.flac"
+                with AudioWriter(path, sample_rate=card.sample_rate, channels=sound.shape[0], subtype="PCM_16") as writer:
+                    writer.write(sound)
+                sounds[role] = _read(path)  # as a rerun will find it
+                store.upload(path, f"{folder}/{role}.flac")
+            marker = {
+                "recipe": _RECIPE,
+                "model": card.reference,
+                "stranger": stranger.identity,
+                "sources": instrument.sources,
+                "held_out": instrument.held_out,
+            }
+            store.write_json(f"{folder}/samples.json", marker)
+    return Samples(card.sample_rate, sounds, instrument.sources, instrument.held_out, stranger.name)
+
+
+def _marker(store: Store, card: ModelCard) -> dict[str, Any] | None:
+    try:
+        marker: dict[str, Any] = store.read_json(f"{card.key}/samples/samples.json")
+    except MissingKeyError:
+        return None
+    return marker if marker.get("recipe") == _RECIPE else None
+
+
+def _play(store: Store, card: ModelCard, instrument: Excerpt, stranger: TransferSource, folder: Path) -> dict[str, Audio]:
+    converter = Converter(fetch(store, card, kind="offline", folder=folder), card)
+
+    def through(sound: Excerpt) -> Audio:
+        blocks = converter.convert(
+            iter([sound.sound]),
+            sample_rate=sound.sample_rate,
+            channels=sound.sound.shape[0],
+            out_sample_rate=card.sample_rate,
+            out_channels=card.channels,
+        )
+        return _joined(list(blocks))
+
+    return {"original": instrument.sound, "reconstruction": through(instrument), "transfer": through(stranger.excerpt)}
+
+
+def _read(path: Path) -> Audio:
+    with open_audio(path) as audio:
+        return _joined(list(audio.blocks()))
+
+
+def _joined(blocks: Sequence[Any]) -> Audio:
+    return np.asarray(np.concatenate(blocks, axis=1), dtype=np.float32)
+
+
+def _loudness(segment: Segment) -> float:
+    return float(np.sqrt(np.mean(np.square(segment.pcm, dtype=np.float64)))) if segment.pcm.size else 0.0
+
+
+def _loudest_stretch(pcm: np.ndarray[Any, np.dtype[np.int16]], room: int, sample_rate: int) -> Audio:
+    """At most ``room`` samples around the most energy, as float with short fades."""
+    start = 0
+    if pcm.shape[1] > room:
+        step = max(1, sample_rate // 10)
+        energy = np.add.reduceat(np.square(pcm, dtype=np.float64).sum(axis=0), np.arange(0, pcm.shape[1], step))
+        sums = np.convolve(energy, np.ones(max(1, room // step)), mode="valid")
+        start = min(int(sums.argmax()) * step, pcm.shape[1] - room)
+    piece = np.array(pcm[:, start : start + room], dtype=np.float32) / 32768
+    fade = min(piece.shape[1] // 2, round(_FADE_SECONDS * sample_rate))
+    ramp = np.linspace(0, 1, fade, dtype=np.float32)
+    piece[:, :fade] *= ramp
+    piece[:, piece.shape[1] - fade :] *= ramp[::-1]
+    return np.asarray(piece, dtype=np.float32)

@@ -1,0 +1,310 @@
+"""The page of a library: one HTML file that holds its pictures and sounds and asks no network for anything."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from rave_dist.audio.metrics import spectral
+from rave_dist.audio.mp3_preview import mp3
+from rave_dist.errors import RaveDistError
+from rave_dist.library.manifest import Library
+from rave_dist.records import Problem, RunRecord, now
+from rave_dist.reports import listening
+from rave_dist.reports.facts import Facts, MetricsLog, facts_of, gather
+from rave_dist.reports.figures import Curve, chart, frequency_ticks, spectrogram
+from rave_dist.storage.store import Store
+
+_FOLDER = Path(__file__).parent
+_DEFAULT_WINDOW = 65536
+_FAINT_DB = 15.0
+_DISTANCE = "spectral_distance"
+_OTHERS = ("regularization", "feature_matching", "adversarial", "loss_dis")
+
+
+def write_report(store: Store, library: Library, records: Sequence[RunRecord], *, base: RunRecord | None = None) -> str:
+    """Writes ``report/<library>/index.html`` from what the store holds now, and ``report/index.html``, its copy.
+
+    Instruments without a record are waiting; ``base`` is the record of the library's own base, where it has one. What cannot
+    be read (a model's file, a dataset) is said on the page.
+
+    Returns:
+        The page's key.
+
+    Raises:
+        StoreError: the store cannot be written.
+    """
+    facts = gather(store, library, records)
+    views = [_view(item, sound) for item, sound in zip(facts, _listen(store, facts), strict=True)]
+    base_view = _view(facts_of(store, library, base.instrument, base), None) if base else None
+    page = render(library.name, store, views, base=base_view)
+    key = f"report/{library.name}/index.html"
+    store.write_bytes(key, page.encode())
+    store.write_bytes("report/index.html", page.encode())
+    return key
+
+
+def render(library: str, store: Store, instruments: Sequence[dict[str, Any]], *, base: dict[str, Any] | None = None) -> str:
+    """The page's text, the base before the instruments that start from it. All that comes from people is escaped; a content
+    policy forbids every request and foreign script."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_FOLDER),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(clock=clock, number=number, size=size, percent=percent)
+    script = (_FOLDER / "page.js").read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return environment.get_template("page.html").render(
+        library=library,
+        store=store.uri,
+        written=now(),
+        instruments=instruments,
+        base=base,
+        document={
+            "library": library,
+            "instruments": [item["document"] for item in instruments],
+            "base": base and base["document"],
+        },
+        style=Markup((_FOLDER / "page.css").read_text(encoding="utf-8")),
+        script=Markup(script),
+        script_hash=f"sha256-{digest}",
+        states=[(s, sum(i["record"].state == s for i in instruments)) for s in ("done", "running", "waiting", "failed")],
+    )
+
+
+def _listen(store: Store, facts: Sequence[Facts]) -> list[listening.Samples | None]:
+    """The sounds of every published model, each with the next instrument of the library as its stranger."""
+    excerpts: dict[str, listening.Excerpt | None] = {}
+
+    def excerpt(item: Facts) -> listening.Excerpt | None:
+        if item.name not in excerpts:
+            excerpts[item.name] = None
+            try:
+                excerpts[item.name] = _excerpt(store, item)
+            except RaveDistError as error:
+                item.problems.append(_problem("no excerpt of its recordings", error))
+        return excerpts[item.name]
+
+    def stranger(index: int, sample_rate: int) -> listening.TransferSource:
+        for item in (*facts[index + 1 :], *facts[:index]):
+            sound = excerpt(item)
+            if sound is not None and item.manifest is not None:
+                return listening.TransferSource(item.name, f"{item.name}/{item.manifest.id}", sound)
+        return listening.bird(sample_rate)
+
+    sounds: list[listening.Samples | None] = []
+    for index, item in enumerate(facts):
+        own = excerpt(item) if item.card else None
+        sounds.append(None)
+        if item.card is None or own is None:
+            continue
+        try:
+            sounds[-1] = listening.samples(store, item.card, instrument=own, stranger=stranger(index, item.card.sample_rate))
+        except RaveDistError as error:
+            item.problems.append(_problem("no samples of this model", error))
+    return sounds
+
+
+def _excerpt(store: Store, item: Facts) -> listening.Excerpt | None:
+    if item.card is not None:
+        stored = listening.stored_excerpt(store, item.card)
+        if stored is not None:
+            return stored
+    if item.manifest is None:
+        return None
+    window = (item.curves and item.curves.window) or _DEFAULT_WINDOW
+    return listening.excerpt(store, item.manifest, window=window)
+
+
+def _problem(what: str, error: RaveDistError) -> Problem:
+    problem = Problem.of(error)
+    return Problem(what=f"{what}: {problem.what}", fix=problem.fix)
+
+
+def _view(facts: Facts, sounds: listening.Samples | None) -> dict[str, Any]:
+    """One instrument as the template and scripts read it."""
+    record, manifest, card = facts.record, facts.manifest, facts.card
+    players = _players(facts.name, sounds) if sounds else []
+    heard = _heard(players)
+    first, last = record.validation.first, record.validation.last
+    credit = (card.credit if card else None) or (manifest.credit if manifest else {})
+    return {
+        "name": facts.name,
+        "anchor": "instrument-" + re.sub(r"[^A-Za-z0-9_-]", "-", facts.name),
+        "record": record,
+        "manifest": manifest,
+        "card": card,
+        "credit": credit,
+        "problems": ([record.error] if record.error else []) + facts.problems + _training_notes(facts) + heard,
+        "charts": _charts(facts.name, facts.curves, record) if facts.curves else [],
+        "players": players,
+        "improvement": (last - first) / first if first and last is not None else None,
+        "warnings": [(Path(s.source).name, w) for s in manifest.sources for w in s.warnings] if manifest else [],
+        "rejected": sorted(manifest.rejected, key=lambda r: -r.seconds) if manifest else [],
+        "peak": max((s.peak for s in manifest.sources), default=0.0) if manifest else None,
+        "document": {
+            "name": facts.name,
+            "state": record.state,
+            "phase": record.phase,
+            "step": record.step,
+            "steps": record.steps,
+            "validation": record.validation.to_json(),
+            "model": record.model,
+            "seconds": record.seconds,
+            "used_seconds": manifest.used_seconds if manifest else None,
+            "rejected_seconds": sum(r.seconds for r in manifest.rejected) if manifest else None,
+            "error": record.error.to_json() if record.error else None,
+            "samples": {player["role"]: player["numbers"] for player in players},
+        },
+    }
+
+
+def _heard(players: Sequence[dict[str, Any]]) -> list[Problem]:
+    """What a person should know before they open a model that has hardly learnt."""
+    levels = {player["role"]: player["numbers"]["level_dbfs"] for player in players}
+    if not levels or levels["original"] - levels["reconstruction"] < _FAINT_DB:
+        return []
+    difference = levels["original"] - levels["reconstruction"]
+    return [Problem(what=f"the reconstruction is {difference:.0f} dB quieter than the original", fix="train for longer")]
+
+
+def _training_notes(facts: Facts) -> list[Problem]:
+    """That a run went on with a lower learning rate; that it learnt its recordings by heart."""
+    notes = [
+        Problem(what=f"{setback.what}; it went on from its last checkpoint at {setback.rate:g} of the learning rate")
+        for setback in facts.record.setbacks
+    ]
+    since = facts.curves.over_fitted_since if facts.curves else None
+    if since is not None:
+        what = f"over-fitted since step {number(since)}: held-out audio came no closer while training audio did"
+        notes.append(
+            Problem(what=f"{what}; the weights are chosen by held-out audio", fix="add recordings, or a smaller budget")
+        )
+    return notes
+
+
+def _players(name: str, samples: listening.Samples) -> list[dict[str, Any]]:
+    sources = ", ".join(samples.sources[:3]) + (f" and {len(samples.sources) - 3} more" if len(samples.sources) > 3 else "")
+    captions = {
+        "original": ("Original", f"{'held out of training' if samples.held_out else 'training material'}: {sources}"),
+        "reconstruction": ("Reconstruction", "the original through the model"),
+        "transfer": ("Transfer", f"{samples.stranger}, played through {name}"),
+    }
+    original = samples.sounds["original"].mean(axis=0)
+    players = []
+    for role, (title, caption) in captions.items():
+        sound = samples.sounds[role]
+        mono = sound.mean(axis=0)
+        numbers = {
+            "seconds": round(sound.shape[1] / samples.sample_rate, 3),
+            "level_dbfs": round(spectral.level_dbfs(sound), 1),
+            "peak_dbfs": round(spectral.peak_dbfs(sound), 1),
+            "brightness_hz": round(spectral.brightness_hz(mono, samples.sample_rate)),
+        }
+        if role == "reconstruction":
+            numbers["spectral_distance_db"] = round(spectral.spectral_distance_db(original, mono), 1)
+        players.append(
+            {
+                "role": role,
+                "title": title,
+                "caption": caption,
+                "alt": f"Spectrogram of {title.lower()}, {name}: {numbers['seconds']:.1f} s at "
+                f"{numbers['level_dbfs']:.0f} dBFS, energy centred on {numbers['brightness_hz']} Hz",
+                "numbers": numbers,
+                "picture": _data_uri("image/png", spectrogram(sound, samples.sample_rate)),
+                "sound": _data_uri("audio/mpeg", mp3(sound, samples.sample_rate)),
+                "ticks": frequency_ticks(samples.sample_rate),
+            }
+        )
+    return players
+
+
+def _charts(name: str, curves: MetricsLog, record: RunRecord) -> list[dict[str, Any]]:
+    """The distance that says how close the model is, then what else the run minimised."""
+    distances = [c for c in curves.train if _DISTANCE in c.name]
+    others = [c for name in _OTHERS for c in curves.train if c.name == name]
+    steps, boundary = max(curves.steps, record.step), curves.phase_1_steps
+    charts = [
+        {
+            "title": "Spectral distance",
+            "note": "how far the output is from the input; lower is closer",
+            "alt": _describe(name, [*distances, curves.heard, curves.held_out], boundary),
+            "svg": Markup(
+                chart(
+                    [*_named(distances), curves.heard, curves.held_out],
+                    steps=steps,
+                    phase_1_steps=boundary,
+                    unit="distance",
+                    log=True,
+                )
+            ),
+        }
+    ]
+    if any(curve.points for curve in others):
+        charts.append(
+            {
+                "title": "Other losses",
+                "note": "what else training weighs in each phase",
+                "alt": _describe(name, others, boundary),
+                "svg": Markup(chart(_named(others), steps=steps, phase_1_steps=boundary, unit="loss")),
+            }
+        )
+    return charts
+
+
+def _named(curves: Sequence[Curve]) -> list[Curve]:
+    return [Curve(curve.name.replace("_", " "), curve.points, held_out=curve.held_out) for curve in curves]
+
+
+def _describe(name: str, curves: Sequence[Curve], boundary: int) -> str:
+    parts = [
+        f"{c.name.replace('_', ' ')} from {c.points[0].value:.3g} at step {c.points[0].step} to {c.points[-1].value:.3g} "
+        f"at step {c.points[-1].step}"
+        for c in curves
+        if c.points
+    ]
+    return f"MetricsLog of {name}: {'; '.join(parts) or 'nothing measured yet'}. Phase 2 begins at step {boundary}."
+
+
+def _data_uri(kind: str, data: bytes) -> str:
+    return f"data:{kind};base64,{base64.b64encode(data).decode()}"
+
+
+def clock(seconds: float | None) -> str:
+    """Seconds as a person says them: 42.5 s, 3 min 49 s, 2 h 05 min; a dash for none."""
+    if seconds is None:
+        return "–"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
+
+
+def number(value: float | None) -> str:
+    """Three significant digits, whole numbers with thin spaces; a dash for none."""
+    if value is None:
+        return "–"
+    if isinstance(value, int):
+        return f"{value:,}".replace(",", "\u202f")
+    return f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}".replace(",", "\u202f")
+
+
+def percent(value: float) -> str:
+    """A change as a signed percentage, with a true minus."""
+    return f"{100 * value:+.0f} %".replace("-", "−")
+
+
+def size(num_bytes: float) -> str:
+    """Bytes as kB or MB."""
+    return f"{num_bytes / 1e6:.1f} MB" if num_bytes >= 1e6 else f"{num_bytes / 1e3:.0f} kB"

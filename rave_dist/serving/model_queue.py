@@ -1,0 +1,62 @@
+"""Who goes next on the device: one at a time, those that need the model of the last turn first, nobody forgotten.
+
+Requests for different models arrive mixed. In order of arrival, a cache that is smaller than the number of models would
+load one for almost every request; grouped, it loads each once in a while.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+
+class GroupedLock:
+    """A lock that is handed on to a waiter of the same group, if there is one.
+
+    Args:
+        patience: how many may pass the one that has waited longest before it is their turn.
+    """
+
+    def __init__(self, patience: int = 8) -> None:
+        self._patience = patience
+        self._waiting: list[tuple[str, asyncio.Future[None]]] = []
+        self._taken = False
+        self._group = ""
+        self._passed = 0
+
+    @property
+    def num_waiting(self) -> int:
+        """How many wait for their turn."""
+        return sum(not turn.done() for _, turn in self._waiting)
+
+    @asynccontextmanager
+    async def take(self, group: str) -> AsyncIterator[None]:
+        """The turn, for the length of a block."""
+        if self._taken:
+            turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._waiting.append((group, turn))
+            try:
+                await turn
+            except asyncio.CancelledError:
+                if not turn.cancelled():  # the turn had come at the same moment: it goes on to the next
+                    self._hand_on()
+                raise
+        self._taken = True
+        self._group = group
+        try:
+            yield
+        finally:
+            self._hand_on()
+
+    def _hand_on(self) -> None:
+        self._waiting = [(group, turn) for group, turn in self._waiting if not turn.done()]  # without those who gave up
+        if not self._waiting:
+            self._taken = False
+            return
+        chosen = 0
+        if self._passed < self._patience:
+            chosen = next((i for i, (group, _) in enumerate(self._waiting) if group == self._group), 0)
+        self._passed = self._passed + 1 if chosen else 0
+        _, turn = self._waiting.pop(chosen)
+        turn.set_result(None)

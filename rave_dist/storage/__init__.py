@@ -1,0 +1,1 @@
+"""One store over folders and S3."""

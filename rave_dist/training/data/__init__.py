@@ -1,0 +1,1 @@
+"""Windows of PCM and their augmentation."""

@@ -1,0 +1,262 @@
+"""Batches made where they are used: the whole audio as int16 on the device, random windows, RAVE's augmentations.
+
+RAVE's training chain, per window: a random crop; with probability 0.8 a random all-pass filter (20 Hz to 2 kHz, radius 0.99);
+dequantisation by uniform noise of one step of 16 bits. The differences here: windows come from all audio, weighted by
+length, rather than from chunks that lost their tails; a recording shorter than the window stands at a random place in
+silence; the dequantisation noise is read at a random place of a table of a million numbers. More can be asked for, each with
+its probability (`rave_dist.training.data.augmentations`): pitch, then the all-pass, mute, dequantisation, compression, gain,
+polarity.
+
+All random numbers come from one generator on the CPU, so that a run draws the same batches on any device, and its state is
+all that a checkpoint needs. Audio that does not fit the device stays in host memory: the next batch is drawn, cut and put
+into page-locked memory by a thread while the device works on this one, and the batches are the same bit by bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import partial
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from rave_dist.errors import DatasetError
+from rave_dist.options import STOCK_AUGMENTATIONS, Augmentation
+from rave_dist.training.data import augmentations as effects
+from rave_dist.training.data.phase_mangle import all_pass_, random_angles
+
+FULL_SCALE = 2**15 - 1
+"""The sample value that becomes 1.0, as RAVE has it."""
+
+_RESIDENT_SHARE = 1 / 16  # of the device's free memory: other runs may share the card, and the steps need most of it
+_MANGLE_RADIUS = 0.99
+_NOISE_TABLE = 2**20
+
+
+class PcmSegment(Protocol):
+    """A contiguous stretch of a recording: ``pcm`` is int16, ``[C, samples]``."""
+
+    @property
+    def pcm(self) -> npt.NDArray[np.int16]:
+        """The samples."""
+
+
+class PcmStore:
+    """All segments of an instrument in one int16 tensor.
+
+    Args:
+        segments: at least one sample in all; empty ones are left out.
+        device: where to keep them.
+
+    Raises:
+        DatasetError: segments that differ in channels.
+    """
+
+    def __init__(self, segments: Sequence[PcmSegment], *, device: torch.device | str) -> None:
+        arrays = [segment.pcm for segment in segments if segment.pcm.shape[-1]]
+        if len({array.shape[0] for array in arrays}) > 1:
+            raise DatasetError("segments of one dataset differ in their number of channels", fix="ingest the recordings again")
+        self.lengths = [int(array.shape[-1]) for array in arrays]
+        self.starts = [0, *np.cumsum(self.lengths).tolist()][:-1] if arrays else []
+        joined = np.concatenate(arrays, axis=-1) if arrays else np.zeros((1, 0), np.int16)
+        self.pcm = torch.from_numpy(np.ascontiguousarray(joined)).to(device)
+
+    @property
+    def samples(self) -> int:
+        """Samples per channel in all."""
+        return int(self.pcm.shape[-1])
+
+    def window(self, segment: int, offset: int, size: int) -> Tensor:
+        """``[C, size]`` samples from ``offset`` of a segment on; a negative offset, and what lies behind the segment's end, is
+        silence."""
+        start, length = self.starts[segment], self.lengths[segment]
+        if offset >= 0 and offset + size <= length:
+            return self.pcm[:, start + offset : start + offset + size]
+        out = torch.zeros(self.pcm.shape[0], size, dtype=self.pcm.dtype, device=self.pcm.device)
+        first, last = max(offset, 0), min(offset + size, length)
+        out[:, first - offset : last - offset] = self.pcm[:, start + first : start + last]
+        return out
+
+    def tiles(self, size: int, *, hop: int | None = None) -> list[Tensor]:
+        """Windows ``[C, size]`` that together hold every sample: one every ``hop`` (default: ``size``) samples, the last of a
+        segment moved back to its end; a segment shorter than a window stands in the middle of one, or, if they overlap, at
+        every ``hop``-th place."""
+        hop = hop or size
+        tiles: list[Tensor] = []
+        for index, length in enumerate(self.lengths):
+            tiles.extend(self.window(index, offset, size) for offset in _offsets(length - size, hop, overlap=hop < size))
+        return tiles
+
+
+def _offsets(last: int, hop: int, *, overlap: bool) -> list[int]:
+    if last >= 0:
+        return [*range(0, last, hop), last]
+    return [*range(last, 1, hop)] if overlap else [last // 2]
+
+
+@dataclass(frozen=True)
+class _Cut:
+    """A batch as it leaves the sampler: PCM ``[C, samples]`` of all windows end to end, whence they are, how many samples each
+    has, what is to be done to them, where in the noise table each row begins, and the generator's state after it all."""
+
+    pcm: Tensor
+    places: list[tuple[int, int]]
+    sizes: list[int]
+    draws: dict[str, effects.Draw]
+    noise: list[int]
+    state: Tensor
+
+
+def fits(segments: Sequence[PcmSegment], device: torch.device) -> bool:
+    """Whether PCM may stay on the device for good: on a CPU always, on a GPU in a sixteenth of what is free now."""
+    if device.type != "cuda":
+        return True
+    free, _ = torch.cuda.mem_get_info(device)
+    return sum(segment.pcm.nbytes for segment in segments) <= free * _RESIDENT_SHARE
+
+
+class Windows:
+    """An endless sequence of training batches.
+
+    Args:
+        segments: training audio.
+        window: samples per window.
+        batch: windows per batch.
+        seed: decides every batch.
+        device: where batches are wanted.
+        sample_rate: in Hz.
+        augment: probability of each augmentation, RAVE's phase mangle alone unless told otherwise; None for plain windows,
+            without dequantisation.
+        resident: keep all PCM on ``device`` (two bytes a sample), or in host memory whence windows travel; None: if it `fits`.
+
+    Raises:
+        DatasetError: there is no audio.
+    """
+
+    def __init__(
+        self,
+        segments: Sequence[PcmSegment],
+        *,
+        window: int,
+        batch: int,
+        seed: int,
+        device: torch.device | str,
+        sample_rate: int = 44100,
+        augment: Mapping[Augmentation, float] | None = STOCK_AUGMENTATIONS,
+        resident: bool | None = None,
+    ) -> None:
+        self._device = torch.device(device)
+        resident = fits(segments, self._device) if resident is None else resident
+        self._store = PcmStore(segments, device=self._device if resident else "cpu")
+        if not self._store.samples:
+            raise DatasetError("there is no audio to train on", fix="give more recordings")
+        self._window = window
+        self._batch = batch
+        self._sample_rate = sample_rate
+        self._augment = augment
+        self._generator = torch.Generator().manual_seed(seed)
+        self._ends = torch.tensor(self._store.lengths, dtype=torch.int64).cumsum(0)
+        self.places: list[tuple[int, int]] = []
+        """Segment (empty ones not counted) and offset of each window of the last batch; a negative offset is silence first."""
+        noise = torch.rand(_NOISE_TABLE + window, generator=self._generator) / 2**16
+        self._noise = noise.to(self._device)
+        self._state = self._generator.get_state()
+        self._ahead = None if resident else ThreadPoolExecutor(max_workers=1, thread_name_prefix="windows")
+        self._next: Future[_Cut] | None = None
+
+    def next_batch(self) -> Tensor:
+        """The next batch, float32, ``[B, C, T]``, on the device."""
+        if self._ahead is None:
+            cut = self._cut()
+        else:
+            cut = (self._next or self._ahead.submit(self._cut)).result()
+            self._next = self._ahead.submit(self._cut)
+        self._state, self.places = cut.state, cut.places
+        return self._made(cut)
+
+    def _cut(self) -> _Cut:
+        """Draws all that is random in a batch, and takes its audio from the store."""
+        segments = torch.searchsorted(self._ends, self._draw(self._batch, int(self._ends[-1])), right=True).tolist()
+        positions = torch.rand(self._batch, generator=self._generator, dtype=torch.float64).tolist()
+        draws = effects.draw(self._augment or {}, self._batch, self._generator)
+        noise = self._draw(self._batch * self._store.pcm.shape[0], _NOISE_TABLE).tolist() if self._augment is not None else []
+        sizes = [self._window] * self._batch
+        for row, ratio in _ratios(draws).items():
+            sizes[row] = effects.source_samples(self._window, ratio)
+        places = [
+            (segment, self._offset(segment, position, size))
+            for segment, position, size in zip(segments, positions, sizes, strict=True)
+        ]
+        pcm = torch.cat([self._store.window(*place, size) for place, size in zip(places, sizes, strict=True)], -1)
+        if self._device.type == "cuda" and pcm.device.type == "cpu":
+            pcm = pcm.pin_memory()
+        return _Cut(pcm, places, sizes, draws, noise, self._generator.get_state())
+
+    def _offset(self, segment: int, position: float, size: int) -> int:
+        """Where a window begins that has a position in [0, 1) of all that one of its size can have in a segment."""
+        room = self._store.lengths[segment] - size
+        offset = int(position * (abs(room) + 1))
+        return offset if room >= 0 else -offset
+
+    def _draw(self, count: int, high: int) -> Tensor:
+        return torch.randint(high, (count,), generator=self._generator)
+
+    def _made(self, cut: _Cut) -> Tensor:
+        """The batch on the device, augmented."""
+        parts = torch.split(cut.pcm.to(self._device, non_blocking=True), cut.sizes, -1)
+        x = torch.empty(self._batch, *parts[0].shape[:-1], self._window, device=self._device)
+        ratios = _ratios(cut.draws)
+        for index, part in enumerate(parts):
+            if index in ratios:
+                x[index] = effects.resample(part / FULL_SCALE, ratios[index], self._window)
+            else:
+                torch.div(part, FULL_SCALE, out=x[index])
+        if self._augment is not None:
+            self._change(x, cut)
+        return x
+
+    def _change(self, x: Tensor, cut: _Cut) -> None:
+        """Augments a batch in place. Dequantisation comes before all that changes how large a step of 16 bits is."""
+        mangle = cut.draws.get("mangle")
+        if mangle is not None and len(mangle.rows):
+            angles = random_angles(mangle.values, sample_rate=self._sample_rate).to(self._device)
+            all_pass_([x[row] for row in mangle.rows.tolist()], angles, _MANGLE_RADIUS)
+        self._apply(cut, "mute", x, lambda rows, value: torch.zeros_like(rows))
+        for row, offset in zip(x.flatten(0, 1), cut.noise, strict=True):
+            row += self._noise[offset : offset + self._window]
+        self._apply(cut, "compress", x, partial(effects.compress, sample_rate=self._sample_rate))
+        self._apply(cut, "gain", x, effects.gain)
+        self._apply(cut, "polarity", x, lambda rows, value: -rows)
+
+    def _apply(self, cut: _Cut, name: str, x: Tensor, effect: Callable[[Tensor, Tensor], Tensor]) -> None:
+        """Changes the rows of ``x`` that an effect was drawn for."""
+        drawn = cut.draws.get(name)
+        if drawn is not None and len(drawn.rows):
+            rows = drawn.rows.to(self._device)
+            x[rows] = effect(x.index_select(0, rows), drawn.values.to(self._device))
+
+    def state_dict(self) -> dict[str, Any]:
+        """The place in the sequence of batches: after the last that `next_batch` gave, whatever is cut ahead."""
+        return {"generator": self._state}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes on where `state_dict` was taken, with the same segments, window, batch, seed and augmentations."""
+        if self._next is not None:
+            self._next.result()
+            self._next = None
+        self._state = state["generator"]
+        self._generator.set_state(self._state)
+
+
+def _ratios(draws: Mapping[str, effects.Draw]) -> dict[int, Fraction]:
+    """By row, how much faster it is to be played."""
+    if "pitch" not in draws:
+        return {}
+    pitch = draws["pitch"]
+    return {row: effects.pitch_ratio(value) for row, value in zip(pitch.rows.tolist(), pitch.values.tolist(), strict=True)}

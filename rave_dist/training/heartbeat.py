@@ -1,0 +1,191 @@
+"""How far runs are: the record that a run rewrites every few seconds, and how it is read back. No Ray."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Any
+
+from pydantic import ValidationError
+
+from rave_dist.errors import MissingKeyError, StoreError
+from rave_dist.records import RunRecord, TrainingSpec, now, run_record_key
+from rave_dist.storage.store import Store
+
+HEARTBEAT_SECONDS = 3.0
+SILENT_SECONDS = 120.0
+"""A running record that was not rewritten for so long belongs to a run that is no longer there."""
+
+logger = logging.getLogger(__name__)
+
+
+def read_record(store: Store, library: str, instrument: str) -> RunRecord | None:
+    """An instrument's current record; a running one that has gone silent reads as waiting."""
+    try:
+        record = RunRecord.model_validate(store.read_json(run_record_key(library, instrument)))
+    except MissingKeyError:
+        return None
+    except ValidationError:
+        return None  # of another version of this code: the run behind it speaks for itself
+    if record.state == "running" and seconds_since(record.updated_at) > SILENT_SECONDS:
+        return record.model_copy(update={"state": "waiting", "steps_per_second": None})
+    return record
+
+
+def read_records(store: Store, library: str, instruments: Sequence[str]) -> list[RunRecord]:
+    """A record for each instrument, in the order given; an instrument that never ran is waiting.
+
+    Raises:
+        StoreError: the store cannot be read.
+    """
+    found = ((instrument, read_record(store, library, instrument)) for instrument in instruments)
+    return [record or RunRecord(library=library, instrument=name, run_id="", dataset="") for name, record in found]
+
+
+def write_record(store: Store, record: RunRecord) -> RunRecord:
+    """Stores a record under its instrument, with the present moment in it."""
+    record = record.model_copy(update={"updated_at": now()})
+    store.write_json(record.key, record.to_json())
+    return record
+
+
+def record_of(store: Store, spec: TrainingSpec) -> RunRecord:
+    """A run's record: the one in the store if it is of this very run, else that of a run that has not begun."""
+    record = read_record(store, spec.library, spec.instrument)
+    if record is not None and record.run_id == spec.run_id:
+        return record
+    return RunRecord(
+        library=spec.library,
+        instrument=spec.instrument,
+        run_id=spec.run_id,
+        dataset=spec.dataset,
+        steps=spec.budget.steps or 0,
+    )
+
+
+def seconds_since(moment: str) -> float:
+    """Seconds since an ISO 8601 moment; negative if it lies ahead."""
+    return (datetime.now(UTC) - datetime.fromisoformat(moment)).total_seconds()
+
+
+def stop_key(spec: TrainingSpec) -> str:
+    """The object whose existence asks a run to save itself and stop."""
+    return f"{spec.run_key}/stop"
+
+
+_termination = threading.Event()
+
+
+def install_sigterm_flag() -> None:
+    """Turns SIGTERM into the flag that `termination_requested` reads; to be called in the main thread."""
+    _termination.clear()
+    signal.signal(signal.SIGTERM, lambda number, frame: _termination.set())
+
+
+def termination_requested() -> bool:
+    """Whether a SIGTERM was heard: the machine wants this process to save itself and end."""
+    return _termination.is_set()
+
+
+@contextmanager
+def sigterm_as_flag() -> Iterator[None]:
+    """Hears SIGTERM meanwhile; in another thread than the main one it leaves what is set."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGTERM)
+    install_sigterm_flag()
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+class Heartbeat:
+    """Rewrites a run's record every few seconds from a thread of its own, and learns whether the run is asked to stop.
+
+    A store that does not answer for a moment does not stop a run.
+
+    Args:
+        store: where the record goes.
+        record: the record as it is now.
+        stop: the key to look for, or None.
+        every: seconds between two writes.
+    """
+
+    def __init__(self, store: Store, record: RunRecord, *, stop: str | None = None, every: float = HEARTBEAT_SECONDS) -> None:
+        self._store = store
+        self._record = record
+        self._stop_key = stop
+        self._every = every
+        self._lock = threading.Lock()
+        self._ended = threading.Event()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
+
+    @property
+    def record(self) -> RunRecord:
+        """The record as it is now."""
+        with self._lock:
+            return self._record
+
+    @property
+    def stop_requested(self) -> bool:
+        """Whether the run should save itself and stop."""
+        return self._stop.is_set()
+
+    def update(self, **fields: Any) -> None:
+        """Changes fields of the record; they are stored with the next beat."""
+        with self._lock:
+            self._record = self._record.model_copy(update=fields)
+
+    def __enter__(self) -> Heartbeat:
+        self._write()
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._ended.set()
+        self._thread.join(timeout=60)
+        self._write()
+
+    def _beat(self) -> None:
+        while not self._ended.wait(self._every):
+            self._write()
+
+    def _write(self) -> None:
+        try:
+            write_record(self._store, self.record)
+            if self._stop_key is not None and self._store.exists(self._stop_key):
+                self._stop.set()
+        except StoreError as error:
+            logger.warning("the run's record could not be written: %s", error.what)
+
+
+class Speed:
+    """Steps per second over the last moments.
+
+    Args:
+        span: seconds over which to average.
+        clock: tells the time in seconds.
+    """
+
+    def __init__(self, span: float = 20.0, clock: Callable[[], float] = time.monotonic) -> None:
+        self._span = span
+        self._clock = clock
+        self._marks: list[tuple[float, int]] = []
+
+    def tell(self, step: int) -> float | None:
+        """Notes the number of steps done; returns steps per second, None where nothing can be said yet."""
+        moment = self._clock()
+        self._marks.append((moment, step))
+        while len(self._marks) > 2 and moment - self._marks[1][0] > self._span:
+            self._marks.pop(0)
+        (start, first), (end, last) = self._marks[0], self._marks[-1]
+        return (last - first) / (end - start) if end > start else None

@@ -1,0 +1,1 @@
+"""What is measured and tried before a run."""

@@ -1,0 +1,250 @@
+"""Facts of a model and its training step, measured before any training.
+
+RAVE's configuration belongs to a process, so each distinct one is inspected in a process of its own, which reads one JSON
+document from stdin and writes one to stdout. The asking side imports neither torch nor RAVE.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import psutil
+
+from rave_dist.errors import ConfigurationError, MisfitError, RaveDistError
+from rave_dist.identity import canonical_json
+from rave_dist.rave.compatibility import check_effective, name_culprit
+from rave_dist.rave.presets import defaults
+from rave_dist.records import TrainingSpec
+from rave_dist.training.schedule import StepTimes
+
+if TYPE_CHECKING:
+    import torch
+
+    from rave_dist.training.state.initialization import InitialWeights
+
+_TIMEOUT_SECONDS = 900.0
+_WORTH_REPEATING_SECONDS = 3.0
+_PER_PARAMETER = 16  # bytes: weight, gradient, and Adam's two moments
+_GROWN_PER_PARAMETER = 12  # bytes: all but the weight, which is there before the first step
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """What was found of a model and of a step on one window.
+
+    ``window_bytes`` is what a step needs for each window beside weights, gradients and moments, in the phase that needs more.
+    The seconds are those of a step with one window on one of this machine's cores. Receptive field in samples, left and right.
+    """
+
+    parameters: int
+    latent_size: int
+    hop: int
+    receptive_field: tuple[int, int]
+    window_bytes: int
+    phase_1_seconds: float
+    phase_2_seconds: float
+
+    def step_bytes(self, batch: int) -> int:
+        """Memory of a training step: weights, gradients, optimizer moments, and what every window takes."""
+        return _PER_PARAMETER * self.parameters + batch * self.window_bytes
+
+    def step_times(self, batch: int) -> StepTimes:
+        """Seconds of a step of each phase, as a core that does one window after the other would need."""
+        return StepTimes(batch * self.phase_1_seconds, batch * self.phase_2_seconds)
+
+
+def measure_model(spec: TrainingSpec, start: InitialWeights | None = None) -> ModelFacts:
+    """Inspects the model and the step of a run, in a fresh process; once for each distinct configuration.
+
+    Args:
+        spec: the run.
+        start: what it starts from.
+
+    Raises:
+        ConfigurationError: the configuration, an override or the window cannot work, what comes of it could not be exported, or
+            it starts from another architecture.
+    """
+    request = {
+        "config": list(spec.config),
+        "override": spec.override,
+        "sample_rate": spec.sample_rate,
+        "channels": spec.channels,
+        "window": spec.window or defaults(spec.config).window,
+        "base": start and {"origin": start.origin, "shapes": start.shapes},
+    }
+    answer = _ask(canonical_json(request))
+    if "error" in answer:
+        raise ConfigurationError(answer["error"]["what"], where=answer["error"]["where"], fix=answer["error"]["fix"])
+    return ModelFacts(**{**answer, "receptive_field": tuple(answer["receptive_field"])})
+
+
+@functools.cache
+def _ask(request: bytes) -> dict[str, Any]:
+    command = [sys.executable, "-m", "rave_dist.training.preflight.model_facts"]
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+    try:
+        done = subprocess.run(
+            command, input=request, capture_output=True, timeout=_TIMEOUT_SECONDS, env=environment, check=False
+        )
+    except subprocess.TimeoutExpired as error:
+        raise ConfigurationError(
+            f"a training step on one window takes more than {_TIMEOUT_SECONDS:.0f} s here",
+            fix="take a smaller configuration, or train on a machine with a GPU",
+        ) from error
+    if done.returncode:
+        last = done.stderr.decode(errors="replace").strip().rpartition("\n")[2]
+        raise ConfigurationError(f"the model could not be inspected ({last or f'exit code {done.returncode}'})")
+    answer: dict[str, Any] = json.loads(done.stdout.rpartition(b"\n\x00")[2])
+    return answer
+
+
+@functools.cache
+def has_gpu() -> bool:
+    """Whether torch finds a GPU on this machine; asked in a process of its own."""
+    command = [sys.executable, "-c", "import torch; raise SystemExit(not torch.cuda.is_available())"]
+    return subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+
+def main() -> None:
+    """Answers one request."""
+    answer = answer_to(json.load(sys.stdin))
+    # RAVE prints to stdout as it likes; the answer is what follows the last NUL.
+    sys.stdout.write(f"\n\x00{json.dumps(answer)}")
+
+
+def answer_to(request: dict[str, Any]) -> dict[str, Any]:
+    """In the child process: an inspection as JSON values, or ``error`` with what, where and fix."""
+    try:
+        return asdict(_inspect_together(**request))
+    except RaveDistError as error:
+        return {"error": {"what": error.what, "where": error.where, "fix": error.fix}}
+
+
+def _inspect_together(*, config: list[str], override: dict[str, Any], **facts: Any) -> ModelFacts:
+    """An inspection that names the configuration or override at which it fails, and refuses one that does nothing."""
+    from rave_dist.rave.config import configure, settings_read
+    from rave_dist.rave.overrides import statements
+
+    form = {"sample_rate": facts["sample_rate"], "channels": facts["channels"]}
+
+    def known(config: Sequence[str], override: Mapping[str, Any]) -> dict[str, Any]:
+        """Overrides without those that stand on a configuration which is left out."""
+        kept = {}
+        for key, value in override.items():
+            with contextlib.suppress(ConfigurationError):
+                configure(config, {key: value}, **form)
+                kept[key] = value
+        return kept
+
+    def works(config: Sequence[str], override: Mapping[str, Any]) -> bool:
+        try:
+            _inspect(config=config, override=known(config, override), **facts)
+        except ConfigurationError as error:
+            return error.where == "window"  # that is another matter
+        return True
+
+    def settings(config: Sequence[str]) -> Mapping[str, str]:
+        return statements(configure(config, known(config, override), **form))
+
+    try:
+        found = _inspect(config=config, override=override, **facts)
+    except MisfitError as error:
+        raise name_culprit(error, config, override, works=works) from error
+    check_effective(config, settings=settings, read=settings_read())
+    return found
+
+
+def _inspect(*, config: Sequence[str], **facts: Any) -> ModelFacts:
+    from rave_dist.training.step.memory import is_out_of_memory
+
+    try:
+        return _measure(config=config, **facts)
+    except RaveDistError:
+        raise
+    except (RuntimeError, ValueError, TypeError, IndexError) as error:  # networks that do not fit each other
+        if is_out_of_memory(error):
+            raise
+        said = (str(error).strip() or type(error).__name__).splitlines()[0]
+        fix = "leave out one of the configurations or overrides: they do not fit together"
+        raise MisfitError(f"RAVE cannot train this model: {said}", where=", ".join(config), fix=fix) from error
+
+
+def _measure(
+    *,
+    config: Sequence[str],
+    override: Mapping[str, Any],
+    sample_rate: int,
+    channels: int,
+    window: int,
+    base: dict[str, Any] | None,
+) -> ModelFacts:
+    import torch
+
+    from rave_dist.rave.config import configure
+    from rave_dist.rave.exportable import OfflineRave, check_exportable
+    from rave_dist.rave.models import build_model
+    from rave_dist.rave.window import check_window, latent_hop
+    from rave_dist.training.evaluation.receptive_field import set_receptive_field
+    from rave_dist.training.state.checkpoint import load_weights
+    from rave_dist.training.step.training_step import TrainingStep
+
+    torch.set_num_threads(1)
+    text = configure(config, override, sample_rate=sample_rate, channels=channels)
+    if base is not None:  # into a model of its own, for steps on nothing but zeros take another time
+        shapes = {name: torch.zeros(shape) for name, shape in base["shapes"].items()}
+        load_weights(build_model(text, channels=channels), shapes, where=base["origin"])
+    model = build_model(text, channels=channels)
+    check_exportable(model)
+    left, right = set_receptive_field(model)
+    check_window(model, window)
+    before = psutil.Process().memory_info().rss
+    training_step = TrainingStep(model, phase_1_steps=1, warmup_steps=1, device="cpu")
+    cycle = int(model.update_discriminator_every)
+    audio = 0.1 * torch.randn(1, channels, window)
+
+    def seconds(step: int) -> float:
+        taken = _timed(training_step, audio, step)
+        # The first one also pays for memory and for choosing algorithms.
+        return taken if taken > _WORTH_REPEATING_SECONDS else _timed(training_step, audio, step)
+
+    # Of a cycle of phase 2 one step trains the discriminator: here the one numbered `cycle`.
+    phase_1, generator, discriminator = seconds(0), seconds(1), seconds(cycle)
+    grown = _peak_bytes() - before
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    hop = latent_hop(model)
+    OfflineRave(model.eval())  # refuses, before a night of training, what cannot be exported after it
+    return ModelFacts(
+        parameters=parameters,
+        latent_size=int(model.latent_size),
+        hop=hop,
+        receptive_field=(left, right),
+        window_bytes=max(0, grown - _GROWN_PER_PARAMETER * parameters),
+        phase_1_seconds=phase_1,
+        phase_2_seconds=((cycle - 1) * generator + discriminator) / cycle,
+    )
+
+
+def _timed(training_step: Any, audio: torch.Tensor, step: int) -> float:
+    began = time.perf_counter()
+    training_step(audio, step)
+    return time.perf_counter() - began
+
+
+def _peak_bytes() -> int:
+    """The most memory that this process has held."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,176 @@
+"""Checkpoints of a run: all that decides what the next step computes, kept so that a kill is a pause.
+
+A checkpoint is two objects, ``step-<n>.pt`` and then ``step-<n>.json`` with its sha256: what has no side file does not
+exist, and what does not match it is damaged. The newest good one is used; the newest few are kept.
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+import random
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from rave_dist.errors import ConfigurationError, MissingKeyError, TrainingError
+from rave_dist.identity import hash_file
+from rave_dist.storage.store import Store
+
+_DIFF_LINES = 6
+
+
+def save_checkpoint(store: Store, folder: str, step: int, state: Mapping[str, Any], *, keep: int = 2) -> None:
+    """Writes a checkpoint and removes older ones.
+
+    Args:
+        store: where to.
+        folder: the run's folder of checkpoints.
+        step: number of steps done.
+        state: tensors, numbers, strings, None, and lists, tuples and mappings of them.
+        keep: how many checkpoints stay.
+
+    Raises:
+        StoreError: it could not be written; the checkpoints before it are untouched.
+    """
+    name = f"{folder}/step-{step:09d}"
+    with tempfile.TemporaryDirectory(prefix="rave-dist-checkpoint-") as scratch:
+        path = Path(scratch) / "state.pt"
+        torch.save(dict(state), path)
+        store.upload(path, f"{name}.pt")
+        store.write_json(f"{name}.json", {"step": step, "sha256": hash_file(path), "bytes": path.stat().st_size})
+    kept = sorted(_steps(store, folder), reverse=True)[:keep]
+    for entry in list(store.list(folder)):
+        if _step_of(entry.key) not in kept:
+            store.delete(entry.key)
+
+
+def load_checkpoint(store: Store, folder: str) -> tuple[int, dict[str, Any]] | None:
+    """The newest checkpoint that is whole, on the CPU; damaged ones are removed.
+
+    Returns:
+        The number of steps done and the state; None where no checkpoint was ever written.
+
+    Raises:
+        TrainingError: there are checkpoints and all are damaged, or this version of torch cannot read them.
+        StoreError: the store cannot be read.
+    """
+    steps = sorted(_steps(store, folder), reverse=True)
+    for step in steps:
+        state = _load(store, f"{folder}/step-{step:09d}")
+        if state is not None:
+            return step, state
+    if steps:
+        raise TrainingError(
+            "every checkpoint of this run is damaged",
+            where=store.address(folder),
+            fix="delete that folder to train this instrument from its beginning",
+        )
+    return None
+
+
+def last_checkpoint(store: Store, folder: str) -> dict[str, Any] | None:
+    """The state in the newest whole checkpoint; None where there is none, or none that can be read."""
+    try:
+        loaded = load_checkpoint(store, folder)
+    except TrainingError:
+        return None
+    return None if loaded is None else loaded[1]
+
+
+def load_weights(model: torch.nn.Module, weights: Mapping[str, Any], *, where: str) -> None:
+    """Puts weights into a model that must be of the same architecture.
+
+    Args:
+        model: any module.
+        weights: what its ``state_dict`` gave, on any device.
+        where: the file or run that the weights come from, for the message.
+
+    Raises:
+        ConfigurationError: a name is missing or unknown, or a shape differs; the message is a diff of the first few, and the
+            model is as it was.
+    """
+    own = model.state_dict()
+    lines = [f"- {name} {_shape(weights[name])}" for name in weights if name not in own]
+    lines += [f"+ {name} {_shape(own[name])}" for name in own if name not in weights]
+    for name in own:
+        if name in weights and _shape(own[name]) != _shape(weights[name]):
+            lines.append(f"! {name} {_shape(weights[name])} -> {_shape(own[name])}")
+    if lines:
+        shown = [*lines[:_DIFF_LINES], *([f"and {len(lines) - _DIFF_LINES} more"] if len(lines) > _DIFF_LINES else [])]
+        raise ConfigurationError(
+            f"these weights are of another model (- theirs, + this model's, ! another shape): {'; '.join(shown)}",
+            where=where,
+            fix="give config, override, sample_rate and channels that the weights were trained with",
+        )
+    model.load_state_dict(dict(weights))
+
+
+def _shape(value: Any) -> list[int] | None:
+    return list(value.shape) if isinstance(value, torch.Tensor) else None
+
+
+def random_states(device: torch.device) -> dict[str, Any]:
+    """The states of all global random generators, as values that a checkpoint can hold."""
+    kind, keys, position, has_gauss, gauss = np.random.get_state(legacy=True)
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
+        "numpy": (kind, torch.from_numpy(np.asarray(keys).astype(np.int64)), int(position), int(has_gauss), float(gauss)),
+        "python": random.getstate(),
+    }
+
+
+def restore_random_states(states: Mapping[str, Any], device: torch.device) -> None:
+    """Puts all global random generators back where `random_states` found them."""
+    torch.set_rng_state(states["torch"].cpu())
+    if device.type == "cuda" and states["cuda"] is not None:
+        torch.cuda.set_rng_state(states["cuda"].cpu(), device)
+    kind, keys, position, has_gauss, gauss = states["numpy"]
+    np.random.set_state((kind, keys.cpu().numpy().astype(np.uint32), position, has_gauss, gauss))
+    random.setstate(states["python"])
+
+
+def seed_everything(seed: int) -> None:
+    """Starts all global random generators from one seed."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
+def _load(store: Store, name: str) -> dict[str, Any] | None:
+    with tempfile.TemporaryDirectory(prefix="rave-dist-checkpoint-") as scratch:
+        path = Path(scratch) / "state.pt"
+        try:
+            wanted = json.loads(store.read_bytes(f"{name}.json"))["sha256"]
+            store.download(f"{name}.pt", path)
+        except (MissingKeyError, ValueError, KeyError, TypeError):
+            wanted = None  # half a checkpoint, or a side file that is no longer one
+        if wanted is None or hash_file(path) != wanted:
+            store.delete(f"{name}.json")
+            store.delete(f"{name}.pt")
+            return None
+        try:
+            state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        except (pickle.UnpicklingError, RuntimeError) as error:
+            raise TrainingError(
+                f"this version of torch cannot read the checkpoint ({str(error).splitlines()[0]})",
+                where=store.address(f"{name}.pt"),
+                fix="continue with the version that wrote it, or delete the folder to train from the beginning",
+            ) from error
+    return state
+
+
+def _steps(store: Store, folder: str) -> set[int]:
+    """Steps of the checkpoints that have their side file."""
+    return {step for entry in store.list(folder) if entry.key.endswith(".json") and (step := _step_of(entry.key)) is not None}
+
+
+def _step_of(key: str) -> int | None:
+    stem = key.rpartition("/")[2].partition(".")[0]
+    digits = stem.removeprefix("step-")
+    return int(digits) if digits != stem and digits.isdigit() else None

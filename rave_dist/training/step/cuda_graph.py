@@ -1,0 +1,71 @@
+"""Training steps recorded once as a CUDA graph and replayed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from rave_dist.errors import ConfigurationError
+
+
+class CudaGraphStep:
+    """Steps of one kind: the first few as they are, then one recorded as a CUDA graph, which all others replay.
+
+    The first ones do what PyTorch asks to be done before a recording (memory, algorithms, the optimizer's state) and are part
+    of the training like any other.
+
+    Args:
+        step: takes a batch, of one shape always; its host part must be the same every time.
+    """
+
+    FIRST = 3
+
+    def __init__(self, step: Callable[[Tensor], dict[str, Tensor]]) -> None:
+        self._step = step
+        self._batch: Tensor | None = None
+        self._done = 0
+        self._graph: torch.cuda.CUDAGraph | None = None
+        self._losses: dict[str, Tensor] = {}
+
+    def __call__(self, batch: Tensor) -> dict[str, Tensor]:
+        """Does the step on a batch.
+
+        Raises:
+            ConfigurationError: this configuration's step waits for the device, so that it cannot be recorded.
+        """
+        if self._batch is None:
+            self._batch = torch.empty_like(batch)
+        self._batch.copy_(batch)
+        if self._done < self.FIRST:
+            self._done += 1
+            return self._aside(self._batch)
+        graph = self._graph or self._record(self._batch)
+        graph.replay()
+        return {name: value.clone() for name, value in self._losses.items()}
+
+    def _aside(self, batch: Tensor) -> dict[str, Tensor]:
+        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            losses = self._step(batch)
+        torch.cuda.current_stream().wait_stream(stream)
+        return losses
+
+    def _record(self, batch: Tensor) -> torch.cuda.CUDAGraph:
+        graph = torch.cuda.CUDAGraph()
+        try:
+            # Other threads may go on meanwhile: one puts the next batch into page-locked memory, another writes checkpoints.
+            with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+                self._losses = self._step(batch)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            raise ConfigurationError(
+                f"this configuration's step cannot be recorded ({str(error).partition(chr(10))[0]})",
+                where="compute",
+                fix="leave cuda-graphs out",
+            ) from error
+        self._graph = graph
+        return graph

@@ -1,0 +1,138 @@
+"""Named ways to compute a training step faster than in plain single precision. All are off unless a manifest asks for them.
+
+=====================  ==================================================================================  ==========
+option                 what it changes                                                                     needs
+=====================  ==================================================================================  ==========
+``tf32``               matrix products and convolutions on 10-bit mantissas, as ``rave train`` does        CUDA
+``bf16-discriminator`` the discriminator under bfloat16 autocast; its weights and losses stay as they are
+``bf16``               encoder, decoder and discriminator under bfloat16 autocast; PQMF and losses not
+``fp16``               the same in half precision with loss scaling, for cards without bfloat16            CUDA
+``compile``            the networks through ``torch.compile``: minutes at the start, other rounding        a C++ compiler
+``cuda-graphs``        whole steps recorded once and replayed: the same kernels, no time between them      CUDA
+``fused-adam``         Adam in one kernel: other rounding; on a CPU it always is
+=====================  ==================================================================================  ==========
+
+Without ``tf32`` PyTorch's own setting holds, which lets cuDNN's convolutions use it and matrix products not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rave_dist.errors import ConfigurationError
+from rave_dist.options import NEED_CUDA, ComputeOption
+
+
+class Precision:
+    """How a step computes.
+
+    Args:
+        options: any that go together (`rave_dist.options.EXCLUSIVE_OPTIONS`).
+        device: where.
+
+    Raises:
+        ConfigurationError: an option that this device does not have.
+    """
+
+    def __init__(self, options: Collection[ComputeOption], device: torch.device) -> None:
+        missing = sorted(NEED_CUDA & set(options)) if device.type != "cuda" else []
+        if missing:
+            raise ConfigurationError(
+                f"{' and '.join(missing)} cannot be had on the {device.type.upper()}",
+                where="compute",
+                fix=f"leave {' and '.join(missing)} out, or train on a machine with an NVIDIA GPU",
+            )
+        if (
+            "bf16" in " ".join(options)
+            and device.type == "cuda"
+            and not torch.cuda.is_bf16_supported(including_emulation=False)
+        ):
+            raise ConfigurationError("this GPU has no bfloat16", where="compute", fix="take fp16 instead")
+        self.options = frozenset(options)
+        self._device = device
+        everywhere = {"bf16": torch.bfloat16, "fp16": torch.float16}
+        self._precision = next((dtype for name, dtype in everywhere.items() if name in options), None)
+        self._discriminator_precision = torch.bfloat16 if "bf16-discriminator" in options else self._precision
+        if device.type == "cuda":
+            torch.backends.cudnn.benchmark = True  # as rave train does: all windows of a run have one shape
+        if "tf32" in options:
+            torch.backends.cuda.matmul.allow_tf32 = True
+            torch.backends.cudnn.allow_tf32 = True
+
+    def networks(self) -> AbstractContextManager[Any]:
+        """The precision in which encoder and decoder run."""
+        return self._autocast(self._precision)
+
+    def discriminator(self) -> AbstractContextManager[Any]:
+        """The precision in which the discriminator runs."""
+        return self._autocast(self._discriminator_precision)
+
+    def _autocast(self, dtype: torch.dtype | None) -> AbstractContextManager[Any]:
+        return nullcontext() if dtype is None else torch.autocast(self._device.type, dtype=dtype)
+
+    def compiled(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """A network, or a function of one, as it is to be called."""
+        return torch.compile(function) if "compile" in self.options else function
+
+    def optimizer(self, optimizer: torch.optim.Optimizer) -> Optimizer:
+        """An optimizer (before its first step) as it is to be stepped."""
+        for group in optimizer.param_groups:
+            if "fused-adam" in self.options or self._device.type == "cpu":
+                group.update(fused=True, foreach=False)
+            if "cuda-graphs" in self.options:
+                group.update(capturable=True, lr=torch.tensor(group["lr"], device=self._device))
+        return Optimizer(optimizer, torch.amp.GradScaler(self._device.type) if "fp16" in self.options else None)
+
+
+def to_float32(value: Tensor) -> Tensor:
+    """What a network gave under autocast, in single precision; anything else as it is."""
+    return value.float() if value.dtype in (torch.bfloat16, torch.float16) else value
+
+
+class Optimizer:
+    """An optimizer and, in half precision, the scale of its loss (P. Micikevicius et al., "Mixed Precision Training", 2018)."""
+
+    def __init__(self, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler | None) -> None:
+        self.inner = optimizer
+        self._scaler = scaler
+
+    def clear(self) -> None:
+        """Forgets all gradients."""
+        self.inner.zero_grad()
+
+    def add(self, loss: Tensor) -> None:
+        """Adds the gradient of a loss to what is there, and frees all that it was computed from."""
+        scaled = loss if self._scaler is None else self._scaler.scale(loss)
+        scaled.backward()  # type: ignore[no-untyped-call]
+
+    def step(self) -> None:
+        """One step down the gradients; none where half precision overflowed."""
+        if self._scaler is None:
+            self.inner.step()
+        else:
+            self._scaler.step(self.inner)
+            self._scaler.update()
+
+    def state_dict(self) -> dict[str, Any]:
+        """The optimizer's, with the scale if there is one."""
+        state = self.inner.state_dict()
+        return state if self._scaler is None else {**state, "scaler": self._scaler.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes on where `state_dict` was taken."""
+        self.inner.load_state_dict({key: value for key, value in state.items() if key != "scaler"})
+        for group in self.inner.param_groups:
+            if isinstance(group["lr"], Tensor):  # a checkpoint comes back on the CPU, a recorded step reads it on its device
+                group["lr"] = group["lr"].to(group["params"][0].device)
+        if self._scaler is not None:
+            self._scaler.load_state_dict(state["scaler"])
+
+    def take_over(self, state: dict[str, Any]) -> None:
+        """Takes what another optimizer of the same parameters knows of their gradients; its learning rate and its way to
+        compute stay behind."""
+        self.inner.load_state_dict({"state": state["state"], "param_groups": self.inner.state_dict()["param_groups"]})

@@ -1,0 +1,217 @@
+"""What check accepts, what it refuses, and whether the fix that it names is one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+import soundfile
+import torch
+
+from rave_dist.checks import InstrumentCheck, _judge_memory, check_library
+from rave_dist.errors import LibraryError, StoreError
+from rave_dist.library.manifest import load_library
+from rave_dist.rave.presets import defaults
+from rave_dist.records import Budget, Problem, TrainingSpec
+from rave_dist.training.preflight.model_facts import ModelFacts
+
+RATE = 44100
+KEYS = {"name", "ok", "seconds", "sources", "windows", "train_seconds", "validation_seconds", "problems"}
+
+Check = Callable[[str], InstrumentCheck]
+
+
+@pytest.fixture
+def check(tmp_path: Path) -> Check:
+    """Checks one instrument called drums, given the lines of its settings."""
+
+    def check(settings: str) -> InstrumentCheck:
+        manifest = tmp_path / "library.yaml"
+        manifest.write_text(
+            "name: band\nstore: ./store\n"
+            "defaults: {config: v2_tiny, budget: {steps: 300}}\n"
+            f"instruments:\n  drums: {{{settings}}}\n"
+        )
+        (found,) = check_library(load_library(manifest)).instruments
+        return found
+
+    return check
+
+
+def _record(path: Path, seconds: float, *, rate: int = RATE) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    noise = np.random.default_rng(len(str(path))).uniform(-0.3, 0.3, round(seconds * rate))
+    soundfile.write(path, noise, rate)
+
+
+def test_229_seconds_are_enough_in_one_file_or_in_eighty(tmp_path: Path, check: Check) -> None:
+    _record(tmp_path / "one" / "drums.flac", 229.0)
+    for number in range(80):
+        _record(tmp_path / "eighty" / f"{number}.flac", 229 / 80)
+    for folder, count in (("one", 1), ("eighty", 80)):
+        found = check(f"sources: {folder}")
+        assert found.ok, found.problems
+        assert found.sources == count
+        assert found.seconds == pytest.approx(229.0, abs=0.001)
+        assert found.windows == 154  # whole windows of 65536 samples in 229 s at 44100 Hz
+        assert 15 < found.validation_seconds < 35
+        assert 190 < found.train_seconds <= 229 - found.validation_seconds
+        assert (found.steps, found.phase_1_steps) == (300, 200)
+        assert found.parameters is not None
+        assert 4e5 < found.parameters < 1e6
+        suited = defaults(["v2_tiny"])
+        assert (found.latents, found.hop, found.window, found.batch) == (16, 512, suited.window, suited.batch)
+        assert found.memory_bytes is not None
+        assert 5e7 < found.memory_bytes < 5e9
+        assert found.hours is not None
+        assert 0 < found.hours < 1
+        assert found.to_json().keys() >= KEYS
+        assert found.to_json()["ok"] is True
+
+
+def test_hours_are_planned_from_this_machines_speed(tmp_path: Path, check: Check) -> None:
+    _record(tmp_path / "drums.wav", 20)
+    short, long = (check(f"sources: drums.wav, budget: {{hours: {hours}}}") for hours in (1, 10))
+    assert short.ok
+    assert short.steps is not None
+    assert long.steps is not None
+    assert long.steps == pytest.approx(10 * short.steps, rel=0.02)
+    assert short.hours == 1
+    assert short.phase_1_steps == pytest.approx(short.steps * 2 / 3, rel=0.05)
+
+
+def test_patience_is_planned_as_the_most_that_it_may_take(tmp_path: Path, check: Check) -> None:
+    _record(tmp_path / "drums.wav", 20)
+    found = check("sources: drums.wav, budget: {until: {patience: 5}}")
+    assert found.ok
+    assert (found.steps, found.phase_1_steps) == (1_500_000, 1_000_000)
+    assert any("the most that it may take" in warning.what for warning in found.warnings)
+    assert check("sources: drums.wav, budget: {steps: 300, until: {patience: 5}}").steps == 300
+
+
+def test_a_pattern_without_recordings_is_named(check: Check) -> None:
+    found = check("sources: recordings/**/*.wav")
+    assert not found.ok
+    assert "recordings/**/*.wav" in found.problems[0].what
+    assert found.problems[0].fix
+    assert found.to_json()["problems"][0]["fix"] == found.problems[0].fix
+
+
+def test_too_little_audio_says_how_much_is_enough(tmp_path: Path, check: Check) -> None:
+    _record(tmp_path / "drums.wav", 2.0)
+    found = check("sources: drums.wav")
+    assert not found.ok
+    assert "2.00 s" in found.problems[0].what
+    assert "3.0 s" in found.problems[0].fix
+    _record(tmp_path / "drums.wav", 3.0)
+    assert check("sources: drums.wav").ok
+
+
+def test_damaged_files_are_warnings_until_nothing_is_left(tmp_path: Path, check: Check) -> None:
+    (tmp_path / "takes").mkdir()
+    (tmp_path / "takes" / "notes.wav").write_text("this is no sound")
+    (tmp_path / "takes" / "empty.wav").touch()
+    found = check("sources: takes")
+    assert not found.ok
+    assert [p.what.rpartition("/")[2].partition(":")[0] for p in found.problems] == ["empty.wav", "notes.wav"]
+    _record(tmp_path / "takes" / "good.wav", 10)
+    found = check("sources: takes")
+    assert found.ok
+    assert found.sources == 3
+    assert found.seconds == pytest.approx(10)
+    assert len(found.warnings) == 2
+
+
+def test_another_sample_rate_is_information(tmp_path: Path, check: Check) -> None:
+    _record(tmp_path / "takes" / "a.wav", 10, rate=48000)
+    _record(tmp_path / "takes" / "b.wav", 10)
+    found = check("sources: takes")
+    assert found.ok
+    assert found.seconds == pytest.approx(20)
+    assert any("1 at 48000 Hz" in warning.what for warning in found.warnings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "what", "fix"),
+    [
+        ("config: v2_smal", "v2_smal", "v2_small"),
+        ("override: {CAPCITY: 4}", "CAPCITY", "CAPACITY"),
+        ("window: 8192", "too short", "window: 65536"),
+        ("config: causal", "modifies", "[v2, causal]"),
+    ],
+)
+def test_what_the_model_cannot_be_is_refused_with_the_nearest_that_it_can(
+    tmp_path: Path, check: Check, settings: str, what: str, fix: str
+) -> None:
+    _record(tmp_path / "drums.wav", 20)
+    found = check(f"sources: drums.wav, {settings}")
+    assert not found.ok
+    assert what in found.problems[0].what
+    assert fix in found.problems[0].fix
+
+
+def test_what_only_a_gpu_can_compute_is_refused_on_a_machine_without(
+    tmp_path: Path, check: Check, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    _record(tmp_path / "drums.wav", 20)
+    (problem,) = check("sources: drums.wav, compute: [tf32, fused-adam]").problems
+    assert "compute: tf32 cannot be had on the CPU" in problem.what
+    assert "leave out tf32" in problem.fix
+    assert check("sources: drums.wav, compute: [fused-adam]").ok
+    monkeypatch.setenv("RAY_ADDRESS", "auto")  # what the cluster has is not known here
+    assert check("sources: drums.wav, compute: [tf32]").ok
+
+
+def test_a_batch_that_no_memory_holds_is_refused_with_one_that_fits(tmp_path: Path, check: Check) -> None:
+    _record(tmp_path / "drums.wav", 20)
+    found = check("sources: drums.wav, batch: 4096")
+    if found.ok:
+        pytest.skip("this machine has the memory")
+    assert "memory" in found.problems[0].what
+    fix, _, other = found.problems[0].fix.partition(", or ")
+    assert check(f"sources: drums.wav, batch: {fix.removeprefix('set batch: ')}").ok
+    assert other.startswith("batch: auto,")
+
+
+def test_a_step_is_held_against_the_memory_of_this_machine() -> None:
+    def judged(batch: int | str, windows: float) -> tuple[int, list[Problem], list[Problem]]:
+        problems, warnings = [], []
+        spec = TrainingSpec(
+            **{"library": "band", "instrument": "drums", "dataset": "x", "config": ("v2_small",), "sample_rate": RATE},
+            **{"channels": 1, "budget": Budget(steps=9), "seed": 0, "batch": batch},
+        )
+        size = int(psutil.virtual_memory().total / windows)
+        found = ModelFacts(0, 8, 512, (0, 0), window_bytes=size, phase_1_seconds=1, phase_2_seconds=1)
+        return _judge_memory(spec, found, problems, warnings), problems, warnings
+
+    assert judged("auto", 8.5) == (8, [], [])
+    at_once, problems, warnings = judged("auto", 7.5)
+    assert (at_once, problems) == (4, [])
+    assert "2 parts of 4 windows" in warnings[0].what
+    assert judged("auto", 3.5)[0] == 2, "3 windows fit, and do not divide 8"
+    at_once, problems, warnings = judged("auto", 0.5)
+    assert "smaller configuration" in problems[0].fix
+    _, problems, warnings = judged(8, 3.5)
+    assert problems[0].fix.startswith("set batch: 3, or batch: auto")
+    assert warnings == []
+
+
+def test_a_store_that_cannot_be_written_stops_the_command(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    manifest = tmp_path / "library.yaml"
+    manifest.write_text("name: band\nstore: ./file/store\ninstruments:\n  drums: {sources: x.wav}\n")
+    with pytest.raises(StoreError) as caught:
+        check_library(load_library(manifest))
+    assert caught.value.fix
+
+
+def test_only_named_instruments_are_checked(tmp_path: Path) -> None:
+    manifest = tmp_path / "library.yaml"
+    manifest.write_text("name: band\nstore: ./store\ninstruments:\n  drums: {sources: x.wav}\n")
+    with pytest.raises(LibraryError, match="drum"):
+        check_library(load_library(manifest), ["drum"])

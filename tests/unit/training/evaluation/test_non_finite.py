@@ -1,0 +1,94 @@
+"""The step that made a value that is not finite is named exactly, whenever it is looked for."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from rave_dist.dataset.read import Segment
+from rave_dist.options import Budget
+from rave_dist.records import DatasetManifest, SourceRecord, TrainingSpec
+from rave_dist.storage.store import Store
+from rave_dist.training.evaluation.non_finite import NonFiniteMonitor, NotFinite, describe_windows
+
+CPU = torch.device("cpu")
+SPEC = TrainingSpec(
+    library="drums",
+    instrument="tabla",
+    dataset="0123456789ab",
+    config=("v2_small",),
+    sample_rate=1000,
+    channels=1,
+    budget=Budget(steps=10),
+    seed=1,
+)
+
+
+def _loss(value: float) -> dict[str, torch.Tensor]:
+    return {"a": torch.tensor(value), "b": torch.tensor(1.0)}
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("where", ["loss", "weight"])
+@pytest.mark.parametrize("looks", [(), (3, 6)])
+def test_the_first_bad_step_is_named_with_its_batch(value: float, where: str, looks: tuple[int, ...]) -> None:
+    weight = torch.nn.Parameter(torch.zeros(4))
+    monitor = NonFiniteMonitor([torch.nn.Parameter(torch.ones(2)), weight], CPU)
+    for step in range(20):
+        if step == 7 and where == "weight":
+            with torch.no_grad():
+                weight[2] = value
+        monitor.record(step, _loss(value if step == 7 and where == "loss" else 2.0), [(step, 10 * step)])
+        if step in looks:
+            monitor.raise_if_bad()
+    with pytest.raises(NotFinite) as caught:
+        monitor.drain()
+    assert caught.value.step == 7
+    assert caught.value.places == [(7, 70)]
+
+
+def test_large_values_are_finite() -> None:
+    monitor = NonFiniteMonitor([torch.nn.Parameter(torch.full((3,), 1e18))], CPU)
+    monitor.record(0, {"a": torch.tensor(3e38), "b": torch.tensor(3e38)}, [])
+    assert monitor.drain() == pytest.approx({"a": 3e38, "b": 3e38})
+    assert monitor.drain() == {}
+
+
+def test_windows_are_told_by_recording_and_second(local_store: Store) -> None:
+    silence = np.zeros((1, 5000), np.int16)
+    segments = [Segment("first", 0, silence[:, :0]), Segment("first", 2000, silence), Segment("second", 0, silence[:, :100])]
+    places = [(0, 500), (1, -300)]
+    told = describe_windows(local_store, SPEC, segments, places)
+    assert told == [{"source": "first", "sample": 2500, "seconds": 2.5}, {"source": "second", "sample": 0, "seconds": 0.0}]
+
+    blank = dict.fromkeys(("seconds", "used_seconds", "peak", "rms", "dc", "clipped_samples", "samples"), 0)
+    source = SourceRecord(
+        source="/recordings/first take.wav",
+        source_id="first",
+        fingerprint="",
+        sample_rate=1000,
+        channels=1,
+        format="WAV",
+        spans=(),
+        pcm_sha256="",
+        **blank,
+    )
+    manifest = DatasetManifest(
+        id=SPEC.dataset,
+        instrument="tabla",
+        sample_rate=1000,
+        channels=1,
+        sources=(source,),
+        rejected=(),
+        shards=(),
+        used_seconds=1,
+        created_at="",
+    )
+    local_store.write_json(f"{manifest.key}/manifest.json", manifest.to_json())
+    assert [w["source"] for w in describe_windows(local_store, SPEC, segments, places)] == [
+        "/recordings/first take.wav",
+        "second",
+    ]

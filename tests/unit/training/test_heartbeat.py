@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import shutil
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from rave_dist.records import Budget, RunRecord, TrainingSpec, run_record_key
+from rave_dist.storage.store import Store
+from rave_dist.training.heartbeat import Heartbeat, Speed, read_records, record_of, stop_key, write_record
+
+
+def _record(**fields: object) -> RunRecord:
+    return RunRecord.model_validate(
+        {"library": "band", "instrument": "tabla", "run_id": "abc", "dataset": "d", "state": "running", **fields}
+    )
+
+
+def _spec(seed: int = 1) -> TrainingSpec:
+    return TrainingSpec(
+        library="band",
+        instrument="tabla",
+        dataset="d",
+        config=("v2_tiny",),
+        sample_rate=44100,
+        channels=1,
+        budget=Budget(steps=30),
+        seed=seed,
+    )
+
+
+def test_an_instrument_that_never_ran_is_waiting(any_store: Store) -> None:
+    write_record(any_store, _record())
+    tabla, rebana = read_records(any_store, "band", ["tabla", "rebana"])
+    assert (tabla.instrument, tabla.state) == ("tabla", "running")
+    assert (rebana.instrument, rebana.state, rebana.step) == ("rebana", "waiting", 0)
+
+
+def test_a_running_record_that_went_silent_is_waiting(local_store: Store) -> None:
+    long_ago = (datetime.now(UTC) - timedelta(seconds=130)).isoformat(timespec="seconds")
+    for state, expected in (("running", "waiting"), ("done", "done"), ("failed", "failed")):
+        record = _record(state=state, step=70, updated_at=long_ago, steps_per_second=2.0)
+        local_store.write_json(record.key, record.to_json())
+        (read,) = read_records(local_store, "band", ["tabla"])
+        assert (read.state, read.step) == (expected, 70)
+
+
+def test_another_runs_record_is_not_this_runs(local_store: Store) -> None:
+    spec = _spec()
+    write_record(local_store, _record(run_id=spec.run_id, step=12))
+    assert record_of(local_store, spec).step == 12
+    other = record_of(local_store, _spec(seed=2))
+    assert (other.step, other.steps, other.state) == (0, 30, "waiting")
+
+
+def test_a_heart_beats_until_its_end_and_hears_the_wish_to_stop(any_store: Store) -> None:
+    with Heartbeat(any_store, _record(), stop="stop", every=0.02) as beat:
+        assert any_store.exists(run_record_key("band", "tabla"))
+        beat.update(step=5)
+        _wait(lambda: read_records(any_store, "band", ["tabla"])[0].step == 5)
+        assert not beat.stop_requested
+        any_store.write_bytes("stop", b"")
+        _wait(lambda: beat.stop_requested)
+        beat.update(step=9, state="waiting")
+    (last,) = read_records(any_store, "band", ["tabla"])
+    assert (last.step, last.state) == (9, "waiting")
+
+
+def test_a_store_that_is_away_for_a_moment_stops_nothing(tmp_path: Path) -> None:
+    store = Store(str(tmp_path / "store"))
+    with Heartbeat(store, _record(), every=0.02) as beat:
+        shutil.rmtree(tmp_path / "store")
+        (tmp_path / "store").touch()  # a file where the folder was: every write fails
+        time.sleep(0.1)
+        (tmp_path / "store").unlink()
+        beat.update(step=3)
+    assert read_records(store, "band", ["tabla"])[0].step == 3
+
+
+def test_speed_is_of_the_last_moments() -> None:
+    moment = 0.0
+    speed = Speed(span=20.0, clock=lambda: moment)
+    assert speed.tell(0) is None
+    for step in range(1, 101):  # two steps a second
+        moment += 0.5
+        slow = speed.tell(step)
+    assert slow == pytest.approx(2)
+    for step in range(101, 501):  # then ten a second
+        moment += 0.1
+        fast = speed.tell(step)
+    assert fast == pytest.approx(10)
+
+
+def test_a_runs_wish_to_stop_lies_in_its_folder() -> None:
+    assert stop_key(_spec()).startswith(_spec().run_key + "/")
+
+
+def _wait(condition: object, seconds: float = 10.0) -> None:
+    assert callable(condition)
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            pytest.fail("it did not happen")
+        time.sleep(0.01)
