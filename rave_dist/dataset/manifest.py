@@ -13,7 +13,7 @@ from rave_dist.audio.io.sources import AudioSource
 from rave_dist.dataset.prepare import Prepared
 from rave_dist.dataset.read import load_manifest, pointer_key
 from rave_dist.dataset.recipe import Recipe
-from rave_dist.dataset.shards import parts_folder
+from rave_dist.dataset.shards import shards_folder
 from rave_dist.errors import DatasetError
 from rave_dist.identity import content_id
 from rave_dist.records import DatasetManifest, Rejection, Shard, SourceRecord, now
@@ -52,7 +52,7 @@ def load_earlier(store: Store, instrument: str, recipe: Recipe) -> Earlier:
         for entry in store.list(f"datasets/{instrument}/latest")
     }
     earlier = Earlier()
-    present = {entry.key for entry in store.list(parts_folder(instrument))} if ids else set()
+    present = {entry.key for entry in store.list(shards_folder(instrument))} if ids else set()
     for dataset_id in sorted(ids - {""}):
         try:
             manifest = load_manifest(store, instrument, dataset_id)

@@ -27,7 +27,7 @@ from rave_dist.audio.io.sources import AudioSource, local_copy
 from rave_dist.audio.metrics.levels import Levels, warnings
 from rave_dist.audio.types import Audio, Pcm16
 from rave_dist.dataset.recipe import Recipe
-from rave_dist.dataset.shards import ROW_SECONDS, PartWriter
+from rave_dist.dataset.shards import ROW_SECONDS, ShardWriter
 from rave_dist.dataset.silence import Swings, sounding_spans
 from rave_dist.errors import AudioError, StoreError, from_os_error
 from rave_dist.identity import content_id
@@ -64,7 +64,7 @@ def prepare(
     prepared: list[Prepared] = []
     stored = set(known)
     try:
-        with PartWriter(store, instrument, recipe.sample_rate) as writer:
+        with ShardWriter(store, instrument, recipe.sample_rate) as writer:
             for source in sources:
                 with tempfile.SpooledTemporaryFile(max_size=_SPOOL_BYTES) as spool:
                     outcome = _read(source, recipe, spool)

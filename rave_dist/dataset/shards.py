@@ -24,22 +24,22 @@ from rave_dist.records import Shard
 from rave_dist.storage.store import Store
 
 ROW_SECONDS = 10
-_PART_BYTES = 128 << 20
+_SHARD_BYTES = 128 << 20
 _GROUP_BYTES = 8 << 20
 _SCHEMA = pa.schema([("source_id", pa.string()), ("start", pa.int64()), ("pcm", pa.binary())])
 
 
-def parts_folder(instrument: str) -> str:
-    """Where an instrument's parts lie; every dataset of the instrument may refer to them."""
-    return f"datasets/{instrument}/parts"
+def shards_folder(instrument: str) -> str:
+    """Where an instrument's shards lie; every dataset of the instrument may refer to them."""
+    return f"datasets/{instrument}/shards"
 
 
-class PartWriter:
-    """Writes rows into parts of the store, a few row groups in memory at a time. A context manager; parts appear whole.
+class ShardWriter:
+    """Writes rows into shards in the store, a few row groups in memory at a time. A context manager; shards appear whole.
 
     Args:
         store: where to.
-        instrument: whose parts they are.
+        instrument: whose shards they are.
         sample_rate: of the rows, in Hz.
 
     Raises:
@@ -49,23 +49,23 @@ class PartWriter:
 
     def __init__(self, store: Store, instrument: str, sample_rate: int) -> None:
         self._store = store
-        self._folder = parts_folder(instrument)
+        self._folder = shards_folder(instrument)
         self._sample_rate = sample_rate
         self._temporary = tempfile.TemporaryDirectory(prefix="rave-dist-")
-        self._path = Path(self._temporary.name) / "part.parquet"
+        self._path = Path(self._temporary.name) / "shard.parquet"
         self._writer: Any = None
         self._rows: list[tuple[str, int, bytes]] = []
         self._held = self._written = self._samples = 0
         self._ids: dict[str, None] = {}
         self.shards: list[Shard] = []
 
-    def __enter__(self) -> PartWriter:
+    def __enter__(self) -> ShardWriter:
         return self
 
     def __exit__(self, kind: object, error: object, trace: object) -> None:
         try:
             if kind is None:
-                self._close_part()
+                self._close_shard()
             elif self._writer is not None:
                 with suppress(OSError):  # what it could not write before it cannot write now
                     self._writer.close()
@@ -80,8 +80,8 @@ class PartWriter:
         self._ids[source_id] = None
         if self._held >= _GROUP_BYTES:
             self._flush()
-        if self._written >= _PART_BYTES:
-            self._close_part()
+        if self._written >= _SHARD_BYTES:
+            self._close_shard()
 
     def _flush(self) -> None:
         if not self._rows:
@@ -97,12 +97,12 @@ class PartWriter:
         self._written += self._held
         self._rows, self._held = [], 0
 
-    def _close_part(self) -> None:
+    def _close_shard(self) -> None:
         self._flush()
         if self._writer is None:
             return
         self._writer.close()
-        key = f"{self._folder}/part-{hash_file(self._path)[:ID_LENGTH]}.parquet"
+        key = f"{self._folder}/shard-{hash_file(self._path)[:ID_LENGTH]}.parquet"
         self._store.upload(self._path, key)
         seconds = self._samples / self._sample_rate
         size = self._path.stat().st_size
@@ -117,7 +117,7 @@ def read_rows(store: Store, shard: Shard, *, channels: int, only: Collection[str
     """The rows of the named sources: source_id, start, int16 [channels, samples] (a view of the file's bytes).
 
     Raises:
-        DatasetError: the part is missing or damaged.
+        DatasetError: the shard is missing or damaged.
     """
     fix = "run ingest again: it makes what is missing"
     try:
@@ -133,8 +133,8 @@ def read_rows(store: Store, shard: Shard, *, channels: int, only: Collection[str
                         samples = np.frombuffer(pcm[index].as_buffer(), dtype="<i2")
                         yield source_id, starts[index], samples.reshape(channels, -1)
     except MissingKeyError as error:
-        raise DatasetError("a part of the dataset is missing", where=store.address(shard.key), fix=fix) from error
+        raise DatasetError("a shard of the dataset is missing", where=store.address(shard.key), fix=fix) from error
     except (pa.ArrowException, ValueError, OSError) as error:
         if isinstance(error, StoreError):
             raise
-        raise DatasetError(f"a part of the dataset is damaged ({error})", where=store.address(shard.key), fix=fix) from error
+        raise DatasetError(f"a shard of the dataset is damaged ({error})", where=store.address(shard.key), fix=fix) from error

@@ -356,7 +356,7 @@ def test_a_rerun_recomputes_nothing_and_does_not_need_the_model(night: Callable[
     assert len(before) == 2 * 4
     for card in cards:
         library.store.delete(card.files["offline"].key)
-        library.store.delete_folder(f"datasets/{card.name}/parts")
+        library.store.delete_folder(f"datasets/{card.name}/shards")
     again = library.write()
     assert {entry.key: entry.tag for entry in library.store.list("models") if "/samples/" in entry.key} == before
     assert sounds(again) == sounds(first)

@@ -59,6 +59,6 @@ def test_auto_takes_parts_that_fit_and_another_share_of_the_card_is_tried_anew(
         share(size)
         found.append(rehearsed(local_store, "auto", window))
         assert rehearsed(local_store, "auto", window) == found[-1], "the note says the same"
-    assert len(list(local_store.list("rehearsals"))) == 3
+    assert len(list(local_store.list("dry_runs"))) == 3
     assert 1 <= found[0] <= found[1] <= 8
     assert found[1] > 1

@@ -139,7 +139,7 @@ def _note_key(spec: TrainingSpec, device: torch.device, export: Export | None) -
         **{"compute": sorted(spec.compute), "device": device_name(device), "torch": torch.__version__},
         **{"memory": usable_bytes(device), "auto": spec.batch == "auto", "export": export is not None},
     }
-    return f"rehearsals/{content_id(tried)}.json"
+    return f"dry_runs/{content_id(tried)}.json"
 
 
 def _config_text(spec: TrainingSpec) -> str:

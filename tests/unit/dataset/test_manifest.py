@@ -68,14 +68,14 @@ def test_a_changed_recording_is_read_again(local_store, three, write, noise, ing
 
 def test_names_and_folders_are_not_content(local_store, three, tmp_path, ingest_here):
     first = ingest_here(local_store, [three])
-    parts = len(list(local_store.list("datasets/drum/parts")))
+    parts = len(list(local_store.list("datasets/drum/shards")))
     shutil.move(three, tmp_path / "moved")
     (tmp_path / "moved" / "a.wav").rename(tmp_path / "moved" / "z.wav")
     os.utime(tmp_path / "moved" / "b.wav", (1, 1))
     second = ingest_here(local_store, [tmp_path / "moved"])
     assert second.id == first.id
     assert sound_of(local_store, second) == sound_of(local_store, first)
-    assert len(list(local_store.list("datasets/drum/parts"))) == parts
+    assert len(list(local_store.list("datasets/drum/shards"))) == parts
     assert {os.path.basename(s.source) for s in second.sources} == {"z.wav", "b.wav", "c.wav"}
 
 
@@ -118,9 +118,9 @@ def test_a_duplicate_takes_the_place_of_a_removed_original(local_store, three, i
 def test_what_a_killed_ingest_left_is_not_trusted(local_store, three, ingest_here):
     first = ingest_here(local_store, [three])
     for entry in list(local_store.list("datasets/drum")):
-        if "/parts/" not in entry.key:
+        if "/shards/" not in entry.key:
             local_store.delete(entry.key)
-    local_store.write_bytes("datasets/drum/parts/part-0123456789ab.parquet", b"half a part")
+    local_store.write_bytes("datasets/drum/shards/shard-0123456789ab.parquet", b"half a part")
     read: list[str] = []
     assert ingest_here(local_store, [three], read=read).id == first.id
     assert len(read) == 3

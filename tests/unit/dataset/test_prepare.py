@@ -12,7 +12,7 @@ import pytest
 import soundfile
 
 from rave_dist.audio.io.sources import list_sources
-from rave_dist.dataset import parts, prepare
+from rave_dist.dataset import prepare, shards
 from rave_dist.dataset.read import read_segments
 from rave_dist.dataset.recipe import Recipe
 from rave_dist.errors import DatasetError, StoreError
@@ -109,7 +109,7 @@ def test_full_scale_depends_on_the_bits(local_store, recordings, write, ingest_h
 
 def test_memory_does_not_grow_with_the_recording(local_store, recordings, ingest_here, monkeypatch):
     monkeypatch.setattr(prepare, "_SPOOL_BYTES", 1 << 20)
-    monkeypatch.setattr(parts, "_PART_BYTES", 8 << 20)
+    monkeypatch.setattr(shards, "_SHARD_BYTES", 8 << 20)
     peaks = []
     for minutes in (2, 6):
         random = np.random.default_rng(minutes)

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from rave_dist.errors import ConfigurationError
-from rave_dist.rave import config
+from rave_dist.rave.config import configure as config_of
 from rave_dist.rave.models import build_model, use_streaming
 from rave_dist.rave.overrides import full_key, override_line, statements
 
@@ -14,7 +14,7 @@ SMALL = {"CAPACITY": 4, "LATENT_SIZE": 6}
 
 
 def configure(*names: str, override: dict[str, object] | None = None, sample_rate: int = 44100) -> str:
-    return config.configure(names, SMALL if override is None else override, sample_rate=sample_rate, channels=1)
+    return config_of(names, SMALL if override is None else override, sample_rate=sample_rate, channels=1)
 
 
 def test_names_are_listed_without_importing_rave_or_torch() -> None:
@@ -128,8 +128,8 @@ def test_what_cannot_be_is_refused_with_what_was_meant(
     ],
 )
 def test_what_fits_is_taken(config: tuple[str, ...], key: str, value: object, written: str) -> None:
-    known = statements(configure(config, {}, sample_rate=44100, channels=1))
-    values = statements(configure(config, {key: value}, sample_rate=44100, channels=1))
+    known = statements(config_of(config, {}, sample_rate=44100, channels=1))
+    values = statements(config_of(config, {key: value}, sample_rate=44100, channels=1))
     assert values[full_key(key, known)].replace("discriminator.", "") == written
 
 

@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 
 from rave_dist.cli import app
 from rave_dist.errors import ConfigurationError, StoreError, TrainingError
-from rave_dist.options import Base, Budget
+from rave_dist.options import BaseSpec, Budget
 from rave_dist.rave.lightning_checkpoint import write_stock_run
 from rave_dist.records import TrainingSpec
 from rave_dist.storage.store import Store
@@ -34,7 +34,7 @@ from rave_dist.training.state.initialization import (
     weights_of_stock_run,
 )
 from rave_dist.training.state.outputs import read_result
-from rave_dist.training.state.run_state import State
+from rave_dist.training.state.run_state import RunState
 from rave_dist.training.trainer import train
 
 RATE, WINDOW = 44100, 40960
@@ -96,11 +96,11 @@ def _spec(**changes: Any) -> TrainingSpec:
     return TrainingSpec(**{**values, **changes})
 
 
-def _train(store: Store, spec: TrainingSpec) -> list[State]:
+def _train(store: Store, spec: TrainingSpec) -> list[RunState]:
     """Trains a run; returns what it told of itself."""
     torch.set_num_threads(1)
-    told: list[State] = []
-    train(store, spec, TRAIN, HELD_OUT, tell=lambda state, speed: told.append(State(**vars(state))))
+    told: list[RunState] = []
+    train(store, spec, TRAIN, HELD_OUT, tell=lambda state, speed: told.append(RunState(**vars(state))))
     return told
 
 
@@ -351,7 +351,7 @@ def test_runs_without_a_base_keep_their_identity() -> None:
 
 
 def test_a_base_is_a_name_or_a_stock_run() -> None:
-    assert Base.model_validate("rebana@1a2b").model == "rebana@1a2b"
+    assert BaseSpec.model_validate("rebana@1a2b").model == "rebana@1a2b"
     for wrong in (
         {},
         {"model": "x", "stock": "y"},
@@ -359,4 +359,4 @@ def test_a_base_is_a_name_or_a_stock_run() -> None:
         {"stock": "y", "resume": True, "ema": True},
     ):
         with pytest.raises(ValueError):
-            Base.model_validate(wrong)
+            BaseSpec.model_validate(wrong)

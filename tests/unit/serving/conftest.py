@@ -10,7 +10,7 @@ import pytest
 
 from rave_dist.errors import AudioError, BusyError, MissingKeyError, ModelNotFoundError
 from rave_dist.records import ConversionParameters, ModelCard, ModelFile
-from rave_dist.serving.api import Sound, build_api
+from rave_dist.serving.api import ConvertedAudio, build_api
 from rave_dist.serving.schema import Job, JobRequest, Limits
 
 LIMITS = Limits(body_bytes=1000, sound_seconds=1.0, upload_seconds=0.3)
@@ -61,7 +61,7 @@ class Echo:
                 return card
         raise ModelNotFoundError(f"there is no model {reference!r}", where=self.store_uri, fix="did you mean 'rebana'?")
 
-    async def convert(self, card: ModelCard, sound: Path, parameters: ConversionParameters) -> Sound:
+    async def convert(self, card: ModelCard, sound: Path, parameters: ConversionParameters) -> ConvertedAudio:
         content = sound.read_bytes()
         if content == b"noise":
             raise AudioError("not a sound", fix="send a sound")
@@ -76,7 +76,7 @@ class Echo:
             yield digest[:10]
             yield digest[10:]
 
-        return Sound("audio/flac", len(digest), {}, blocks())
+        return ConvertedAudio("audio/flac", len(digest), {}, blocks())
 
     async def submit(self, request: JobRequest) -> Job:
         job = Job.of(request, model=(await self.find(request.model)).reference)

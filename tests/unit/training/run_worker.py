@@ -20,7 +20,7 @@ import torch
 from rave_dist.rave.imports import rave_module
 from rave_dist.records import TrainingSpec
 from rave_dist.storage.store import Store
-from rave_dist.training.heartbeat import sigterm_as_flag, terminated
+from rave_dist.training.heartbeat import sigterm_as_flag, termination_requested
 from rave_dist.training.trainer import train
 
 
@@ -53,7 +53,7 @@ def work(job: dict[str, Any]) -> None:
             [plucks(6, 1)],
             [plucks(1, 2)],
             tell=lambda state, speed: say("step", state.step),
-            stop=terminated,
+            stop=termination_requested,
         )
     say("finished" if outcome.finished else "stopped", outcome.step)
 

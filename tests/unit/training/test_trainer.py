@@ -24,10 +24,10 @@ from rave_dist.options import Budget, CheckpointPolicy, Recovery, Until
 from rave_dist.rave.models import build_model
 from rave_dist.records import TrainingSpec
 from rave_dist.storage.store import Store
-from rave_dist.training import loop, schedule
+from rave_dist.training import schedule, trainer
 from rave_dist.training.data.loader import Windows
 from rave_dist.training.evaluation.latent_pca import fit_latent
-from rave_dist.training.heartbeat import sigterm_as_flag, terminated
+from rave_dist.training.heartbeat import sigterm_as_flag, termination_requested
 from rave_dist.training.schedule import Schedule
 from rave_dist.training.state.checkpoint import load_checkpoint, save_checkpoint
 from rave_dist.training.state.outputs import read_result
@@ -216,7 +216,7 @@ def test_a_run_goes_on_in_the_parts_that_it_began_with(
 
 
 def test_sigterm_leads_to_a_checkpoint_at_the_next_step(tmp_path: Path) -> None:
-    store, spec = Store(str(tmp_path / "terminated")), _spec(checkpoint=CheckpointPolicy(steps=100))
+    store, spec = Store(str(tmp_path / "termination_requested")), _spec(checkpoint=CheckpointPolicy(steps=100))
 
     def end_the_machine(state: RunState, speed: float | None) -> None:
         if state.step == 2:
@@ -224,8 +224,8 @@ def test_sigterm_leads_to_a_checkpoint_at_the_next_step(tmp_path: Path) -> None:
 
     before = signal.getsignal(signal.SIGTERM)
     with sigterm_as_flag():
-        assert not terminated()
-        outcome = _train(store, spec, tell=end_the_machine, stop=terminated)
+        assert not termination_requested()
+        outcome = _train(store, spec, tell=end_the_machine, stop=termination_requested)
     assert signal.getsignal(signal.SIGTERM) is before
     assert outcome == Outcome(finished=False, step=2, phase=1)
     assert (load_checkpoint(store, f"{spec.run_key}/checkpoints") or (0, {}))[0] == 2
@@ -243,7 +243,7 @@ def _wait_for_checkpoint(store: Store, spec: TrainingSpec, step: int) -> None:
 
 
 def test_a_step_that_takes_long_need_not_end_before_the_run_is_saved(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(loop, "LONG_STEP_SECONDS", 0.0)
+    monkeypatch.setattr(trainer, "LONG_STEP_SECONDS", 0.0)
     store, spec = Store(str(tmp_path / "slow")), _spec(checkpoint=CheckpointPolicy(steps=100))
     stop = threading.Event()
 
@@ -261,7 +261,7 @@ def test_a_run_that_is_stopped_and_killed_in_a_validation_does_it_again(
     whole: tuple[Store, TrainingSpec, list[RunState]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     store, spec = Store(str(tmp_path / "store")), _spec(checkpoint=CheckpointPolicy(steps=100))
-    stop, validate = threading.Event(), loop.validate
+    stop, validate = threading.Event(), trainer.validate
     steps: list[int] = []
 
     def be_long(*parameters: Any, **options: Any) -> dict[str, float]:
@@ -272,7 +272,7 @@ def test_a_run_that_is_stopped_and_killed_in_a_validation_does_it_again(
         return validate(*parameters, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "validate", be_long)
+        patch.setattr(trainer, "validate", be_long)
         with pytest.raises(Killed):
             _train(store, spec, tell=lambda state, speed: steps.append(state.step), stop=stop.is_set)
     assert _train(store, spec, tell=lambda state, speed: steps.append(state.step)).finished
@@ -440,7 +440,7 @@ def test_the_best_of_phase_2_is_exported_and_never_one_of_phase_1(monkeypatch: p
     """Held-out distances as runs of hours have them: lowest before the discriminator, then rising."""
     distances = {0: 9.0, 8: 1.0, 9: 3.5, 10: 3.0, 20: 2.0, 25: 4.0, 30: 2.5}
     scripted = iter([distance for distance in distances.values() for _ in ("held out", "training audio")])
-    monkeypatch.setattr(loop, "validate", lambda *_, **__: {"validation": next(scripted)})
+    monkeypatch.setattr(trainer, "validate", lambda *_, **__: {"validation": next(scripted)})
     store = Store(str(tmp_path / "store"))
     spec = _spec(
         budget=Budget(steps=30),
@@ -486,7 +486,7 @@ def test_the_best_of_phase_1_is_kept_beside_that_of_phase_2(monkeypatch: pytest.
         """Trains until then, or to the end; returns the result."""
         done = (load_checkpoint(store, f"{spec.run_key}/checkpoints") or (-1, {}))[0]
         scripted = iter([value for step, value in distances.items() if step > done for _ in ("held out", "training audio")])
-        monkeypatch.setattr(loop, "validate", lambda *_, **__: {"validation": next(scripted)})
+        monkeypatch.setattr(trainer, "validate", lambda *_, **__: {"validation": next(scripted)})
         steps: list[int] = []
         _train(store, spec, tell=lambda state, speed: steps.append(state.step), stop=lambda: steps[-1] >= until)
         result = read_result(store, spec)
@@ -540,7 +540,7 @@ def test_patience_ends_each_phase(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
 
     def validations(*more: tuple[int, float]) -> None:
         scripted = iter([d for _, d in sorted([*distances.items(), *more]) for _ in ("held out", "training audio")])
-        monkeypatch.setattr(loop, "validate", lambda *_, **__: {"validation": next(scripted)})
+        monkeypatch.setattr(trainer, "validate", lambda *_, **__: {"validation": next(scripted)})
 
     spec = _spec(
         budget=Budget(steps=40, until=Until(patience=2)),

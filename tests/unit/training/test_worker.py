@@ -41,7 +41,7 @@ def test_a_note_that_did_not_hold_is_withdrawn(local_store: Store, monkeypatch: 
 
     def fail(error: Exception) -> Any:
         def train(*_: Any, **__: Any) -> None:
-            noted.append(len(list(local_store.list("rehearsals"))))
+            noted.append(len(list(local_store.list("dry_runs"))))
             raise TrainingError("it failed") from error
 
         return train
@@ -49,5 +49,5 @@ def test_a_note_that_did_not_hold_is_withdrawn(local_store: Store, monkeypatch: 
     for error, left in ((ValueError(), 1), (MemoryError(), 0)):
         monkeypatch.setattr(worker, "train", fail(error))
         assert worker.work(local_store, SPEC, threads=1).state == "failed"
-        assert len(list(local_store.list("rehearsals"))) == left
+        assert len(list(local_store.list("dry_runs"))) == left
     assert noted == [1, 1]

@@ -68,7 +68,7 @@ def test_what_works_is_noted_once_and_changes_nothing(local_store: Store, monkey
     assert rehearsed()
     assert torch.equal(torch.rand(3), expected), "the run draws what it would have drawn"
     assert exported == [{"spec.json", "config.gin", "weights.pt"}]
-    assert [entry.key.split("/")[0] for entry in local_store.list("")] == ["rehearsals"]
+    assert [entry.key.split("/")[0] for entry in local_store.list("")] == ["dry_runs"]
     assert not rehearsed(instrument="another", seed=2)
     assert rehearsed(batch=2), "another batch is another memory"
     assert rehearsed(compute=("bf16",)), "another arithmetic is another step"
@@ -181,7 +181,7 @@ say(f"\\n{accumulation_steps}")
     assert accumulation_steps == 2
     torch.set_num_threads(1)
     spec, little, enough = _spec(**AUTO), Store(str(tmp_path / "little")), Store(str(tmp_path / "enough"))
-    (note,) = [little.read_json(entry.key) for entry in little.list("rehearsals")]
+    (note,) = [little.read_json(entry.key) for entry in little.list("dry_runs")]
     assert note["accumulation_steps"] == accumulation_steps
     train(enough, spec, _segments(3, 0), _segments(1, 1), accumulation_steps=accumulation_steps)
     results = [read_result(store, spec) for store in (little, enough)]
