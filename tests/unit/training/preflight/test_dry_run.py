@@ -125,7 +125,7 @@ def _with_little_memory(program: str, folder: Path) -> str:
 import os, resource, sys
 import torch
 sys.path.insert(0, sys.argv[1])
-import test_rehearsal as t
+import test_dry_run as t
 from rave_dist.rave.imports import rave_module
 from rave_dist.errors import TrainingError
 from rave_dist.storage.store import Store
