@@ -1,0 +1,51 @@
+"""Records of conversions: parameters, sources and outcome."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from rave_dist.records.base import Record
+
+
+class ConversionParameters(Record):
+    """All that decides the samples of a conversion.
+
+    ``sample_rate`` and ``channels`` None mean the source's own. ``seed`` picks the noise of models that have a noise
+    generator. ``salvage`` converts what can be read of a damaged file.
+    """
+
+    sample_rate: int | None = None
+    channels: int | None = None
+    format: Literal["flac", "wav"] = "flac"
+    seed: int = 0
+    salvage: bool = False
+
+
+class ConversionItem(Record):
+    """What became of one source; the journal's entry. ``seconds`` is the length of what was written; ``source_fingerprint``
+    and ``output_tag`` tell, without reading them, that neither file has changed since."""
+
+    source: str
+    source_sha256: str
+    source_fingerprint: str = ""
+    output: str
+    output_sha256: str | None = None
+    output_tag: str = ""
+    state: Literal["converted", "failed", "salvaged"]
+    reason: str | None = None
+    seconds: float = 0.0
+    clipped_samples: int = 0
+
+
+class ConversionRecord(Record):
+    """A whole conversion, as reported at its end. ``seconds`` is audio converted this time."""
+
+    id: str
+    model: str
+    parameters: ConversionParameters
+    converted: int
+    skipped: int
+    failed: tuple[ConversionItem, ...]
+    salvaged: tuple[ConversionItem, ...] = ()
+    seconds: float
+    created_at: str

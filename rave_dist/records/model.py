@@ -1,0 +1,96 @@
+"""Records of the registry: published models and their files."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from rave_dist.records.base import Record
+from rave_dist.records.training import Setback, Validation
+
+
+class ModelFile(Record):
+    """One published file; its key is relative to the store."""
+
+    key: str
+    sha256: str
+    bytes: int
+
+
+class Metrics(Record):
+    """How far a sound is from held-out audio: spectra in dB over five window lengths and over mel bands, momentary loudness in
+    LU, pitch in cents where both have one, the share of pitch that is left; the last two are None where there is no pitch."""
+
+    spectral_db: float
+    mel_db: float
+    loudness_lu: float
+    pitch_cents: float | None = None
+    pitch_kept: float | None = None
+    seconds: float
+
+
+class ModelCard(Record):
+    """A published model. ``version`` is the hash of its weights and configuration; a version never changes.
+
+    ``hop`` is the number of samples per latent frame; ``receptive_field`` is (left, right) in samples;
+    ``latents`` is how many the exports expose, ``latent_size`` how many the network has; ``seconds`` is the
+    audio that it was trained on; ``complete`` is False when its run was cut before its budget was spent. The weights are those
+    after ``best_step`` of the ``step`` steps that the run did, the closest to held-out audio of their phase. Every step was
+    computed in ``accumulation_steps`` parts, one unless the manifest said ``batch: auto``.
+    ``metrics`` are those of the ``model``, and next to it of an ``mp3`` at 64 kbit/s, of ``noise`` of equal loudness and of
+    ``silence``; of a model of phase 2 also of what the best weights of ``phase_1`` give, unless its run began after that.
+    """
+
+    name: str
+    version: str
+    library: str
+    run_id: str
+    config: tuple[str, ...]
+    override: dict[str, Any] = Field(default_factory=dict)
+    sample_rate: int
+    channels: int
+    latents: int
+    latent_size: int
+    hop: int
+    receptive_field: tuple[int, int]
+    phase: int
+    step: int
+    best_step: int | None = None
+    steps: int
+    complete: bool
+    dataset: str
+    seconds: float
+    validation: Validation
+    metrics: dict[str, Metrics] = Field(default_factory=dict)
+    setbacks: tuple[Setback, ...] = ()
+    accumulation_steps: int = 1
+    credit: dict[str, str] = Field(default_factory=dict)
+    files: dict[Literal["offline", "streaming"], ModelFile]
+    created_at: str
+
+    def __hash__(self) -> int:
+        return hash(self.reference)
+
+    @property
+    def reference(self) -> str:
+        """NAME@VERSION."""
+        return f"{self.name}@{self.version}"
+
+    @property
+    def key(self) -> str:
+        """Where this model lies in the store."""
+        return f"models/{self.name}/{self.version}"
+
+    @property
+    def run_key(self) -> str:
+        """Where the run that it was made of lies in the store."""
+        return f"runs/{self.library}/{self.name}/{self.run_id}"
+
+    def summary(self, store_uri: str) -> dict[str, Any]:
+        """The model's entry in the documents of ``rave-dist models`` and of the service; ``files`` are full addresses."""
+        keys = ("name", "version", "config", "sample_rate", "channels", "latents", "phase", "step", "seconds")
+        more = ("steps", "complete", "hop", "library", "validation", "metrics", "credit", "created_at")
+        document = self.to_json()
+        files = {kind: f"{store_uri}/{file.key}" for kind, file in self.files.items()}
+        return {**{key: document[key] for key in (*keys, *more)}, "files": files}

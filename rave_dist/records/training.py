@@ -1,0 +1,109 @@
+"""Records of training: what a run computes, and how far it is."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from rave_dist.identity import content_id
+from rave_dist.options import STOCK_AUGMENTATIONS, Augmentation, Budget, CheckpointPolicy, ComputeOption, Recovery
+from rave_dist.records.base import Problem, Record, now
+
+RunStatus = Literal["waiting", "running", "done", "failed"]
+
+
+class TrainingSpec(Record):
+    """All that decides what one run computes, plus when it saves itself and what it does after a failure.
+
+    ``window`` (samples) and ``batch`` are None where the configuration's own default holds; ``auto`` is that batch too, in as
+    many parts as the memory needs. ``base`` is the id of what it starts from, kept at ``bases/<id>``; None for new weights.
+    ``augment`` has the probability of each augmentation, ``compute`` the options of arithmetic and speed
+    (`rave_dist.training.step.precision`).
+    """
+
+    library: str
+    instrument: str
+    dataset: str
+    config: tuple[str, ...]
+    override: dict[str, Any] = Field(default_factory=dict)
+    sample_rate: int
+    channels: int
+    window: int | None = None
+    batch: int | Literal["auto"] | None = None
+    budget: Budget
+    seed: int
+    checkpoint: CheckpointPolicy = CheckpointPolicy()
+    recover: Recovery | None = None
+    credit: dict[str, str] = Field(default_factory=dict)
+    base: str | None = None
+    augment: dict[Augmentation, float] = STOCK_AUGMENTATIONS
+    compute: tuple[ComputeOption, ...] = ()
+
+    @property
+    def run_id(self) -> str:
+        """Hash of what affects the result: not of the checkpoint policy, not of the credit, and not of the recovery, which
+        changes nothing for runs that need none and must find the checkpoints of those that do."""
+        return content_id(self.model_dump(mode="json", exclude={"checkpoint", "recover", "credit"}))
+
+    @property
+    def run_key(self) -> str:
+        """Where this run lies in the store."""
+        return f"runs/{self.library}/{self.instrument}/{self.run_id}"
+
+
+class Validation(Record):
+    """Held-out spectral distance: before the first step, of the weights that an export takes, the last one."""
+
+    first: float | None = None
+    best: float | None = None
+    last: float | None = None
+
+
+class Setback(Record):
+    """A value that was not finite, the number of the step (from 0) that made it, and the factor on the learning rate with which
+    the run then went on from its last checkpoint."""
+
+    step: int
+    what: str
+    rate: float
+
+
+class RunRecord(Record):
+    """How far one instrument has come; ``runs/<library>/<instrument>/record.json``, rewritten as it goes.
+
+    ``worker`` is host:pid of the process that trains or trained it.
+    """
+
+    library: str
+    instrument: str
+    run_id: str
+    dataset: str
+    state: RunStatus = "waiting"
+    phase: int = 1
+    step: int = 0
+    steps: int = 0
+    phase_1_steps: int = 0
+    validation: Validation = Validation()
+    train_distance: float | None = None
+    steps_per_second: float | None = None
+    model: str | None = None
+    error: Problem | None = None
+    setbacks: tuple[Setback, ...] = ()
+    seconds: float = 0.0
+    worker: str | None = None
+    updated_at: str = Field(default_factory=now)
+
+    @property
+    def key(self) -> str:
+        """Where this record lies in the store."""
+        return run_record_key(self.library, self.instrument)
+
+    def summary(self) -> dict[str, Any]:
+        """The instrument's entry in the documents of ``rave-dist train``, ``run`` and ``status``."""
+        return {"name": self.instrument, **self.to_json()}
+
+
+def run_record_key(library: str, instrument: str) -> str:
+    """The key of an instrument's current run record."""
+    return f"runs/{library}/{instrument}/record.json"
