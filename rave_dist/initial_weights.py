@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,9 +21,20 @@ if TYPE_CHECKING:
 _ARCHITECTURE = ("config", "override", "sample_rate", "channels")
 
 
-def joint_base_spec(library: Library) -> TrainingSpec | None:
-    """The run of the library's own base, on all that its instruments were ingested from: its dataset is written, and points to
-    their audio. None where the manifest does not ask for one, or nothing is ingested yet."""
+@dataclass(frozen=True)
+class JointBase:
+    """The run of a library's own base, and its dataset, which refers to the audio of the instruments' datasets."""
+
+    spec: TrainingSpec
+    dataset: DatasetManifest
+
+
+def plan_joint_base(library: Library) -> JointBase | None:
+    """The library's own base, trained on the ingested datasets of its instruments; reads the store and writes nothing.
+
+    Returns:
+        None where the manifest does not ask for a joint base, or nothing is ingested yet.
+    """
     spec = library.base_spec(dataset="")
     if spec is None:
         return None
@@ -47,13 +59,17 @@ def joint_base_spec(library: Library) -> TrainingSpec | None:
         used_seconds=sum(part.used_seconds for part in parts.values()),
         created_at=now(),
     )
-    library.store.write_json(f"{joint.key}/manifest.json", joint.to_json())
     credit: dict[str, dict[str, None]] = {}
     for name in parts:
         for key, value in (library.settings(name).credit or {}).items():
             credit.setdefault(key, {})[value] = None
     together = {key: "; ".join(values) for key, values in credit.items()}
-    return spec.model_copy(update={"dataset": joint.id, "credit": together})
+    return JointBase(spec.model_copy(update={"dataset": joint.id, "credit": together}), joint)
+
+
+def write_joint_dataset(store: Store, base: JointBase) -> None:
+    """Writes the dataset manifest of a joint base; its audio is in the store already."""
+    store.write_json(f"{base.dataset.key}/manifest.json", base.dataset.to_json())
 
 
 def joint_base_problem(library: Library, instrument: str) -> Problem | None:

@@ -124,7 +124,7 @@ def train(library: Library, only: list[str] | None = None, *, progress: RunProgr
     """
     from rave_dist.cluster import connected
     from rave_dist.dataset.read import latest_manifest
-    from rave_dist.initial_weights import find_initial_weights, joint_base_spec
+    from rave_dist.initial_weights import find_initial_weights, plan_joint_base, write_joint_dataset
     from rave_dist.registry.export import export_run
     from rave_dist.registry.store import publish
     from rave_dist.training.on_ray import train_library
@@ -136,12 +136,13 @@ def train(library: Library, only: list[str] | None = None, *, progress: RunProgr
     specs: list[TrainingSpec] = []
     refused: dict[str, RunRecord] = {}
     trained: list[RunRecord] = []
-    joint = joint_base_spec(library)
+    joint = plan_joint_base(library)
     first: list[RunRecord] = []
     with ExitStack() as ray:
         if joint is not None:
             ray.enter_context(connected(dashboard=True))
-            first = train_all([joint], progress=progress)
+            write_joint_dataset(library.store, joint)
+            first = train_all([joint.spec], progress=progress)
         for name in names:
             try:
                 dataset = latest_manifest(library.store, name, library.name).id

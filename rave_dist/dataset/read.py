@@ -9,7 +9,6 @@ import numpy as np
 from pydantic import ValidationError
 
 from rave_dist.audio.types import Pcm16
-from rave_dist.dataset.shards import read_rows
 from rave_dist.errors import DatasetError, MissingKeyError
 from rave_dist.records import DatasetManifest, dataset_key
 from rave_dist.storage.store import Store
@@ -71,6 +70,8 @@ def read_segments(store: Store, manifest: DatasetManifest) -> list[Segment]:
     Raises:
         DatasetError: a part is missing or damaged.
     """
+    from rave_dist.dataset.shards import read_rows  # here, because manifests need no Arrow
+
     records = {record.source_id: record for record in manifest.sources}
     rows: dict[str, dict[int, Pcm16]] = defaultdict(dict)
     for shard in manifest.shards:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import zlib
 from pathlib import Path
@@ -29,6 +28,7 @@ from rave_dist.options import (
 )
 from rave_dist.records import TrainingSpec
 from rave_dist.storage.store import Store
+from rave_dist.suggest import suggest
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
 
@@ -81,7 +81,7 @@ def _options(value: Any) -> Any:
 
 def _check_known(name: Any, known: tuple[str, ...], kind: str, *, more: tuple[str, ...] = ()) -> None:
     if name not in known:
-        fix = _nearest(str(name), (*known, *more))
+        fix = suggest(str(name), (*known, *more))
         raise PydanticCustomError("unknown_name", "there is no {kind} '{name}'", {"kind": kind, "name": str(name), "fix": fix})
 
 
@@ -254,7 +254,7 @@ class Library:
         for name in only or ():
             if name not in self.instruments:
                 raise LibraryError(
-                    f"no instrument is called {name!r}", where=str(self.path), fix=_nearest(name, self.instruments)
+                    f"no instrument is called {name!r}", where=str(self.path), fix=suggest(name, self.instruments)
                 )
         return tuple(only) if only else self.instruments
 
@@ -346,11 +346,6 @@ def _known_at(location: tuple[int | str, ...]) -> tuple[str, ...]:
     return _KNOWN_KEYS["instrument"] if parents[0] == "instruments" else _KNOWN_KEYS["defaults"]
 
 
-def _nearest(word: str, known: tuple[str, ...]) -> str:
-    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
-    return f"did you mean {close[0]!r}?" if close else f"known here: {', '.join(known)}"
-
-
 def _explain(error: ValidationError, path: Path) -> LibraryError:
     """All problems of a manifest in one message; the first one's fix is the fix."""
     lines: list[str] = []
@@ -360,7 +355,7 @@ def _explain(error: ValidationError, path: Path) -> LibraryError:
         place = ".".join(str(part) for part in location) or "the manifest"
         if problem["type"] == "extra_forbidden":
             lines.append(f"unknown key {place!r}")
-            fixes.append(_nearest(str(location[-1]), _known_at(location)))
+            fixes.append(suggest(str(location[-1]), _known_at(location)))
         elif problem["type"] == "missing":
             lines.append(f"{place!r} is missing")
             fixes.append(f"add {location[-1]!r}")

@@ -21,8 +21,9 @@ from typing import Any
 
 from rave_dist.errors import ConfigurationError
 from rave_dist.rave.imports import modules
-from rave_dist.rave.overrides import Parameters, full_key, literal, nearest, override_line, statements
+from rave_dist.rave.overrides import Parameters, full_key, literal, override_line, statements
 from rave_dist.rave.presets import PRESETS
+from rave_dist.suggest import suggest
 
 _INCLUDE = re.compile(r"""^include ['"](.+?)['"][ \t]*$""", re.MULTILINE)
 # v2_nopqmf_small sets parameters that its augmentation does not have, so that RAVE itself cannot read it. Augmentations
@@ -76,7 +77,7 @@ def _expand(config: Sequence[str], override: Mapping[str, Any]) -> tuple[list[st
     for name in config:
         name = name.removesuffix(".gin")
         if name not in configurations():
-            raise ConfigurationError(f"RAVE has no configuration {name!r}", fix=nearest(name, configurations()))
+            raise ConfigurationError(f"RAVE has no configuration {name!r}", fix=suggest(name, configurations()))
         preset = PRESETS.get(name)
         names.extend(preset.config if preset else (name,))
         values.update(preset.override if preset else {})
@@ -125,7 +126,7 @@ def configure(config: Sequence[str], override: Mapping[str, Any], *, sample_rate
             except GIN_ERRORS as error:
                 key = line.partition(" = ")[0]
                 raise ConfigurationError(
-                    f"not understood: {first_line(error)}", where=f"override {key}", fix=nearest(key, sorted(known))
+                    f"not understood: {first_line(error)}", where=f"override {key}", fix=suggest(key, sorted(known))
                 ) from error
         text = str(gin.config_str(max_line_length=120))
     with gin_lock:

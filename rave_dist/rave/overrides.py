@@ -8,24 +8,18 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Callable, Mapping, Sequence
-from difflib import get_close_matches
+from collections.abc import Callable, Mapping
 from inspect import Parameter
 from types import UnionType
 from typing import Any, Union, get_args, get_origin
 
 from rave_dist.errors import ConfigurationError
+from rave_dist.suggest import suggest
 
 _STATEMENT = re.compile(r"^(?P<key>[A-Za-z_][\w./]*) = ", re.MULTILINE)
 _OURS = {"SAMPLING_RATE": "sample_rate"}
 
 Parameters = Mapping[str, Parameter]
-
-
-def nearest(name: str, known: Sequence[str]) -> str:
-    """The fix for a name that is not known: the one that was meant, or all."""
-    matches = get_close_matches(name, known, n=1, cutoff=0.5)
-    return f"did you mean {matches[0]!r}?" if matches else f"one of: {', '.join(known)}"
 
 
 def statements(text: str) -> dict[str, str]:
@@ -74,14 +68,14 @@ def override_line(
         raise ConfigurationError(f"{key} is not an override", where="override", fix=f"set {_OURS.get(key, 'channels')} instead")
     owner, _, name = key.rpartition(".")
     if key not in known and (not owner or owner not in {other.rpartition(".")[0] for other in known}):
-        raise ConfigurationError(f"RAVE has no override {key!r} here", where="override", fix=nearest(key, sorted(known)))
+        raise ConfigurationError(f"RAVE has no override {key!r} here", where="override", fix=suggest(key, sorted(known)))
     possible = parameters(owner.rpartition("/")[2]) if owner else {}
     if possible and name not in possible:
-        raise ConfigurationError(f"{owner} takes no {name!r}", where="override", fix=nearest(name, sorted(possible)))
+        raise ConfigurationError(f"{owner} takes no {name!r}", where="override", fix=suggest(name, sorted(possible)))
     for macro in _macros(value):
         if macro not in known:
             macros = sorted(other for other in known if "." not in other)
-            raise ConfigurationError(f"{key} names {macro!r}, which is not set", where="override", fix=nearest(macro, macros))
+            raise ConfigurationError(f"{key} names {macro!r}, which is not set", where="override", fix=suggest(macro, macros))
     example, wanted = _expected(known.get(key, ""), known, possible.get(name), is_macro=not owner)
     if isinstance(value, str) and wanted in (_WHOLE, _NUMBER) and value[:1] not in ("@", "%"):
         number = _literal(value)  # YAML reads 1e-6 as a text

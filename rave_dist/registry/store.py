@@ -11,7 +11,6 @@ changes. What lies there without a card is the work of a publisher that died: it
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import os
 import re
@@ -34,6 +33,7 @@ from rave_dist.rave.presets import FIDELITY, window_and_batch
 from rave_dist.records import DatasetManifest, Metrics, ModelCard, ModelFile, SourceRecord, TrainingSpec, Validation, now
 from rave_dist.registry.export import Exported, check_export, export_run
 from rave_dist.storage.store import Store
+from rave_dist.suggest import suggest
 
 Kind = Literal["offline", "streaming"]
 _KINDS: tuple[Kind, ...] = ("offline", "streaming")
@@ -240,14 +240,14 @@ def find(store: Store, reference: str) -> ModelCard:
     """
     match = _REFERENCE.fullmatch(reference)
     if match is None:
-        raise ModelNotFoundError(f"{reference!r} is not a model", where=store.uri, fix=_nearest(store, reference))
+        raise ModelNotFoundError(f"{reference!r} is not a model", where=store.uri, fix=_suggest_model(store, reference))
     name, version = match["name"], match["version"] or "latest"
     card = _latest(store, name) if version == "latest" else _card(store, f"models/{name}/{version}")
     if card is not None:
         return card
     cards = _cards(store, f"models/{name}")
     if not cards:
-        raise ModelNotFoundError(f"no model is called {name!r}", where=store.uri, fix=_nearest(store, name))
+        raise ModelNotFoundError(f"no model is called {name!r}", where=store.uri, fix=_suggest_model(store, name))
     if version == "latest":  # its publisher died before it could say so: the newest is the latest
         return cards[-1]
     begins = [card for card in cards if card.version.startswith(version)]
@@ -334,9 +334,6 @@ def _latest(store: Store, name: str) -> ModelCard | None:
     return _card(store, f"models/{name}/{version}")
 
 
-def _nearest(store: Store, name: str) -> str:
+def _suggest_model(store: Store, name: str) -> str:
     names = sorted({card.name for card in list_models(store)})
-    close = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
-    if close:
-        return f"did you mean {close[0]!r}?"
-    return f"one of: {', '.join(names)}" if names else "train and publish one first"
+    return suggest(name, names) or "train and publish one first"

@@ -13,7 +13,6 @@
 from __future__ import annotations
 
 import asyncio
-import difflib
 import tempfile
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -44,6 +43,7 @@ from rave_dist.records import ConversionParameters, ModelCard
 from rave_dist.serving.intake import LocalOnly, receive_body
 from rave_dist.serving.page import page_html
 from rave_dist.serving.schema import ConvertQuery, Job, JobRequest, Limits, error_document
+from rave_dist.suggest import suggest
 
 # The first class that an error is an instance of decides.
 _STATUS: tuple[tuple[type[RaveDistError], int], ...] = (
@@ -207,9 +207,8 @@ def _explain(problems: Any, model: type[ConvertQuery | JobRequest], *, where: st
         name = ".".join(place) or "the body"
         if problem["type"] == "extra_forbidden":
             known = tuple((ConvertQuery if place[0] == "parameters" else model).model_fields)
-            near = difflib.get_close_matches(place[-1], known, n=1, cutoff=0.5)
             what.append(f"unknown parameter {name!r}")
-            fixes.append(f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(known)}")
+            fixes.append(suggest(place[-1], known))
         elif problem["type"] == "missing":
             what.append(f"{name!r} is missing")
             fixes.append(f"add {place[-1]!r}")

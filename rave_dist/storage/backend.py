@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-import pyarrow.fs
+if TYPE_CHECKING:
+    import pyarrow.fs
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,13 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-
-import pyarrow.fs
+from typing import TYPE_CHECKING
 
 from rave_dist.errors import MissingKeyError, StoreError, from_os_error
 from rave_dist.storage.backend import Entry
+
+if TYPE_CHECKING:
+    import pyarrow.fs
 
 PARTIAL = ".partial-"
 _BLOCK_BYTES = 1 << 20
@@ -115,4 +117,6 @@ class LocalFolder:
                 aside.unlink(missing_ok=True)
 
     def filesystem(self) -> tuple[pyarrow.fs.FileSystem, str]:
+        import pyarrow.fs  # here, because whole objects need no Arrow
+
         return pyarrow.fs.LocalFileSystem(), str(self._root)

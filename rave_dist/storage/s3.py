@@ -7,16 +7,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import boto3
-import pyarrow.fs
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from rave_dist.errors import MissingKeyError, StoreError, from_os_error
 from rave_dist.storage.backend import Entry
+
+if TYPE_CHECKING:
+    import pyarrow.fs
 
 _MISSING_CODES = {"404", "NoSuchKey", "NotFound"}
 
@@ -133,6 +135,8 @@ class S3Prefix:
 
     def filesystem(self) -> tuple[pyarrow.fs.FileSystem, str]:
         """Arrow's own S3 client with boto3's settings, and the path of the prefix in it."""
+        import pyarrow.fs  # here, because whole objects need no Arrow
+
         options: dict[str, Any] = {"allow_bucket_creation": False}
         endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
         if endpoint:

@@ -16,15 +16,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 from urllib.parse import unquote, urlsplit
-
-import pyarrow.fs
 
 from rave_dist.errors import MissingKeyError, StoreError, from_os_error
 from rave_dist.identity import canonical_json
 from rave_dist.storage.backend import Backend, Entry
 from rave_dist.storage.local import LocalFolder
+
+if TYPE_CHECKING:
+    import pyarrow.fs
 
 
 class Store:

@@ -14,22 +14,23 @@ import pytest
 
 STAGES = ("dataset", "training", "registry", "conversion", "serving", "reports")
 
-CORE = {"", "errors", "identity", "options", "records", "storage", "library"}
+CORE = {"", "errors", "identity", "options", "records", "storage", "library", "suggest"}
 GROUND = CORE | {"audio", "cluster", "progress"}
 
 # What each part of rave_dist may import of the others; "" is the package itself (its version).
 MAY_IMPORT: dict[str, set[str]] = {
     "": set(),
     "errors": set(),
+    "suggest": set(),
     "identity": {"errors"},
     "options": set(),
     "records": {"errors", "identity", "options"},
     "storage": {"errors", "identity"},
-    "library": {"errors", "identity", "options", "records", "storage"},
+    "library": {"errors", "identity", "options", "records", "storage", "suggest"},
     "progress": {"records"},
     "cluster": {"errors"},
     "audio": CORE,
-    "rave": {"errors", "records", "options"},
+    "rave": {"errors", "records", "options", "suggest"},
     "sample_data": GROUND,
     **dict.fromkeys(STAGES, GROUND),
     "training": GROUND | {"rave"},

@@ -18,7 +18,7 @@ from rave_dist.cli import app
 from rave_dist.dataset.read import load_manifest, pointer_key, read_segments
 from rave_dist.dataset.shards import ShardWriter
 from rave_dist.errors import ConfigurationError, LibraryError, ModelNotFoundError
-from rave_dist.initial_weights import find_initial_weights, joint_base_problem, joint_base_spec
+from rave_dist.initial_weights import find_initial_weights, joint_base_problem, plan_joint_base, write_joint_dataset
 from rave_dist.library.manifest import Library, load_library
 from rave_dist.options import Budget
 from rave_dist.records import DatasetManifest, ModelCard, RunRecord, SourceRecord, now
@@ -88,15 +88,21 @@ def _ingest(library: Library, name: str, *, seconds: int) -> None:
 
 def test_a_librarys_base_hears_all_its_instruments(band: Callable[[str], Library]) -> None:
     library = band("")
-    spec = joint_base_spec(library)
-    assert spec is not None
+    before = [entry.key for entry in library.store.list()]
+    joint = plan_joint_base(library)
+    assert joint is not None
+    assert [entry.key for entry in library.store.list()] == before, "a plan writes nothing"
+    write_joint_dataset(library.store, joint)
+    spec = joint.spec
     assert (spec.instrument, spec.budget, spec.config) == ("band-base", Budget(steps=50), ("v2_tiny",))
     assert spec.credit == {"performer": "Ada; Bo", "licence": "CC0"}
     manifest = load_manifest(library.store, spec.instrument, spec.dataset)
     assert manifest.used_seconds == 7
     heard = {segment.source_id: segment.pcm.shape[1] / 44100 for segment in read_segments(library.store, manifest)}
     assert heard == {"drum": 3, "harp": 4}
-    assert joint_base_spec(library) == spec  # what was trained once is not trained again
+    again = plan_joint_base(library)
+    assert again is not None
+    assert again.spec == spec  # what was trained once is not trained again
     assert find_initial_weights(library, "harp") is None  # it is not there yet
 
 

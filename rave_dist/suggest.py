@@ -1,0 +1,32 @@
+"""The fix for a name that is not known: the nearest known name, or all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+_SIMILARITY = 0.5
+
+
+def suggest(name: str, known: Iterable[str]) -> str:
+    """A fix for a misspelt name.
+
+    Args:
+        name: as it was written.
+        known: the names that exist.
+
+    Returns:
+        ``did you mean 'x'?`` where one of them is near, else all of them; empty where there are none.
+
+    Example:
+        >>> suggest("stroe", ["name", "store"])
+        "did you mean 'store'?"
+        >>> suggest("zzz", ["name", "store"])
+        'one of: name, store'
+    """
+    from difflib import get_close_matches  # only who misspells pays for it
+
+    names = list(known)
+    close = get_close_matches(name, names, n=1, cutoff=_SIMILARITY)
+    if close:
+        return f"did you mean {close[0]!r}?"
+    return f"one of: {', '.join(names)}" if names else ""
