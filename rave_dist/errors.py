@@ -1,4 +1,4 @@
-"""What can go wrong, as one tree.
+"""The tree of errors.
 
 Every error says *what* is wrong, *where*, and the smallest *fix*; the command line prints these three and nothing else.
 
@@ -12,7 +12,7 @@ Every error says *what* is wrong, *where*, and the smallest *fix*; the command l
     ├── AudioError          (ValueError)   a recording cannot be decoded or is not what it claims
     ├── DatasetError        (ValueError)   a dataset is missing, empty or too small
     ├── ConfigurationError  (ValueError)   RAVE configuration, override, window or batch that cannot work
-    │   └── MisfitError                    parts of a configuration that do not fit each other
+    │   └── MisfitError                    configurations or overrides that cannot be combined
     ├── TrainingError       (RuntimeError) a run failed: out of memory, lost its checkpoints
     │   └── NotFiniteError                 a loss or a weight is NaN or infinite
     ├── ModelNotFoundError  (LookupError)  no such model or version in the registry
@@ -30,12 +30,12 @@ import errno
 
 
 class RaveDistError(Exception):
-    """Base of all errors that a person is meant to read.
+    """Base of all errors that are shown to users.
 
     Args:
-        what: what is wrong, in one sentence.
-        where: file, key, line or name that it concerns; may be empty.
-        fix: the smallest thing that mends it; may be empty.
+        what: the problem, in one sentence.
+        where: the file, key, line or name concerned; may be empty.
+        fix: the smallest change that solves it; may be empty.
     """
 
     def __init__(self, what: str, *, where: str = "", fix: str = "") -> None:
@@ -49,7 +49,7 @@ class RaveDistError(Exception):
         return f"{message}\n  fix: {self.fix}" if self.fix else message
 
     def __reduce__(self) -> tuple[object, ...]:
-        # Errors cross process borders inside Ray: keyword arguments need a hand.
+        # Errors are pickled between Ray processes: keyword arguments need a constructor function.
         return (_rebuild, (type(self), self.what, self.where, self.fix))
 
 
@@ -62,7 +62,7 @@ class LibraryError(RaveDistError, ValueError):
 
 
 class WrongPackageError(LibraryError):
-    """A package of recordings is not the one that was described: nothing may be made of it."""
+    """A package of recordings is not the one that was described."""
 
 
 class StoreError(RaveDistError, OSError):

@@ -1,4 +1,4 @@
-"""Who is who: ids are short hashes of what affects a result, never of where or how fast it was made."""
+"""Content ids: short hashes of everything that affects a result."""
 
 from __future__ import annotations
 

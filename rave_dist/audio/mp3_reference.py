@@ -15,7 +15,7 @@ _LAYOUTS = {1: "mono", 2: "stereo"}
 
 
 def through_mp3(sound: Audio, sample_rate: int, *, kilobits: int = 64) -> Audio:
-    """Encodes with LAME at a constant rate of so many kbit/s for all channels together, and decodes.
+    """Encodes with LAME at a constant bit rate for all channels together, and decodes.
 
     Input: [channels, samples], one or two channels. Output: the same shape, aligned to the sample. Sample rates that MP3 does
     not have go through the next higher one, at most 48 kHz.

@@ -1,7 +1,7 @@
-"""From what was prepared, and what earlier datasets already hold, to a dataset: who is new, who is a duplicate, which parts.
+"""Assembling a dataset's manifest from prepared sources and earlier datasets: new sources, duplicates, shards.
 
-Parts are append-only and shared by all datasets of an instrument; a manifest selects sources from them. So a dataset that
-differs by one recording from an earlier one costs one recording, and an earlier one stays readable.
+Shards are append-only and shared by all datasets of an instrument; a manifest selects sources from them. A dataset that differs
+from an earlier one by one recording costs one recording, and earlier datasets stay readable.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Earlier:
 
     Attributes:
         records: by name and fingerprint, of every source that need not be read again.
-        shards: per dataset, the parts that hold their rows.
+        shards: per dataset, the shards that hold their rows.
     """
 
     records: dict[tuple[str, str], SourceRecord] = field(default_factory=dict)
@@ -45,7 +45,7 @@ class Earlier:
 def load_earlier(store: Store, instrument: str, recipe: Recipe) -> Earlier:
     """Reads what the libraries of a store last made of an instrument with this recipe.
 
-    Parts that have gone are not trusted: their sources count as new.
+    Sources in missing shards count as new.
     """
     ids = {
         str(store.read_json(entry.key).get("recipes", {}).get(recipe.id, ""))
@@ -57,7 +57,7 @@ def load_earlier(store: Store, instrument: str, recipe: Recipe) -> Earlier:
         try:
             manifest = load_manifest(store, instrument, dataset_id)
         except DatasetError:
-            continue  # gone or damaged: what it knew is read anew
+            continue  # missing or damaged: its sources are read again
         missing = {i for shard in manifest.shards if shard.key not in present for i in shard.source_ids}
         shards = [
             s.model_copy(update={"source_ids": tuple(i for i in s.source_ids if i not in missing)}) for s in manifest.shards
@@ -121,7 +121,7 @@ def assemble(
 
 
 def _select(bundles: Iterable[tuple[Shard, ...]], wanted: set[str]) -> tuple[Shard, ...]:
-    """The parts that hold the wanted sources, each source from the first bundle that has it."""
+    """The shards that hold the wanted sources, each source from the first bundle that has it."""
     chosen: dict[str, Shard] = {}
     left = set(wanted)
     for bundle in bundles:

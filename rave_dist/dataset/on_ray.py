@@ -1,4 +1,4 @@
-"""Ingest on Ray Data: groups of sources go out, small rows of what became of them come back."""
+"""Ingest on Ray Data: groups of sources are distributed, small rows with their outcomes are returned."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def ingest(
         channels: of the dataset.
         credit: who is to be thanked.
         library: whose current dataset of the instrument this becomes.
-        progress: told how many of how many sources are done.
+        progress: called with the number of sources done and the total.
 
     Raises:
         AudioError: a pattern that no recording matches.
@@ -134,7 +134,7 @@ def _map(
     with _quiet_data():
         rows = ray.data.from_items([{"group": pickle.dumps(group)} for group in groups], override_num_blocks=len(groups))
         with warnings.catch_warnings():
-            # There is no other way to limit retries, and Ray Data's own is for ever: a file that kills its worker never ends.
+            # There is no other way to limit retries, and Ray Data retries without end a task that kills its worker.
             warnings.simplefilter("ignore", RayDeprecationWarning)
             results = rows.flat_map(work, num_cpus=1, label_selector=place, max_retries=_RETRIES)
         for row in results.iter_rows():

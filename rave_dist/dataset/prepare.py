@@ -1,12 +1,12 @@
-"""One recording becomes rows of PCM and an account of every second of it; many do, one after the other.
+"""Preparing recordings: each becomes rows of PCM and a record that accounts for every second.
 
 ::
 
-    decode ──> channels ──> sample rate ──> int16 ──> spool ──> what sounds of it, as rows
-                                              └──> levels, swings, sha256
+    decode ──> channels ──> sample rate ──> int16 ──> spool ──> non-silent intervals, as rows
+                                              └──> levels, amplitudes, sha256
 
-The spool is a temporary file (memory for short recordings), because a recording shows only at its end whether it is
-intact, silent or already known. Memory is constant in the recording's length.
+The spool is a temporary file (memory for short recordings), because only at its end is it known whether a recording is
+intact, silent or a duplicate. Memory is constant in the recording's length.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from rave_dist.audio.metrics.levels import Levels, warnings
 from rave_dist.audio.types import Audio, Pcm16
 from rave_dist.dataset.recipe import Recipe
 from rave_dist.dataset.shards import ROW_SECONDS, ShardWriter
-from rave_dist.dataset.silence import Swings, sounding_spans
+from rave_dist.dataset.silence import Amplitudes, sounding_spans
 from rave_dist.errors import AudioError, StoreError, from_os_error
 from rave_dist.identity import content_id
 from rave_dist.records import Rejection, Shard, SourceRecord
@@ -40,7 +40,7 @@ _BLOCK_SECONDS = 10.0
 
 @dataclass(frozen=True)
 class Prepared:
-    """What became of one source: a record, or a rejection of a file that could not even be opened."""
+    """The outcome for one source: a record, or a rejection of a file that could not be opened."""
 
     record: SourceRecord | None = None
     rejection: Rejection | None = None
@@ -49,14 +49,14 @@ class Prepared:
 def prepare(
     sources: Iterable[AudioSource], *, store: Store, instrument: str, recipe: Recipe, known: Collection[str]
 ) -> tuple[list[Prepared], list[Shard]]:
-    """Prepares sources one after the other and stores their rows. A bad one becomes a record or rejection with its reason.
+    """Prepares sources in turn and stores their rows. A damaged one gives a record or rejection with its reason.
 
     Args:
         sources: to be read.
         store: where the rows go.
-        instrument: whose they are.
+        instrument: name of the instrument.
         recipe: parameters.
-        known: ids of sources whose rows are stored already; these are read, and not stored again.
+        known: ids of sources whose rows are already stored; they are read but not stored again.
 
     Raises:
         StoreError: the store or this machine's temporary folder cannot be written.
@@ -106,25 +106,25 @@ def _is_disk_full(error: BaseException) -> bool:
 
 
 class _Reader:
-    """Streams one decoder into the spool and measures on the way."""
+    """Streams one decoder into the spool, measuring levels and amplitudes."""
 
     def __init__(self, decoder: Decoder, recipe: Recipe, spool: IO[bytes]) -> None:
         self._decoder = decoder
         self._recipe = recipe
         self._spool = spool
         self._levels = Levels(decoder.subtype)
-        self._swings = Swings(recipe.frame)
+        self._amplitudes = Amplitudes(recipe.frame)
         self._digest = hashlib.sha256()
         self._samples = 0
         self.read = 0
 
     def run(self) -> None:
-        channels = min(self._decoder.channels, self._recipe.channels)  # the fewest are resampled
+        channels = min(self._decoder.channels, self._recipe.channels)  # resample as few channels as possible
         mixed = (map_channels(block, channels) for block in self._decoded())
         rates = {"rate": self._decoder.sample_rate, "new_rate": self._recipe.sample_rate}
         for block in resample(mixed, channels=channels, **rates):
             pcm = _to_int16(map_channels(block, self._recipe.channels))
-            self._swings.add(pcm)
+            self._amplitudes.add(pcm)
             self._levels.add(pcm)
             data = np.ascontiguousarray(pcm.T).astype("<i2", copy=False).tobytes()
             self._digest.update(data)
@@ -141,8 +141,8 @@ class _Reader:
         decoder, recipe = self._decoder, self._recipe
         seconds = self.read / decoder.sample_rate
         if not self._samples:
-            return _unreadable(source, decoder, seconds, "holds no sound: not one sample")
-        spans = sounding_spans(self._swings.finish(), samples=self._samples, recipe=recipe)
+            return _unreadable(source, decoder, seconds, "contains no samples")
+        spans = sounding_spans(self._amplitudes.finish(), samples=self._samples, recipe=recipe)
         rejections = tuple(_silences(source, spans, self._samples, seconds, recipe))
         sha256 = self._digest.hexdigest()
         return SourceRecord(

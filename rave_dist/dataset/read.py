@@ -1,4 +1,4 @@
-"""Datasets as others see them: a manifest, and segments of PCM."""
+"""Reading datasets: the manifest, and segments of PCM."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from rave_dist.storage.store import Store
 
 @dataclass(frozen=True)
 class Segment:
-    """A contiguous stretch of one source.
+    """A contiguous interval of one source.
 
     Attributes:
         source_id: which source, as in the manifest.
@@ -33,7 +33,7 @@ def load_manifest(store: Store, instrument: str, dataset_id: str) -> DatasetMani
     """A dataset's manifest.
 
     Raises:
-        DatasetError: there is no such dataset, or it was written by something else.
+        DatasetError: there is no such dataset, or it was not written by this program.
     """
     key = f"{dataset_key(instrument, dataset_id)}/manifest.json"
     try:
@@ -47,7 +47,7 @@ def load_manifest(store: Store, instrument: str, dataset_id: str) -> DatasetMani
 
 
 def pointer_key(instrument: str, library: str) -> str:
-    """Where the name of a library's current dataset of an instrument stands."""
+    """Key of a library's pointer to the current dataset of an instrument."""
     return f"datasets/{instrument}/latest/{library}.json"
 
 
@@ -65,10 +65,10 @@ def latest_manifest(store: Store, instrument: str, library: str) -> DatasetManif
 
 
 def read_segments(store: Store, manifest: DatasetManifest) -> list[Segment]:
-    """All audio of a dataset in memory, one segment per used stretch; the order depends on the content alone.
+    """All audio of a dataset in memory, one segment per used interval; the order depends only on the content.
 
     Raises:
-        DatasetError: a part is missing or damaged.
+        DatasetError: a shard is missing or damaged.
     """
     from rave_dist.dataset.shards import read_rows  # here, because manifests need no Arrow
 
@@ -85,7 +85,7 @@ def read_segments(store: Store, manifest: DatasetManifest) -> list[Segment]:
             pieces = [found[place] for place in sorted(found) if start <= place < stop]
             if sum(piece.shape[1] for piece in pieces) != stop - start:
                 raise DatasetError(
-                    f"audio of {record.source} is missing", where=store.address(manifest.key), fix="run ingest again"
+                    f"audio of {record.source} is missing", where=store.address(manifest.key), fix="run rave-dist ingest again"
                 )
             segments.append(Segment(source_id, start, np.concatenate(pieces, axis=1)))
     return segments

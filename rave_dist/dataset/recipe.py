@@ -1,4 +1,4 @@
-"""What ingest does to a recording: the parameters that decide a dataset's content."""
+"""The parameters of ingest, which determine a dataset's content."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ class Recipe:
     Attributes:
         sample_rate: of the dataset, in Hz.
         channels: of the dataset.
-        silence_dbfs: nothing is heard where half the swing of a frame, peak to peak, stays below this.
-        silence_seconds: shorter pauses are music.
-        frame_seconds: the grain in which silence is looked for.
+        silence_dbfs: a frame is silent if half its peak-to-peak amplitude stays below this.
+        silence_seconds: shorter pauses are kept.
+        frame_seconds: the resolution of silence detection.
         keep_after_seconds: how much of a silence is kept after a sound, for its decay.
         keep_before_seconds: how much is kept before the next one, for its attack.
-        version: raised when the code gives other samples for the same recording.
+        version: incremented when the code gives different samples for the same recording.
     """
 
     sample_rate: int
@@ -38,5 +38,5 @@ class Recipe:
 
     @property
     def frame(self) -> int:
-        """Audio of a frame."""
+        """Samples per frame."""
         return max(1, round(self.frame_seconds * self.sample_rate))

@@ -1,8 +1,8 @@
-"""Where a recording sounds.
+"""Silence detection.
 
-The recording is cut into frames of L samples. A frame's swing, ``(max - min) / 2`` over its samples, is its level without the
-recording's offset; it is quiet where this stays below the threshold in every channel. A run of quiet frames at least as long
-as ``silence_seconds`` is silence: it is cut out, but for what is kept after the sound before it and before the sound after it.
+A recording is divided into frames of L samples. A frame's amplitude, ``(max - min) / 2`` over its samples, does not depend on the
+DC offset; a frame is quiet if its amplitude stays below the threshold in every channel. A run of quiet frames of at least
+``silence_seconds`` is silence. It is removed, except for a margin after the sound before it and one before the sound after it.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from rave_dist.audio.types import Pcm16
 from rave_dist.dataset.recipe import Recipe
 
 
-class Swings:
-    """Collects a stream's swing frame by frame: 4 bytes a frame, whatever the stream's length.
+class Amplitudes:
+    """Collects the amplitude of each frame of a stream: 4 bytes per frame.
 
     Args:
         frame: samples of a frame, L.
@@ -24,45 +24,45 @@ class Swings:
     def __init__(self, frame: int) -> None:
         self._frame = frame
         self._rest: Pcm16 | None = None
-        self._swings: list[npt.NDArray[np.float32]] = []
+        self._amplitudes: list[npt.NDArray[np.float32]] = []
 
     def add(self, pcm: Pcm16) -> None:
-        """Takes the next block, int16 [channels, n]."""
+        """Adds the next block, int16 ``[C, n]``."""
         if self._rest is not None:
             pcm = np.concatenate([self._rest, pcm], axis=1)
         whole = pcm.shape[1] // self._frame
         self._rest = pcm[:, whole * self._frame :].copy()
         if whole:
             frames = pcm[:, : whole * self._frame].reshape(len(pcm), whole, self._frame)
-            self._swings.append(_swing(frames))
+            self._amplitudes.append(_amplitude(frames))
 
     def finish(self) -> npt.NDArray[np.float32]:
-        """Every frame's swing, float32 [frames], full scale 1; the last frame may be shorter than L."""
+        """The amplitude of every frame, float32 ``[frames]``, full scale 1; the last frame may be shorter than L."""
         if self._rest is not None and self._rest.shape[1]:
-            if not self._swings:  # too short for an offset to be told from a sound
+            if not self._amplitudes:  # too short to distinguish a DC offset from a sound
                 self._rest = np.concatenate([self._rest, np.zeros_like(self._rest[:, :1])], axis=1)
-            self._swings.append(_swing(self._rest[:, None, :]))
-        return np.concatenate(self._swings) if self._swings else np.zeros(0, dtype=np.float32)
+            self._amplitudes.append(_amplitude(self._rest[:, None, :]))
+        return np.concatenate(self._amplitudes) if self._amplitudes else np.zeros(0, dtype=np.float32)
 
 
-def _swing(frames: Pcm16) -> npt.NDArray[np.float32]:
+def _amplitude(frames: Pcm16) -> npt.NDArray[np.float32]:
     spread = frames.max(axis=2).astype(np.int32) - frames.min(axis=2)
-    swing: npt.NDArray[np.float32] = (spread.max(axis=0) / np.float32(2**16)).astype(np.float32)
-    return swing
+    amplitude: npt.NDArray[np.float32] = (spread.max(axis=0) / np.float32(2**16)).astype(np.float32)
+    return amplitude
 
 
-def sounding_spans(swings: npt.NDArray[np.float32], *, samples: int, recipe: Recipe) -> tuple[tuple[int, int], ...]:
-    """The stretches to keep, as [start, stop) in samples, in order; none where all is silent.
+def sounding_spans(amplitudes: npt.NDArray[np.float32], *, samples: int, recipe: Recipe) -> tuple[tuple[int, int], ...]:
+    """Intervals to keep, as [start, stop) in samples, in order; none if everything is silent.
 
     Args:
-        swings: of every frame, as `Swings` gives them.
+        amplitudes: of every frame, as `Amplitudes` gives them.
         samples: length of the recording.
         recipe: threshold, lengths and margins.
     """
-    loud = swings >= 10 ** (recipe.silence_dbfs / 20)
+    loud = amplitudes >= 10 ** (recipe.silence_dbfs / 20)
     if not loud.any():
         return ()
-    # A sound on both outer sides makes every quiet run one with two ends.
+    # Padding with sound on both sides gives every quiet run two ends.
     edges = np.flatnonzero(np.diff(np.concatenate([[True], loud, [True]]).astype(np.int8)))
     after = round(recipe.keep_after_seconds * recipe.sample_rate)
     before = round(recipe.keep_before_seconds * recipe.sample_rate)

@@ -1,8 +1,8 @@
-"""What is held out: never heard in training, so that the validation distance means something.
+"""The split of a dataset into training and held-out audio.
 
-About a tenth of the audio, at least a window, at most a minute. By source, if some sources together are about that much;
-else the end of the longest segment, with a gap of one window before it, so that no training window is a neighbour of a
-validation window.
+About a tenth of the audio is held out, at least one window and at most one minute: whole sources if some of them together have
+about that length, otherwise the end of the longest segment, separated by a gap of one window so that no training window is
+adjacent to a validation window.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Split:
 
 
 def split(segments: Sequence[Segment], *, sample_rate: int, window: int) -> Split:
-    """Divides a dataset; the same segments are always divided in the same way.
+    """Splits segments; the same segments are always split in the same way.
 
     Args:
         segments: as `read_segments` gives them.
@@ -38,7 +38,7 @@ def split(segments: Sequence[Segment], *, sample_rate: int, window: int) -> Spli
         window: samples of a training window.
 
     Raises:
-        DatasetError: there are less than two windows of audio.
+        DatasetError: less than two windows of audio.
     """
     total = _samples(segments)
     if total < 2 * window:
@@ -55,7 +55,7 @@ def split_dataset(store: Store, manifest: DatasetManifest, *, window: int) -> Sp
     """All audio of a dataset, divided.
 
     Raises:
-        DatasetError: a part is missing or damaged, or there are less than two windows of audio.
+        DatasetError: a shard is missing or damaged, or less than two windows of audio.
     """
     return split(read_segments(store, manifest), sample_rate=manifest.sample_rate, window=window)
 
@@ -68,7 +68,7 @@ def _by_source(segments: Sequence[Segment], target: int) -> Split | None:
         return None
     held: set[str] = set()
     held_samples = 0
-    # In an order that has nothing to do with names: neighbours in a folder are often takes of the same thing.
+    # In an order independent of names: neighbours in a folder are often takes of the same thing.
     for source_id in sorted(lengths, key=lambda i: hashlib.sha256(i.encode()).digest()):
         if held_samples + lengths[source_id] <= 1.5 * target:
             held.add(source_id)
@@ -85,7 +85,7 @@ def _by_time(segments: Sequence[Segment], target: int, window: int) -> Split:
     segment = segments[longest]
     length = segment.pcm.shape[1]
     others = [s for index, s in enumerate(segments) if index != longest]
-    # Where even the longest is too short for that, it gives a third to each: training, gap, validation.
+    # If even the longest is too short, training, gap and validation get a third each.
     held = min(target, length // 3)
     gap = min(window, length // 3)
     if held < target and _samples(others) >= max(window, length):

@@ -1,8 +1,8 @@
-"""Configurations and overrides put together: which of them does not go with the rest, and which changes nothing.
+"""Which configurations and overrides can be combined, and which of them have no effect.
 
-RAVE's smaller configurations (``snake``, ``wasserstein`` …) set values of parts that a whole one uses. Beside one that has
-other parts they end in an error that speaks of arguments and shapes, or, worse, in a model without what was asked for: gin sets
-values of parts that nobody builds without a word. Which one it is is found by leaving out one after the other.
+RAVE's small configurations (``snake``, ``wasserstein`` …) set parameters of networks that a full configuration uses. Combined with
+one that uses other networks they cause an error about arguments and shapes or, worse, are ignored: gin silently accepts parameters
+of networks that are never built. The culprit is found by leaving out one configuration or override at a time.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _REASONS = {
     "snake": "it changes the networks of v2",
     "adain": "it changes the networks of v2",
     "spectral_discriminator": "it adds one to the discriminators that v2 combines",
-    "hybrid": "its models hear a mel spectrogram, and cannot be played block by block",
+    "hybrid": "its models take a mel spectrogram as input and cannot run in real time",
 }
 _MADE_FOR_V2 = _REASONS.keys() - {"hybrid"}
 
@@ -27,24 +27,24 @@ Works = Callable[[Sequence[str], Mapping[str, Any]], bool]
 
 
 def name_culprit(error: MisfitError, config: Sequence[str], override: Mapping[str, Any], *, works: Works) -> ConfigurationError:
-    """A misfit explained by the one configuration, else the one override, without which there is none.
+    """Explains a misfit by the one configuration, otherwise the one override, without which it disappears.
 
     Args:
         error: the misfit.
         config: names, the last one added last.
         override: the run's.
-        works: whether a model can be made and trained of a configuration and overrides.
+        works: whether a model of a configuration and overrides can be built and trained.
     """
     for index in reversed(range(1, len(config))):
         rest = [*config[:index], *config[index + 1 :]]
         if works(rest, override):
-            return _conflict(config[index], rest, "does not go with")
+            return _conflict(config[index], rest, "cannot be combined with")
     for key in override:
         if works(config, {other: value for other, value in override.items() if other != key}):
             return ConfigurationError(
-                f"{key}: {override[key]} does not go with {' and '.join(config)}: {error.what}",
+                f"{key}: {override[key]} cannot be combined with {' and '.join(config)}: {error.what}",
                 where="override",
-                fix=f"leave out {key}, or change what must fit it",
+                fix=f"leave out {key}, or change what it must match",
             )
     return error
 
@@ -52,12 +52,12 @@ def name_culprit(error: MisfitError, config: Sequence[str], override: Mapping[st
 def check_effective(
     config: Sequence[str], *, settings: Callable[[Sequence[str]], Mapping[str, str]], read: Collection[str]
 ) -> None:
-    """Refuses a configuration of which the model reads nothing; one that says what is so anyway is let pass.
+    """Refuses a configuration that has no effect on the model; one that only repeats present values is accepted.
 
     Args:
         config: names, the last one added last.
-        settings: what some configurations set, together.
-        read: the settings that were read when the model was made and trained.
+        settings: what a list of configurations sets.
+        read: the settings that were read when the model was built and trained.
 
     Raises:
         ConfigurationError: with the name.
@@ -67,11 +67,11 @@ def check_effective(
         rest = [*config[:index], *config[index + 1 :]]
         try:
             without = settings(rest)
-        except ConfigurationError:  # it is the whole one
+        except ConfigurationError:  # the full configuration
             continue
         changed = {key for key in together.keys() | without.keys() if together.get(key) != without.get(key)}
         if changed and changed.isdisjoint(read):
-            raise _conflict(config[index], rest, "changes nothing in")
+            raise _conflict(config[index], rest, "has no effect with")
 
 
 def _conflict(name: str, rest: Sequence[str], what: str) -> ConfigurationError:
@@ -79,5 +79,5 @@ def _conflict(name: str, rest: Sequence[str], what: str) -> ConfigurationError:
     return ConfigurationError(
         f"{name} {what} {' and '.join(rest)}" + (f": {reason}" if reason else ""),
         where="config",
-        fix=f"leave out {name}" + (f", or take it with v2: config: [v2, {name}]" if name in _MADE_FOR_V2 else ""),
+        fix=f"leave out {name}" + (f", or use it with v2: config: [v2, {name}]" if name in _MADE_FOR_V2 else ""),
     )

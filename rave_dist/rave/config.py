@@ -46,18 +46,18 @@ def _config_folder() -> Path:
 
 @functools.cache
 def configurations() -> tuple[str, ...]:
-    """The names that ``config`` may have: RAVE's own, without ``.gin``, and this package's variants. Does not import RAVE."""
+    """The names that ``config`` may have: RAVE's own, without ``.gin``, and this package's presets. Does not import RAVE."""
     return tuple(sorted({path.stem for path in _config_folder().glob("*.gin")} | set(PRESETS)))
 
 
 def _parameters(name: str) -> Parameters:
-    """What a class or function that gin configures can be given; empty where it takes anything, or is not known."""
+    """Parameters of a class or function that gin configures; empty if it accepts anything or is not known."""
     gin = modules()[1]
     try:
         configurable = gin.get_configurable(name)
     except ValueError:
         return {}
-    # gin makes subclasses and wrappers that take anything: the signature is that of what they wrap.
+    # gin creates subclasses and wrappers with a signature of *args, **kwargs: use the wrapped one.
     makers = (
         [vars(kind)["__init__"] for kind in configurable.__mro__ if "__init__" in vars(kind)]
         if inspect.isclass(configurable)
@@ -71,7 +71,7 @@ def _parameters(name: str) -> Parameters:
 
 
 def _expand(config: Sequence[str], override: Mapping[str, Any]) -> tuple[list[str], dict[str, Any]]:
-    """Stock names and overrides behind names that may be variants; what the user wrote wins over a preset's values."""
+    """Stock names and overrides behind names that may be presets; what the user wrote wins over a preset's values."""
     names: list[str] = []
     values: dict[str, Any] = {}
     for name in config:
@@ -92,7 +92,7 @@ def configure(config: Sequence[str], override: Mapping[str, Any], *, sample_rate
     Args:
         config: names from `configurations`, applied in order: ``("v2", "causal")``.
         override: gin macros (``CAPACITY: 48``) or bindings (``blocks.NoiseGenerator.noise_bands: 3``). Values are numbers,
-            truth values, strings, lists, or gin references as strings (``"@blocks.Snake"``, ``"%CAPACITY"``).
+            booleans, strings, lists, or gin references as strings (``"@blocks.Snake"``, ``"%CAPACITY"``).
         sample_rate: in Hz; becomes SAMPLING_RATE.
         channels: 1 or 2; becomes RAVE.n_channels.
 
@@ -135,7 +135,7 @@ def configure(config: Sequence[str], override: Mapping[str, Any], *, sample_rate
 
 
 def with_schedule(config_text: str, *, phase_1_steps: int, warmup_steps: int) -> str:
-    """A configuration text that says when this run's phase 1 and warm-up ended; stock RAVE goes by it."""
+    """A configuration text that states where this run's phase 1 and warm-up end, as stock RAVE reads it."""
     known = statements(config_text)
     lines = {_PHASE_1: phase_1_steps, _WARMUP: warmup_steps}
     return "\n".join([config_text.rstrip(), *(f"{full_key(key, known)} = {value}" for key, value in lines.items()), ""])

@@ -6,11 +6,11 @@
                               encode               decode
 
 The networks are the trained model's own modules; what is replaced is where RAVE draws random numbers: around the latents
-and in the noise generator. Here both are functions of absolute position (`rave_dist.rave.exportable_noise`), so the same sound
-gives the same samples whatever its cutting, and noise can be scaled or silenced.
+and in the noise generator. Here both are functions of absolute position (`rave_dist.rave.exportable_noise`), so the same audio
+gives the same samples however it is divided into chunks, and noise can be scaled or muted.
 
 A streaming model (built while cached convolutions are on) keeps the tail of each block for the next one and counts the
-samples it has seen; an offline model keeps nothing and treats each call as a sound of its own.
+samples it has seen; an offline model has no state and treats each call as a separate sound.
 
 TorchScript compiles these modules: no postponed annotations here.
 """
@@ -34,8 +34,8 @@ def exposed_latents(fidelity: Tensor, *, at_least: float = FIDELITY) -> int:
     """How many principal components an export keeps, by RAVE's rule.
 
     The index of the first cumulative explained variance above ``at_least``, rounded up to a power of two. RAVE keeps at least
-    one; here it is four, and at most all: a young model's loudness alone is often nearly all of its variance, and an instrument
-    with one knob is none. A model whose latent space was never analysed (``fidelity`` all zero) keeps all.
+    one; here it is four, and at most all: early in training one component may explain almost all variance, usually loudness.
+    A model whose latent space was never analysed (``fidelity`` all zero) keeps all.
 
     Args:
         fidelity: ``[D]``, cumulative explained variance, ascending.
@@ -48,14 +48,14 @@ def exposed_latents(fidelity: Tensor, *, at_least: float = FIDELITY) -> int:
 
 
 def check_exportable(model: Any) -> None:
-    """Refuses, at once, a model that hears its sound in a way that cannot be exported.
+    """Refuses, at once, a model whose input cannot be exported.
 
     Raises:
         ConfigurationError: with the reason.
     """
     if model.input_mode == "mel":
         raise ConfigurationError(
-            "a model of hybrid hears a mel spectrogram, and cannot be played block by block", fix="leave out hybrid"
+            "hybrid models take a mel spectrogram as input and cannot run in real time", fix="leave out hybrid"
         )
 
 
@@ -63,7 +63,7 @@ class ScriptedRave(nn_tilde.Module):  # type: ignore[misc]  # nn_tilde is untype
     """The streaming export, and what the offline one shares with it.
 
     Attributes for nn~: ``noise`` scales the noise generator, ``latent_noise`` what is drawn around the latents (1: as RAVE
-    plays, 0: their mean), ``seed`` picks the noise.
+    plays, 0: their mean), ``seed`` selects the noise.
 
     Args:
         model: a trained ``rave.RAVE`` in evaluation mode; its weight normalisation is folded into the weights.
@@ -193,12 +193,12 @@ class ScriptedRave(nn_tilde.Module):  # type: ignore[misc]  # nn_tilde is untype
 
     @torch.jit.export
     def get_seed(self) -> int:
-        """Which noise is played."""
+        """The seed of the noise."""
         return self.seed[0]
 
     @torch.jit.export
     def set_seed(self, seed: int) -> int:
-        """Picks the noise: two instances that should not sound alike need two seeds."""
+        """Sets the seed of the noise: two instances that should sound different need two seeds."""
         self.seed = (seed,)
         return 0
 

@@ -1,4 +1,4 @@
-"""Between the encoder's output and the decoder's input: the latents that a person sees, one module per kind of encoder.
+"""The latents that exports expose, between the encoder's output and the decoder's input: one module per kind of encoder.
 
 All have the same two methods, so that `rave_dist.rave.exportable` need not know the kind:
 
@@ -6,7 +6,7 @@ All have the same two methods, so that `rave_dist.rave.exportable` need not know
 - ``decode(z, frame, seed, level, noise)``: exposed latents to the decoder's input ``[B, latent_size + augmentation, F]``.
 
 ``frame`` is the absolute index of the first latent frame. ``level`` scales what RAVE draws around the latents (0: their
-mean), ``noise`` the dimensions that a model was trained to receive noise in. No draw depends on how time is cut.
+mean), ``noise`` the noise dimensions of the decoder's input. No draw depends on how time is divided into chunks.
 
 TorchScript compiles these modules: no postponed annotations here.
 """

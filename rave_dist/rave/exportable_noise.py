@@ -1,4 +1,4 @@
-"""Noise that is a function of where it sounds: the same sample gets the same noise however a sound is cut into chunks.
+"""Noise as a function of absolute position: a sample gets the same noise however the audio is divided into chunks.
 
 A counter-based generator: no state, only a hash of (seed + row, stream, absolute index). With M the 32-bit mixer
 
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 
 def mix(x: Tensor) -> Tensor:
-    """Scrambles integers in [0, 2^32), one to one; any shape, int64."""
+    """Mixes integers in [0, 2^32) by a bijection; any shape, int64."""
     x = x ^ (x >> 16)
     x = (x * 0x21F0AAAD) & 0xFFFFFFFF
     x = x ^ (x >> 15)
@@ -111,8 +111,8 @@ class FilteredNoise(nn.Module):
 
 
 class NoNoise(nn.Module):
-    """Stands where a decoder has no noise generator, or has not trained it yet."""
+    """For a decoder without a noise generator, or before phase 2 has trained it."""
 
     def forward(self, x: Tensor, position: int, seed: int, level: float) -> Tensor:
-        """One zero, to be broadcast."""
+        """A zero of shape ``[1]``, to be broadcast."""
         return torch.zeros(1, dtype=x.dtype, device=x.device)

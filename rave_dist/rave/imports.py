@@ -115,7 +115,7 @@ def modules() -> tuple[ModuleType, ModuleType, ModuleType]:
             rave = importlib.import_module("rave")
         except ImportError as error:
             raise ConfigurationError(
-                f"acids-rave cannot be imported: {error}", fix="run 'make setup', which installs the versions that go together"
+                f"acids-rave cannot be imported: {error}", fix="run 'make setup', which installs tested versions"
             ) from error
         for name in ("rave.core", "rave.dataset", "rave.transforms", "rave.descript_discriminator", "rave.quantization"):
             importlib.import_module(name)

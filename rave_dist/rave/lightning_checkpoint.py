@@ -1,8 +1,8 @@
-"""Runs as stock RAVE keeps them, written and read: ``config.gin`` beside ``version_<n>/checkpoints/*.ckpt``.
+"""Reading and writing run folders of stock RAVE: ``config.gin`` and ``version_<n>/checkpoints/*.ckpt``.
 
 A checkpoint of Lightning 1.9 is a mapping. ``rave export`` reads ``state_dict`` (and ``callbacks.EMA``); ``rave train --ckpt``
 also ``optimizer_states`` (generator, discriminator), ``lr_schedulers``, ``global_step``, the loops' counters, and how many
-steps RAVE's callbacks have counted, which decides phase and warm-up.
+steps RAVE's callbacks have counted, which determines phase and warm-up.
 """
 
 from __future__ import annotations

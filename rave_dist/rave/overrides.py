@@ -1,7 +1,7 @@
-"""RAVE's configurations as text: what they set, and overrides as statements that are checked against it.
+"""Overrides as gin statements, checked against the configuration that they change.
 
-gin takes any macro for granted and any value for any parameter; a misspelt ``CAPACTIY: 48`` would train for a night without
-effect. Here an override must replace something that the configuration sets, or set a parameter of a class that it uses.
+gin accepts any macro and any value for any parameter; a misspelt ``CAPACTIY: 48`` would train for a night without effect. Here an
+override must replace a value that the configuration sets, or set a parameter of a class that it uses.
 """
 
 from __future__ import annotations
@@ -56,12 +56,12 @@ def override_line(
 
     Args:
         key: a macro (``CAPACITY``) or a binding (``blocks.NoiseGenerator.noise_bands``).
-        value: number, truth value, text, list or mapping; a text that starts with ``@`` or ``%`` is a gin reference.
+        value: number, boolean, string, list or mapping; a string that starts with ``@`` or ``%`` is a gin reference.
         known: the configuration's `statements`.
-        parameters: what a class or function of RAVE can be given, by its name; empty where that is not known.
+        parameters: the parameters of a class or function of RAVE, by its name; empty if not known.
 
     Raises:
-        ConfigurationError: nothing of that name (with the nearest), or a value of another kind than RAVE's own.
+        ConfigurationError: no such setting (with the nearest), or a value of a different type than RAVE's own.
     """
     key = full_key(key, known)
     if key in _OURS or key.endswith("RAVE.n_channels"):
@@ -78,7 +78,7 @@ def override_line(
             raise ConfigurationError(f"{key} names {macro!r}, which is not set", where="override", fix=suggest(macro, macros))
     example, wanted = _expected(known.get(key, ""), known, possible.get(name), is_macro=not owner)
     if isinstance(value, str) and wanted in (_WHOLE, _NUMBER) and value[:1] not in ("@", "%"):
-        number = _literal(value)  # YAML reads 1e-6 as a text
+        number = _literal(value)  # YAML reads 1e-6 as a string
         value = value if number is None else number
     if wanted is not None and not _fits(value, wanted, example, known):
         shown = known.get(key) or example
@@ -88,20 +88,20 @@ def override_line(
     return f"{key} = {_written(value)}"
 
 
-_WHOLE, _NUMBER, _TRUTH, _TEXT = "a whole number", "a number", "true or false", "a text"
+_WHOLE, _NUMBER, _TRUTH, _TEXT = "a whole number", "a number", "true or false", "a string"
 _REFERENCE, _NOTHING = "a reference (@…)", "nothing"
 _PLURALS = {
     _WHOLE: "whole numbers",
     _NUMBER: "numbers",
-    _TRUTH: "truth values",
-    _TEXT: "texts",
+    _TRUTH: "booleans",
+    _TEXT: "strings",
     _REFERENCE: "references (@…)",
 }
 _BY_TYPE: Mapping[Any, str] = {int: _WHOLE, float: _NUMBER, bool: _TRUTH, str: _TEXT}
 
 
 def _expected(text: str, known: Mapping[str, str], parameter: Parameter | None, *, is_macro: bool) -> tuple[Any, str | None]:
-    """An example and the kind that a value must have: as the parameter is annotated, else as what it replaces; None for any."""
+    """An example and the required type of a value: the parameter's annotation, otherwise the type it replaces; None for any."""
     if text.startswith(("@", "[@")):
         return text, _REFERENCE if text[0] == "@" else f"a list of {_PLURALS[_REFERENCE]}"
     example = literal(text, known)
@@ -112,13 +112,13 @@ def _expected(text: str, known: Mapping[str, str], parameter: Parameter | None, 
         if annotated is not None:
             return example, annotated
         if _kind(example) == _WHOLE and not is_macro:
-            return example, _NUMBER  # nothing says that it must be a whole one
+            return example, _NUMBER  # nothing requires a whole number
     kind = _kind(example)
     return example, None if kind == _NOTHING or callable(example) else kind
 
 
 def _annotated(parameter: Parameter | None) -> str | None:
-    """The kind that an annotation says, ``Optional`` or not."""
+    """The type named by an annotation, ``Optional`` or not."""
     annotation = None if parameter is None else parameter.annotation
     parts = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
     for part in parts:
@@ -141,7 +141,7 @@ def _fits(value: Any, wanted: str, example: Any, known: Mapping[str, str]) -> bo
 
 
 def _macros(value: Any) -> list[str]:
-    """The macros that a value refers to."""
+    """Macros that a value refers to."""
     if isinstance(value, list | tuple):
         return [macro for item in value for macro in _macros(item)]
     return [value[1:]] if isinstance(value, str) and value.startswith("%") else []
@@ -157,7 +157,7 @@ def _written(value: Any) -> str:
 
 
 def literal(text: str, known: Mapping[str, str]) -> Any:
-    """The value that stands in a statement, followed through macros (``%CAPACITY``); None where it is a reference."""
+    """The value of a statement, followed through macros (``%CAPACITY``); None for a reference."""
     for _ in known:
         if not text.startswith("%"):
             break

@@ -1,4 +1,4 @@
-"""Small named configurations over RAVE's own, and the window and batch that suit each."""
+"""Presets: named configurations on top of RAVE's own, with the default window and batch of each."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rave_dist.records import TrainingSpec
 
 @dataclass(frozen=True, kw_only=True)
 class Defaults:
-    """What a configuration is trained with unless the manifest says otherwise: window in samples, windows per step."""
+    """Default window (samples) and batch (windows per step) of a configuration."""
 
     window: int
     batch: int
@@ -27,9 +27,9 @@ class Preset:
 
 
 PRESETS: Mapping[str, Preset] = {
-    # For a laptop and for the demonstration: sounds in minutes on two cores. The KL term starts near nothing, as in v2: under
+    # For a laptop and for the demo: audible results in minutes on two cores. The KL term starts near zero, as in v2: under
     # v2_small's constant 0.01 the latent means of a short run stay near zero, and a decoder without biases is silent at zero.
-    # Small batches, for the number of steps counts more than their size while so little is learnt.
+    # Small batches: early in training the number of steps matters more than their size.
     "v2_tiny": Preset(
         config=("v2_small",),
         override={
@@ -64,13 +64,18 @@ def window_and_batch(spec: TrainingSpec) -> tuple[int, int]:
 
 
 def accumulation_choices(batch: int) -> list[int]:
-    """In how many equal parts a batch can be computed, the fewest first."""
+    """Numbers of equal parts into which a batch can be divided, in ascending order."""
     return [parts for parts in range(1, batch + 1) if batch % parts == 0]
 
 
 def smaller_batch(spec: TrainingSpec, fitting: int) -> str:
-    """What to do where a run's step does not fit the memory and one of so many windows does."""
+    """The fix for a step that does not fit the memory.
+
+    Args:
+        spec: the run.
+        fitting: the largest number of windows that fits; 0 if not even one does.
+    """
     if not fitting:
-        return "take a smaller configuration, or a machine with more memory"
-    auto = "" if spec.batch == "auto" else ", or batch: auto, which computes a step in parts that fit"
+        return "use a smaller configuration, or a machine with more memory"
+    auto = "" if spec.batch == "auto" else ", or batch: auto, which accumulates gradients over parts that fit"
     return f"set batch: {fitting}{auto}"

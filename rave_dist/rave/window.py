@@ -1,4 +1,4 @@
-"""Which windows a model can be trained with: long enough for its distances after the crop, and whole latent frames."""
+"""The training windows that a model accepts: long enough for its distances after the crop, in whole latent frames."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rave_dist.errors import ConfigurationError
 
 
 def band_crop(model: Any) -> tuple[int, int]:
-    """Samples of each band that the multiband distance leaves out at both ends, as ``rave.core.valid_signal_crop`` does."""
+    """Samples per band that the multiband distance crops at both ends, as ``rave.core.valid_signal_crop`` does."""
     left, right = (int(value) for value in model.receptive_field)
     if not model.valid_signal_crop or not left + right:
         return 0, 0
@@ -24,7 +24,7 @@ def check_window(model: Any, window: int) -> None:
     """Refuses a window that this model cannot be trained with.
 
     Args:
-        model: a ``rave.RAVE`` whose receptive field is set (`rave_dist.training.evaluation.validation.set_receptive_field`).
+        model: a ``rave.RAVE`` whose receptive field is set (`rave_dist.training.evaluation.receptive_field`).
         window: samples.
 
     Raises:

@@ -1,4 +1,4 @@
-"""How loud a recording is, and what a musician would want to know before training on it."""
+"""Levels of a recording, and warnings about it: clipping, DC offset, bandwidth."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ class Levels:
         self.clipped_samples = 0
 
     def add_decoded(self, block: npt.NDArray[np.float32]) -> None:
-        """Takes the next block as decoded, float32 [channels, n]."""
+        """Adds the next block as decoded, float32 [channels, n]."""
         self._decoded_values += block.size
         if block.size and max(block.max(), -block.min()) >= self._full_scale:
             self.clipped_samples += int(np.count_nonzero(np.abs(block) >= self._full_scale))
 
     def add(self, pcm: npt.NDArray[np.int16]) -> None:
-        """Takes the next block as stored, int16 [channels, n]."""
+        """Adds the next block as stored, int16 [channels, n]."""
         self._peak = max(self._peak, int(pcm.max()), -int(pcm.min()))
         values = pcm.astype(np.float64)
         self._power += float(np.vdot(values, values))
@@ -64,12 +64,12 @@ class Levels:
 
     @property
     def is_clipped(self) -> bool:
-        """Whether more samples stand at full scale than a normalised recording has."""
+        """Whether more samples at full scale than a normalised recording has."""
         return self.clipped_samples >= max(_CLIPPED_SAMPLES, _CLIPPED_SHARE * self._decoded_values)
 
 
 def warnings(levels: Levels, sample_rate: int, dataset_rate: int) -> tuple[str, ...]:
-    """What is worth mending in a recording that is used all the same.
+    """Warnings about a recording that is used anyway.
 
     Args:
         levels: measured on it.
@@ -78,9 +78,9 @@ def warnings(levels: Levels, sample_rate: int, dataset_rate: int) -> tuple[str, 
     """
     found: list[str] = []
     if levels.is_clipped:
-        found.append(f"clipped: {levels.clipped_samples:,} samples stand at full scale")
+        found.append(f"clipped: {levels.clipped_samples:,} samples at full scale")
     if abs(levels.dc) > _DC and levels.samples >= dataset_rate:
-        found.append(f"off centre: an offset of {levels.dc:+.3f} of full scale")
+        found.append(f"DC offset of {levels.dc:+.3f} of full scale")
     if sample_rate < dataset_rate:
-        found.append(f"recorded at {sample_rate} Hz: holds nothing above {sample_rate // 2} Hz")
+        found.append(f"recorded at {sample_rate} Hz: contains nothing above {sample_rate // 2} Hz")
     return tuple(found)

@@ -39,7 +39,7 @@ def magnitudes(sound: Audio, n_fft: int, hop: int) -> NDArray[np.float32]:
 
 
 def decibels(magnitude: NDArray[np.float32], floor: float = _FLOOR_DB) -> NDArray[np.float32]:
-    """Magnitudes in dB below full scale; nothing lies below ``floor``, as nobody hears it."""
+    """Magnitudes in dB below full scale; values below ``floor`` are clipped to it, since they are inaudible."""
     return np.asarray(20 * np.log10(np.maximum(magnitude, 10 ** (floor / 20))), dtype=np.float32)
 
 

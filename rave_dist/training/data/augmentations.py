@@ -13,7 +13,7 @@ RAVE's means to be:
   as the distances divide by the batch's energy.
 - pitch and speed together: three quarters to four thirds, evenly in pitch. RAVE's takes 0.7 to 1.3 of a window's length,
   of which only what fits its chunk can be slower.
-- polarity: the sign, which no ear hears and every network does.
+- polarity: inverts the sign, which is inaudible but changes the waveform that a network sees.
 """
 
 from __future__ import annotations

@@ -114,7 +114,7 @@ class _Cut:
 
 
 def fits(segments: Sequence[PcmSegment], device: torch.device) -> bool:
-    """Whether PCM may stay on the device for good: on a CPU always, on a GPU in a sixteenth of what is free now."""
+    """Whether PCM is kept on the device: always on a CPU; on a GPU if it takes at most a sixteenth of the free memory."""
     if device.type != "cuda":
         return True
     free, _ = torch.cuda.mem_get_info(device)
@@ -131,7 +131,7 @@ class Windows:
         seed: decides every batch.
         device: where batches are wanted.
         sample_rate: in Hz.
-        augment: probability of each augmentation, RAVE's phase mangle alone unless told otherwise; None for plain windows,
+        augment: probability of each augmentation, RAVE's phase mangle by default; None for plain windows,
             without dequantisation.
         resident: keep all PCM on ``device`` (two bytes a sample), or in host memory whence windows travel; None: if it `fits`.
 
@@ -246,7 +246,7 @@ class Windows:
         return {"generator": self._state}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on where `state_dict` was taken, with the same segments, window, batch, seed and augmentations."""
+        """Restores a `state_dict`, with the same segments, window, batch, seed and augmentations."""
         if self._next is not None:
             self._next.result()
             self._next = None

@@ -128,7 +128,7 @@ def random_angles(uniform: Tensor, *, sample_rate: int, lowest: float = 20.0, hi
         uniform: random numbers in [0, 1).
         sample_rate: in Hz.
         lowest: in Hz.
-        highest: in Hz, RAVE's own choice; half of it at most of what the sample rate can carry.
+        highest: in Hz, RAVE's own value; limited by the sample rate.
     """
     highest = min(highest, 0.49 * sample_rate)
     low, high = math.log(lowest), math.log(highest)

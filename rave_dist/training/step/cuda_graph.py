@@ -56,7 +56,7 @@ class CudaGraphStep:
     def _record(self, batch: Tensor) -> torch.cuda.CUDAGraph:
         graph = torch.cuda.CUDAGraph()
         try:
-            # Other threads may go on meanwhile: one puts the next batch into page-locked memory, another writes checkpoints.
+            # Other threads may keep running: one copies the next batch to page-locked memory, another writes checkpoints.
             with torch.cuda.graph(graph, capture_error_mode="thread_local"):
                 self._losses = self._step(batch)
         except torch.OutOfMemoryError:

@@ -1,8 +1,8 @@
-"""Memory: what a full one looks like on each device, and training on a CPU without giving any back between operations.
+"""Memory: detecting that a device is out of memory, and keeping freed memory between operations on a CPU.
 
-glibc asks the system for every tensor above 32 MiB anew and returns it when it is freed, and the system clears each page
+glibc requests every tensor above 32 MiB from the system and returns it when it is freed, and the system clears each page
 again: at RAVE's own batch of 8 that is a third of a discriminator step. A training process needs the same memory in its next
-step, so it may keep it, at the price of about a tenth more resident memory.
+step, so it keeps it, at the price of about a tenth more resident memory.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import torch
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # malloc.h
 _NEVER = 2**31 - 1
-_FULL = ("can't allocate memory", "could not create a primitive")  # PyTorch's allocator; oneDNN, whose code needs memory too
+_FULL = ("can't allocate memory", "could not create a primitive")  # PyTorch's allocator; oneDNN
 
 
 def hold_freed_memory() -> bool:

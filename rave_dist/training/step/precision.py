@@ -1,4 +1,4 @@
-"""Named ways to compute a training step faster than in plain single precision. All are off unless a manifest asks for them.
+"""Named options that compute a training step faster than plain single precision. All are off by default.
 
 =====================  ==================================================================================  ==========
 option                 what it changes                                                                     needs
@@ -32,7 +32,7 @@ class Precision:
     """How a step computes.
 
     Args:
-        options: any that go together (`rave_dist.options.EXCLUSIVE_OPTIONS`).
+        options: any that can be combined (`rave_dist.options.EXCLUSIVE_OPTIONS`).
         device: where.
 
     Raises:
@@ -43,7 +43,7 @@ class Precision:
         missing = sorted(NEED_CUDA & set(options)) if device.type != "cuda" else []
         if missing:
             raise ConfigurationError(
-                f"{' and '.join(missing)} cannot be had on the {device.type.upper()}",
+                f"{' and '.join(missing)} {'requires' if len(missing) == 1 else 'require'} an NVIDIA GPU",
                 where="compute",
                 fix=f"leave {' and '.join(missing)} out, or train on a machine with an NVIDIA GPU",
             )
@@ -52,7 +52,7 @@ class Precision:
             and device.type == "cuda"
             and not torch.cuda.is_bf16_supported(including_emulation=False)
         ):
-            raise ConfigurationError("this GPU has no bfloat16", where="compute", fix="take fp16 instead")
+            raise ConfigurationError("this GPU does not support bfloat16", where="compute", fix="use fp16 instead")
         self.options = frozenset(options)
         self._device = device
         everywhere = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -124,7 +124,7 @@ class Optimizer:
         return state if self._scaler is None else {**state, "scaler": self._scaler.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on where `state_dict` was taken."""
+        """Restores a `state_dict`."""
         self.inner.load_state_dict({key: value for key, value in state.items() if key != "scaler"})
         for group in self.inner.param_groups:
             if isinstance(group["lr"], Tensor):  # a checkpoint comes back on the CPU, a recorded step reads it on its device

@@ -1,4 +1,4 @@
-"""One optimizer step of RAVE, with the work left out that cannot change its result.
+"""One optimizer step of RAVE, without the work that cannot change its result.
 
 With ``x`` a batch, ``E`` encoder, ``G`` decoder, ``D`` discriminator (which returns the features of its layers, the last one
 being its score), ``Q`` the PQMF analysis, ``d`` RAVE's spectral distances, and every weight ``w`` applied twice as
@@ -7,9 +7,9 @@ RAVE 2.3.1 does, `RAVE.training_step` computes
     generator step      w_m² d(Qx, QG(z)) + w_f² d(x, G(z)) + beta reg(z) [+ w_fm² |D(x) - D(G(z))| + w_a² adv(D(G(z)))]
     discriminator step  gan(D(x), D(G(z)))                                 [phase 2, every ``update_discriminator_every``]
 
-and back-propagates each through everything that took part. What is left out here:
+and back-propagates each through everything that took part. Omitted here:
 
-- gradients of ``x``, of the PQMF's filters, and of the discriminator in a generator step: nobody reads them;
+- gradients of ``x``, of the PQMF's filters, and of the discriminator in a generator step: they are never read;
 - in a discriminator step the distances, the feature matching and all gradients of the generator: cleared before use;
 - in phase 2 the encoder's graph, where RAVE detaches the encoder itself (its batch statistics still move);
 - in a generator step the graph of ``D(x)``: it is a constant there;
@@ -17,15 +17,14 @@ and back-propagates each through everything that took part. What is left out her
 - convolutions over planes whose columns never meet (`rave_dist.training.step.discriminators`);
 - returning memory to the system between operations, and Adam's passes over all weights, on a CPU
   (`rave_dist.training.step.memory`, `rave_dist.training.step.precision`);
-- every wait of the host for the device (``.item()``, truth values of device tensors).
+- every synchronisation of host and device (``.item()``, ``bool`` of device tensors).
 
 Random numbers are drawn in RAVE's own order, so equal seeds give equal steps.
 
-A step may be computed in several parts of its batch, one after the other, whose gradients add up before the one descent: it
-then needs the memory of a part. What is a mean over windows stays the same: the discriminator step, the adversarial loss, the
-latent regularisation. What RAVE computes of the whole batch at once becomes the mean of what it is of the parts: the spectral
-distances and v2's feature matching divide by the size of all targets together; batch normalisation (v1) and codebooks
-(discrete) take statistics of the batch, and keep their own once a part. Random numbers are drawn part by part.
+Gradients may be accumulated over equal parts of the batch before one update, which needs the memory of one part. Means over
+windows stay the same: the discriminator step, the adversarial loss, the latent regularisation. Values that RAVE computes of the
+whole batch become means over the parts: the spectral distances and v2's feature matching are normalised by all targets together;
+batch normalisation (v1) and codebooks (discrete) use the statistics of a part. Random numbers are drawn part by part.
 """
 
 from __future__ import annotations
@@ -188,13 +187,13 @@ class TrainingStep:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on where `state_dict` was taken."""
+        """Restores a `state_dict`."""
         self._generators_descent.load_state_dict(state["generator_optimizer"])
         self._discriminators_descent.load_state_dict(state["discriminator_optimizer"])
         self._scheduler.load_state_dict(state["scheduler"])
 
     def go_on(self, generator: dict[str, Any], discriminator: dict[str, Any], *, step: int) -> None:
-        """Takes over the optimizers of another run after so many steps of it; the learning rate is this schedule's own."""
+        """Restores the optimizers of another run after ``step`` steps; the learning rate follows this schedule."""
         self._generators_descent.take_over(generator)
         self._discriminators_descent.take_over(discriminator)
         self._scheduler.last_epoch = step
@@ -336,7 +335,7 @@ class TrainingStep:
 
 @contextmanager
 def _constant(parameters: list[nn.Parameter]) -> Iterator[None]:
-    """Parameters that take no gradient meanwhile."""
+    """Excludes parameters from differentiation inside the block."""
     for parameter in parameters:
         parameter.requires_grad_(False)
     try:

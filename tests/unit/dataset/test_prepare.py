@@ -67,7 +67,7 @@ def test_every_kind_of_bad_file_is_named_and_the_others_are_used(local_store, re
         "same.flac": (2.0, f"the same recording as {recordings}/good.wav"),
         "cut.wav": (3.0, "cut short: only 1.000 s of 3.000 s can be read"),
         "silent.wav": (2.0, "silent throughout: nothing above -66 dBFS"),
-        "none.wav": (0.0, "holds no sound: not one sample"),
+        "none.wav": (0.0, "contains no samples"),
         "nan.wav": (1.0, "1 samples are not numbers (NaN or infinite), the first at 0.000 s"),
         "empty.wav": (0.0, "the file is empty"),
         "text.wav": (0.0, "not a sound file that can be read"),
@@ -95,8 +95,8 @@ def test_levels_and_warnings(local_store, recordings, write, ingest_here):
     assert records["clipped.wav"].clipped_samples == pytest.approx(2 / 3 * 44_100, rel=0.01)
     assert "clipped" in records["clipped.wav"].warnings[0]
     assert records["offset.wav"].dc == pytest.approx(0.1, abs=1e-3)
-    assert "off centre" in records["offset.wav"].warnings[0]
-    assert records["old.wav"].warnings == ("recorded at 8000 Hz: holds nothing above 4000 Hz",)
+    assert "DC offset" in records["offset.wav"].warnings[0]
+    assert records["old.wav"].warnings == ("recorded at 8000 Hz: contains nothing above 4000 Hz",)
 
 
 @pytest.mark.parametrize("subtype", ["PCM_U8", "PCM_24"])

@@ -6,17 +6,17 @@ import numpy as np
 import pytest
 
 from rave_dist.dataset.recipe import Recipe
-from rave_dist.dataset.silence import Swings, sounding_spans
+from rave_dist.dataset.silence import Amplitudes, sounding_spans
 
 RATE = 1000
 RECIPE = Recipe(sample_rate=RATE, channels=1)  # frames of 20 samples; 2 s of silence are 2000, margins 500 and 250
 
 
 def spans(pcm: np.ndarray, block: int = 333) -> tuple[tuple[int, int], ...]:
-    swings = Swings(RECIPE.frame)
+    amplitudes = Amplitudes(RECIPE.frame)
     for start in range(0, pcm.shape[1], block):
-        swings.add(pcm[:, start : start + block])
-    return sounding_spans(swings.finish(), samples=pcm.shape[1], recipe=RECIPE)
+        amplitudes.add(pcm[:, start : start + block])
+    return sounding_spans(amplitudes.finish(), samples=pcm.shape[1], recipe=RECIPE)
 
 
 def sounding(*stretches: tuple[int, int], samples: int, channels: int = 1) -> np.ndarray:

@@ -89,7 +89,7 @@ def test_the_configuration_of_a_stranger_folder_is_not_read(tmp_path, monkeypatc
         (("v2_small",), {"GeneratorV2.capacity": 4.5}, "RAVE's own value is a whole number", "capacity"),
         (("v2_small",), {"RAVE.valid_signal_crop": 1}, "RAVE's own value is true or false", "True"),
         (("v2_small",), {"RAVE.audio_monitor_epochs": 1.5}, "RAVE's own value is a whole number", ": 1"),
-        (("v2_small",), {"RAVE.input_mode": 3}, "RAVE's own value is a text", "pqmf"),
+        (("v2_small",), {"RAVE.input_mode": 3}, "RAVE's own value is a string", "pqmf"),
         (("v2_small",), {"RAVE.weights": 3}, "RAVE's own value is a mapping", "feature_matching"),
         (("v2_small",), {"RAVE.encoder": 3}, "RAVE's own value is a reference", "@blocks."),
         (("v2_small",), {"CombineDiscriminators.discriminators": ["@nothing.Here"]}, "not understood", ""),
