@@ -1,8 +1,9 @@
 """Silence detection.
 
-A recording is divided into frames of L samples. A frame's amplitude, ``(max - min) / 2`` over its samples, does not depend on the
-DC offset; a frame is quiet if its amplitude stays below the threshold in every channel. A run of quiet frames of at least
-``silence_seconds`` is silence. It is removed, except for a margin after the sound before it and one before the sound after it.
+A recording is divided into frames of L samples. A frame's amplitude, ``(max - min) / 2`` over its samples, does not depend
+on the DC offset; a frame is quiet if its amplitude stays below the threshold in every channel. A run of quiet frames of at
+least ``silence_seconds`` is silence. It is removed, except for a margin after the sound before it and one before the sound
+after it.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """Which configurations and overrides can be combined, and which of them have no effect.
 
-RAVE's small configurations (``snake``, ``wasserstein`` …) set parameters of networks that a full configuration uses. Combined with
-one that uses other networks they cause an error about arguments and shapes or, worse, are ignored: gin silently accepts parameters
-of networks that are never built. The culprit is found by leaving out one configuration or override at a time.
+RAVE's small configurations (``snake``, ``wasserstein`` …) set parameters of networks that a full configuration uses.
+Combined with one that uses other networks they cause an error about arguments and shapes or, worse, are ignored: gin
+silently accepts parameters of networks that are never built. The culprit is found by leaving out one configuration or
+override at a time.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Overrides as gin statements, checked against the configuration that they change.
 
-gin accepts any macro and any value for any parameter; a misspelt ``CAPACTIY: 48`` would train for a night without effect. Here an
-override must replace a value that the configuration sets, or set a parameter of a class that it uses.
+gin accepts any macro and any value for any parameter; a misspelt ``CAPACTIY: 48`` would train for a night without effect.
+Here an override must replace a value that the configuration sets, or set a parameter of a class that it uses.
 """
 
 from __future__ import annotations

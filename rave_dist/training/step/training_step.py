@@ -22,9 +22,10 @@ and back-propagates each through everything that took part. Omitted here:
 Random numbers are drawn in RAVE's own order, so equal seeds give equal steps.
 
 Gradients may be accumulated over equal parts of the batch before one update, which needs the memory of one part. Means over
-windows stay the same: the discriminator step, the adversarial loss, the latent regularisation. Values that RAVE computes of the
-whole batch become means over the parts: the spectral distances and v2's feature matching are normalised by all targets together;
-batch normalisation (v1) and codebooks (discrete) use the statistics of a part. Random numbers are drawn part by part.
+windows stay the same: the discriminator step, the adversarial loss, the latent regularisation. Values that RAVE computes of
+the whole batch become means over the parts: the spectral distances and v2's feature matching are normalised by all targets
+together; batch normalisation (v1) and codebooks (discrete) use the statistics of a part. Random numbers are drawn part by
+part.
 """
 
 from __future__ import annotations

@@ -34,7 +34,13 @@ def _spec(*config: str, window: int = 40960, **override: Any) -> TrainingSpec:
         ),
         (("v2_nopqmf_small", "hybrid"), {}, 65536, "hybrid cannot be combined with v2_nopqmf_small", "leave out hybrid"),
         (("v1", "causal", "snake"), {}, 32768, "snake has no effect with v1 and causal", "leave out snake"),
-        (("discrete", "spherical"), {"NOISE_AUGMENTATION": 4, "CODEBOOK_SIZE": 32}, 32768, "spherical does", "[v2, spherical]"),
+        (
+            ("discrete", "spherical"),
+            {"NOISE_AUGMENTATION": 4, "CODEBOOK_SIZE": 32},
+            32768,
+            "spherical cannot be",
+            "[v2, spherical]",
+        ),
         (
             ("v2_small", "causal"),
             {"KERNEL_SIZE": -1},
