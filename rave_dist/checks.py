@@ -11,7 +11,7 @@ import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,8 +26,9 @@ from rave_dist.errors import AudioError, ConfigurationError, DatasetError, Libra
 from rave_dist.initial_weights import find_initial_weights, joint_base_problem
 from rave_dist.library.manifest import Library
 from rave_dist.options import NEED_CUDA
+from rave_dist.rave.engine import installed_engine
 from rave_dist.rave.presets import accumulation_choices, smaller_batch, window_and_batch
-from rave_dist.records import Problem, TrainingSpec
+from rave_dist.records import Engine, Problem, TrainingSpec
 from rave_dist.storage.store import Store
 from rave_dist.training.preflight.model_facts import ModelFacts, has_gpu, measure_model
 from rave_dist.training.schedule import first_schedule
@@ -105,10 +106,11 @@ class _Recording:
 
 @dataclass(frozen=True)
 class LibraryCheck:
-    """What a library would train: its instruments, and before them, where its manifest asks for one, their joint base."""
+    """What a library would train, and with what: its instruments, before them their joint base, if any, and the engine."""
 
     instruments: tuple[InstrumentCheck, ...]
     base: InstrumentCheck | None = None
+    engine: Engine = field(default_factory=installed_engine)
 
     @property
     def in_order(self) -> tuple[InstrumentCheck, ...]:
@@ -117,7 +119,11 @@ class LibraryCheck:
 
     def to_json(self) -> dict[str, Any]:
         """What the document of ``rave-dist check`` has beside the library's name."""
-        return {"instruments": [c.to_json() for c in self.instruments], "base": self.base and self.base.to_json()}
+        return {
+            "instruments": [c.to_json() for c in self.instruments],
+            "base": self.base and self.base.to_json(),
+            "engine": self.engine.to_json(),
+        }
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from rave_dist.errors import RaveDistError
-from rave_dist.records import ModelCard, RunRecord
+from rave_dist.records import Engine, ModelCard, RunRecord
 
 if TYPE_CHECKING:
     from rave_dist.checks import LibraryCheck
@@ -177,6 +177,13 @@ def show_checks(checks: LibraryCheck) -> None:
             err.print(f"[yellow]–[/] {escape(c.name)}: {escape(warning.what)}")
         for problem in c.problems:
             failure(c.name, problem.what, problem.fix)
+    show_engines([checks.engine])
+
+
+def show_engines(engines: Iterable[Engine]) -> None:
+    """What may be done with models, once for each engine."""
+    for terms in dict.fromkeys(engine.terms for engine in engines):
+        err.print(f"[dim]{escape(terms)}[/]")
 
 
 def _or_dash(value: int | None, show: Callable[[int], str]) -> str:
@@ -209,6 +216,7 @@ def show_models(cards: Sequence[ModelCard]) -> None:
         row = (c.reference, "+".join(c.config), rate, str(c.latents), str(c.phase), f"{c.step:,}", clock(c.seconds), licence)
         table.add_row(*(escape(cell) for cell in row))
     out.print(table if cards else "no models are published in this store yet")
+    show_engines(card.engine for card in cards)
 
 
 def clock(seconds: float) -> str:

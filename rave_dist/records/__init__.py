@@ -9,7 +9,7 @@
 from rave_dist.records.base import Problem, Record, now
 from rave_dist.records.conversion import ConversionItem, ConversionParameters, ConversionRecord
 from rave_dist.records.dataset import DatasetManifest, Rejection, Shard, SourceRecord, dataset_key
-from rave_dist.records.model import Metrics, ModelCard, ModelFile
+from rave_dist.records.model import Engine, Metrics, ModelCard, ModelFile
 from rave_dist.records.training import RunRecord, RunStatus, Setback, TrainingSpec, Validation, run_record_key
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "ConversionParameters",
     "ConversionRecord",
     "DatasetManifest",
+    "Engine",
     "Metrics",
     "ModelCard",
     "ModelFile",

@@ -4,10 +4,28 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, computed_field
 
 from rave_dist.records.base import Record
 from rave_dist.records.training import Setback, Validation
+
+
+class Engine(Record):
+    """The software whose network a model is. Published models contain code of it, so its licence concerns them too."""
+
+    name: str
+    version: str
+    licence: str
+
+    @computed_field  # type: ignore[prop-decorator]  # as pydantic documents it
+    @property
+    def terms(self) -> str:
+        """What is open and what is not, in words for a studio."""
+        return (
+            f"rave-dist is open source (Apache-2.0). Its engine, {self.name} {self.version}, is not: it is licensed "
+            f"{self.licence}, for non-commercial use, and published models contain code of it. Ask its authors (IRCAM) before "
+            "you sell a model or use it commercially. NOTICE says more; this is not legal advice."
+        )
 
 
 class ModelFile(Record):
@@ -33,6 +51,8 @@ class Metrics(Record):
 class ModelCard(Record):
     """A published model. ``version`` is the hash of its weights and configuration; a version never changes.
 
+    ``engine`` is what trained and exported it, with its licence; ``credit`` what the manifest says of the recordings.
+
     ``hop`` is the number of samples per latent frame; ``receptive_field`` is (left, right) in samples;
     ``latents`` is how many the exports expose, ``latent_size`` how many the network has; ``seconds`` is the
     audio that it was trained on; ``complete`` is False when its run was cut before its budget was spent. The weights are those
@@ -46,6 +66,7 @@ class ModelCard(Record):
     version: str
     library: str
     run_id: str
+    engine: Engine
     config: tuple[str, ...]
     override: dict[str, Any] = Field(default_factory=dict)
     sample_rate: int
@@ -90,7 +111,7 @@ class ModelCard(Record):
     def summary(self, store_uri: str) -> dict[str, Any]:
         """The model's entry in the documents of ``rave-dist models`` and of the service; ``files`` are full addresses."""
         keys = ("name", "version", "config", "sample_rate", "channels", "latents", "phase", "step", "seconds")
-        more = ("steps", "complete", "hop", "library", "validation", "metrics", "credit", "created_at")
+        more = ("steps", "complete", "hop", "library", "validation", "metrics", "credit", "engine", "created_at")
         document = self.to_json()
         files = {kind: f"{store_uri}/{file.key}" for kind, file in self.files.items()}
         return {**{key: document[key] for key in (*keys, *more)}, "files": files}

@@ -29,6 +29,7 @@ from rave_dist.dataset.read import load_manifest, read_segments
 from rave_dist.dataset.split import split_dataset
 from rave_dist.errors import MissingKeyError, ModelNotFoundError, StoreError, TrainingError, VerificationError
 from rave_dist.identity import ID_LENGTH, canonical_json, hash_file
+from rave_dist.rave.engine import installed_engine
 from rave_dist.rave.presets import FIDELITY, window_and_batch
 from rave_dist.records import DatasetManifest, Metrics, ModelCard, ModelFile, SourceRecord, TrainingSpec, Validation, now
 from rave_dist.registry.export import Exported, check_export, export_run
@@ -117,6 +118,7 @@ def place(
         version=version,
         library=spec.library,
         run_id=spec.run_id,
+        engine=installed_engine(),
         config=spec.config,
         override=spec.override,
         sample_rate=spec.sample_rate,

@@ -37,6 +37,7 @@ def test_a_library_from_recordings_to_converted_archive(
     rows = {row["name"]: row for row in checked.document["instruments"]}
     assert [rows[name]["ok"] for name in ("rebana", "kompang", "silent")] == [True, True, False]
     assert rows["silent"]["problems"][0]["fix"]
+    assert checked.document["engine"]["licence"] == "CC BY-NC 4.0"
     assert rows["kompang"]["seconds"] == pytest.approx(20, abs=0.001)
 
     ran = rave_dist("run", library, "--json")
@@ -57,6 +58,8 @@ def test_a_library_from_recordings_to_converted_archive(
     page = any_store.read_bytes("report/index.html").decode()
     assert "rebana" in page
     assert "CC-BY-4.0" in page
+    assert "acids-rave 2.3.1, CC BY-NC 4.0" in page
+    assert page.count("non-commercial use") == 1  # the terms, once for all models
     assert "nothing-here" in page
 
     # The same command again has nothing to do: the same models, untouched.

@@ -25,7 +25,7 @@ from rave_dist.dataset.prepare import prepare
 from rave_dist.dataset.recipe import Recipe
 from rave_dist.identity import hash_file
 from rave_dist.library.manifest import Library, load_library
-from rave_dist.records import DatasetManifest, ModelCard, ModelFile, Problem, RunRecord, Validation, now
+from rave_dist.records import DatasetManifest, Engine, ModelCard, ModelFile, Problem, RunRecord, Validation, now
 from rave_dist.reports.page import write_report
 from rave_dist.sample_data import Ensemble, Generated, generate
 from rave_dist.storage.store import Store
@@ -193,6 +193,7 @@ class Night:
             version="0123456789ab",
             library="night",
             run_id="feed0000beef",
+            engine=Engine(name="acids-rave", version="2.3.1", licence="CC BY-NC 4.0"),
             config=("v2_tiny",),
             sample_rate=RATE,
             channels=1,

@@ -14,7 +14,7 @@ import soundfile
 import torch
 
 from rave_dist.dataset.on_ray import ingest
-from rave_dist.records import Budget, CheckpointPolicy, ModelCard, RunRecord, TrainingSpec
+from rave_dist.records import Budget, CheckpointPolicy, Engine, ModelCard, RunRecord, TrainingSpec
 from rave_dist.storage.store import Store
 from rave_dist.training.heartbeat import read_records
 from rave_dist.training.on_ray import train_library
@@ -36,6 +36,7 @@ def publish() -> Publish:
             version=spec.run_id,
             library=spec.library,
             run_id=spec.run_id,
+            engine=Engine(name="acids-rave", version="2.3.1", licence="CC BY-NC 4.0"),
             config=spec.config,
             sample_rate=spec.sample_rate,
             channels=spec.channels,

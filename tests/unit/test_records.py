@@ -14,6 +14,7 @@ from rave_dist.identity import canonical_json
 from rave_dist.options import Budget, CheckpointPolicy, Recovery
 from rave_dist.records import (
     DatasetManifest,
+    Engine,
     ModelCard,
     ModelFile,
     Record,
@@ -73,6 +74,7 @@ CARD = ModelCard(
     version="ba9876543210",
     library="drums",
     run_id=SPEC.run_id,
+    engine=Engine(name="acids-rave", version="2.3.1", licence="CC BY-NC 4.0"),
     config=SPEC.config,
     sample_rate=44100,
     channels=1,

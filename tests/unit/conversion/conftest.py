@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from rave_dist.identity import hash_file
-from rave_dist.records import ModelCard, ModelFile
+from rave_dist.records import Engine, ModelCard, ModelFile
 
 HOP = 64
 
@@ -82,6 +82,7 @@ def scripted(tmp_path: Path) -> Callable[..., tuple[Path, ModelCard]]:
             version="1",
             library="tests",
             run_id="0",
+            engine=Engine(name="acids-rave", version="2.3.1", licence="CC BY-NC 4.0"),
             config=(kind,),
             sample_rate=sample_rate,
             channels=channels,

@@ -77,6 +77,7 @@ def test_a_finished_run_becomes_a_model(any_store: Store, tiny_model: Any, tmp_p
     assert card.metrics["noise"].spectral_db < card.metrics["silence"].spectral_db  # its material is noise
     assert 0.5 < card.metrics["model"].seconds < 6.0  # all that was held out, and no more
     assert card.credit == {"performer": "nobody"}
+    assert (card.engine.name, card.engine.version, card.engine.licence) == ("acids-rave", "2.3.1", "CC BY-NC 4.0")
     left, right = card.receptive_field
     assert 10000 < left < 12288
     assert 10000 < right < 12288

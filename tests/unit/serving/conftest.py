@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from rave_dist.errors import AudioError, BusyError, MissingKeyError, ModelNotFoundError
-from rave_dist.records import ConversionParameters, ModelCard, ModelFile
+from rave_dist.records import ConversionParameters, Engine, ModelCard, ModelFile
 from rave_dist.serving.api import ConvertedAudio, build_api
 from rave_dist.serving.schema import Job, JobRequest, Limits
 
@@ -23,6 +23,7 @@ def _card(name: str, version: str) -> ModelCard:
         version=version,
         library="test",
         run_id="0" * 12,
+        engine=Engine(name="acids-rave", version="2.3.1", licence="CC BY-NC 4.0"),
         config=("v2_tiny",),
         sample_rate=44100,
         channels=1,

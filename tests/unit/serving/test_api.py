@@ -40,6 +40,8 @@ def test_models_are_listed_as_the_command_lists_them(ask: Any, backend: Any) -> 
     document = ask("GET", "/v1/models").json()
     assert document == {"models": [card.summary("/store") for card in backend.cards]}
     entry = document["models"][0]
+    assert entry["engine"].items() >= {"name": "acids-rave", "version": "2.3.1", "licence": "CC BY-NC 4.0"}.items()
+    assert "non-commercial" in entry["engine"]["terms"]
     assert entry["files"] == dict.fromkeys(("offline", "streaming"), "/store/models/rebana/aaa/rebana.ts")
     assert ask("GET", "/v1/models/rebana").json() == entry
     assert ask("GET", "/v1/models/rebana@aaa").json() == entry
