@@ -7,7 +7,6 @@ and how to know that they are the right ones. `prepare` puts recordings and mani
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 from collections.abc import Callable, Mapping
@@ -25,6 +24,7 @@ from rave_dist.audio.types import Audio
 from rave_dist.errors import LibraryError, WrongPackageError, from_os_error
 from rave_dist.identity import content_id, hash_file
 from rave_dist.options import StrictRecord
+from rave_dist.storage.atomic import replacing_folder
 
 _APT_SECONDS = 300
 
@@ -98,19 +98,14 @@ def prepare(manifest: Path, folder: Path, *, tell: Callable[[str], None] = lambd
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if not (marker.is_file() and marker.read_text(encoding="utf-8") == identity):
-            with TemporaryDirectory(dir=folder, prefix=".recordings-") as temporary:
-                aside = Path(temporary) / name
+            with replacing_folder(recordings) as temporary:
                 if isinstance(source, DebianPackage):
                     tell(f"fetching the Debian package {source.package} {source.version}")
-                    fetch(source, aside)
+                    fetch(source, temporary)
                 else:
                     tell(f"synthesising recordings of {', '.join(source.instruments)}")
-                    generate(source, aside)
-                (aside / ".complete").write_text(identity, encoding="utf-8")
-                recordings.parent.mkdir(exist_ok=True)
-                if recordings.exists():
-                    shutil.rmtree(recordings)
-                os.replace(aside, recordings)
+                    generate(source, temporary)
+                (temporary / marker.name).write_text(identity, encoding="utf-8")
         placed = folder / manifest.name
         if not placed.exists():
             shutil.copyfile(manifest, placed)

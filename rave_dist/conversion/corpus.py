@@ -25,6 +25,7 @@ from rave_dist.audio.io.write import check_writable_as
 from rave_dist.errors import ConversionError, MissingKeyError
 from rave_dist.identity import content_id
 from rave_dist.records import ConversionItem, ConversionParameters, ModelCard
+from rave_dist.storage.schemes import is_remote, local_path
 from rave_dist.storage.store import Store
 
 _CODE = 1  # raised when the same model and parameters give other samples than before
@@ -80,7 +81,7 @@ def plan_conversion(card: ModelCard, inputs: Sequence[str], output: str, paramet
     )
     whole = Store(output).uri
     folder, _, name = whole.rpartition("/")
-    if not whole.startswith("s3://") and not as_file and os.path.exists(whole) and not os.path.isdir(whole):
+    if not is_remote(whole) and not as_file and os.path.exists(whole) and not os.path.isdir(whole):
         raise ConversionError("OUTPUT is a file", where=output, fix="give a folder, or for one source a name.flac or name.wav")
     for pattern in inputs:
         _refuse_inside(pattern, whole)
@@ -195,13 +196,13 @@ def _without_extension(path: str) -> str:
 
 def _refuse_inside(pattern: str, output: str) -> None:
     """An input that would find its own outputs on the next run."""
-    place = pattern if "://" in pattern else os.path.abspath(os.path.expanduser(pattern))
+    place = pattern if is_remote(pattern) else local_path(pattern)
     if not os.path.exists(place) and "**" in place:
         place = os.path.dirname(re.split(r"[*?[]", place)[0])
-    elif not place.startswith("s3://") and not os.path.isdir(place):
+    elif not is_remote(place) and not os.path.isdir(place):
         return  # a file, or a glob whose matches are never as deep as its outputs
     linked: list[str] = []
-    if place.startswith("s3://"):
+    if is_remote(place):
         place = place.rstrip("/")
     else:
         linked = [
@@ -234,4 +235,4 @@ def _is_within(path: str, folder: str) -> bool:
 
 
 def _real(path: str) -> str:
-    return path if path.startswith("s3://") else os.path.realpath(Path(path))
+    return path if is_remote(path) else os.path.realpath(Path(path))

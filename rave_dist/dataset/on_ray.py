@@ -20,6 +20,7 @@ from rave_dist.dataset.prepare import Prepared, prepare
 from rave_dist.dataset.recipe import Recipe
 from rave_dist.errors import ClusterError, StoreError
 from rave_dist.records import DatasetManifest, Rejection, Shard
+from rave_dist.storage.schemes import is_remote
 from rave_dist.storage.store import Store
 
 # A worker's start costs more than a second of CPU, 64 MiB of WAV about half of one; yet none should hold up the rest.
@@ -129,7 +130,7 @@ def _groups(sources: Sequence[AudioSource]) -> list[list[AudioSource]]:
 def _map(
     work: Callable[[dict[str, Any]], list[dict[str, Any]]], groups: list[list[AudioSource]], store: Store
 ) -> Iterator[tuple[list[Prepared], tuple[Shard, ...]]]:
-    is_local = store.is_local or any(not source.uri.startswith("s3://") for group in groups for source in group)
+    is_local = store.is_local or any(not is_remote(source.uri) for group in groups for source in group)
     place = _here() if is_local and len(_nodes()) > 1 else None
     with _quiet_data():
         rows = ray.data.from_items([{"group": pickle.dumps(group)} for group in groups], override_num_blocks=len(groups))

@@ -27,6 +27,7 @@ from rave_dist.options import (
     Until,
 )
 from rave_dist.records import TrainingSpec
+from rave_dist.storage.schemes import has_scheme
 from rave_dist.storage.store import Store
 from rave_dist.suggest import suggest
 
@@ -188,7 +189,7 @@ class Library:
         self.path = path
         self.name = manifest.name
         address = manifest.store
-        if "://" not in address:
+        if not has_scheme(address):
             address = _beside(path, address)
         self.store = Store(address)
 
@@ -199,7 +200,7 @@ class Library:
 
     def sources(self, instrument: str) -> tuple[str, ...]:
         """An instrument's source patterns: absolute paths or globs, or s3:// addresses."""
-        return tuple(s if "://" in s else _beside(self.path, s) for s in self.manifest.instruments[instrument].sources)
+        return tuple(s if has_scheme(s) else _beside(self.path, s) for s in self.manifest.instruments[instrument].sources)
 
     def settings(self, instrument: str) -> Settings:
         """An instrument's settings: its own word, else the library's defaults, else the house's; ``override`` and

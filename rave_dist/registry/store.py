@@ -12,11 +12,9 @@ changes. What lies there without a card is the work of a publisher that died: it
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 import shutil
 import tempfile
-import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -33,6 +31,7 @@ from rave_dist.rave.engine import installed_engine
 from rave_dist.rave.presets import FIDELITY, window_and_batch
 from rave_dist.records import DatasetManifest, Metrics, ModelCard, ModelFile, SourceRecord, TrainingSpec, Validation, now
 from rave_dist.registry.export import Exported, check_export, export_run
+from rave_dist.storage.atomic import replacing
 from rave_dist.storage.store import Store
 from rave_dist.suggest import suggest
 
@@ -275,18 +274,14 @@ def fetch(store: Store, card: ModelCard, kind: Kind = "offline", *, folder: Path
     path = folder / f"{card.name}-{card.version}-{kind}-{file.sha256[:ID_LENGTH]}.ts"
     if path.exists() and hash_file(path) == file.sha256:
         return path
-    aside = path.with_name(f"{path.name}.partial-{uuid.uuid4().hex[:8]}")
-    try:
-        store.download(file.key, aside)
-        if hash_file(aside) != file.sha256:
+    with replacing(path) as temporary:
+        store.download(file.key, temporary)
+        if hash_file(temporary) != file.sha256:
             raise StoreError(
                 f"{card.reference} is not what was published: its sha256 differs",
                 where=store.address(file.key),
                 fix=f"delete models/{card.name}/{card.version} and publish the run again",
             )
-        os.replace(aside, path)
-    finally:
-        aside.unlink(missing_ok=True)
     return path
 
 

@@ -12,7 +12,8 @@ from rave_dist.records import ConversionParameters, ConversionRecord, Problem, R
 
 JobState = Literal["queued", "running", "done", "partial", "failed"]
 
-Address = Annotated[str, StringConstraints(min_length=1, max_length=4096, pattern=r"^(/|s3://)")]
+ADDRESS_FORM = r"^(/|[A-Za-z][A-Za-z0-9+.-]*://)"
+Address = Annotated[str, StringConstraints(min_length=1, max_length=4096, pattern=ADDRESS_FORM)]
 Reference = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 
 

@@ -1,10 +1,15 @@
-"""The S3 side of the store: boto3 for objects and conditional puts, pyarrow for readers that seek."""
+"""The store's backend on S3: boto3 for objects and conditional puts, pyarrow for readers that seek.
+
+boto3 resolves endpoint, region and credentials, from the environment (``AWS_ENDPOINT_URL(_S3)``, ``AWS_REGION``,
+``AWS_PROFILE``, …) and the AWS configuration files, and pyarrow is given the same.
+"""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +17,8 @@ from urllib.parse import urlsplit
 
 import boto3
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.credentials import RefreshableCredentials
+from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 
 from rave_dist.errors import MissingKeyError, StoreError, from_os_error
 from rave_dist.storage.backend import Entry
@@ -20,20 +26,105 @@ from rave_dist.storage.backend import Entry
 if TYPE_CHECKING:
     import pyarrow.fs
 
+_CHECK = "check AWS_ENDPOINT_URL, AWS_REGION, AWS_PROFILE and the credentials, or the same in the AWS configuration files"
 _MISSING_CODES = {"404", "NoSuchKey", "NotFound"}
 
 
-@lru_cache(maxsize=8)
-def _client(_settings: tuple[tuple[str, str], ...]) -> Any:
-    """The process's client for the present AWS settings: making one costs a third of a second, and a store travels often.
+@dataclass(frozen=True)
+class S3Settings:
+    """S3 settings as resolved, without secrets.
 
-    A session of its own for each, because boto3's default session keeps the first credentials that it saw.
+    Attributes:
+        endpoint: URL of the server.
+        region: as requests are signed.
+        profile: of the AWS configuration files.
+        credentials: where they come from (``env``, ``shared-credentials-file``, ``iam-role``, …); None if there are none.
+        access_key: its last four characters.
+        config_file: path of the AWS configuration file, which need not exist.
     """
-    return boto3.session.Session().client("s3", config=Config(retries={"max_attempts": 5, "mode": "standard"}))
+
+    endpoint: str
+    region: str
+    profile: str
+    credentials: str | None
+    access_key: str | None
+    config_file: str
+
+
+def resolved_settings() -> S3Settings:
+    """What requests of this process would use; makes no request, but may ask the machine's own credential service.
+
+    Raises:
+        StoreError: a profile that does not exist, or settings that contradict each other.
+    """
+    connection = _connection()
+    session = connection.session
+    credentials = connection.credentials()
+    return S3Settings(
+        endpoint=connection.client.meta.endpoint_url,
+        region=connection.client.meta.region_name,
+        profile=session.profile_name,
+        credentials=credentials and credentials.method,
+        access_key=credentials and f"…{credentials.access_key[-4:]}",
+        config_file=os.path.expanduser(session._session.get_config_variable("config_file") or ""),
+    )
+
+
+class _Connection:
+    """A boto3 session and its client, from which pyarrow's client is made too."""
+
+    def __init__(self) -> None:
+        # A session of its own, because boto3's default session keeps the first credentials that it saw.
+        self.session = boto3.session.Session()
+        self.client = self.session.client("s3", config=Config(retries={"max_attempts": 5, "mode": "standard"}))
+
+    def credentials(self) -> Any:
+        """botocore's credentials; None if there are none."""
+        return self.session.get_credentials()
+
+    def arrow(self) -> pyarrow.fs.FileSystem:
+        """Arrow's own S3 client with the same endpoint, region, credentials, addressing and certificates."""
+        import pyarrow.fs  # here, because whole objects need no Arrow
+
+        meta = self.client.meta
+        url = urlsplit(meta.endpoint_url)
+        options: dict[str, Any] = {"region": meta.region_name, "endpoint_override": url.netloc, "scheme": url.scheme}
+        style = (meta.config.s3 or {}).get("addressing_style")
+        if style == "virtual":
+            options["force_virtual_addressing"] = True
+        bundle = self.session._session.get_config_variable("ca_bundle")
+        if bundle and url.scheme == "https":
+            options["tls_ca_file_path"] = bundle
+        credentials = self.credentials()
+        if credentials is None:
+            raise NoCredentialsError
+        # Arrow cannot renew keys that it was given, so it asks the same service itself; only roles that a profile assumes it
+        # cannot resolve.
+        if not isinstance(credentials, RefreshableCredentials) or credentials.method == "assume-role":
+            keys = credentials.get_frozen_credentials()
+            options |= {"access_key": keys.access_key, "secret_key": keys.secret_key, "session_token": keys.token}
+        return pyarrow.fs.S3FileSystem(allow_bucket_creation=False, **options)
+
+
+@lru_cache(maxsize=8)
+def _connect(_settings: tuple[tuple[str, str], ...]) -> _Connection:
+    return _Connection()
+
+
+def _connection() -> _Connection:
+    """The process's connection for the present AWS settings: making one costs a third of a second, and a store travels often.
+
+    Raises:
+        StoreError: a profile that does not exist, or settings that contradict each other.
+    """
+    try:
+        return _connect(tuple(sorted((name, value) for name, value in os.environ.items() if name.startswith("AWS_"))))
+    except (BotoCoreError, ValueError) as error:  # botocore refuses an endpoint that is no URL with a ValueError
+        raise StoreError(f"the S3 settings cannot be used: {error}", where="S3 settings", fix=_CHECK) from error
 
 
 class S3Prefix:
-    """The store's backend on S3: keys below a prefix of a bucket; each method as in `rave_dist.storage.store.Store`."""
+    """Keys below a prefix of a bucket; each method as in `rave_dist.storage.store.Store`."""
 
     def __init__(self, bucket: str, prefix: str) -> None:
         self._bucket = bucket
@@ -41,7 +132,7 @@ class S3Prefix:
 
     @property
     def _client(self) -> Any:
-        return _client(tuple(sorted((name, value) for name, value in os.environ.items() if name.startswith("AWS_"))))
+        return _connection().client
 
     def _full(self, key: str) -> str:
         return f"{self._prefix}/{key}".strip("/") if self._prefix else key
@@ -59,9 +150,7 @@ class S3Prefix:
                 raise MissingKeyError("nothing is stored there", where=self._address(key)) from error
             raise _s3_error(code, str(error), self._address(key)) from error
         except BotoCoreError as error:
-            raise StoreError(
-                str(error), where=self._address(key), fix="check AWS_ENDPOINT_URL, AWS_REGION and the credentials"
-            ) from error
+            raise StoreError(str(error), where=self._address(key), fix=_CHECK) from error
         except OSError as error:
             if isinstance(error, StoreError):
                 raise
@@ -126,27 +215,17 @@ class S3Prefix:
             self._client.upload_fileobj(file, self._bucket, self._full(key))
 
     def download(self, key: str, path: Path) -> None:
-        """Ranges side by side into a file aside, then renamed."""
+        """Concurrent ranges into a temporary file, then renamed."""
         with self._errors(key):
             try:
-                self._client.download_file(self._bucket, self._full(key), str(path))  # writes aside and renames
+                self._client.download_file(self._bucket, self._full(key), str(path))  # to a temporary file, which it renames
             except OSError as error:
                 raise from_os_error(error, where=str(path)) from error
 
     def filesystem(self) -> tuple[pyarrow.fs.FileSystem, str]:
-        """Arrow's own S3 client with boto3's settings, and the path of the prefix in it."""
-        import pyarrow.fs  # here, because whole objects need no Arrow
-
-        options: dict[str, Any] = {"allow_bucket_creation": False}
-        endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-        if endpoint:
-            parts = urlsplit(endpoint)
-            options |= {"endpoint_override": parts.netloc, "scheme": parts.scheme or "https"}
-        region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
-        if region:
-            options["region"] = region
-        root = f"{self._bucket}/{self._prefix}" if self._prefix else self._bucket
-        return pyarrow.fs.S3FileSystem(**options), root
+        """Arrow's S3 client with boto3's settings, and the path of the prefix in it."""
+        with self._errors(""):
+            return _connection().arrow(), f"{self._bucket}/{self._prefix}" if self._prefix else self._bucket
 
 
 def _s3_error(code: str, message: str, where: str) -> StoreError:

@@ -1,28 +1,26 @@
 """One store over a local folder or S3: whole objects, written atomically, found again by key.
 
-An object exists or it does not: locally it is written beside its place and renamed, on S3 a put or a completed
+An object exists or it does not: locally it is written to a temporary file and renamed, on S3 a put or a completed
 multipart upload is atomic. Whoever writes several objects that belong together writes their marker last.
 
-S3 settings come from the environment as boto3 users expect: ``AWS_ENDPOINT_URL(_S3)``, ``AWS_REGION`` or
-``AWS_DEFAULT_REGION``, ``AWS_PROFILE``, the credential variables, ``AWS_REQUEST_CHECKSUM_CALCULATION``.
+S3 settings come from the environment and the AWS configuration files, as boto3 users expect: `rave_dist.storage.s3`.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
-from urllib.parse import unquote, urlsplit
 
 from rave_dist.errors import MissingKeyError, StoreError, from_os_error
 from rave_dist.identity import canonical_json
 from rave_dist.storage.backend import Backend, Entry
 from rave_dist.storage.local import LocalFolder
+from rave_dist.storage.schemes import is_remote, normalise, open_backend
 
 if TYPE_CHECKING:
     import pyarrow.fs
@@ -32,25 +30,13 @@ class Store:
     """A local folder or an S3 prefix; picklable, cheap to make, connects on first use.
 
     Args:
-        uri: a path (``~`` allowed), ``file://…`` or ``s3://bucket/prefix``.
+        uri: a path (``~`` allowed), ``file://…``, ``s3://bucket/prefix`` or an address of a registered scheme.
 
     Every method raises `StoreError` when the place cannot be used; reading what is not there raises `MissingKeyError`.
     """
 
     def __init__(self, uri: str) -> None:
-        parts = urlsplit(uri)
-        if parts.scheme == "s3":
-            bucket, prefix = _split_s3(uri)
-            if not bucket:
-                raise StoreError("an S3 address needs a bucket", where=uri, fix="write s3://bucket/prefix")
-            self.uri = f"s3://{bucket}/{prefix}" if prefix else f"s3://{bucket}"
-        elif parts.scheme in ("", "file"):
-            local = unquote(parts.path) if parts.scheme == "file" else uri
-            self.uri = os.path.abspath(Path(local).expanduser())
-        else:
-            raise StoreError(
-                f"no store can be opened at a {parts.scheme}:// address", where=uri, fix="use a folder or s3://bucket/prefix"
-            )
+        self.uri = normalise(uri)
 
     def __reduce__(self) -> tuple[object, ...]:
         return (Store, (self.uri,))
@@ -67,18 +53,14 @@ class Store:
     @property
     def is_local(self) -> bool:
         """Whether the store is a folder of this machine."""
-        return not self.uri.startswith("s3://")
+        return not is_remote(self.uri)
 
     @cached_property
     def _backend(self) -> Backend:
-        if self.is_local:
-            return LocalFolder(Path(self.uri))
-        from rave_dist.storage.s3 import S3Prefix  # here, because a local store need not pay for boto3's import
-
-        return S3Prefix(*_split_s3(self.uri))
+        return LocalFolder(Path(self.uri)) if self.is_local else open_backend(self.uri)
 
     def address(self, key: str) -> str:
-        """The full path or s3:// address of a key."""
+        """The full path or address of a key."""
         return f"{self.uri}/{key}" if key else self.uri
 
     def read_bytes(self, key: str) -> bytes:
@@ -189,9 +171,3 @@ class Store:
                 "nothing can be written there", where=self.uri, fix="choose another place for the store"
             ) from error
         self.delete(key)
-
-
-def _split_s3(uri: str) -> tuple[str, str]:
-    """Bucket and prefix; not by `urlsplit`, because a prefix may have ``#`` and ``?`` in it."""
-    bucket, _, prefix = uri.partition("://")[2].partition("/")
-    return bucket, prefix.strip("/")

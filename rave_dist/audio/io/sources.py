@@ -1,4 +1,4 @@
-"""Which recordings are meant: files, folders, globs and s3:// prefixes become a list of sources."""
+"""Which recordings are meant: files, folders, globs and prefixes of a store become a list of sources."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from pathlib import Path
 
 from rave_dist.errors import AudioError, from_os_error
 from rave_dist.storage.backend import Entry
+from rave_dist.storage.schemes import is_remote, local_path, split
 from rave_dist.storage.store import Store
 
 # No ".ts": beside instruments that is TorchScript, not a transport stream.
@@ -29,9 +30,9 @@ class AudioSource:
     """One recording before it is opened.
 
     Attributes:
-        uri: absolute path or s3:// address.
+        uri: absolute path or address.
         bytes: its size.
-        fingerprint: changes when the file does: size and modification time, or the S3 tag.
+        fingerprint: changes when the file does: size and modification time, or the store's tag.
         relative: its path below the folder, prefix or glob root that it was found by; its name, if named itself.
     """
 
@@ -52,7 +53,8 @@ def list_sources(patterns: Sequence[str]) -> list[AudioSource]:
     Folders, prefixes and globs skip hidden files and names that are not audio; a file that is named itself is always taken.
 
     Args:
-        patterns: files, folders (with all below), globs (``**`` for any depth), ``s3://bucket/prefix``, also with globs.
+        patterns: files, folders (with all below), globs (``**`` for any depth), ``s3://bucket/prefix`` or another scheme's
+            address, also with globs.
 
     Raises:
         AudioError: a pattern that no recording matches.
@@ -60,7 +62,7 @@ def list_sources(patterns: Sequence[str]) -> list[AudioSource]:
     """
     found: dict[str, AudioSource] = {}
     for pattern in patterns:
-        matches = list(_on_s3(pattern) if pattern.startswith("s3://") else _on_disk(pattern))
+        matches = list(_in_store(pattern) if is_remote(pattern) else _on_disk(pattern))
         if not matches:
             raise AudioError("no recording matches", where=pattern, fix="correct the path, or put recordings there")
         for source in matches:
@@ -74,7 +76,7 @@ def is_audio_name(path: str) -> bool:
 
 
 def _on_disk(pattern: str) -> Iterator[AudioSource]:
-    path = os.path.abspath(os.path.expanduser(pattern.removeprefix("file://")))
+    path = local_path(pattern)
     try:
         if os.path.isdir(path):
             yield from (_local(file, root=path) for file in _walk(path))
@@ -122,9 +124,9 @@ def _glob_root(path: str) -> str:
     return "/".join(parts[:plain]) or "/"
 
 
-def _on_s3(pattern: str) -> Iterator[AudioSource]:
-    bucket, _, key = pattern.removeprefix("s3://").partition("/")
-    store = Store(f"s3://{bucket}")
+def _in_store(pattern: str) -> Iterator[AudioSource]:
+    scheme, container, key = split(pattern)
+    store = Store(f"{scheme}://{container}")
     key = key.strip("/")
     if key and store.exists(key):
         yield _remote(store, store.stat(key), root=key.rpartition("/")[0])
@@ -150,14 +152,14 @@ def _as_regex(pattern: str) -> re.Pattern[str]:
 
 @contextmanager
 def local_copy(uri: str) -> Iterator[Path]:
-    """A local path with a source's bytes: its own, or for S3 a temporary file that goes with the block.
+    """A local path with a source's bytes: its own, or a temporary copy that is removed with the block.
 
     Raises:
         StoreError: it is not there, or cannot be read.
     """
-    if not uri.startswith("s3://"):
+    if not is_remote(uri):
         yield Path(uri)
         return
-    bucket, _, key = uri.removeprefix("s3://").partition("/")
+    scheme, container, key = split(uri)
     with tempfile.TemporaryDirectory(prefix="rave-dist-") as folder:
-        yield Store(f"s3://{bucket}").download(key, Path(folder) / f"source{os.path.splitext(key)[1]}")
+        yield Store(f"{scheme}://{container}").download(key, Path(folder) / f"source{os.path.splitext(key)[1]}")

@@ -1,10 +1,10 @@
-"""Writing sound files: FLAC or WAV, 16 or 24 bits, beside their place and renamed when they are whole."""
+"""Writing sound files: FLAC or WAV, 16 or 24 bits, to a temporary file that is renamed when it is complete."""
 
 from __future__ import annotations
 
 import os
 import re
-import uuid
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
@@ -14,6 +14,7 @@ import soundfile
 from numpy.typing import NDArray
 
 from rave_dist.errors import AudioError, StoreError, from_os_error
+from rave_dist.storage.atomic import remove_leftovers, replacing
 
 Format = Literal["flac", "wav"]
 Subtype = Literal["PCM_16", "PCM_24"]
@@ -21,7 +22,6 @@ Subtype = Literal["PCM_16", "PCM_24"]
 FLAC_MAX_CHANNELS = 8
 FLAC_MAX_SAMPLE_RATE = 655_350
 _WAV_MAX_BYTES = 2**32 - 2**16  # a RIFF chunk counts its bytes in 32 bits; the rest is for headers
-_PARTIAL = ".partial-"
 
 # Encodings of more than 16 bits, and lossless ones that may have them, as libsndfile or FFmpeg name them.
 _WIDE = re.compile("24|32|64|float|double|alac|wavpack|tta|ape|mlp|truehd|lossless|dsd", re.IGNORECASE)
@@ -73,7 +73,7 @@ class AudioWriter:
         self._container = "FLAC" if file_format == "flac" else "RF64" if large else "WAV"
         self._options = {"samplerate": sample_rate, "channels": channels, "subtype": subtype, "format": self._container}
         self._comment = comment
-        self._aside = self.path.with_name(f".{self.path.name}{_PARTIAL}{uuid.uuid4().hex[:8]}")
+        self._stack = ExitStack()
         self._file: soundfile.SoundFile
         self._sink: _Sink
         self.samples = 0
@@ -81,15 +81,16 @@ class AudioWriter:
     def __enter__(self) -> Self:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            for entry in os.scandir(self.path.parent):
-                if entry.name.startswith(f".{self.path.name}{_PARTIAL}"):
-                    os.unlink(entry.path)
-            self._sink = _Sink(self._aside)
+            remove_leftovers(self.path)
+            with ExitStack() as stack:
+                self._sink = _Sink(stack.enter_context(replacing(self.path)))
+                self._file = soundfile.SoundFile(self._sink, "w", **self._options)
+                if self._comment:
+                    self._file.comment = self._comment
+                stack.push(self._close)
+                self._stack = stack.pop_all()
         except OSError as error:
             raise from_os_error(error, where=str(self.path)) from error
-        self._file = soundfile.SoundFile(self._sink, "w", **self._options)
-        if self._comment:
-            self._file.comment = self._comment
         return self
 
     def write(self, block: NDArray[np.float32]) -> None:
@@ -106,19 +107,19 @@ class AudioWriter:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
         try:
-            self._file.close()
-            self._sink.close()
-            if kind is None:
-                self._sink.check(self.path)
-                if not self.samples:
-                    raise AudioError("there are no samples to write", where=str(self.path))
-                os.replace(self._aside, self.path)
+            self._stack.__exit__(kind, error, traceback)
         except OSError as reason:
             if isinstance(reason, StoreError):
                 raise
             raise from_os_error(reason, where=str(self.path)) from reason
-        finally:
-            self._aside.unlink(missing_ok=True)
+
+    def _close(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        self._file.close()
+        self._sink.close()
+        if kind is None:
+            self._sink.check(self.path)
+            if not self.samples:
+                raise AudioError("there are no samples to write", where=str(self.path))
 
 
 class _Sink:

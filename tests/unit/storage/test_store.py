@@ -12,6 +12,7 @@ import sys
 import tempfile
 import threading
 import time
+import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -456,6 +457,67 @@ def test_no_credentials_are_said_so(s3_server: str, monkeypatch: pytest.MonkeyPa
     with pytest.raises(StoreError) as caught:
         Store("s3://bucket/prefix").check_writable()
     assert "credentials" in str(caught.value)
+
+
+def test_the_aws_configuration_file_decides_for_boto3_and_arrow(
+    s3_server: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """With no environment variable but the file's name and the profile's, objects and Arrow reads reach the same server."""
+    import pyarrow
+    import pyarrow.parquet
+
+    from rave_dist.storage.s3 import resolved_settings
+
+    for name in [name for name in os.environ if name.startswith("AWS_") and name != "AWS_EC2_METADATA_DISABLED"]:
+        monkeypatch.delenv(name)
+    config = tmp_path / "config"
+    config.write_text(
+        "[profile studio]\nregion = eu-south-7\nservices = own\n"
+        "aws_access_key_id = testkey\naws_secret_access_key = testsecret\n"
+        "request_checksum_calculation = when_required\nresponse_checksum_validation = when_required\n"
+        f"[services own]\ns3 =\n  endpoint_url = {s3_server}\n"
+    )
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(config))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_PROFILE", "studio")
+
+    store = Store(f"s3://rave-dist-tests/{uuid.uuid4().hex[:12]}")
+    store.write_bytes("k", b"from boto3")
+    with store.open("k") as file:
+        assert file.read() == b"from boto3"
+    filesystem, path = store.filesystem("part.parquet")
+    pyarrow.parquet.write_table(pyarrow.table({"x": [1, 2]}), path, filesystem=filesystem)
+    assert store.stat("part.parquet").bytes > 0
+
+    settings = resolved_settings()
+    assert (settings.endpoint, settings.region, settings.profile) == (s3_server, "eu-south-7", "studio")
+    assert settings.config_file == str(config)
+    assert settings.access_key == "…tkey"
+    assert "testsecret" not in repr(settings)
+
+
+def test_keys_of_the_configuration_file_are_refused_alike(
+    s3_server: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A wrong secret in the file fails in Arrow too: it uses that file's keys and no others."""
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    (tmp_path / "credentials").write_text("[default]\naws_access_key_id = testkey\naws_secret_access_key = wrong\n")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
+    filesystem, path = Store("s3://rave-dist-tests/any").filesystem("k")
+    with pytest.raises(OSError, match=r"ACCESS_DENIED|AccessDenied|SignatureDoesNotMatch|403"):
+        filesystem.open_input_file(path)
+
+
+@pytest.mark.parametrize(("name", "value"), [("AWS_PROFILE", "no-such-profile"), ("AWS_ENDPOINT_URL", "no url")])
+def test_settings_that_cannot_be_used_are_said_so(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from rave_dist.storage.s3 import resolved_settings
+
+    monkeypatch.setenv(name, value)
+    for attempt in (lambda: Store("s3://bucket/prefix").exists("k"), resolved_settings):
+        with pytest.raises(StoreError) as caught:
+            attempt()
+        assert "AWS_" in caught.value.fix
 
 
 def test_a_misspelt_folder_is_not_an_empty_store(tmp_path: Path) -> None:

@@ -1,0 +1,89 @@
+"""Addresses and who opens them: a path of this machine, or ``scheme://container/key``.
+
+A further scheme is one module with a `Backend` that calls ``SCHEMES.register("name", opener)``; see `rave_dist.extensions`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from rave_dist.errors import StoreError
+from rave_dist.extensions import Registry
+from rave_dist.storage.backend import Backend
+
+Opener = Callable[[str, str], Backend]
+"""Opens the keys below a prefix (which may be empty) of a container: S3 calls it a bucket."""
+
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+
+
+def _open_s3(bucket: str, prefix: str) -> Backend:
+    from rave_dist.storage.s3 import S3Prefix  # here, because a local store need not pay for boto3's import
+
+    return S3Prefix(bucket, prefix)
+
+
+SCHEMES: Registry[Opener] = Registry("storage scheme", {"s3": _open_s3})
+
+
+def has_scheme(address: str) -> bool:
+    """Whether an address is ``scheme://…``, ``file://`` included, rather than a path."""
+    return _SCHEME.match(address) is not None
+
+
+def is_remote(address: str) -> bool:
+    """Whether an address has a scheme other than ``file://``: it is not a path of this machine."""
+    found = _SCHEME.match(address)
+    return found is not None and found[1].lower() != "file"
+
+
+def split(address: str) -> tuple[str, str, str]:
+    """Scheme, container and key of a remote address; not by `urlsplit`, because a key may have ``#`` and ``?`` in it.
+
+    Raises:
+        StoreError: no such scheme is known, or the container is missing.
+    """
+    scheme, _, rest = address.partition("://")
+    scheme = scheme.lower()
+    if scheme not in SCHEMES:
+        forms = ", ".join(f"{name}://bucket/prefix" for name in SCHEMES)
+        raise StoreError(f"{scheme}:// addresses are not supported", where=address, fix=f"use a path, or {forms}")
+    container, _, key = rest.partition("/")
+    if not container:
+        raise StoreError(
+            f"the address names no bucket or container: {scheme}://…", where=address, fix=f"write {scheme}://bucket/prefix"
+        )
+    return scheme, container, key
+
+
+def local_path(address: str) -> str:
+    """The absolute path of a path or ``file://`` address (``~`` allowed)."""
+    found = _SCHEME.match(address)
+    path = unquote(urlsplit(address).path) if found else address
+    return os.path.abspath(Path(path).expanduser())
+
+
+def normalise(address: str) -> str:
+    """The one form of an address: an absolute path, or ``scheme://container/key`` without slashes at its end.
+
+    Raises:
+        StoreError: as `split`.
+    """
+    if not is_remote(address):
+        return local_path(address)
+    scheme, container, key = split(address)
+    return f"{scheme}://{container}/{key.strip('/')}".rstrip("/")
+
+
+def open_backend(address: str) -> Backend:
+    """The backend of a normalised remote address.
+
+    Raises:
+        StoreError: as `split`.
+    """
+    scheme, container, key = split(address)
+    return SCHEMES[scheme](container, key.strip("/"))
