@@ -3,13 +3,13 @@
     python benchmarks/gpu_quality.py [--json] [--minutes M] [--recordings FOLDER] [--config NAME] [--out FOLDER] [--small]
 
 One GPU (or, with --small or where there is none, a small model on the CPU for seconds, so that the script cannot rot), no Ray.
-Each side is a process of its own, one after the other:
+Each side runs in its own process, sequentially:
 
 - stock: RAVE's model, dataset, augmentations and Lightning loop as ``rave train`` sets them up, batch 8, 131072 samples.
   Its phase 1 lasts a million steps, so that minutes never leave it.
 - rave-dist: the training loop with these minutes as its budget, hence with both phases.
 
-Both are measured by the same validation on the same held-out audio; stock's clock stands still meanwhile, ours does not.
+Both are measured by the same validation on the same held-out audio; stock's clock is paused during it, ours is not.
 OUT gets the curves in one picture, and the held-out audio as it is and through both models.
 """
 

@@ -2,7 +2,7 @@
 
 Each preset is one process (or several, packed, that start their measurement together) which warms up and then does steps
 for some seconds. Stock is called as ``rave train`` calls it, TF32 and cuDNN's search switched on, without Lightning's loop.
-Phase 2 counts whole cycles of a discriminator step and the generator steps that go with it. GPU-seconds a step are what the
+Phase 2 counts whole cycles of a discriminator step and its generator steps. GPU-seconds a step are what the
 whole card is held for, so packing lowers them if it helps; the memory is what is in use on the card, contexts included.
 
 ``--small`` runs every part of this on any machine, on a CPU too, with models that are too small to be worth measuring.

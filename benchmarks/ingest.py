@@ -6,7 +6,7 @@ The recordings are generated (decaying tones and noise, 1 to 4 s, 16-bit mono WA
 
 - stock: ``rave preprocess`` with its defaults, the whole command. It needs ffmpeg and ffprobe on the PATH.
 - rave-dist, on a Ray that runs: the first ingest of a Ray that was just started, its workers' start included; then
-  another instrument's, as in a library of several. CPU of the driver, of Ray's workers and of its daemons meanwhile.
+  another instrument's, as in a library of several. CPU of the driver, of Ray's workers and its daemons.
 - rave-dist, whole command: ``rave-dist ingest``, with the start and end of its embedded Ray.
 """
 
@@ -166,7 +166,7 @@ def main() -> None:
     }
     notes = [
         f"{FILES} files, {seconds:.3f} s; medians of {arguments.rounds} interleaved rounds; CPU of the whole process tree",
-        "stock's whole command is counted; of ours `cpu` counts the driver, Ray's workers and its daemons meanwhile, on a Ray"
+        "stock's whole command is counted; of ours `cpu` counts the driver, Ray's workers and its daemons, on a Ray"
         " that has ingested before; `cpu_first_ingest` also the start of its workers and of Ray Data's own actors, which a"
         " cluster pays once; `cpu_whole_command` also the start and end of an embedded Ray, which a command pays once",
         "repairs that stock needed: torchaudio's CUDA library skipped (`install_repairs`); ffmpeg from the distribution",

@@ -1,8 +1,9 @@
 """Runs the benchmarks and writes ``docs/benchmarks.md`` from what they measured: ``python benchmarks/page.py [NAME ...]``.
 
-Each script beside this one prints, with ``--json``, ``{name, ratios, rows, notes, machine, date}``. Its last document is kept
-under ``benchmarks/results``; the page is made of all that are there, so that one benchmark can be run again alone. Those named
-``gpu_…`` run where there is a GPU, or by name. One that fails is named, keeps its last numbers, and the exit code is 3.
+Each other script in this folder prints, with ``--json``, ``{name, ratios, rows, notes, machine, date}``. Its last document
+is kept under ``benchmarks/results``; the page is made of all that are there, so that one benchmark can be run again alone.
+Those named ``gpu_…`` run where there is a GPU, or by name. One that fails is named, keeps its last numbers, and the exit
+code is 3.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Each side is a process of its own, with a model from the same seed and the same batches; they are asked for one phase at a
 time, in turn, so that a drifting machine is unfair to none. Stock is called as Lightning's loop calls it, with its optimizers
-and without the loop's own overhead. Phase 2 is a cycle of one discriminator step and the generator steps that go with it
+and without the loop's own overhead. Phase 2 is a cycle of one discriminator step and its generator steps
 (``update_discriminator_every``). The parity of the two is ``tests/unit/training/test_step_parity.py``.
 """
 
@@ -115,7 +115,7 @@ def main() -> None:
         json=arguments.json,
         notes=[
             "CPU-seconds per step, one thread, medians of interleaved rounds; phase 2: mean of a discriminator step and the "
-            "generator steps that go with it",
+            "its generator steps",
             "stock RAVE's step is called directly, without Lightning's loop; repaired: torchaudio's CUDA library skipped, loss "
             "weights not shared between models",
         ],

@@ -3,7 +3,7 @@
     python benchmarks/warm_start.py [--json] [--library sonic-pi|generated] [--instrument NAME] [--steps N]
 
 Three runs of the same length and configuration (v2_tiny), without Ray, on one thread: one instrument of the sample library
-from new weights; a base on all the other instruments, which has never heard that one; and the instrument again from this base.
+from new weights; a base on all the other instruments, never trained on that one; and the instrument again from this base.
 The validation distance is that of the held-out audio of the instrument. The cold run's is taken at the end of phase 1, where
 RAVE's distance is at its lowest (it rises when the discriminator begins), and again at its very end; the steps are those of the
 first validation of the warm run that is as low.

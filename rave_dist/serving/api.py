@@ -4,9 +4,9 @@
 
     GET  /v1/models                    all published models, as `rave-dist models --json` lists them
     GET  /v1/models/NAME[@VERSION]     one of them
-    POST /v1/convert?model=…           a sound in the body, the converted sound back
+    POST /v1/convert?model=…           a sound in the body, the converted sound in the answer
     POST /v1/jobs                      a corpus by address; 202 with the job
-    GET  /v1/jobs/ID                   how far it has come
+    GET  /v1/jobs/ID                   its progress
     GET  /healthz                      whether the service answers
 """
 
@@ -185,7 +185,7 @@ def _report_errors(api: FastAPI, limits: Limits) -> None:
         document = error_document(
             f"the service failed ({type(error).__name__})",
             where=request.url.path,
-            fix="its log says more; other requests go on",
+            fix="see its log; other requests are not affected",
         )
         return JSONResponse(document, status_code=500)
 

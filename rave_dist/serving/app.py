@@ -1,12 +1,12 @@
-"""The service as a Ray Serve application: FastAPI in front, the models behind, corpus jobs beside.
+"""The service as a Ray Serve application: FastAPI, model replicas and a runner of corpus jobs.
 
 ::
 
     HTTP ──> Ingress ──(model id)──> ModelReplica   one sound: `conversion.convert`, as the command does it
                 └────────────────> JobRunner        a corpus: `conversion.on_ray`, as the command does it
 
-It listens on loopback and has no passwords: whoever can log in to the machine can read and write through corpus jobs what its
-user can. Requests that a browser sends on behalf of foreign pages are refused (`intake.LocalOnly`).
+It listens on loopback and has no passwords: anyone who can log in to the machine can read and write through corpus jobs
+whatever its user can. Requests that a browser sends on behalf of other sites are refused (`intake.LocalOnly`).
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ from rave_dist.storage.store import Store
 
 HOST = "127.0.0.1"
 APPLICATION = "rave-dist"
-# Requests that are in a replica at once, one of them on the device; the rest waits in the ingress, which counts them.
+# Concurrent requests per replica, one of them on the device; the rest wait in the ingress, which counts them.
 _ONGOING_PER_REPLICA = 16
 _DRAIN_SECONDS = 20.0
 _WATCH_SECONDS = 5.0
@@ -75,7 +75,7 @@ class Ingress:
         return await self._listing.find(reference)
 
     async def convert(self, card: ModelCard, sound: Path, parameters: ConversionParameters) -> ConvertedAudio:
-        """Hands a sound to a replica, by preference one that holds the model.
+        """Sends a sound to a replica, preferably one that has loaded the model.
 
         Raises:
             BusyError: too many requests wait.
@@ -98,12 +98,12 @@ class Ingress:
                 raise error.cause from None
             raise
         except (RayActorError, DeploymentUnavailableError) as error:
-            fix = "send it again; if it stays so, the sound or the model may be too large for this machine's memory"
-            raise ClusterError("the model's process is not there", where=card.reference, fix=fix) from error
+            fix = "send it again; if it fails again, the sound or the model may be too large for this machine's memory"
+            raise ClusterError("the model worker is unavailable", where=card.reference, fix=fix) from error
         return ConvertedAudio(blocks=_blocks(answer), **head)
 
     async def submit(self, request: JobRequest) -> Job:
-        """Gives a corpus to the job runner, if the command would start on it.
+        """Submits a corpus to the job runner, after the checks of the command.
 
         Raises:
             ConversionError: OUTPUT and an input lie in one another.
@@ -121,7 +121,7 @@ class Ingress:
         return submitted
 
     async def job(self, job_id: str) -> Job:
-        """A corpus' record."""
+        """The record of a corpus job."""
         return await asyncio.to_thread(jobs.read_job, self._store, job_id)
 
 
@@ -143,11 +143,11 @@ def build(
 
     Args:
         store_uri: where the models are published; every node must be able to read it.
-        limits: how much the service takes at once.
-        max_models: models that each replica keeps; as many as fit in its memory when not given.
+        limits: sizes, times and queue lengths.
+        max_models: models cached by each replica; by default as many as fit in its memory.
         replicas: processes that convert.
-        num_cpus: what each of them holds of Ray's CPUs; below 1, so that a corpus job finds one on the smallest machine.
-        num_gpus: what each of them holds of a GPU; 0 converts on the CPU.
+        num_cpus: CPUs reserved by each; below 1, so that a corpus job finds one on the smallest machine.
+        num_gpus: share of a GPU reserved by each; 0 converts on the CPU.
     """
     limits = limits or Limits()
     full = BackpressureConfig(status_code=429, retry_after_s=limits.retry_after_seconds)
@@ -167,7 +167,7 @@ def build(
     ingress: Any = serve.deployment(
         Ingress,
         name="ingress",
-        # It holds every request that the models have or that waits for them; listings and refusals need room beside.
+        # It holds every request that a replica processes or that waits for one; listings and refusals need extra room.
         max_ongoing_requests=2 * (limits.queued + replicas * _ONGOING_PER_REPLICA),
         max_queued_requests=limits.queued,
         backpressure_config=full,
@@ -195,11 +195,11 @@ def run(
 ) -> None:
     """Serves a store on 127.0.0.1 until Ctrl-C, SIGTERM or ``stop``.
 
-    A corpus job that is running then is not lost: the next service on this store resumes it.
+    A corpus job that is running at that moment is not lost: the next service on this store resumes it.
 
     Args:
         port: 0 picks a free one.
-        announce: told the address once the service answers.
+        announce: called with the address once the service answers.
 
     Raises:
         StoreError: the store cannot be read.
@@ -213,10 +213,10 @@ def run(
     logging.getLogger("ray.serve").setLevel(logging.ERROR)
     # In this order: Ray takes SIGTERM for itself when it starts.
     with connected(dashboard=True) as ends_with_us, _stopping_on_sigterm(stop):
-        # Somebody else's Serve in this cluster stays when we go; our own goes with Ray, if that is ours as well.
+        # A Serve instance that was running before keeps running; our own ends with our Ray.
         stays = ends_with_us or bool(serve.status().proxies)
         try:
-            # Longer than our own limits, which answer in words; this one is for a client that does not read.
+            # Longer than our own limits, which answer with a message; this one is for clients that do not read.
             seconds = 2 * (limits.upload_seconds + limits.request_seconds)
             options = {"host": HOST, "port": port, "request_timeout_s": seconds}
             serve.start(proxy_location="HeadOnly", http_options=options)
@@ -224,7 +224,7 @@ def run(
             gpus = 0.5 if jobs.num_gpus() else 0.0
             application = build(store.uri, limits=limits, max_models=max_models, num_gpus=gpus)
             serve.run(application, name=APPLICATION, route_prefix="/")
-            jobs.job_runner(store.uri)  # takes up what an earlier service left
+            jobs.job_runner(store.uri)  # resumes the jobs of an earlier service
             _check_answers(port)
             announce(f"{num_models} models of {store.uri} at {address} (Ctrl-C ends it)")
             while not stop.wait(_WATCH_SECONDS):
@@ -234,7 +234,7 @@ def run(
         except RaveDistError:
             raise
         except (RayError, RayServeException, RuntimeError, TimeoutError) as error:
-            what = f"the service cannot go on ({str(error).strip().splitlines()[0]})"
+            what = f"the service failed ({str(error).strip().splitlines()[0]})"
             raise ClusterError(what, where=address, fix="see Ray's logs in /tmp/ray/session_latest/logs/serve") from error
         finally:
             jobs.stop_jobs(store.uri)
@@ -246,7 +246,7 @@ def run(
 
 @contextmanager
 def _stopping_on_sigterm(stop: threading.Event) -> Iterator[None]:
-    """Only the main thread may say what a signal does; elsewhere the caller's word holds."""
+    """Sets ``stop`` on SIGTERM; only the main thread can install a signal handler."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -258,7 +258,7 @@ def _stopping_on_sigterm(stop: threading.Event) -> Iterator[None]:
 
 
 def _free_port(port: int) -> int:
-    """The port, or a free one for 0. Asked before Ray starts: its proxy would share a taken port without a word."""
+    """The port, or a free one for 0. Checked before Ray starts: its proxy would silently share a port in use."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

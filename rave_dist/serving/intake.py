@@ -1,4 +1,4 @@
-"""Requests come in: whether this service may answer them, and their bodies, measured while they arrive."""
+"""Intake of requests: the hosts that may be answered, and bodies limited while they are received."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def _is_loopback(address: str) -> bool:
 async def receive_body(
     request: Request, sink: Callable[[bytes], object], *, most_bytes: int, most_seconds: float, what: str
 ) -> int:
-    """Gives a body to ``sink`` as it arrives.
+    """Passes a body to ``sink`` as it arrives.
 
     Args:
         what: how errors call the body ("sound").
@@ -121,7 +121,7 @@ async def receive_body(
 
 
 async def _discard(request: Request, most_bytes: int) -> None:
-    """Reads a little more of a body that is refused: many clients only read an answer after they have sent everything."""
+    """Reads some more of a refused body: many clients read the answer only after sending everything."""
     size = 0
     try:
         async with asyncio.timeout(_DISCARD_SECONDS):

@@ -1,4 +1,4 @@
-"""Corpus jobs: one at a time, by Ray Data, beside the service and not in its replicas.
+"""Corpus jobs: one at a time, on Ray Data, outside the replicas of the service.
 
 A job's record in the store is its truth. The runner writes it before it answers, and when it starts, it takes up what an
 earlier one left unfinished; the conversion's own journal makes that a resume.
@@ -43,18 +43,18 @@ def read_job(store: Store, job_id: str) -> Job:
 
 
 def job_runner(store_uri: str) -> Any:
-    """The handle of the one runner of a store in this cluster; starts it if need be."""
+    """The handle of the one runner of a store in this cluster; started if necessary."""
     return JobRunner.options(  # type: ignore[attr-defined]
         name=f"jobs-{content_id(store_uri)}", namespace=NAMESPACE, lifetime="detached", get_if_exists=True
     ).remote(store_uri)
 
 
 def stop_jobs(store_uri: str) -> None:
-    """Ends the runner of a store and what it runs; the next service on this store takes its jobs up again."""
+    """Ends the runner of a store and what it runs; the next service on this store resumes its jobs."""
     try:
         ray.kill(ray.get_actor(f"jobs-{content_id(store_uri)}", namespace=NAMESPACE))
     except ValueError:
-        return  # there is none
+        return  # none is running
 
 
 def num_gpus() -> int:
@@ -90,7 +90,7 @@ class JobRunner:
         while True:
             job = read_job(self._store, self._queue.get())
             try:
-                # A task of its own: what kills it leaves the runner, and its exceptions come as Ray's.
+                # A task of its own: a crash does not affect the runner, and its exceptions are Ray's.
                 ray.get(_run_job.remote(self._store, job))
             except RayError as error:
                 reason = Problem(

@@ -1,4 +1,4 @@
-"""What the registry says, kept for a few seconds: a burst of requests asks the store once, a new model appears by itself."""
+"""The registry's listing, cached for a few seconds: a burst of requests reads the store once, and new models still appear."""
 
 from __future__ import annotations
 

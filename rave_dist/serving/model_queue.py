@@ -1,4 +1,4 @@
-"""Who goes next on the device: one at a time, those that need the model of the last turn first, nobody forgotten.
+"""A fair lock for the device that prefers waiters of the model that is loaded.
 
 Requests for different models arrive mixed. In order of arrival, a cache that is smaller than the number of models would
 load one for almost every request; grouped, it loads each once in a while.
@@ -12,10 +12,10 @@ from contextlib import asynccontextmanager
 
 
 class GroupedLock:
-    """A lock that is handed on to a waiter of the same group, if there is one.
+    """A lock that is passed to a waiter of the same group, if there is one.
 
     Args:
-        patience: how many may pass the one that has waited longest before it is their turn.
+        patience: number of waiters that may overtake the one that has waited longest.
     """
 
     def __init__(self, patience: int = 8) -> None:
@@ -27,19 +27,19 @@ class GroupedLock:
 
     @property
     def num_waiting(self) -> int:
-        """How many wait for their turn."""
+        """Number of waiters."""
         return sum(not turn.done() for _, turn in self._waiting)
 
     @asynccontextmanager
     async def take(self, group: str) -> AsyncIterator[None]:
-        """The turn, for the length of a block."""
+        """Holds the lock inside the block."""
         if self._taken:
             turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._waiting.append((group, turn))
             try:
                 await turn
             except asyncio.CancelledError:
-                if not turn.cancelled():  # the turn had come at the same moment: it goes on to the next
+                if not turn.cancelled():  # the lock arrived at the same moment: pass it on
                     self._hand_on()
                 raise
         self._taken = True
@@ -50,7 +50,7 @@ class GroupedLock:
             self._hand_on()
 
     def _hand_on(self) -> None:
-        self._waiting = [(group, turn) for group, turn in self._waiting if not turn.done()]  # without those who gave up
+        self._waiting = [(group, turn) for group, turn in self._waiting if not turn.done()]  # without cancelled waiters
         if not self._waiting:
             self._taken = False
             return

@@ -1,4 +1,4 @@
-"""What the service is asked and what it answers, as pydantic models; no Ray, no torch."""
+"""Requests and answers of the service as pydantic models; no Ray, no torch."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ Reference = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 
 
 class Limits(StrictRecord):
-    """How much the service takes at once.
+    """Limits of the service.
 
     ``sound_seconds`` is decoded audio; ``upload_seconds`` the time to receive a body, ``request_seconds`` the time from then
-    to the result, waiting included; ``queued`` requests wait for the models, any more are told to come again in
+    to the result, waiting included; ``queued`` requests wait for the models, further ones are asked to retry after
     ``retry_after_seconds``.
     """
 
@@ -34,7 +34,7 @@ class Limits(StrictRecord):
 
 
 class Parameters(StrictRecord):
-    """What may be said about a conversion; the command has the same words and bounds."""
+    """Parameters of a conversion, with the names and bounds of the command."""
 
     sample_rate: int | None = Field(default=None, ge=8000, le=192_000, description="Hertz; the sound's own when not given.")
     channels: int | None = Field(default=None, ge=1, le=8, description="The sound's own when not given.")
@@ -54,7 +54,7 @@ class ConvertQuery(Parameters):
 
 
 class JobRequest(StrictRecord):
-    """The body of ``POST /v1/jobs``: play a corpus through a model. Addresses are absolute paths or s3://."""
+    """The body of ``POST /v1/jobs``: convert a corpus with a model. Addresses are absolute paths or s3://."""
 
     model: Reference = Field(description="NAME or NAME@VERSION.")
     inputs: tuple[Address, ...] = Field(min_length=1, max_length=10_000)
@@ -63,9 +63,9 @@ class JobRequest(StrictRecord):
 
 
 class Job(Record):
-    """A corpus conversion that was asked for; ``jobs/<id>.json`` in the store.
+    """A requested corpus conversion; ``jobs/<id>.json`` in the store.
 
-    The id is a hash of what was asked: the same request is the same job, and asking again after its end resumes it.
+    The id is a hash of the request: the same request is the same job, and repeating it after its end resumes it.
     ``partial`` means finished, but some items failed and are named in ``result``.
     """
 
@@ -89,7 +89,7 @@ class Job(Record):
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing more will happen to it unless it is asked for again."""
+        """Whether the job has ended."""
         return self.state in ("done", "partial", "failed")
 
     @classmethod

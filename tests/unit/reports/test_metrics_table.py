@@ -48,7 +48,7 @@ def test_phase_1_stands_below_what_became_of_it(page: Callable[[dict[str, Metric
     before = Metrics(spectral_db=7.26, mel_db=3.04, loudness_lu=1.25, pitch_cents=10.4, pitch_kept=0.9, seconds=42.0)
     rows = dict(re.findall(r'<tr data-measured="(\w+)">(.*?)</tr>', page({**MEASURES, "phase_1": before})))
     assert list(rows) == ["model", "phase_1", "mp3", "noise", "silence"]
-    assert re.findall(r">([^<>]+)<", rows["phase_1"])[:3] == ["phase 1, its best", "7.3 dB", "3.0 dB"]
+    assert re.findall(r">([^<>]+)<", rows["phase_1"])[:3] == ["best of phase 1", "7.3 dB", "3.0 dB"]
 
 
 def test_a_model_of_an_earlier_version_has_none(page: Callable[[dict[str, Metrics]], str]) -> None:
