@@ -57,9 +57,10 @@ def prepare(folder: Path) -> None:
     """In a process of its own: the model as a stock run folder, and published in a store."""
     import torch
 
+    from rave_dist.options import Budget
     from rave_dist.rave.config import configure
     from rave_dist.rave.models import build_model
-    from rave_dist.records import Budget, TrainingSpec
+    from rave_dist.records import TrainingSpec
     from rave_dist.registry.export import export_run
     from rave_dist.registry.store import model_version, place
     from rave_dist.storage.store import Store

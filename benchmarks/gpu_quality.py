@@ -174,8 +174,9 @@ def ours(folder: Path, seconds: float, plan: dict[str, Any]) -> None:
     """Our side."""
     import torch
 
+    from rave_dist.options import Budget
     from rave_dist.rave.models import build_model
-    from rave_dist.records import Budget, TrainingSpec
+    from rave_dist.records import TrainingSpec
     from rave_dist.storage.store import Store
     from rave_dist.training.trainer import train
 

@@ -14,7 +14,8 @@ import soundfile
 import torch
 
 from rave_dist.dataset.on_ray import ingest
-from rave_dist.records import Budget, CheckpointPolicy, Engine, ModelCard, RunRecord, TrainingSpec
+from rave_dist.options import Budget, CheckpointPolicy
+from rave_dist.records import Engine, ModelCard, RunRecord, TrainingSpec
 from rave_dist.storage.store import Store
 from rave_dist.training.heartbeat import read_records
 from rave_dist.training.on_ray import train_library

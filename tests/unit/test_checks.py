@@ -14,8 +14,9 @@ import torch
 from rave_dist.checks import InstrumentCheck, _judge_memory, check_library
 from rave_dist.errors import LibraryError, StoreError
 from rave_dist.library.manifest import load_library
+from rave_dist.options import Budget
 from rave_dist.rave.presets import defaults
-from rave_dist.records import Budget, Problem, TrainingSpec
+from rave_dist.records import Problem, TrainingSpec
 from rave_dist.training.preflight.model_facts import ModelFacts
 
 RATE = 44100

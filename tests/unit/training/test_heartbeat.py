@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from rave_dist.records import Budget, RunRecord, TrainingSpec, run_record_key
+from rave_dist.options import Budget
+from rave_dist.records import RunRecord, TrainingSpec, run_record_key
 from rave_dist.storage.store import Store
 from rave_dist.training.heartbeat import Heartbeat, Speed, read_records, record_of, stop_key, write_record
 

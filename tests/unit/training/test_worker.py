@@ -10,7 +10,8 @@ import pytest
 from rave_dist.dataset.read import Segment
 from rave_dist.dataset.split import Split
 from rave_dist.errors import TrainingError
-from rave_dist.records import Budget, TrainingSpec
+from rave_dist.options import Budget
+from rave_dist.records import TrainingSpec
 from rave_dist.storage.store import Store
 from rave_dist.training import worker
 from rave_dist.training.heartbeat import stop_key

@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 
 from rave_dist.dataset.read import Segment
 from rave_dist.errors import ConfigurationError
-from rave_dist.records import Budget, TrainingSpec
+from rave_dist.options import Budget
+from rave_dist.records import TrainingSpec
 from rave_dist.registry.export import export_run
 from rave_dist.storage.store import Store
 from rave_dist.training.preflight import dry_run as rehearsal
