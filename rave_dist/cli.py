@@ -12,6 +12,7 @@ from typer.core import TyperGroup
 
 from rave_dist import __version__, console, pipeline
 from rave_dist.__main__ import EXIT_INTERRUPTED, STOPPED
+from rave_dist.display import shown_progress
 from rave_dist.errors import RaveDistError
 from rave_dist.library.manifest import Library, load_library
 from rave_dist.records import ConversionParameters, RunRecord
@@ -84,7 +85,8 @@ def check(library: LibraryFile, only: Only = None, as_json: Json = False, debug:
     Starts nothing, and only tries whether the store can be written.
     """
     loaded = load_library(library)
-    checks = pipeline.check(loaded, only)
+    with shown_progress() as progress:
+        checks = pipeline.check(loaded, only, progress=progress)
     if as_json:
         console.document({"library": loaded.name, **checks.to_json()})
     else:
@@ -99,7 +101,7 @@ def ingest(library: LibraryFile, only: Only = None, as_json: Json = False, debug
     What has not changed since the last time is not read again.
     """
     loaded = load_library(library)
-    with console.counting_each() as progress:
+    with shown_progress() as progress:
         items = pipeline.ingest(loaded, only, progress=progress)
     if as_json:
         console.document({"library": loaded.name, "instruments": [item.to_json() for item in items]})
@@ -115,7 +117,7 @@ def train(library: LibraryFile, only: Only = None, as_json: Json = False, debug:
     Stopped or killed, it goes on from the last checkpoints when it is run again; what is done is not done again.
     """
     loaded = load_library(library)
-    with console.watching_runs() as progress:
+    with shown_progress() as progress:
         records = pipeline.train(loaded, only, progress=progress)
     _finish_runs(loaded, records, as_json=as_json)
 
@@ -127,7 +129,7 @@ def publish(library: LibraryFile, only: Only = None, as_json: Json = False, debu
     Nothing is trained. The card of such a model says that it is not complete; `train` goes on as if nothing had been.
     """
     loaded = load_library(library)
-    with console.counting("publishing") as progress:
+    with shown_progress() as progress:
         records = pipeline.publish(loaded, only, progress=progress)
     _finish_runs(loaded, records, as_json=as_json, complete=all(r.model and not r.error for r in records))
 
@@ -139,8 +141,8 @@ def run(library: LibraryFile, only: Only = None, as_json: Json = False, debug: D
     An instrument that a stage refuses is named and the others go on.
     """
     loaded = load_library(library)
-    with console.watching_library() as (ingesting, training):
-        result = pipeline.run(loaded, only, ingesting=ingesting, training=training)
+    with shown_progress() as progress:
+        result = pipeline.run(loaded, only, progress=progress)
     extra = {"report": result.report, "ingested": [item.to_json() for item in result.ingested]}
     if not as_json:
         console.show_ingested([item for item in result.ingested if not item.error])
@@ -221,7 +223,7 @@ def convert(
     parameters = ConversionParameters(
         sample_rate=sample_rate, channels=channels, format=file_format, seed=seed, salvage=salvage
     )
-    with console.counting("converting") as progress:
+    with shown_progress() as progress:
         record = pipeline.convert(
             _existing(store),
             model,
@@ -248,7 +250,8 @@ def convert(
 def report(library: LibraryFile, as_json: Json = False, debug: Debug = False) -> None:
     """Write the library's page: curves, spectrograms, players, facts, and what failed and why."""
     loaded = load_library(library)
-    place = pipeline.report(loaded)
+    with shown_progress() as progress:
+        place = pipeline.report(loaded, progress=progress)
     if as_json:
         console.document({"library": loaded.name, "report": place})
     else:

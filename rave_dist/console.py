@@ -1,22 +1,19 @@
-"""What a person sees: progress and tables on stderr, results on stdout; one JSON document on stdout for scripts."""
+"""What a command prints: results and tables on stdout, errors on stderr; for scripts one JSON document on stdout."""
 
 from __future__ import annotations
 
 import json
 import sys
-import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.live import Live
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from rave_dist.errors import RaveDistError
 from rave_dist.records import Engine, ModelCard, RunRecord
+from rave_dist.time_left import duration, time_left, used
 
 if TYPE_CHECKING:
     from rave_dist.checks import LibraryCheck
@@ -26,7 +23,6 @@ out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 _STATE_STYLES = {"waiting": "dim", "running": "cyan", "done": "green", "failed": "red"}
-_PLAIN_REPORT_SECONDS = 20.0
 
 
 def document(value: dict[str, Any]) -> None:
@@ -48,97 +44,56 @@ def failure(name: str, what: str, fix: str = "") -> None:
     err.print(f"[red]✗[/] {escape(name)}: {escape(what)}" + (f"\n    fix: {escape(fix)}" if fix else ""))
 
 
-@contextmanager
-def counting(description: str) -> Iterator[Callable[[int, int], None]]:
-    """A progress bar; yields the function that is told (done, total)."""
-    with _bar() as progress:
-        task = progress.add_task(escape(description), total=None)
-        try:
-            yield lambda done, total: progress.update(task, completed=done, total=total)
-        except RaveDistError:  # where nothing has begun there is no progress to leave on the screen
-            if progress.tasks[0].total is None:
-                progress.remove_task(task)
-            raise
+def run_line(record: RunRecord) -> str:
+    """A run in one line: its activity or state and, while it trains, how far it is."""
+    if record.state != "running" or record.activity not in ("training", None):
+        return f"{record.instrument}: {record.activity or record.state}"
+    parts = [f"{record.instrument}: training, phase {record.phase}", *_pace(record)]
+    if record.validation.last is not None:
+        parts.append(f"held-out distance {record.validation.last:.2f}")
+    return ", ".join(parts)
 
 
-@contextmanager
-def counting_each() -> Iterator[Callable[[str, int, int], None]]:
-    """A progress bar per name; yields the function that is told (name, done, total)."""
-    with _bar() as progress:
-        tasks: dict[str, Any] = {}
-
-        def tell(name: str, done: int, total: int) -> None:
-            if name not in tasks:
-                tasks[name] = progress.add_task(escape(name), total=total)
-            progress.update(tasks[name], completed=done, total=total)
-
-        yield tell
-
-
-def _bar() -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    return Progress(*columns, console=err)
-
-
-@contextmanager
-def watching_runs() -> Iterator[Callable[[Sequence[RunRecord]], None]]:
-    """A live table of runs on a terminal; elsewhere a line when a state or phase changes, and every 20 seconds."""
-    if err.is_terminal:
-        with Live(console=err, refresh_per_second=2) as live:
-            yield lambda records: live.update(run_table(records))
-        return
-    told: dict[str, tuple[tuple[str, int], float]] = {}
-
-    def tell(records: Sequence[RunRecord]) -> None:
-        for record in records:
-            now = (record.state, record.phase)
-            before, when = told.get(record.instrument, (None, 0.0))
-            moving = record.state == "running" and time.monotonic() - when > _PLAIN_REPORT_SECONDS
-            if now != before or moving:
-                told[record.instrument] = (now, time.monotonic())
-                err.print(_run_line(record))
-
-    yield tell
-
-
-@contextmanager
-def watching_library() -> Iterator[tuple[Callable[[str, int, int], None], Callable[[Sequence[RunRecord]], None]]]:
-    """Both displays of a whole run, one after the other; yields what to tell of ingest and what to tell of runs."""
-    with ExitStack() as ingesting, ExitStack() as training:
-        tell_ingest = ingesting.enter_context(counting_each())
-        tell_runs: Callable[[Sequence[RunRecord]], None] | None = None
-
-        def runs(records: Sequence[RunRecord]) -> None:
-            nonlocal tell_runs
-            if tell_runs is None:  # a terminal shows one live display at a time
-                ingesting.close()
-                tell_runs = training.enter_context(watching_runs())
-            tell_runs(records)
-
-        yield tell_ingest, runs
-
-
-def _run_line(record: RunRecord) -> str:
-    speed = f", {record.steps_per_second:.2f} steps/s" if record.steps_per_second else ""
-    last = f", held-out distance {record.validation.last:.2f}" if record.validation.last is not None else ""
-    return f"{record.instrument}: {record.state}, phase {record.phase}, step {record.step} of {record.steps}{last}{speed}"
+def _pace(record: RunRecord) -> list[str]:
+    """Percent, steps per second, time spent and time left, as far as they are known."""
+    share, left = used(record), time_left(record)
+    return [
+        *([] if share is None else [f"{100 * share:.0f} %"]),
+        *([f"{record.steps_per_second:.3g} steps/s"] if record.steps_per_second else []),
+        *([f"{duration(record.seconds)} elapsed"] if record.seconds else []),
+        *([] if left is None else [str(left)]),
+    ]
 
 
 def run_table(records: Sequence[RunRecord]) -> Table:
-    """A row per instrument."""
+    """A row per instrument: what it does, how far it is, how long it may still take. Empty columns are left out."""
     table = Table(box=None, pad_edge=False)
-    for column in ("instrument", "state", "phase"):
-        table.add_column(column)
-    table.add_column("step", justify="right")
-    table.add_column("held-out distance", justify="right")  # before the first step, the best since, the last
-    table.add_column("model")
-    for r in records:
-        points = (r.validation.first, r.validation.best, r.validation.last)
-        distance = " → ".join("–" if v is None else f"{v:.1f}" for v in points)
-        state = f"[{_STATE_STYLES[r.state]}]{r.state}[/]"
-        steps = f"{r.step:,} / {r.steps:,}" if r.steps else f"{r.step:,}"
-        table.add_row(escape(r.instrument), state, str(r.phase), steps, distance, escape((r.model or "").rpartition("@")[2]))
+    rows = [_run_row(record) for record in records]
+    shown = [column for column in rows[0] if any(row[column] for row in rows)] if rows else []
+    for column in shown:
+        table.add_column(column, justify="left" if column in ("instrument", "state", "model") else "right")
+    for row in rows:
+        table.add_row(*(row[column] for column in shown))
     return table
+
+
+def _run_row(record: RunRecord) -> dict[str, str]:
+    share, training = used(record), record.activity == "training"
+    left = time_left(record) if training else None
+    points = (record.validation.first, record.validation.best, record.validation.last)
+    return {
+        "instrument": escape(record.instrument),
+        "state": f"[{_STATE_STYLES[record.state]}]{record.activity or record.state}[/]",
+        "phase": str(record.phase),
+        "step": f"{record.step:,}",
+        "done": "" if share is None or record.state == "done" else f"{100 * share:.0f} %",
+        "steps/s": f"{record.steps_per_second:.3g}" if training and record.steps_per_second else "",
+        "elapsed": duration(record.seconds) if training else "",
+        "left": "" if left is None else str(left).removesuffix(" left"),
+        # Before the first step, the best since, the last.
+        "held-out distance": " → ".join("–" if v is None else f"{v:.1f}" for v in points) if any(points) else "",
+        "model": escape((record.model or "").rpartition("@")[2]),
+    }
 
 
 def show_runs(records: Sequence[RunRecord]) -> None:

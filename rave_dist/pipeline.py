@@ -6,8 +6,8 @@ Instruments are independent: what goes wrong with one is kept as its error and t
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from rave_dist.errors import ConfigurationError, DatasetError, LibraryError, ModelNotFoundError, RaveDistError, TrainingError
 from rave_dist.library.manifest import Library
+from rave_dist.progress import SILENT, Progress
 from rave_dist.records import (
     ConversionParameters,
     ConversionRecord,
@@ -28,10 +29,6 @@ from rave_dist.storage.store import Store
 
 if TYPE_CHECKING:
     from rave_dist.checks import LibraryCheck
-
-IngestProgress = Callable[[str, int, int], None]
-RunProgress = Callable[[Sequence[RunRecord]], None]
-Count = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -73,76 +70,84 @@ class LibraryRun:
         return all(r.state == "done" for r in self.records) and all(i.complete for i in self.ingested)
 
 
-def check(library: Library, only: list[str] | None = None) -> LibraryCheck:
+def check(library: Library, only: list[str] | None = None, *, progress: Progress = SILENT) -> LibraryCheck:
     """What would be trained and what is wrong; reads headers only and starts nothing."""
+    progress.stage("checking")
     from rave_dist.checks import check_library
 
     return check_library(library, only)
 
 
-def ingest(library: Library, only: list[str] | None = None, *, progress: IngestProgress) -> list[Ingested]:
+def ingest(library: Library, only: list[str] | None = None, *, progress: Progress = SILENT) -> list[Ingested]:
     """Turns the recordings of the named instruments (or of all) into datasets.
 
     Raises:
         StoreError: the store cannot be written.
         ClusterError: Ray does not answer.
     """
-    from rave_dist.cluster import connected
-    from rave_dist.dataset.on_ray import ingest as ingest_instrument
-
     names = library.select(only)
     library.store.check_writable()
+    with _ray(progress):
+        return _ingest(library, names, progress)
+
+
+def _ingest(library: Library, names: Sequence[str], progress: Progress) -> list[Ingested]:
+    from rave_dist.dataset.on_ray import ingest as ingest_instrument
+
+    progress.stage("reading recordings")
     outcomes: list[Ingested] = []
-    with connected():
-        for name in names:
-            settings = library.settings(name)
-            assert settings.sample_rate is not None
-            assert settings.channels is not None
-            try:
-                manifest = ingest_instrument(
-                    library.store,
-                    name,
-                    library.sources(name),
-                    sample_rate=settings.sample_rate,
-                    channels=settings.channels,
-                    credit=settings.credit or {},
-                    library=library.name,
-                    progress=partial(progress, name),
-                )
-                outcomes.append(Ingested(name, manifest))
-            except RaveDistError as error:
-                outcomes.append(Ingested(name, error=Problem.of(error)))
+    for name in names:
+        settings = library.settings(name)
+        assert settings.sample_rate is not None
+        assert settings.channels is not None
+        try:
+            manifest = ingest_instrument(
+                library.store,
+                name,
+                library.sources(name),
+                sample_rate=settings.sample_rate,
+                channels=settings.channels,
+                credit=settings.credit or {},
+                library=library.name,
+                progress=partial(progress.advance, unit="recordings", name=name),
+            )
+            outcomes.append(Ingested(name, manifest))
+        except RaveDistError as error:
+            outcomes.append(Ingested(name, error=Problem.of(error)))
     return outcomes
 
 
-def train(library: Library, only: list[str] | None = None, *, progress: RunProgress) -> list[RunRecord]:
+def train(library: Library, only: list[str] | None = None, *, progress: Progress = SILENT) -> list[RunRecord]:
     """Trains the named instruments (or all) at once on their ingested datasets and publishes each as it ends.
 
     Raises:
         StoreError: the store cannot be written.
         ClusterError: Ray does not answer.
     """
-    from rave_dist.cluster import connected
-    from rave_dist.dataset.read import latest_manifest
-    from rave_dist.initial_weights import find_initial_weights, plan_joint_base, write_joint_dataset
-    from rave_dist.registry.export import export_run
-    from rave_dist.registry.store import publish
-    from rave_dist.training.on_ray import train_library
-    from rave_dist.training.state.initialization import store_initial_weights
-
     names = library.select(only)
     library.store.check_writable()
-    train_all = partial(train_library, library.store, publish=publish, export=partial(export_run, name="rehearsal"))
+    return _train(library, names, progress, ray=lambda: _ray(progress, dashboard=True))
+
+
+def _train(
+    library: Library, names: Sequence[str], progress: Progress, *, ray: Callable[[], AbstractContextManager[None]]
+) -> list[RunRecord]:
+    """Trains with the Ray that ``ray`` connects, once it is certain that there is something to train."""
+    progress.stage("preparing the runs")
+    from rave_dist.dataset.read import latest_manifest
+    from rave_dist.initial_weights import find_initial_weights, plan_joint_base, write_joint_dataset
+    from rave_dist.training.state.initialization import store_initial_weights
+
     specs: list[TrainingSpec] = []
     refused: dict[str, RunRecord] = {}
     trained: list[RunRecord] = []
     joint = plan_joint_base(library)
     first: list[RunRecord] = []
-    with ExitStack() as ray:
+    with ExitStack() as stack:
         if joint is not None:
-            ray.enter_context(connected(dashboard=True))
+            stack.enter_context(ray())
             write_joint_dataset(library.store, joint)
-            first = train_all([joint.spec], progress=progress)
+            first = _train_all(library, [joint.spec], progress, progress.runs)
         for name in names:
             try:
                 dataset = latest_manifest(library.store, name, library.name).id
@@ -153,30 +158,44 @@ def train(library: Library, only: list[str] | None = None, *, progress: RunProgr
                 base = store_initial_weights(library.store, start) if start is not None else None
                 specs.append(library.training_spec(name, dataset=dataset, base=base))
         if specs:
-            ray.enter_context(connected(dashboard=True))
-            trained = train_all(specs, progress=lambda records: progress([*first, *refused.values(), *records]))
+            if joint is None:
+                stack.enter_context(ray())
+            done = [*first, *refused.values()]
+            trained = _train_all(library, specs, progress, lambda records: progress.runs([*done, *records]))
     by_name = refused | {record.instrument: record for record in trained}
     return [by_name[name] for name in names]
 
 
-def publish(library: Library, only: list[str] | None = None, *, progress: Count) -> list[RunRecord]:
+def _train_all(
+    library: Library, specs: list[TrainingSpec], progress: Progress, runs: Callable[[Sequence[RunRecord]], None]
+) -> list[RunRecord]:
+    from rave_dist.registry.export import export_run
+    from rave_dist.registry.store import publish
+    from rave_dist.training.on_ray import train_library
+
+    export = partial(export_run, name="rehearsal")
+    return train_library(library.store, specs, publish=publish, export=export, progress=runs, stage=progress.stage)
+
+
+def publish(library: Library, only: list[str] | None = None, *, progress: Progress = SILENT) -> list[RunRecord]:
     """Publishes what the named instruments (or all) have so far, their newest checkpoints; they can be trained on afterwards.
 
     Args:
         library: the library.
         only: the instruments.
-        progress: told how many of how many are through.
+        progress: receives how many instruments are done.
 
     Returns:
         Their records, with the model or the reason why there is none.
     """
+    progress.stage("publishing")
     from rave_dist.registry.store import publish as publish_run
     from rave_dist.training.heartbeat import write_record
     from rave_dist.training.state.outputs import write_outputs_from_checkpoint
 
     store, records = library.store, status(library, only)
     for index, record in enumerate(records):
-        progress(index, len(records))
+        progress.advance(index, len(records), "instruments")
         try:
             if not record.run_id:
                 raise TrainingError("nothing of it is trained yet", fix="run rave-dist train first")
@@ -187,7 +206,7 @@ def publish(library: Library, only: list[str] | None = None, *, progress: Count)
                 write_record(store, records[index])
         except RaveDistError as error:
             records[index] = record.model_copy(update={"error": Problem.of(error)})
-    progress(len(records), len(records))
+    progress.advance(len(records), len(records), "instruments")
     return records
 
 
@@ -207,16 +226,11 @@ def run(
     library: Library,
     only: list[str] | None = None,
     *,
-    ingesting: IngestProgress,
-    training: RunProgress,
-    checked: Callable[[LibraryCheck], None] = lambda checks: None,
+    progress: Progress = SILENT,
 ) -> LibraryRun:
     """The whole job: check, ingest, train, publish, report. Instruments that a stage refuses are named, the others go on."""
-    from rave_dist.cluster import connected
-
     names = library.select(only)
-    checks = check(library, only)
-    checked(checks)
+    checks = check(library, only, progress=progress)
     failed: dict[str, RunRecord] = {}
     for outcome in checks.instruments:
         if not outcome.ok:
@@ -225,17 +239,17 @@ def run(
     ingested: list[Ingested] = []
     records: dict[str, RunRecord] = {}
     if ready:
-        with connected(dashboard=True):
-            ingested = ingest(library, ready, progress=ingesting)
+        with _ray(progress, dashboard=True):
+            ingested = _ingest(library, ready, progress)
             for item in ingested:
                 if item.error:
                     failed[item.name] = _failed(library, item.name, item.error)
             ready = [name for name in ready if name not in failed]
             if ready:
-                records = {record.instrument: record for record in train(library, ready, progress=training)}
+                records = {record.instrument: record for record in _train(library, ready, progress, ray=nullcontext)}
     records |= failed
     ordered = [records[name] for name in names]
-    return LibraryRun(ordered, ingested, report(library))
+    return LibraryRun(ordered, ingested, report(library, progress=progress))
 
 
 def status(library: Library, only: list[str] | None = None) -> list[RunRecord]:
@@ -253,12 +267,13 @@ def base_status(library: Library) -> RunRecord | None:
     return None if spec is None else read_records(library.store, library.name, [spec.instrument])[0]
 
 
-def report(library: Library) -> str:
+def report(library: Library, *, progress: Progress = SILENT) -> str:
     """Writes the library's page from what the store holds now.
 
     Returns:
         The page's full path or s3:// address.
     """
+    progress.stage("writing the page")
     from rave_dist.reports.page import write_report
 
     return library.store.address(write_report(library.store, library, status(library), base=base_status(library)))
@@ -298,7 +313,7 @@ def convert(
     parameters: ConversionParameters,
     chunk_seconds: float,
     workers: int | None,
-    progress: Count,
+    progress: Progress = SILENT,
 ) -> ConversionRecord:
     """Plays recordings through a published model.
 
@@ -307,14 +322,27 @@ def convert(
         ConversionError: no inputs, or OUTPUT inside or equal to an INPUT.
         ClusterError: Ray does not answer.
     """
-    from rave_dist.cluster import connected
+    progress.stage("listing recordings")
     from rave_dist.conversion.corpus import plan_conversion
-    from rave_dist.conversion.on_ray import convert_corpus
     from rave_dist.registry.store import find
 
     plan = plan_conversion(find(store, model), inputs, output, parameters)  # what it refuses, it refuses before Ray starts
-    with connected():
-        return convert_corpus(store, plan, chunk_seconds=chunk_seconds, workers=workers, progress=progress)
+    with _ray(progress):
+        from rave_dist.conversion.on_ray import convert_corpus
+
+        progress.stage("converting")
+        told = partial(progress.advance, unit="recordings")
+        return convert_corpus(store, plan, chunk_seconds=chunk_seconds, workers=workers, progress=told)
+
+
+@contextmanager
+def _ray(progress: Progress, *, dashboard: bool = False) -> Iterator[None]:
+    """Ray for the length of a block."""
+    progress.stage("starting Ray")  # before its import, which takes seconds
+    from rave_dist.cluster import connected
+
+    with connected(dashboard=dashboard):
+        yield
 
 
 def _failed(library: Library, name: str, problem: Problem) -> RunRecord:
@@ -331,6 +359,7 @@ def _failed(library: Library, name: str, problem: Problem) -> RunRecord:
         dataset=dataset,
         state="failed",
         steps=spec.budget.steps or 0,
+        budget=spec.budget,
         error=problem,
     )
     library.store.write_json(record.key, record.to_json())

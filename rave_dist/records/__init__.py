@@ -10,7 +10,7 @@ from rave_dist.records.base import Problem, Record, now
 from rave_dist.records.conversion import ConversionItem, ConversionParameters, ConversionRecord
 from rave_dist.records.dataset import DatasetManifest, Rejection, Shard, SourceRecord, dataset_key
 from rave_dist.records.model import Engine, Metrics, ModelCard, ModelFile
-from rave_dist.records.training import RunRecord, RunStatus, Setback, TrainingSpec, Validation, run_record_key
+from rave_dist.records.training import RunActivity, RunRecord, RunStatus, Setback, TrainingSpec, Validation, run_record_key
 
 __all__ = [
     "ConversionItem",
@@ -24,6 +24,7 @@ __all__ = [
     "Problem",
     "Record",
     "Rejection",
+    "RunActivity",
     "RunRecord",
     "RunStatus",
     "Setback",

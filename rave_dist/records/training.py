@@ -11,6 +11,7 @@ from rave_dist.options import STOCK_AUGMENTATIONS, Augmentation, Budget, Checkpo
 from rave_dist.records.base import Problem, Record, now
 
 RunStatus = Literal["waiting", "running", "done", "failed"]
+RunActivity = Literal["waiting for room", "starting", "dry run", "training", "exporting", "measuring"]
 
 
 class TrainingSpec(Record):
@@ -72,7 +73,8 @@ class Setback(Record):
 class RunRecord(Record):
     """How far one instrument has come; ``runs/<library>/<instrument>/record.json``, rewritten as it goes.
 
-    ``worker`` is host:pid of the process that trains or trained it.
+    ``activity`` is what it does now, None where nothing is known to work on it. ``worker`` is host:pid of the process that
+    trains or trained it. ``seconds`` is training time, of ``budget``.
     """
 
     library: str
@@ -80,6 +82,7 @@ class RunRecord(Record):
     run_id: str
     dataset: str
     state: RunStatus = "waiting"
+    activity: RunActivity | None = None
     phase: int = 1
     step: int = 0
     steps: int = 0
@@ -87,6 +90,7 @@ class RunRecord(Record):
     validation: Validation = Validation()
     train_distance: float | None = None
     steps_per_second: float | None = None
+    budget: Budget | None = None
     model: str | None = None
     error: Problem | None = None
     setbacks: tuple[Setback, ...] = ()

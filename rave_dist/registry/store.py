@@ -15,7 +15,7 @@ import hashlib
 import re
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
@@ -29,7 +29,17 @@ from rave_dist.errors import MissingKeyError, ModelNotFoundError, StoreError, Tr
 from rave_dist.identity import ID_LENGTH, canonical_json, hash_file
 from rave_dist.rave.engine import installed_engine
 from rave_dist.rave.presets import FIDELITY, window_and_batch
-from rave_dist.records import DatasetManifest, Metrics, ModelCard, ModelFile, SourceRecord, TrainingSpec, Validation, now
+from rave_dist.records import (
+    DatasetManifest,
+    Metrics,
+    ModelCard,
+    ModelFile,
+    RunActivity,
+    SourceRecord,
+    TrainingSpec,
+    Validation,
+    now,
+)
 from rave_dist.registry.export import Exported, check_export, export_run
 from rave_dist.storage.atomic import replacing
 from rave_dist.storage.store import Store
@@ -47,12 +57,19 @@ _SHORT_SECONDS = 600.0
 # ---------------------------------------------------------------- publishing
 
 
-def publish(store: Store, spec: TrainingSpec, *, fidelity: float = FIDELITY) -> ModelCard:
+def publish(
+    store: Store,
+    spec: TrainingSpec,
+    report: Callable[[RunActivity], None] = lambda activity: None,
+    *,
+    fidelity: float = FIDELITY,
+) -> ModelCard:
     """Exports a finished run, checks the files and publishes them under the instrument's name.
 
     Args:
         store: where the run lies and the model goes.
         spec: the run; ``result.json`` must lie in its folder.
+        report: called with each activity as it begins: exporting, measuring.
         fidelity: share of the latent variance that the exports keep.
 
     Returns:
@@ -83,7 +100,9 @@ def publish(store: Store, spec: TrainingSpec, *, fidelity: float = FIDELITY) -> 
             if sounds:
                 np.save(run / "probe.npy", _material(store, dataset))
             should_sound = sounds and _has_learnt(result)
+            report("exporting")
             exported = export_run(run, out, name=spec.instrument, fidelity=fidelity, should_sound=should_sound)
+            report("measuring")
             metrics = _metrics(store, spec, dataset, out, exported) if sounds else {}
             seconds = dataset.used_seconds
             return place(store, spec, result, exported, out, version=version, seconds=seconds, metrics=metrics)

@@ -34,7 +34,7 @@ def read_record(store: Store, library: str, instrument: str) -> RunRecord | None
     except ValidationError:
         return None  # of another version of this code: the run behind it speaks for itself
     if record.state == "running" and seconds_since(record.updated_at) > SILENT_SECONDS:
-        return record.model_copy(update={"state": "waiting", "steps_per_second": None})
+        return record.model_copy(update={"state": "waiting", "activity": None, "steps_per_second": None})
     return record
 
 
@@ -59,13 +59,14 @@ def record_of(store: Store, spec: TrainingSpec) -> RunRecord:
     """A run's record: the one in the store if it is of this very run, else that of a run that has not begun."""
     record = read_record(store, spec.library, spec.instrument)
     if record is not None and record.run_id == spec.run_id:
-        return record
+        return record.model_copy(update={"budget": spec.budget})
     return RunRecord(
         library=spec.library,
         instrument=spec.instrument,
         run_id=spec.run_id,
         dataset=spec.dataset,
         steps=spec.budget.steps or 0,
+        budget=spec.budget,
     )
 
 

@@ -25,7 +25,7 @@ from ray.train.v2.api.exceptions import ControllerError, TrainingFailedError, Wo
 
 from rave_dist.errors import ClusterError, ConfigurationError, RaveDistError, StoreError
 from rave_dist.rave.presets import window_and_batch
-from rave_dist.records import ModelCard, Problem, RunRecord, TrainingSpec
+from rave_dist.records import ModelCard, Problem, RunActivity, RunRecord, TrainingSpec
 from rave_dist.storage.store import Store
 from rave_dist.training.admission import Node, Share, admit, capacity, gpu_share, share
 from rave_dist.training.heartbeat import (
@@ -48,8 +48,7 @@ STOP_SECONDS = 60.0
 _POLL_SECONDS = 0.5
 _TELL_SECONDS = 2.0
 
-Publish = Callable[[Store, TrainingSpec], ModelCard]
-Progress = Callable[[Sequence[RunRecord]], None]
+Publish = Callable[[Store, TrainingSpec, Callable[[RunActivity], None]], ModelCard]
 Stage = Literal["waiting", "training", "trained", "publishing", "ended"]
 
 
@@ -70,7 +69,8 @@ def train_library(
     *,
     publish: Publish,
     export: Export | None = None,
-    progress: Progress = lambda records: None,
+    progress: Callable[[Sequence[RunRecord]], None] = lambda records: None,
+    stage: Callable[[str], None] = lambda name: None,
 ) -> list[RunRecord]:
     """Trains runs, as many at once as the cluster has room for, and publishes each as it ends; needs a connected Ray.
 
@@ -80,9 +80,10 @@ def train_library(
     Args:
         store: where datasets and runs lie.
         specs: at most one for each instrument.
-        publish: makes a model of a finished run; called in a process of the cluster.
+        publish: makes a model of a finished run and reports its activities; called in a process of the cluster.
         export: makes a model's files of a run folder, for the rehearsals; without, that is not rehearsed.
-        progress: told all records every two seconds, in the order of the specs.
+        progress: called with all records every two seconds, in the order of the specs.
+        stage: called with what is done before the first run may start.
 
     Returns:
         The last records, in the order of the specs.
@@ -95,7 +96,10 @@ def train_library(
     items = [_begin(store, spec) for spec in specs]
     todo = [item for item in items if item.stage != "ended"]
     if todo:
-        fleet = _Fleet(store, items, publish, export, _share([item.spec for item in todo]))
+        stage("measuring a step")
+        wanted = _share([item.spec for item in todo])
+        stage("training")
+        fleet = _Fleet(store, items, publish, export, wanted)
         try:
             fleet.run(progress)
         except BaseException:
@@ -113,7 +117,8 @@ def _begin(store: Store, spec: TrainingSpec) -> _Item:
     trained = result is not None and result["complete"]
     if trained and record.state == "done" and _is_published(store, record):
         return _Item(spec, record, "ended")
-    record = record.model_copy(update={"state": "waiting", "error": None, "steps_per_second": None})
+    fields = {"state": "waiting", "activity": "waiting for room", "error": None, "steps_per_second": None}
+    record = record.model_copy(update=fields)
     return _Item(spec, write_record(store, record), "trained" if trained else "waiting")
 
 
@@ -128,7 +133,7 @@ class _Fleet:
         self._publish, self._export = publish, export
         self._told = 0.0
 
-    def run(self, progress: Progress) -> None:
+    def run(self, progress: Callable[[Sequence[RunRecord]], None]) -> None:
         """Until every run has ended."""
         while any(item.stage != "ended" for item in self._items):
             self._start()
@@ -169,7 +174,7 @@ class _Fleet:
                 ray.wait(pending, num_returns=len(pending), timeout=STOP_SECONDS)
             for item in self._items:
                 if item.stage != "ended":
-                    self._keep(item, state="waiting")
+                    self._keep(item, state="waiting", activity=None)
                 with contextlib.suppress(StoreError):
                     self._store.delete(stop_key(item.spec))
 
@@ -197,6 +202,7 @@ class _Fleet:
             wanted=self._wanted,
         )
         for item in waiting[:starts]:
+            self._keep(item, activity="starting")  # before its process does, whose record is the truth from then on
             item.task = _train_one.remote(self._store, item.spec, self._wanted, self._export)
             item.stage = "training"
 
@@ -209,12 +215,12 @@ class _Fleet:
         except (RayError, RaveDistError) as error:
             outcome = explain(error)
         if isinstance(outcome, Problem):
-            self._keep(item, state="failed", error=outcome)
+            self._keep(item, state="failed", activity=None, error=outcome)
             item.stage = "ended"
         elif outcome.state == "failed":
             item.record, item.stage = outcome, "ended"
         elif stage == "publishing":
-            self._keep(item, state="done", model=outcome.model, error=None)
+            self._keep(item, state="done", activity=None, model=outcome.model, error=None)
             item.stage = "ended"
         else:
             item.record, item.stage = outcome, "trained"
@@ -297,9 +303,10 @@ def _work(config: dict[str, Any]) -> None:
 @ray.remote(num_cpus=0, max_retries=2, scheduling_strategy="SPREAD")
 def _publish_one(store: Store, spec: TrainingSpec, record: RunRecord, publish: Publish) -> RunRecord | Problem:
     """Makes a model of a finished run, with its record kept alive meanwhile."""
-    with Heartbeat(store, record.model_copy(update={"state": "running", "steps_per_second": None})) as beat:
+    fields = {"state": "running", "activity": "exporting", "steps_per_second": None}
+    with Heartbeat(store, record.model_copy(update=fields)) as beat:
         try:
-            beat.update(model=publish(store, spec).reference)
+            beat.update(model=publish(store, spec, lambda activity: beat.update(activity=activity)).reference)
         except RaveDistError as error:
             return Problem.of(error)
     return beat.record

@@ -45,7 +45,7 @@ def work(store: Store, spec: TrainingSpec, *, threads: int, gpu_share: float = 0
     if 0 < gpu_share < 1:
         torch.cuda.set_per_process_memory_fraction(gpu_share)
     record = record_of(store, spec).model_copy(
-        update={"state": "running", "error": None, "worker": f"{socket.gethostname()}:{os.getpid()}"}
+        update={"state": "running", "activity": "starting", "error": None, "worker": f"{socket.gethostname()}:{os.getpid()}"}
     )
     with sigterm_as_flag(), Heartbeat(store, record, stop=stop_key(spec)) as beat:
 
@@ -68,10 +68,12 @@ def work(store: Store, spec: TrainingSpec, *, threads: int, gpu_share: float = 0
         try:
             manifest = load_manifest(store, spec.instrument, spec.dataset)
             audio = split_dataset(store, manifest, window=window_and_batch(spec)[0])
+            beat.update(activity="dry run")
             accumulation_steps = dry_run(store, spec, audio.train, audio.validation, device=device, export=export, stop=stop)
             if accumulation_steps is None:
-                beat.update(state="waiting")
+                beat.update(state="waiting", activity=None)
                 return beat.record
+            beat.update(activity="training")
             outcome = train(
                 store,
                 spec,
@@ -88,8 +90,8 @@ def work(store: Store, spec: TrainingSpec, *, threads: int, gpu_share: float = 0
             logger.warning("training %s failed: %s", spec.instrument, error)
             if isinstance(error.__cause__, Exception) and is_out_of_memory(error.__cause__):
                 forget(store, spec, device=device, export=export)
-            beat.update(state="failed", error=Problem.of(error), steps_per_second=None)
+            beat.update(state="failed", activity=None, error=Problem.of(error), steps_per_second=None)
         else:
             if not outcome.finished:
-                beat.update(state="waiting", steps_per_second=None)
+                beat.update(state="waiting", activity=None, steps_per_second=None)
     return beat.record

@@ -15,7 +15,7 @@ import torch
 
 from rave_dist.dataset.on_ray import ingest
 from rave_dist.options import Budget, CheckpointPolicy
-from rave_dist.records import Engine, ModelCard, RunRecord, TrainingSpec
+from rave_dist.records import Engine, ModelCard, RunActivity, RunRecord, TrainingSpec
 from rave_dist.storage.store import Store
 from rave_dist.training.heartbeat import read_records
 from rave_dist.training.on_ray import train_library
@@ -23,14 +23,15 @@ from rave_dist.training.state.outputs import read_result
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 
-Publish = Callable[[Store, TrainingSpec], ModelCard]
+Publish = Callable[[Store, TrainingSpec, Callable[[RunActivity], None]], ModelCard]
 
 
 @pytest.fixture
 def publish() -> Publish:
     """Publishes a card without files, for a run that has left all that a model is made of."""
 
-    def publish(store: Store, spec: TrainingSpec) -> ModelCard:
+    def publish(store: Store, spec: TrainingSpec, report: Callable[[RunActivity], None]) -> ModelCard:
+        report("measuring")
         result = store.read_json(f"{spec.run_key}/result.json")
         card = ModelCard(
             name=spec.instrument,

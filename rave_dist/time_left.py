@@ -1,0 +1,91 @@
+"""How much of its budget a training run has used and how long it may still take; None where that is not known.
+
+Training time alone: exports and measurements, some minutes for each instrument, are not in it. A step of phase 2 takes longer
+than one of phase 1, so that the pace of phase 1 gives a lower limit; early stopping makes the budget an upper one.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from rave_dist.records import RunRecord
+
+Bound = Literal["about", "at least", "at most"]
+
+
+@dataclass(frozen=True)
+class TimeLeft:
+    """Seconds of training that are left, and which way they may be wrong."""
+
+    seconds: float
+    bound: Bound = "about"
+
+    def __str__(self) -> str:
+        return f"{self.bound} {duration(self.seconds)} left"
+
+
+def duration(seconds: float) -> str:
+    """Seconds to the precision of an estimate: ``40 s``, ``15 min``, ``3 h 20 min``, ``52 h``."""
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    minutes = round(seconds / 60)
+    if minutes < 90:
+        return f"{minutes} min"
+    if minutes < 48 * 60:
+        hours, minutes = divmod(10 * round(minutes / 10), 60)
+        return f"{hours} h {minutes} min" if minutes else f"{hours} h"
+    return f"{round(minutes / 60)} h"
+
+
+def used(record: RunRecord) -> float | None:
+    """The share of a run's budget that it has used, 0 to 1."""
+    if record.budget is not None and record.budget.hours is not None:
+        return min(1.0, record.seconds / (3600 * record.budget.hours))
+    return min(1.0, record.step / record.steps) if record.steps else None
+
+
+def time_left(record: RunRecord, *, steps_per_second: float | None = None) -> TimeLeft | None:
+    """How long a run trains until its budget is used up.
+
+    Args:
+        record: the run's, as it is now.
+        steps_per_second: the pace to assume where the run itself has none yet.
+    """
+    early_stopping = record.budget is not None and record.budget.until is not None
+    if record.budget is not None and record.budget.hours is not None:
+        left = max(0.0, 3600 * record.budget.hours - record.seconds)
+        return TimeLeft(left, "at most" if early_stopping else "about")
+    pace = record.steps_per_second or steps_per_second
+    if not pace or not record.steps:
+        return None
+    left = max(0, record.steps - record.step) / pace
+    if record.phase == 1:
+        return None if early_stopping else TimeLeft(left, "at least")
+    return TimeLeft(left, "at most" if early_stopping else "about")
+
+
+def library_time_left(records: Sequence[RunRecord]) -> TimeLeft | None:
+    """How long all runs of a library train, if those that wait take the places of those that end.
+
+    Args:
+        records: of all instruments, in the order in which they are admitted.
+    """
+    training = [r for r in records if r.state == "running" and r.activity in ("starting", "dry run", "training")]
+    starting = [r for r in records if r.state == "waiting" and r.activity == "starting"]
+    waiting = [r for r in records if r.state == "waiting" and r.activity == "waiting for room"]
+    paces = [r.steps_per_second for r in training if r.steps_per_second]
+    pace = sum(paces) / len(paces) if paces else None
+    estimates = [time_left(r, steps_per_second=pace) for r in (*training, *starting, *waiting)]
+    known = [estimate for estimate in estimates if estimate is not None]
+    bounds = {estimate.bound for estimate in known} - {"about"}
+    if not training or len(known) < len(estimates) or len(bounds) > 1:
+        return None
+    places = len(training) + len(starting)
+    ends = [estimate.seconds for estimate in known[:places]]
+    heapq.heapify(ends)
+    for estimate in known[places:]:
+        heapq.heappush(ends, heapq.heappop(ends) + estimate.seconds)
+    return TimeLeft(max(ends), next(iter(bounds), "about"))
