@@ -1,4 +1,4 @@
-# make setup | demo | test | check | bench
+# make setup | demo | test | quick | check | bench
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
@@ -10,7 +10,7 @@ INSTALLED := $(VENV)/.installed
 export OMP_NUM_THREADS ?= 1
 export MKL_NUM_THREADS ?= 1
 
-.PHONY: setup demo test check bench
+.PHONY: setup demo test quick check bench
 
 setup: $(INSTALLED)
 
@@ -28,6 +28,10 @@ test: setup
 	@failed=; for part in $(PARTS); do \
 		echo "== $$part"; $(BIN)/python -m pytest tests/$$part $(ARGS) || failed="$$failed $$part"; \
 	done; if [ -n "$$failed" ]; then echo "failed:$$failed"; exit 1; fi
+
+# Contract tests and the unit tests that train, export and start nothing: under two minutes on two cores.
+quick: setup
+	$(BIN)/python -m pytest -q -n 2 -m "not slow" tests/contract tests/unit $(ARGS)
 
 check: setup
 	$(BIN)/ruff check .

@@ -22,9 +22,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import boto3
 import pytest
-from botocore.exceptions import BotoCoreError, ClientError
 
 from rave_dist.records import ModelCard, TrainingSpec
 from rave_dist.storage.store import Store
@@ -67,6 +65,20 @@ for _name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL_S3", "RAY_AD
     os.environ.pop(_name, None)
 
 
+# Whoever uses one of these starts a server, Ray or a process that trains.
+SLOW_FIXTURES = {"s3_server", "s3_store", "ray_session", "tiny_models", "tiny_model", "publish_tiny"}
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m selects
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks as slow what uses a slow fixture, the S3 half of a test of both stores too."""
+    for item in items:
+        assert isinstance(item, pytest.Function)
+        on_s3 = hasattr(item, "callspec") and item.callspec.params.get("any_store") == "s3"
+        if on_s3 or SLOW_FIXTURES & set(item.fixturenames):
+            item.add_marker(pytest.mark.slow)
+
+
 def _die_with_parent() -> None:
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: no server outlives a killed test run
 
@@ -106,6 +118,9 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 def _wait_for_first_put(server: subprocess.Popen[bytes], log: Path) -> None:
     """The port opens seconds before the server can store anything: a put is the only proof."""
+    import boto3  # here, as only tests that need the server need it
+    from botocore.exceptions import BotoCoreError, ClientError
+
     client = boto3.client("s3")
     deadline = time.monotonic() + 120
     while True:

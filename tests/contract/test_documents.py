@@ -12,7 +12,7 @@ from rave_dist.cli import app
 from rave_dist.library.manifest import Settings, load_library
 
 ROOT = Path(__file__).resolve().parents[2]
-DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCUMENTS = [*(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md")), *sorted((ROOT / "docs").glob("*.md"))]
 COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
 
 document = pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)

@@ -19,6 +19,8 @@ from rave_dist.rave.presets import defaults
 from rave_dist.records import Problem, TrainingSpec
 from rave_dist.training.preflight.model_facts import ModelFacts
 
+pytestmark = pytest.mark.slow
+
 RATE = 44100
 KEYS = {"name", "ok", "seconds", "sources", "windows", "train_seconds", "validation_seconds", "problems"}
 

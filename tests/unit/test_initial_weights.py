@@ -23,6 +23,8 @@ from rave_dist.library.manifest import Library, load_library
 from rave_dist.options import Budget
 from rave_dist.records import DatasetManifest, ModelCard, RunRecord, SourceRecord, now
 
+pytestmark = pytest.mark.slow
+
 Write = Callable[[str], Library]
 
 

@@ -27,6 +27,8 @@ from rave_dist.training.heartbeat import record_of, write_record
 from rave_dist.training.state.outputs import read_result, write_outputs_from_checkpoint
 from rave_dist.training.trainer import train
 
+pytestmark = pytest.mark.slow
+
 MANIFEST = """
 name: band
 store: ./store

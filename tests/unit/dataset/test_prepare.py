@@ -107,6 +107,7 @@ def test_full_scale_depends_on_the_bits(local_store, recordings, write, ingest_h
     assert record.clipped_samples == pytest.approx(2 / 3 * 44_100, rel=0.02)
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_recording(local_store, recordings, ingest_here, monkeypatch):
     monkeypatch.setattr(prepare, "_SPOOL_BYTES", 1 << 20)
     monkeypatch.setattr(shards, "_SHARD_BYTES", 8 << 20)

@@ -12,6 +12,8 @@ from rave_dist.rave.compatibility import check_effective, name_culprit
 from rave_dist.records import TrainingSpec
 from rave_dist.training.preflight.model_facts import measure_model
 
+pytestmark = pytest.mark.slow
+
 SMALL = {"CAPACITY": 4, "LATENT_SIZE": 8}
 
 

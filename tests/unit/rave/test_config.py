@@ -27,6 +27,7 @@ def test_names_are_listed_without_importing_rave_or_torch() -> None:
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
 
 
+@pytest.mark.slow
 def test_a_fresh_process_can_build_from_the_text_alone() -> None:
     text = configure("v2_small", "causal", override={"CAPACITY": 4, "RATIOS": [4, 2, 2, 2]}, sample_rate=22050)
     code = (

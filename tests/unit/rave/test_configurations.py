@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[3]
 SCRIPT = ROOT / "benchmarks" / "configurations.py"
 BASES = {"v1", "v2", "v2_small", "v2_nopqmf", "v2_nopqmf_small", "v3", "discrete", "onnx", "raspberry"}

@@ -11,6 +11,8 @@ from torch import Tensor
 from rave_dist.errors import ConfigurationError
 from rave_dist.rave.exportable import OfflineRave
 
+pytestmark = pytest.mark.slow
+
 Build = Callable[..., Any]
 Exports = Callable[[str], Any]
 Drums = Callable[..., Tensor]

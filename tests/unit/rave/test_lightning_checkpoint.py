@@ -37,6 +37,8 @@ from rave_dist.training.state.outputs import read_result
 from rave_dist.training.state.run_state import RunState
 from rave_dist.training.trainer import train
 
+pytestmark = pytest.mark.slow
+
 RATE, WINDOW = 44100, 40960
 SMALL = {"CAPACITY": 4, "LATENT_SIZE": 8}
 STOCK_STEPS, STOCK_PHASE_1 = 4, 3

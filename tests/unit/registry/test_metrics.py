@@ -12,6 +12,8 @@ from rave_dist.dataset.read import Segment
 from rave_dist.registry.export import Exported
 from rave_dist.registry.metrics import measure, measure_export
 
+pytestmark = pytest.mark.slow
+
 RATE = 44100
 
 

@@ -17,6 +17,8 @@ from rave_dist.registry.export import export_run
 from rave_dist.registry.store import fetch, find, list_models, model_version, publish
 from rave_dist.storage.store import Store
 
+pytestmark = pytest.mark.slow
+
 
 def put_run(store: Store, tiny: Any, *, name: str = "drums", files: tuple[str, ...] = ()) -> TrainingSpec:
     """A finished run and its dataset, as training leaves them."""

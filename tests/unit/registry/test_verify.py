@@ -12,6 +12,8 @@ from rave_dist.errors import VerificationError
 from rave_dist.registry.export import check_export
 from rave_dist.registry.verify import verify
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def export(tiny_model: Any, tmp_path: Path) -> Path:

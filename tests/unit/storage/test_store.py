@@ -273,6 +273,7 @@ while True:
 """
 
 
+@pytest.mark.slow
 def test_a_killed_writer_leaves_the_old_or_the_new(local_store: Store) -> None:
     for attempt in range(3):
         writer = subprocess.Popen([sys.executable, "-c", _WRITE_FOR_EVER, local_store.uri], stdout=subprocess.PIPE)

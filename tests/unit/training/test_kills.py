@@ -22,6 +22,8 @@ from rave_dist.storage.store import Store
 from rave_dist.training.state.checkpoint import load_checkpoint
 from rave_dist.training.state.outputs import read_result
 
+pytestmark = pytest.mark.slow
+
 STEPS, PHASE_1 = 21, 14
 KILLS = 10
 

@@ -34,6 +34,8 @@ from rave_dist.training.state.outputs import read_result
 from rave_dist.training.state.run_state import RunState, best_weights
 from rave_dist.training.trainer import Outcome, train
 
+pytestmark = pytest.mark.slow
+
 STEPS = 9
 WINDOW = 40960
 

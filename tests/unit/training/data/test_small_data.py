@@ -18,6 +18,8 @@ from rave_dist.storage.store import Store
 from rave_dist.training.state.outputs import read_result
 from rave_dist.training.trainer import train
 
+pytestmark = pytest.mark.slow
+
 RATE, WINDOW, LATENTS = 44100, 40960, 64
 
 

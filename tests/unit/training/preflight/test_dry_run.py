@@ -28,6 +28,8 @@ from rave_dist.training.state.outputs import read_result
 from rave_dist.training.step.memory import usable_bytes
 from rave_dist.training.trainer import train
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 AUTO = {"batch": "auto", "window": 81920, "budget": Budget(steps=3)}
 

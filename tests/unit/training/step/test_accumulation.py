@@ -13,6 +13,8 @@ from rave_dist.rave.models import build_model
 from rave_dist.training.evaluation.receptive_field import set_receptive_field
 from rave_dist.training.step.training_step import TrainingStep
 
+pytestmark = pytest.mark.slow
+
 torch.set_num_threads(1)
 GENERATOR_1, DISCRIMINATOR, GENERATOR_2 = 0, 2, 3  # numbers of steps
 

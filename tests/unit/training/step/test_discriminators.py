@@ -47,6 +47,7 @@ def test_features_and_gradients_are_raves(channels: int) -> None:
         assert torch.allclose(our_gradient, their_gradient, rtol=1e-10, atol=1e-14)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "config", [("v1",), ("v2_small", "spectral_discriminator"), ("v2_small", "descript_discriminator")], ids=str
 )

@@ -17,6 +17,8 @@ from rave_dist.training.step import precision as compute
 from rave_dist.training.step.precision import Precision
 from rave_dist.training.step.training_step import TrainingStep
 
+pytestmark = pytest.mark.slow
+
 torch.set_num_threads(1)
 CPU = torch.device("cpu")
 WINDOW = 40960

@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 CASES = ["v1", "v1_stereo", "v2", "v2_small", "v2_small_stereo", "discrete", "wasserstein", "spherical"]
 STOCK_EPSILON = "v2_small:stock"
 ALWAYS = {"beta_factor", "fullband_spectral_distance", "multiband_spectral_distance"}

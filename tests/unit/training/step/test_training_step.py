@@ -95,6 +95,7 @@ def test_goes_on_exactly_where_it_was_saved() -> None:
     assert all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("config", "window"),
     [
