@@ -1,4 +1,4 @@
-"""The export itself, for a process of its own: ``python -m rave_dist.registry.build RUN OUT NAME FIDELITY``.
+"""The export itself; `rave_dist.registry.export` calls it in a fresh process.
 
 Builds the trained model twice, with plain and with cached convolutions, compiles each, and notes what each makes of a sound
 before it is compiled.
@@ -6,7 +6,6 @@ before it is compiled.
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from rave_dist.rave.exportable_latents import PlainLatents, QuantisedLatents
 from rave_dist.rave.models import build_model, use_streaming
 from rave_dist.rave.presets import FIDELITY
 from rave_dist.records import TrainingSpec
-from rave_dist.registry.export import Exported, answer
+from rave_dist.registry.export import Exported
 
 
 def build(out: Path, run: Path, name: str, fidelity: float = FIDELITY) -> dict[str, Any]:
@@ -163,11 +162,6 @@ def _quantised(model: nn.Module) -> bool:
     return isinstance(model.latents, QuantisedLatents)
 
 
-def main(arguments: list[str]) -> int:
-    """``RUN OUT NAME FIDELITY``."""
-    run, out, name, fidelity = arguments
-    return answer(Path(out), build, Path(run), name, float(fidelity))
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+def build_request(*, out: str, run: str, name: str, fidelity: float) -> dict[str, Any]:
+    """`build` with JSON values."""
+    return build(Path(out), Path(run), name, fidelity)

@@ -7,20 +7,14 @@ plays them will have. Nothing here imports torch.
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
-import sys
-import traceback
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from pydantic import Field
 
-import rave_dist
-from rave_dist import errors
-from rave_dist.errors import RaveDistError, VerificationError
+from rave_dist import isolated
+from rave_dist.errors import VerificationError
 from rave_dist.rave.presets import FIDELITY
 from rave_dist.records import Record
 
@@ -58,63 +52,28 @@ def export_run(
         ConfigurationError: a model of a kind that cannot be exported.
     """
     out.mkdir(parents=True, exist_ok=True)
-    _run_module("rave_dist.registry.build", [str(run), str(out), name, str(fidelity)], out, timeout)
+    _in_fresh_process("rave_dist.registry.build:build_request", out, timeout, run=str(run), name=name, fidelity=fidelity)
     return check_export(out, should_sound=should_sound, timeout=timeout)
 
 
 def check_export(out: Path, *, should_sound: bool = False, timeout: float = TIMEOUT_SECONDS) -> Exported:
     """Checks the files of an export folder in a fresh process and returns what is in it; raises as `export_run` does."""
-    checks = _run_module("rave_dist.registry.verify", [str(out), str(int(should_sound))], out, timeout)
+    checks = _in_fresh_process("rave_dist.registry.verify:verify_request", out, timeout, should_sound=should_sound)
     exported = Exported.model_validate_json((out / "export.json").read_bytes())
     return exported.model_copy(update={"checks": checks})
 
 
-def _run_module(module: str, arguments: list[str], out: Path, timeout: float) -> dict[str, Any]:
-    """Runs one of this package's modules; its answer, or its error, comes back through ``answer.json``."""
-    answer = out / "answer.json"
-    answer.unlink(missing_ok=True)
-    package = str(Path(rave_dist.__file__).parents[1])
-    path = os.pathsep.join(filter(None, (package, os.environ.get("PYTHONPATH"))))
-    # One thread unless told otherwise: beside other runs, threads that wait for one another burn several times the work.
-    environment = {"OMP_NUM_THREADS": "1", **os.environ, "PYTHONPATH": path}
+def _in_fresh_process(function: str, out: Path, timeout: float, **request: Any) -> Any:
+    # One thread unless the environment says otherwise: next to other runs, threads that wait for one another waste several
+    # times the work.
+    environment = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
     try:
-        process = subprocess.run(
-            [sys.executable, "-m", module, *arguments],
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            check=False,
-        )
-    except subprocess.TimeoutExpired as error:
-        raise VerificationError(f"{module} did not end in {timeout:.0f} s", where=str(out)) from error
-    if not answer.exists():
-        last = (process.stderr.strip() or "it said nothing").splitlines()[-1]
+        return isolated.run(function, {"out": str(out), **request}, environment=environment, timeout=timeout)
+    except isolated.TimedOut as error:
+        raise VerificationError(f"the export did not end within {timeout:.0f} s", where=str(out)) from error
+    except isolated.ProcessDied as error:
+        killed = error.exit_code < 0
+        what = f"its process was ended by signal {-error.exit_code}" if killed else error.last_words
         raise VerificationError(
-            f"{module} died (exit code {process.returncode}): {last}",
-            where=str(out),
-            fix="free memory and try again" if process.returncode < 0 else "",
-        )
-    told: dict[str, Any] = json.loads(answer.read_text())
-    if "error" in told:
-        kind, what, where, fix = told["error"]
-        raised = getattr(errors, kind)(what, where=where, fix=fix)
-        raise raised
-    return told
-
-
-def answer(out: Path, work: Callable[..., dict[str, Any]], *arguments: Any) -> int:
-    """In the child process: does the work and leaves its answer, or its error, for the parent; returns the exit code."""
-    try:
-        told = work(out, *arguments)
-        code = 0
-    except RaveDistError as error:
-        told, code = {"error": [type(error).__name__, error.what, error.where, error.fix]}, 1
-    except (RuntimeError, ValueError, TypeError, AttributeError, KeyError, OSError) as error:
-        traceback.print_exc()
-        said = str(error).strip() or type(error).__name__
-        what = f"{type(error).__name__}: {said.splitlines()[0]}"
-        told, code = {"error": ["VerificationError", f"the export failed: {what}", str(out), ""]}, 1
-    (out / "answer.json").write_text(json.dumps(told))
-    return code
+            f"the export failed: {what}", where=str(out), fix="free memory and try again" if killed else ""
+        ) from error

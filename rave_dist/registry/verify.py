@@ -7,7 +7,6 @@ more than 1e-5 between two orders of the same sums.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,6 @@ import torch
 from torch import Tensor
 
 from rave_dist.errors import VerificationError
-from rave_dist.registry.export import answer
 
 TOLERANCE = 1e-9
 BLOCK = 2048
@@ -172,11 +170,6 @@ def _apart(x: Tensor, y: Tensor, *, turning: bool = False) -> float:
     return float(difference.max() / y.abs().max().clamp_min(1e-30))
 
 
-def main(arguments: list[str]) -> int:
-    """``OUT SHOULD_SOUND``."""
-    out, should_sound = arguments
-    return answer(Path(out), verify, bool(int(should_sound)))
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+def verify_request(*, out: str, should_sound: bool) -> dict[str, float]:
+    """`verify` with JSON values."""
+    return verify(Path(out), should_sound)

@@ -5,19 +5,14 @@ that is thrown away. What is tried depends on the configuration, the way to comp
 a note of each rehearsal that went well and it is not done twice.
 
 With ``batch: auto`` it also finds in how few equal parts a step fits the memory. On a GPU sizes are tried here. On a CPU each
-has a process of its own (``python -m rave_dist.training.preflight.dry_run``): once an allocation has failed in a process its
+has a process of its own: once an allocation has failed in a process its
 convolutions cannot allocate any more, and where the system ends a process instead, it is not this one.
 """
 
 from __future__ import annotations
 
-import contextlib
-import json
 import logging
-import os
 import resource
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -29,8 +24,9 @@ import numpy.typing as npt
 import psutil
 import torch
 
-from rave_dist.errors import TrainingError
-from rave_dist.identity import canonical_json, content_id
+from rave_dist import isolated
+from rave_dist.errors import RaveDistError, TrainingError
+from rave_dist.identity import content_id
 from rave_dist.rave.config import configure
 from rave_dist.rave.presets import accumulation_choices, smaller_batch, window_and_batch
 from rave_dist.records import TrainingSpec, now
@@ -51,8 +47,6 @@ Export = Callable[[Path, Path], object]
 logger = logging.getLogger(__name__)
 
 _CODE = 2  # raised when a rehearsal tries more than before
-_DOES_NOT_FIT = 3  # exit code
-_LISTEN_SECONDS = 0.5
 _THREADS_BYTES = 3 * 2**27  # of address space, which glibc takes for the threads that save, listen and write curves
 
 
@@ -113,7 +107,7 @@ def dry_run(
                     where=spec.instrument,
                     fix=smaller_batch(spec, largest),
                 )
-    except _Stopped:
+    except isolated.Stopped:
         return None
     if accumulation_steps > 1:
         logger.warning(
@@ -171,10 +165,6 @@ def _fits(part: Callable[[], object]) -> bool:
 
 def _samples(segments: Sequence[PcmSegment]) -> int:
     return sum(segment.pcm.shape[-1] for segment in segments)
-
-
-class _Stopped(Exception):
-    """The rehearsal was asked to end."""
 
 
 class _Stage:
@@ -238,7 +228,7 @@ class _Stage:
 
     def _listen(self) -> None:
         if self._stop():
-            raise _Stopped
+            raise isolated.Stopped
 
     def _export(self, model: Any, folder: Path, export: Export) -> None:
         run = folder / "run"
@@ -270,22 +260,12 @@ class _Elsewhere:
             },
             **{"train": self.train_samples, "validation": self.validation_samples, "held": self.held},
         }
-        environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
-        with tempfile.TemporaryFile() as asked:
-            asked.write(canonical_json(request))
-            asked.seek(0)
-            command = [sys.executable, "-m", "rave_dist.training.preflight.dry_run"]
-            quiet = subprocess.DEVNULL
-            with subprocess.Popen(command, stdin=asked, stdout=quiet, stderr=quiet, env=environment) as child:
-                try:
-                    while child.returncode is None:
-                        if stop():
-                            raise _Stopped
-                        with contextlib.suppress(subprocess.TimeoutExpired):
-                            child.wait(_LISTEN_SECONDS)
-                finally:
-                    child.kill()
-        return child.returncode >= 0 and child.returncode != _DOES_NOT_FIT  # below zero: the system has ended it
+        try:
+            return bool(isolated.run(f"{__name__}:try_out", request, environment={"CUDA_VISIBLE_DEVICES": ""}, stop=stop))
+        except isolated.ProcessDied as error:
+            return error.exit_code >= 0  # otherwise the system has ended it
+        except RaveDistError:
+            return True
 
 
 @dataclass(frozen=True)
@@ -293,23 +273,17 @@ class _Noise:
     pcm: npt.NDArray[np.int16]
 
 
-def main() -> None:
-    """In the child process: rehearses what stdin asks for; the exit code says whether the memory sufficed."""
-    asked = json.load(sys.stdin)
-    spec = TrainingSpec.model_validate(asked["spec"])
-    torch.set_num_threads(asked["threads"])
-    stage = _Stage(spec, torch.device("cpu"), lambda: False)
+def try_out(
+    *, spec: dict[str, Any], batch: int, accumulation_steps: int, threads: int, train: int, validation: int, held: int
+) -> bool:
+    """In the child process: a dry run with so many samples of noise; whether the memory sufficed."""
+    run = TrainingSpec.model_validate(spec)
+    torch.set_num_threads(threads)
+    stage = _Stage(run, torch.device("cpu"), lambda: False)
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
     if soft != resource.RLIM_INFINITY:
-        missing = max(0, asked["held"] - psutil.Process().memory_info().vms)
+        missing = max(0, held - psutil.Process().memory_info().vms)
         resource.setrlimit(resource.RLIMIT_AS, (soft - missing - _THREADS_BYTES, hard))
     random = np.random.default_rng(0)
-    train, validation = (
-        [_Noise(random.integers(-3000, 3000, (spec.channels, asked[part]), np.int16))] for part in ("train", "validation")
-    )
-    if not _fits(lambda: stage.play(asked["batch"], asked["accumulation_steps"], train, validation, None)):
-        sys.exit(_DOES_NOT_FIT)
-
-
-if __name__ == "__main__":
-    main()
+    noise = [[_Noise(random.integers(-3000, 3000, (run.channels, length), np.int16))] for length in (train, validation)]
+    return _fits(lambda: stage.play(batch, accumulation_steps, noise[0], noise[1], None))

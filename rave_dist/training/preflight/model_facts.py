@@ -9,9 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
-import os
 import resource
-import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -20,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
+from rave_dist import isolated
 from rave_dist.errors import ConfigurationError, MisfitError, RaveDistError
 from rave_dist.identity import canonical_json
 from rave_dist.rave.compatibility import check_effective, name_culprit
@@ -90,36 +89,38 @@ def measure_model(spec: TrainingSpec, start: InitialWeights | None = None) -> Mo
 
 @functools.cache
 def _ask(request: bytes) -> dict[str, Any]:
-    command = [sys.executable, "-m", "rave_dist.training.preflight.model_facts"]
-    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+    """Errors are part of the answer, so that they are cached too."""
     try:
-        done = subprocess.run(
-            command, input=request, capture_output=True, timeout=_TIMEOUT_SECONDS, env=environment, check=False
+        answer: dict[str, Any] = isolated.run(
+            f"{__name__}:answer_to",
+            {"request": json.loads(request)},
+            environment={"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"},
+            timeout=_TIMEOUT_SECONDS,
         )
-    except subprocess.TimeoutExpired as error:
+    except isolated.TimedOut as error:
         raise ConfigurationError(
             f"a training step on one window takes more than {_TIMEOUT_SECONDS:.0f} s here",
-            fix="take a smaller configuration, or train on a machine with a GPU",
+            fix="use a smaller configuration, or train on a machine with a GPU",
         ) from error
-    if done.returncode:
-        last = done.stderr.decode(errors="replace").strip().rpartition("\n")[2]
-        raise ConfigurationError(f"the model could not be inspected ({last or f'exit code {done.returncode}'})")
-    answer: dict[str, Any] = json.loads(done.stdout.rpartition(b"\n\x00")[2])
+    except isolated.ProcessDied as error:
+        raise ConfigurationError(f"the model could not be inspected ({error.last_words})") from error
     return answer
 
 
 @functools.cache
 def has_gpu() -> bool:
-    """Whether torch finds a GPU on this machine; asked in a process of its own."""
-    command = [sys.executable, "-c", "import torch; raise SystemExit(not torch.cuda.is_available())"]
-    return subprocess.run(command, capture_output=True, check=False).returncode == 0
+    """Whether torch finds a GPU on this machine; asked in a fresh process."""
+    try:
+        return bool(isolated.run(f"{__name__}:cuda_is_available", {}))
+    except isolated.ProcessDied:
+        return False
 
 
-def main() -> None:
-    """Answers one request."""
-    answer = answer_to(json.load(sys.stdin))
-    # RAVE prints to stdout as it likes; the answer is what follows the last NUL.
-    sys.stdout.write(f"\n\x00{json.dumps(answer)}")
+def cuda_is_available() -> bool:
+    """In the child process: torch's own answer."""
+    import torch
+
+    return torch.cuda.is_available()
 
 
 def answer_to(request: dict[str, Any]) -> dict[str, Any]:
@@ -244,7 +245,3 @@ def _peak_bytes() -> int:
     """The most memory that this process has held."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else 1024 * peak
-
-
-if __name__ == "__main__":
-    main()

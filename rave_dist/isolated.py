@@ -1,0 +1,150 @@
+"""Runs a function of this package in a fresh Python process: JSON values in, a JSON value or a `RaveDistError` out.
+
+For work that configures a whole process, as RAVE's does, or that may end it, as memory that runs out does. The process
+ends with the caller: when it is interrupted, asked to stop, or killed.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import rave_dist
+from rave_dist import errors
+from rave_dist.errors import RaveDistError
+
+_POLL_SECONDS = 0.5
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+class ProcessDied(Exception):
+    """The process gave no answer.
+
+    Args:
+        exit_code: negative where a signal ended it.
+        last_words: what it raised, or the last line that it wrote to stderr.
+    """
+
+    def __init__(self, exit_code: int, last_words: str) -> None:
+        self.exit_code = exit_code
+        self.last_words = last_words
+        super().__init__(f"exit code {exit_code}: {last_words}")
+
+
+class TimedOut(Exception):
+    """The process did not end in time."""
+
+
+class Stopped(Exception):
+    """The caller asked to stop."""
+
+
+def run(
+    function: str,
+    request: Mapping[str, Any],
+    *,
+    environment: Mapping[str, str] | None = None,
+    timeout: float | None = None,
+    stop: Callable[[], bool] = lambda: False,
+) -> Any:
+    """Calls a function in a fresh process and returns what it returns.
+
+    Args:
+        function: ``package.module:function``; it takes the request as keyword arguments.
+        request: JSON values.
+        environment: variables that the process has otherwise than this one.
+        timeout: seconds.
+        stop: asked twice a second; when true, the process is ended.
+
+    Raises:
+        RaveDistError: what the function raised, as the same class.
+        ProcessDied: it raised something else, or the process ended without an answer.
+        TimedOut: it took longer than `timeout`.
+        Stopped: `stop` was true.
+    """
+    with tempfile.TemporaryDirectory(prefix="rave-dist-isolated-") as folder:
+        answer = Path(folder, "answer.json")
+        question = Path(folder, "request.json")
+        question.write_text(json.dumps(request), encoding="utf-8")
+        command = [sys.executable, "-P", "-m", "rave_dist.isolated", function, str(answer), str(os.getpid())]
+        with open(question, "rb") as stdin, open(Path(folder, "stderr"), "w+b") as stderr:
+            child = subprocess.Popen(
+                command, stdin=stdin, stdout=subprocess.DEVNULL, stderr=stderr, env=_environment(environment or {})
+            )
+            try:
+                _wait(child, timeout, stop)
+            finally:
+                child.kill()
+                child.wait()
+            if not answer.exists():
+                stderr.seek(0)
+                lines = stderr.read().decode(errors="replace").strip().splitlines()
+                raise ProcessDied(child.returncode, lines[-1] if lines else "it wrote nothing")
+        told = json.loads(answer.read_bytes())
+    if "error" in told:
+        kind, what, where, fix = told["error"]
+        raised: RaveDistError = getattr(errors, kind)(what, where=where, fix=fix)
+        raise raised
+    if "failure" in told:
+        raise ProcessDied(child.returncode, told["failure"])
+    return told["value"]
+
+
+def _environment(changes: Mapping[str, str]) -> dict[str, str]:
+    package = str(Path(rave_dist.__file__).parents[1])
+    path = os.pathsep.join(filter(None, (package, os.environ.get("PYTHONPATH"))))
+    return {**os.environ, "PYTHONPATH": path, **changes}
+
+
+def _wait(child: subprocess.Popen[bytes], timeout: float | None, stop: Callable[[], bool]) -> None:
+    end = None if timeout is None else time.monotonic() + timeout
+    while True:
+        if stop():
+            raise Stopped
+        try:
+            child.wait(_POLL_SECONDS)
+            return
+        except subprocess.TimeoutExpired:
+            if end is not None and time.monotonic() > end:
+                raise TimedOut from None
+
+
+def _end_with(parent: int) -> None:
+    """Ends this process when its parent is killed, where the system can do that."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # killed meanwhile
+        os._exit(1)
+
+
+def main(function: str, answer: str, parent: str) -> None:
+    """In the child process: reads the request from stdin and leaves the answer in a file."""
+    _end_with(int(parent))
+    module, _, name = function.partition(":")
+    try:
+        told = {"value": getattr(importlib.import_module(module), name)(**json.load(sys.stdin))}
+    except RaveDistError as error:
+        told = {"error": [type(error).__name__, error.what, error.where, error.fix]}
+    except Exception as error:
+        said = str(error).strip().partition("\n")[0]
+        _tell(answer, {"failure": f"{type(error).__name__}: {said}" if said else type(error).__name__})
+        raise
+    _tell(answer, told)
+
+
+def _tell(answer: str, told: dict[str, Any]) -> None:
+    Path(answer).write_text(json.dumps(told), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
