@@ -8,13 +8,11 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from rave_dist.audio.dsp.resample import resampled_length
 from rave_dist.audio.io.open import open_audio
 from rave_dist.audio.io.sources import local_copy
-from rave_dist.audio.io.write import AudioWriter, subtype_for
-from rave_dist.audio.types import Audio
 from rave_dist.conversion.convert import Converter
 from rave_dist.conversion.corpus import Plan, Task, counts_as_done, read_entry
+from rave_dist.conversion.file import convert_file
 from rave_dist.errors import AudioError, StoreError, from_os_error
 from rave_dist.identity import hash_file
 from rave_dist.records import ConversionItem
@@ -33,9 +31,6 @@ class Outcome:
 class _Readable:
     """What can be read of a source; ``damage`` says what is wrong with the rest."""
 
-    sample_rate: int
-    channels: int
-    subtype: str
     samples: int
     damage: str | None
 
@@ -98,17 +93,6 @@ def _convert(plan: Plan, task: Task, path: Path, sha256: str, converter: Convert
         raise AudioError(sound.damage, where=task.source.name)
     if not sound.samples:
         raise AudioError(sound.damage or "there is no sound in it", where=task.source.name)
-    sample_rate = parameters.sample_rate or sound.sample_rate
-    channels = parameters.channels or sound.channels
-    conversion = converter.convert(
-        _blocks(task, path, salvage=parameters.salvage),
-        sample_rate=sound.sample_rate,
-        channels=sound.channels,
-        seed=parameters.seed,
-        out_sample_rate=sample_rate,
-        out_channels=channels,
-        chunk_seconds=chunk_seconds,
-    )
     comment = (
         f"rave-dist: {Path(task.source.name).name} (sha256 {sha256}) through {plan.card.reference}, seed {parameters.seed}"
     )
@@ -116,17 +100,15 @@ def _convert(plan: Plan, task: Task, path: Path, sha256: str, converter: Convert
         place = Path(plan.output.address(task.output))
         if not plan.output.is_local:
             place = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="rave-dist-"))) / "output"
-        with AudioWriter(
+        converted = convert_file(
+            converter,
+            path,
             place,
-            sample_rate=sample_rate,
-            channels=channels,
-            file_format=parameters.format,
-            subtype=subtype_for(sound.subtype),
+            parameters,
             comment=f"{comment}; damaged source: {sound.damage}" if sound.damage else comment,
-            expected_samples=resampled_length(sound.samples, sound.sample_rate, sample_rate),
-        ) as writer:
-            for block in conversion:
-                writer.write(block)
+            source_samples=sound.samples,
+            chunk_seconds=chunk_seconds,
+        )
         if not plan.output.is_local:
             plan.output.upload(place, task.output)
         output_sha256 = hash_file(place)
@@ -135,8 +117,8 @@ def _convert(plan: Plan, task: Task, path: Path, sha256: str, converter: Convert
         "output_tag": plan.output.stat(task.output).tag,
         "state": "salvaged" if sound.damage else "converted",
         "reason": sound.damage,
-        "seconds": conversion.samples / sample_rate,
-        "clipped_samples": conversion.clipped_samples,
+        "seconds": converted.seconds,
+        "clipped_samples": converted.clipped_samples,
     }
 
 
@@ -148,16 +130,7 @@ def _inspect(path: Path) -> _Readable:
                 samples += block.shape[1]
         except AudioError as error:
             damage = error.what
-        return _Readable(decoder.sample_rate, decoder.channels, decoder.subtype, samples, damage)
-
-
-def _blocks(task: Task, path: Path, *, salvage: bool) -> Iterator[Audio]:
-    with _reading(task), open_audio(path) as decoder:
-        try:
-            yield from decoder.blocks()
-        except AudioError:
-            if not salvage:
-                raise
+    return _Readable(samples, damage)
 
 
 @contextmanager

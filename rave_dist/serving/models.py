@@ -6,7 +6,7 @@ import asyncio
 import tempfile
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,9 +17,9 @@ import torch
 from numpy.typing import NDArray
 from ray import serve
 
-from rave_dist.audio.io.open import open_audio
-from rave_dist.audio.io.write import AudioWriter, subtype_for
+from rave_dist.audio.io.open import probe
 from rave_dist.conversion.convert import Converter
+from rave_dist.conversion.file import convert_file
 from rave_dist.errors import AudioError, LimitError, RequestError
 from rave_dist.identity import hash_file
 from rave_dist.records import ConversionParameters, ModelCard
@@ -138,47 +138,19 @@ class ModelReplica:
         self, model: Converter, source: Path, result: Path, parameters: ConversionParameters, stop: threading.Event
     ) -> dict[str, str]:
         """The work in the device's thread; returns the headers of the answer."""
-        headers: dict[str, str] = {}
-        with open_audio(source) as decoder:
-            sample_rate = parameters.sample_rate or decoder.sample_rate
-            channels = parameters.channels or decoder.channels
-            self._check_length((decoder.declared_samples or 0) / decoder.sample_rate)
+        info = probe(source)
+        self._check_length((info.samples or 0) / info.sample_rate)
 
-            def blocks() -> Iterator[NDArray[np.float32]]:
-                seconds = 0.0
-                try:
-                    for block in decoder.blocks():
-                        seconds += block.shape[1] / decoder.sample_rate
-                        self._check_length(seconds)
-                        yield block
-                except AudioError as damage:
-                    if not parameters.salvage or not seconds:
-                        raise
-                    headers["x-rave-dist-salvaged"] = damage.what.encode("ascii", "replace").decode()
+        def on_read(seconds: float) -> None:
+            if stop.is_set():
+                raise RequestError("nobody waits for this conversion any more")
+            self._check_length(seconds)
 
-            conversion = model.convert(
-                blocks(),
-                sample_rate=decoder.sample_rate,
-                channels=decoder.channels,
-                seed=parameters.seed,
-                out_sample_rate=sample_rate,
-                out_channels=channels,
-            )
-            with AudioWriter(
-                result,
-                sample_rate=sample_rate,
-                channels=channels,
-                file_format=parameters.format,
-                subtype=subtype_for(decoder.subtype),
-                comment=f"rave-dist: sha256 {hash_file(source)} through {model.card.reference}, seed {parameters.seed}",
-            ) as writer:
-                for block in conversion:
-                    if stop.is_set():
-                        raise RequestError("nobody waits for this conversion any more")
-                    writer.write(block)
-                if not conversion.samples:
-                    raise AudioError("there is no sound in it", where="sound")
-        return headers
+        comment = f"rave-dist: sha256 {hash_file(source)} through {model.card.reference}, seed {parameters.seed}"
+        converted = convert_file(model, source, result, parameters, comment=comment, on_read=on_read)
+        if converted.damage is None:
+            return {}
+        return {"x-rave-dist-salvaged": converted.damage.encode("ascii", "replace").decode()}
 
     def _check_length(self, seconds: float) -> None:
         if seconds > self._limits.sound_seconds:

@@ -55,6 +55,7 @@ DOORS: dict[str, set[str]] = {
     "dataset.split": {"training", "registry", "reports"},
     "registry.store": {"conversion", "serving", "reports"},
     "conversion.convert": {"serving", "reports"},
+    "conversion.file": {"serving"},
     "conversion.on_ray": {"serving"},  # corpus jobs are the command's own
     "conversion.corpus": {"serving"},  # and are refused where the command would refuse them
 }

@@ -15,6 +15,7 @@ from rave_dist.conversion.item import Outcome, convert_item
 from rave_dist.errors import StoreError
 from rave_dist.identity import hash_file
 from rave_dist.records import ConversionParameters, ModelCard
+from rave_dist.storage.atomic import temporary_path
 from rave_dist.storage.store import Store
 
 Run = Callable[..., dict[str, Outcome]]
@@ -165,7 +166,7 @@ def test_a_place_that_cannot_be_written_ends_it_all(run: Run, recordings: Path, 
 def test_a_killed_writer_leaves_nothing_that_counts(run: Run, recordings: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()
-    (out / ".mono.flac.partial-01234567").write_bytes(b"from a process that was killed")
+    temporary_path(out / "mono.flac").write_bytes(b"from a process that was killed")
     run(recordings / "mono.wav", out)
     assert [p.name for p in out.iterdir()] == ["mono.flac"]
 

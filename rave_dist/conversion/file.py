@@ -1,0 +1,118 @@
+"""One file through one model: the only way in which the command and the service turn a source file into a target file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from rave_dist.audio.dsp.resample import resampled_length
+from rave_dist.audio.io.open import Decoder, open_audio
+from rave_dist.audio.io.write import AudioWriter, subtype_for
+from rave_dist.audio.types import Audio
+from rave_dist.conversion.convert import DEFAULT_CHUNK_SECONDS, Converter
+from rave_dist.errors import AudioError, StoreError
+from rave_dist.records import ConversionParameters
+
+SecondsRead = Callable[[float], None]
+"""Told how many seconds of the source have been read, before the block that ends there is used; may raise."""
+
+
+@dataclass(frozen=True)
+class ConvertedFile:
+    """What was written: seconds of it, samples that were clipped, and for a salvaged source what is wrong with the rest."""
+
+    seconds: float
+    clipped_samples: int
+    damage: str | None
+
+
+def convert_file(
+    converter: Converter,
+    source: Path,
+    target: Path,
+    parameters: ConversionParameters,
+    *,
+    comment: str = "",
+    source_samples: int | None = None,
+    chunk_seconds: float = DEFAULT_CHUNK_SECONDS,
+    on_read: SecondsRead = lambda seconds: None,
+) -> ConvertedFile:
+    """Converts a file; the target appears complete or not at all, as wide as the source: 16 or 24 bits.
+
+    Args:
+        converter: the model.
+        source: any format.
+        target: its folder is made.
+        parameters: sample rate, channels, format and seed of the target; with ``salvage`` the readable part of a damaged source
+            is converted.
+        comment: for the target's comment tag.
+        source_samples: length of the source per channel, if known.
+        chunk_seconds: seconds of audio in the model at once.
+        on_read: called before each block of the source is used.
+
+    Raises:
+        AudioError: the source is damaged, unreadable or empty, or the format cannot hold the result.
+        StoreError: the target cannot be written.
+    """
+    damage: list[str] = []
+    with _open(source) as decoder:
+        sample_rate = parameters.sample_rate or decoder.sample_rate
+        channels = parameters.channels or decoder.channels
+        conversion = converter.convert(
+            _blocks(decoder, on_read, damage if parameters.salvage else None),
+            sample_rate=decoder.sample_rate,
+            channels=decoder.channels,
+            seed=parameters.seed,
+            out_sample_rate=sample_rate,
+            out_channels=channels,
+            chunk_seconds=chunk_seconds,
+        )
+        expected = source_samples and resampled_length(source_samples, decoder.sample_rate, sample_rate)
+        with AudioWriter(
+            target,
+            sample_rate=sample_rate,
+            channels=channels,
+            file_format=parameters.format,
+            subtype=subtype_for(decoder.subtype),
+            comment=comment,
+            expected_samples=expected,
+        ) as writer:
+            for block in conversion:
+                writer.write(block)
+            if not conversion.samples:
+                raise AudioError("there is no sound in it", where=str(source))
+    return ConvertedFile(conversion.samples / sample_rate, conversion.clipped_samples, damage[0] if damage else None)
+
+
+@contextmanager
+def _open(source: Path) -> Iterator[Decoder]:
+    """A source that cannot be read is wrong with that source, whereas a target that cannot be written stops everything."""
+    with ExitStack() as stack:
+        try:
+            decoder = stack.enter_context(open_audio(source))
+        except StoreError as error:
+            raise AudioError(error.what, where=str(source)) from error
+        yield decoder
+
+
+def _blocks(decoder: Decoder, on_read: SecondsRead, damage: list[str] | None) -> Iterator[Audio]:
+    """The blocks of a source; what is wrong with the rest goes into ``damage``, or is raised where that is None."""
+    seconds = 0.0
+    blocks = decoder.blocks()
+    while True:
+        try:
+            block = next(blocks, None)
+        except StoreError as error:
+            raise AudioError(error.what) from error
+        except AudioError as error:
+            if damage is None or not seconds:
+                raise
+            damage.append(error.what)
+            return
+        if block is None:
+            return
+        seconds += block.shape[1] / decoder.sample_rate
+        on_read(seconds)
+        yield block
