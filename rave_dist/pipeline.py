@@ -75,7 +75,7 @@ def check(library: Library, only: list[str] | None = None, *, progress: Progress
     progress.stage("checking")
     from rave_dist.checks import check_library
 
-    return check_library(library, only)
+    return check_library(library, only, progress=progress)
 
 
 def ingest(library: Library, only: list[str] | None = None, *, progress: Progress = SILENT) -> list[Ingested]:

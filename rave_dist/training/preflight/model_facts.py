@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import psutil
+from pydantic import TypeAdapter, ValidationError
 
 from rave_dist import isolated
 from rave_dist.errors import ConfigurationError, MisfitError, RaveDistError
@@ -24,6 +25,7 @@ from rave_dist.identity import canonical_json
 from rave_dist.rave.compatibility import check_effective, name_culprit
 from rave_dist.rave.presets import defaults
 from rave_dist.records import TrainingSpec
+from rave_dist.training.preflight.facts_cache import keep_facts, read_facts
 from rave_dist.training.schedule import StepTimes
 
 if TYPE_CHECKING:
@@ -63,7 +65,9 @@ class ModelFacts:
 
 
 def measure_model(spec: TrainingSpec, start: InitialWeights | None = None) -> ModelFacts:
-    """Inspects the model and the step of a run, in a fresh process; once for each distinct configuration.
+    """Facts of the model and the training step of a run; measured once for each configuration and machine.
+
+    Measured in a fresh process and kept in the user's cache (`rave_dist.training.preflight.facts_cache`). Errors are not kept.
 
     Args:
         spec: the run.
@@ -73,7 +77,7 @@ def measure_model(spec: TrainingSpec, start: InitialWeights | None = None) -> Mo
         ConfigurationError: the configuration, an override or the window cannot work, what comes of it could not be exported, or
             it starts from another architecture.
     """
-    request = {
+    request: dict[str, Any] = {
         "config": list(spec.config),
         "override": spec.override,
         "sample_rate": spec.sample_rate,
@@ -81,10 +85,21 @@ def measure_model(spec: TrainingSpec, start: InitialWeights | None = None) -> Mo
         "window": spec.window or defaults(spec.config).window,
         "base": start and {"origin": start.origin, "shapes": start.shapes},
     }
+    # Where the weights come from decides what an error says, and nothing of what is measured.
+    kept_under = {**request, "base": start and start.shapes}
+    try:
+        return _FACTS.validate_python(read_facts(kept_under))
+    except ValidationError:
+        pass
     answer = _ask(canonical_json(request))
     if "error" in answer:
         raise ConfigurationError(answer["error"]["what"], where=answer["error"]["where"], fix=answer["error"]["fix"])
-    return ModelFacts(**{**answer, "receptive_field": tuple(answer["receptive_field"])})
+    facts = _FACTS.validate_python(answer)
+    keep_facts(kept_under, asdict(facts))
+    return facts
+
+
+_FACTS = TypeAdapter(ModelFacts)
 
 
 @functools.cache

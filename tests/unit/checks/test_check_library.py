@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+import os
+import resource
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,18 +16,31 @@ import pytest
 import soundfile
 import torch
 
-from rave_dist.checks import InstrumentCheck, _judge_memory, check_library
+from rave_dist.checks import Finding, InstrumentCheck, check_library
+from rave_dist.checks.candidate import Candidate
+from rave_dist.checks.resources import plan_run, too_little_memory
 from rave_dist.errors import LibraryError, StoreError
 from rave_dist.library.manifest import load_library
 from rave_dist.options import Budget
 from rave_dist.rave.presets import defaults
-from rave_dist.records import Problem, TrainingSpec
+from rave_dist.records import RunRecord, TrainingSpec
 from rave_dist.training.preflight.model_facts import ModelFacts
 
 pytestmark = pytest.mark.slow
 
 RATE = 44100
-KEYS = {"name", "ok", "seconds", "sources", "windows", "train_seconds", "validation_seconds", "problems"}
+KEYS = {
+    "name",
+    "ok",
+    "seconds",
+    "sources",
+    "windows",
+    "train_seconds",
+    "validation_seconds",
+    "findings",
+    "problems",
+    "warnings",
+}
 
 Check = Callable[[str], InstrumentCheck]
 
@@ -91,7 +109,7 @@ def test_patience_is_planned_as_the_most_that_it_may_take(tmp_path: Path, check:
     found = check("sources: drums.wav, budget: {until: {patience: 5}}")
     assert found.ok
     assert (found.steps, found.phase_1_steps) == (1_500_000, 1_000_000)
-    assert any("the most that it may take" in warning.what for warning in found.warnings)
+    assert any("upper limits" in warning.what for warning in found.warnings)
     assert check("sources: drums.wav, budget: {steps: 300, until: {patience: 5}}").steps == 300
 
 
@@ -181,27 +199,32 @@ def test_a_batch_that_no_memory_holds_is_refused_with_one_that_fits(tmp_path: Pa
     assert other.startswith("batch: auto,")
 
 
-def test_a_step_is_held_against_the_memory_of_this_machine() -> None:
-    def judged(batch: int | str, windows: float) -> tuple[int, list[Problem], list[Problem]]:
-        problems, warnings = [], []
+def test_a_step_is_held_against_the_memory_of_this_machine(tmp_path: Path) -> None:
+    manifest = tmp_path / "library.yaml"
+    manifest.write_text("name: band\nstore: ./store\ninstruments:\n  drums: {sources: x.wav}\n")
+    library = load_library(manifest)
+
+    def judged(batch: int | str, windows: float) -> tuple[int, list[Finding]]:
         spec = TrainingSpec(
             **{"library": "band", "instrument": "drums", "dataset": "x", "config": ("v2_small",), "sample_rate": RATE},
             **{"channels": 1, "budget": Budget(steps=9), "seed": 0, "batch": batch},
         )
         size = int(psutil.virtual_memory().total / windows)
-        found = ModelFacts(0, 8, 512, (0, 0), window_bytes=size, phase_1_seconds=1, phase_2_seconds=1)
-        return _judge_memory(spec, found, problems, warnings), problems, warnings
+        facts = ModelFacts(0, 8, 512, (0, 0), window_bytes=size, phase_1_seconds=1, phase_2_seconds=1)
+        candidate = Candidate(library=library, spec=spec, facts=facts)
+        return plan_run(candidate, facts).memory_bytes // size, list(too_little_memory(candidate))
 
-    assert judged("auto", 8.5) == (8, [], [])
-    at_once, problems, warnings = judged("auto", 7.5)
-    assert (at_once, problems) == (4, [])
-    assert "2 parts of 4 windows" in warnings[0].what
+    assert judged("auto", 8.5) == (8, [])
+    at_once, (finding,) = judged("auto", 7.5)
+    assert (at_once, finding.severity) == (4, "warning")
+    assert "2 parts of 4 windows" in finding.what
     assert judged("auto", 3.5)[0] == 2, "3 windows fit, and do not divide 8"
-    at_once, problems, warnings = judged("auto", 0.5)
-    assert "smaller configuration" in problems[0].fix
-    _, problems, warnings = judged(8, 3.5)
-    assert problems[0].fix.startswith("set batch: 3, or batch: auto")
-    assert warnings == []
+    at_once, (finding,) = judged("auto", 0.5)
+    assert finding.severity == "error"
+    assert "smaller configuration" in finding.fix
+    _, (finding,) = judged(8, 3.5)
+    assert finding.severity == "error"
+    assert finding.fix.startswith("set batch: 3, or batch: auto")
 
 
 def test_a_store_that_cannot_be_written_stops_the_command(tmp_path: Path) -> None:
@@ -218,3 +241,79 @@ def test_only_named_instruments_are_checked(tmp_path: Path) -> None:
     manifest.write_text("name: band\nstore: ./store\ninstruments:\n  drums: {sources: x.wav}\n")
     with pytest.raises(LibraryError, match="drum"):
         check_library(load_library(manifest), ["drum"])
+
+
+class _Heard:
+    """What is reported, in order; the real protocol, kept as a list."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def stage(self, name: str) -> None:
+        self.lines.append(name)
+
+    def say(self, text: str) -> None:
+        self.lines.append(text)
+
+    def advance(self, done: int, total: int, unit: str, *, name: str = "") -> None:
+        pass
+
+    def runs(self, records: Sequence[RunRecord]) -> None:
+        pass
+
+
+def test_errors_of_manifest_and_recordings_come_before_any_measuring(tmp_path: Path) -> None:
+    _record(tmp_path / "drums.wav", 20)
+    manifest = tmp_path / "library.yaml"
+    manifest.write_text(
+        "name: band\nstore: ./store\ndefaults: {config: v2_tiny, budget: {steps: 300}}\ninstruments:\n"
+        "  drums: {sources: drums.wav}\n  harp: {sources: harp.wav}\n  ney: {sources: drums.wav, config: v2_tny}\n"
+    )
+    heard = _Heard()
+    drums, harp, ney = check_library(load_library(manifest), progress=heard).instruments
+    assert drums.ok
+    assert drums.parameters is not None
+    assert (harp.parameters, ney.parameters) == (None, None), "what cannot be trained is not measured"
+    first, *errors, measuring = heard.lines
+    assert (first, measuring) == ("checking manifest and recordings", "checking models")
+    assert [line.partition(":")[0] for line in errors] == ["harp", "ney"]
+
+
+def test_findings_name_place_and_fix(tmp_path: Path, check: Check) -> None:
+    _record(tmp_path / "takes" / "good.wav", 10)
+    (tmp_path / "takes" / "notes.wav").write_text("this is no sound")
+    found = check("sources: takes, budget: {until: {patience: 5}}")
+    damaged, patience = found.findings
+    assert (damaged.severity, patience.severity) == ("warning", "warning")
+    assert damaged.where.endswith("notes.wav")
+    assert damaged.fix
+    assert damaged.problem in found.warnings
+    assert found.to_json()["findings"][0] == damaged.to_json()
+
+
+def test_100_instruments_cost_little_once_their_configuration_is_known(tmp_path: Path) -> None:
+    _record(tmp_path / "take.wav", 3.5)
+    for number in range(100):
+        (tmp_path / f"instrument {number}").mkdir()
+        os.link(tmp_path / "take.wav", tmp_path / f"instrument {number}" / "take.wav")
+    manifest = tmp_path / "library.yaml"
+    rows = "".join(f"  i{number}: {{sources: instrument {number}}}\n" for number in range(100))
+    manifest.write_text(
+        f"name: band\nstore: ./store\ndefaults: {{config: v2_tiny, budget: {{steps: 300}}}}\ninstruments:\n{rows}"
+    )
+
+    def cost(*interpreter: str) -> tuple[float, subprocess.CompletedProcess[str]]:
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        command = [sys.executable, *interpreter, "-m", "rave_dist", "check", str(manifest), "--json"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, done
+
+    cold = cost()[1]
+    seconds, warm = min(cost() for _ in range(3))
+    assert cold.returncode == warm.returncode == 0, warm.stderr
+    assert json.loads(cold.stdout) == json.loads(warm.stdout)
+    assert len(json.loads(warm.stdout)["instruments"]) == 100
+    assert seconds <= 3.0  # two of them, and half as much for a busy machine
+    imported = {line.rpartition("|")[2].strip().partition(".")[0] for line in cost("-X", "importtime")[1].stderr.splitlines()}
+    assert not {"torch", "rave", "gin", "ray", "pyarrow"} & imported

@@ -1,0 +1,112 @@
+"""What a check sees: one instrument, or the library's joint base, with everything that is known of it so far."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from rave_dist.audio.io.sources import AudioSource
+from rave_dist.checks.findings import Finding
+from rave_dist.checks.results import InstrumentCheck
+from rave_dist.dataset.read import Segment
+from rave_dist.dataset.split import Split, split
+from rave_dist.library.manifest import Library
+from rave_dist.rave.presets import window_and_batch
+from rave_dist.records import TrainingSpec
+from rave_dist.training.preflight.model_facts import ModelFacts
+
+if TYPE_CHECKING:
+    from rave_dist.training.state.initialization import InitialWeights
+
+
+@dataclass(frozen=True)
+class Recording:
+    """What the headers of a recording say, or why it cannot be opened."""
+
+    source: AudioSource
+    seconds: float = 0.0
+    sample_rate: int | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What a run would be and need; the fields are those of `InstrumentCheck`."""
+
+    parameters: int
+    latents: int
+    hop: int
+    steps: int
+    phase_1_steps: int
+    hours: float
+    memory_bytes: int
+    disk_bytes: int
+
+
+@dataclass(kw_only=True)
+class Candidate:
+    """One instrument, or a joint base, that would be trained.
+
+    Attributes:
+        library: the library.
+        spec: the run, without a dataset.
+        recordings: its recordings; empty where they cannot be listed.
+        is_joint_base: whether it is the library's joint base, which keeps no copy of the audio.
+        joint_base: the check of the joint base that it starts from, if it does.
+        initial_weights: what it starts from, once they are found.
+        facts: of its model, once they are measured.
+        plan: of its run, made from them.
+        free_bytes: free space in the store; None where it is not known.
+    """
+
+    library: Library
+    spec: TrainingSpec
+    recordings: Sequence[Recording] = ()
+    is_joint_base: bool = False
+    joint_base: InstrumentCheck | None = None
+    initial_weights: InitialWeights | None = None
+    facts: ModelFacts | None = None
+    plan: Plan | None = None
+    free_bytes: int | None = None
+
+    @property
+    def seconds(self) -> float:
+        """Duration of all recordings that can be opened."""
+        return sum(recording.seconds for recording in self.recordings)
+
+    @property
+    def window(self) -> int:
+        """Samples per training window."""
+        return window_and_batch(self.spec)[0]
+
+    @property
+    def batch(self) -> int:
+        """Windows per step."""
+        return window_and_batch(self.spec)[1]
+
+    @cached_property
+    def division(self) -> Split:
+        """Training and held-out audio by the rule of training; which files are held out is decided by content there.
+
+        Raises:
+            DatasetError: there are less than two windows of audio.
+        """
+        rate, silence = self.spec.sample_rate, np.int16(0)
+        segments = [
+            Segment(r.source.fingerprint + r.source.uri, 0, np.broadcast_to(silence, (1, round(r.seconds * rate))))
+            for r in self.recordings
+            if r.seconds
+        ]
+        return split(segments, sample_rate=rate, window=self.window)
+
+    def seconds_of(self, segments: Sequence[Segment]) -> float:
+        """Duration of a part of `division`."""
+        return sum(segment.pcm.shape[1] for segment in segments) / self.spec.sample_rate
+
+
+Check = Callable[[Candidate], Iterable[Finding]]
+"""A check: yields what it finds of a candidate. It may raise a `RaveDistError`, which becomes an error of the candidate."""

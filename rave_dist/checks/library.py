@@ -1,0 +1,135 @@
+"""The check of a library: manifest and recordings of all instruments first, then the facts of their models.
+
+Models are measured in processes of their own, once for each configuration and machine; see
+`rave_dist.training.preflight.model_facts`. An instrument with errors in its manifest or recordings is not measured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+
+from rave_dist.audio.io.sources import list_sources
+from rave_dist.checks import recordings, resources, settings
+from rave_dist.checks.candidate import Candidate, Check
+from rave_dist.checks.findings import Finding, from_error
+from rave_dist.checks.results import InstrumentCheck, LibraryCheck
+from rave_dist.errors import AudioError, ConfigurationError, DatasetError, RaveDistError, StoreError
+from rave_dist.initial_weights import find_initial_weights
+from rave_dist.library.manifest import Library
+from rave_dist.progress import SILENT, Progress
+from rave_dist.training.preflight.model_facts import measure_model
+
+BEFORE_MEASURING: tuple[Check, ...] = (*recordings.CHECKS, *settings.CHECKS)
+"""Checks of manifest and recordings."""
+
+AFTER_MEASURING: tuple[Check, ...] = resources.CHECKS
+"""Checks that use the facts of the model."""
+
+
+def check_library(library: Library, only: Sequence[str] | None = None, *, progress: Progress = SILENT) -> LibraryCheck:
+    """Checks the named instruments, or all, and the joint base that is trained on them.
+
+    Args:
+        library: the library.
+        only: names of instruments.
+        progress: receives the errors of manifest and recordings before any model is measured.
+
+    Raises:
+        LibraryError: an instrument that the manifest does not have.
+        StoreError: the store cannot be written.
+    """
+    names = library.select(list(only) if only else None)
+    library.store.check_writable()
+    progress.stage("checking manifest and recordings")
+    examined = {name: _examine(library, name) for name in names}
+    for name, (_, found) in examined.items():
+        for finding in found:
+            if finding.severity == "error":
+                progress.say(f"{name}: {finding.problem.what}")
+    progress.stage("checking models")
+    free = resources.free_bytes(library.store)
+    base = _check_joint_base(library, {name: candidate for name, (candidate, _) in examined.items()}, free)
+    checked = [] if base is None else [base]
+    for done, name in enumerate(names):
+        progress.advance(done, len(names), "instruments", name=name)
+        candidate, found = examined[name]
+        candidate.joint_base, candidate.free_bytes = base, _left(free, checked)
+        checked.append(_complete(candidate, found))
+    return LibraryCheck(tuple(checked[-len(names) :]), base)
+
+
+def _left(free: int | None, checked: Sequence[InstrumentCheck]) -> int | None:
+    """Free space that the runs before leave."""
+    return None if free is None else free - sum(check.disk_bytes or 0 for check in checked)
+
+
+def _examine(library: Library, name: str) -> tuple[Candidate, list[Finding]]:
+    """An instrument, and what is found of it before its model is measured."""
+    candidate = Candidate(library=library, spec=library.training_spec(name, dataset=""))
+    found: list[Finding] = []
+    try:
+        candidate.recordings = recordings.open_recordings(list_sources(library.sources(name)))
+    except (AudioError, StoreError) as error:
+        found.append(from_error(error))
+    try:
+        candidate.initial_weights = find_initial_weights(library, name)
+    except RaveDistError as error:
+        found.append(from_error(error))
+    return candidate, found + _run(BEFORE_MEASURING, candidate)
+
+
+def _check_joint_base(library: Library, candidates: Mapping[str, Candidate], free: int | None) -> InstrumentCheck | None:
+    """The check of the joint base, which is trained on the recordings of the instruments that match it."""
+    spec = library.base_spec(dataset="")
+    if spec is None:
+        return None
+    form = (spec.sample_rate, spec.channels)
+    matching = [c for c in candidates.values() if (c.spec.sample_rate, c.spec.channels) == form]
+    files = {recording.source.uri: recording for candidate in matching for recording in candidate.recordings}
+    base = Candidate(library=library, spec=spec, recordings=tuple(files.values()), is_joint_base=True, free_bytes=free)
+    return _complete(base, _run((recordings.too_little_audio, *settings.CHECKS), base))
+
+
+def _complete(candidate: Candidate, found: Sequence[Finding]) -> InstrumentCheck:
+    """Measures the model of a candidate without errors, and runs the checks that need its facts."""
+    findings = [*found, *_run(settings.AFTER_JOINT_BASE, candidate)]
+    if not any(finding.severity == "error" for finding in findings):
+        try:
+            candidate.facts = measure_model(candidate.spec, candidate.initial_weights)
+            candidate.plan = resources.plan_run(candidate, candidate.facts)
+        except ConfigurationError as error:
+            findings.append(from_error(error))
+    findings += _run(AFTER_MEASURING, candidate)
+    train, held_out = _division(candidate)
+    return InstrumentCheck(
+        name=candidate.spec.instrument,
+        findings=tuple(findings),
+        sources=len(candidate.recordings),
+        seconds=round(candidate.seconds, 3),
+        windows=int(candidate.seconds * candidate.spec.sample_rate) // candidate.window,
+        train_seconds=round(train, 3),
+        validation_seconds=round(held_out, 3),
+        window=candidate.window,
+        batch=candidate.batch,
+        **({} if candidate.plan is None else asdict(candidate.plan)),
+    )
+
+
+def _division(candidate: Candidate) -> tuple[float, float]:
+    """Seconds to train on and seconds held out; none where there is too little audio."""
+    try:
+        division = candidate.division
+    except DatasetError:
+        return 0.0, 0.0
+    return candidate.seconds_of(division.train), candidate.seconds_of(division.validation)
+
+
+def _run(checks: Iterable[Check], candidate: Candidate) -> list[Finding]:
+    found: list[Finding] = []
+    for check in checks:
+        try:
+            found.extend(check(candidate))
+        except RaveDistError as error:
+            found.append(from_error(error))
+    return found

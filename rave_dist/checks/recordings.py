@@ -1,0 +1,70 @@
+"""Checks of the recordings. They are only opened, not decoded, so silence and duplicates still count here."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from rave_dist.audio.io.open import open_audio
+from rave_dist.audio.io.sources import AudioSource, local_copy
+from rave_dist.checks.candidate import Candidate, Check, Recording
+from rave_dist.checks.findings import Finding, error, warning
+from rave_dist.errors import AudioError, DatasetError, StoreError
+
+_OPENED_AT_ONCE = 8
+
+
+def open_recordings(sources: Sequence[AudioSource]) -> list[Recording]:
+    """Reads the headers of recordings, several at once."""
+    if len(sources) == 1:
+        return [_open(sources[0])]
+    with ThreadPoolExecutor(_OPENED_AT_ONCE) as pool:
+        return list(pool.map(_open, sources))
+
+
+def _open(source: AudioSource) -> Recording:
+    try:
+        with local_copy(source.uri) as path, open_audio(path) as decoder:
+            samples = decoder.declared_samples
+            if samples is None:  # the headers do not give the length, so the file is decoded
+                samples = sum(block.shape[1] for block in decoder.blocks())
+            return Recording(source, samples / decoder.sample_rate, decoder.sample_rate)
+    except (AudioError, StoreError) as problem:
+        return Recording(source, error=problem.what)
+
+
+def unreadable_recordings(candidate: Candidate) -> Iterator[Finding]:
+    """Recordings that cannot be opened: warnings, or errors where none can be."""
+    damaged = [r for r in candidate.recordings if r.error is not None]
+    report = error if len(damaged) == len(candidate.recordings) else warning
+    for recording in damaged:
+        yield report(
+            str(recording.error),
+            fix="replace the file with an intact copy, or leave it out",
+            where=recording.source.name,
+        )
+
+
+def other_sample_rates(candidate: Candidate) -> Iterator[Finding]:
+    """Recordings that will be resampled."""
+    rate = candidate.spec.sample_rate
+    others = Counter(r.sample_rate for r in candidate.recordings if r.sample_rate not in (None, rate))
+    if others:
+        counts = ", ".join(f"{count} at {other} Hz" for other, count in sorted(others.items(), key=lambda item: item[0] or 0))
+        yield warning(f"recordings will be resampled to {rate} Hz: {counts}")
+
+
+def too_little_audio(candidate: Candidate) -> Iterator[Finding]:
+    """Less audio than training and validation need."""
+    if not candidate.seconds:
+        return
+    try:
+        _ = candidate.division
+    except DatasetError as problem:
+        least = 2 * candidate.window / candidate.spec.sample_rate
+        yield error(problem.what, fix=f"add recordings until there are at least {least:.1f} s of sound")
+
+
+CHECKS: tuple[Check, ...] = (unreadable_recordings, other_sample_rates, too_little_audio)
+"""Of an instrument; the joint base has the recordings of all, and of them only their length matters."""

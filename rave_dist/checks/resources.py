@@ -1,0 +1,98 @@
+"""Checks of memory and disk, and what a run would need of them. They need the measured facts of the model."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+
+from rave_dist.checks.candidate import Candidate, Check, Plan
+from rave_dist.checks.findings import Finding, error, warning
+from rave_dist.rave.presets import accumulation_choices, smaller_batch
+from rave_dist.storage.store import Store
+from rave_dist.training.preflight.model_facts import ModelFacts
+from rave_dist.training.schedule import first_schedule
+
+_CHECKPOINT_BYTES = 20  # on disk, per parameter: its value, what Adam keeps of it, and its best value of each phase
+_MODEL_BYTES = 5 * 4  # per parameter: the weights of both phases, and of two exports
+
+
+def plan_run(candidate: Candidate, facts: ModelFacts) -> Plan:
+    """Plans a run from the measured facts of its model.
+
+    Raises:
+        ConfigurationError: the budget does not fit what the run resumes from.
+    """
+    spec, start = candidate.spec, candidate.initial_weights
+    times = facts.step_times(candidate.batch)
+    resume_point = None if start is None else start.resume_point
+    schedule = first_schedule(spec.budget, step_times=times, override=spec.override, resume_point=resume_point)
+    spent = schedule.phase_1_steps * times.phase_1 + (schedule.steps - schedule.phase_1_steps) * times.phase_2
+    # One more checkpoint than are kept: the one that is being written.
+    per_parameter = (spec.checkpoint.keep + 1) * _CHECKPOINT_BYTES + _MODEL_BYTES
+    audio_seconds = 0.0 if candidate.is_joint_base else candidate.seconds
+    return Plan(
+        parameters=facts.parameters,
+        latents=facts.latent_size,
+        hop=facts.hop,
+        steps=schedule.steps,
+        phase_1_steps=schedule.phase_1_steps,
+        hours=round(spent / 3600, 4) if spec.budget.hours is None else spec.budget.hours,
+        memory_bytes=facts.step_bytes(_windows_at_once(candidate, facts)),
+        disk_bytes=per_parameter * facts.parameters + int(2 * spec.channels * spec.sample_rate * audio_seconds),
+    )
+
+
+def too_little_memory(candidate: Candidate) -> Iterator[Finding]:
+    """A training step that does not fit this machine's memory; what a cluster has is not known here."""
+    spec, facts, batch = candidate.spec, candidate.facts, candidate.batch
+    memory = psutil.virtual_memory().total
+    if facts is None or os.environ.get("RAY_ADDRESS") or facts.step_bytes(batch) <= memory:
+        return
+    needs = f"a training step needs {_in_words(facts.step_bytes(batch))} of memory, this machine has {_in_words(memory)}"
+    at_once = _windows_at_once(candidate, facts)
+    if at_once < batch:
+        yield warning(f"{needs}: it will be computed in {batch // at_once} parts of {at_once} windows")
+        return
+    fitting = next((size for size in range(batch, 0, -1) if facts.step_bytes(size) <= memory), 0)
+    yield error(needs, fix=smaller_batch(spec, fitting))
+
+
+def _windows_at_once(candidate: Candidate, facts: ModelFacts) -> int:
+    """How many windows of a step are computed at once: all, or with ``batch: auto`` as many as fit this machine's memory."""
+    batch = candidate.batch
+    if candidate.spec.batch != "auto" or os.environ.get("RAY_ADDRESS"):
+        return batch
+    memory = psutil.virtual_memory().total
+    return next((batch // parts for parts in accumulation_choices(batch) if facts.step_bytes(batch // parts) <= memory), batch)
+
+
+def too_little_disk(candidate: Candidate) -> Iterator[Finding]:
+    """A run that needs more of the store's disk than is free."""
+    needed = 0 if candidate.plan is None else candidate.plan.disk_bytes
+    if candidate.free_bytes is not None and needed > candidate.free_bytes:
+        yield error(
+            f"it needs about {_in_words(needed)} in the store, and {_in_words(max(candidate.free_bytes, 0))} are free",
+            fix="free space on that disk, or put the store elsewhere",
+            where=candidate.library.store.uri,
+        )
+
+
+CHECKS: tuple[Check, ...] = (too_little_memory, too_little_disk)
+
+
+def free_bytes(store: Store) -> int | None:
+    """Free bytes of a local store's disk; None on S3."""
+    if not store.is_local:
+        return None
+    place = Path(store.uri)
+    while not place.exists():
+        place = place.parent
+    return shutil.disk_usage(place).free
+
+
+def _in_words(size: int) -> str:
+    return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.0f} MiB"

@@ -1,0 +1,94 @@
+"""Facts of models, kept in the user's cache: measured once for each configuration, version of the code and machine.
+
+::
+
+    <cache>/model_facts/<id>.json
+
+The cache is the folder that ``RAVE_DIST_CACHE`` names, else ``rave-dist`` in ``XDG_CACHE_HOME``, else ``~/.cache/rave-dist``.
+An entry that is missing, damaged or cannot be written only costs another measurement.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import platform
+from collections.abc import Mapping
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import rave_dist
+from rave_dist.errors import StoreError
+from rave_dist.extensions import VARIABLE as EXTENSIONS
+from rave_dist.identity import content_id, hash_blocks
+from rave_dist.storage.store import Store
+
+_PACKAGES = ("torch", "acids-rave", "cached-conv")
+_MEASURED_CODE = ("rave", "training")  # the folders whose code decides what is measured
+
+
+def cache_folder() -> Path | None:
+    """The user's cache folder of this package; None where there is no home directory."""
+    own, shared = os.environ.get("RAVE_DIST_CACHE"), os.environ.get("XDG_CACHE_HOME")
+    if own:
+        return Path(own)
+    try:
+        return (Path(shared) if shared else Path.home() / ".cache") / "rave-dist"
+    except RuntimeError:
+        return None
+
+
+def read_facts(request: Mapping[str, Any]) -> Any:
+    """What was kept for a request; None where nothing is, or nothing that can be read."""
+    folder = cache_folder()
+    if folder is None:
+        return None
+    try:
+        return Store(str(folder)).read_json(_key(request))
+    except StoreError:
+        return None
+
+
+def keep_facts(request: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
+    """Keeps the answer to a request, atomically, where the cache can be written."""
+    folder = cache_folder()
+    if folder is not None:
+        with suppress(StoreError):
+            Store(str(folder)).write_json(_key(request), dict(facts))
+
+
+def _key(request: Mapping[str, Any]) -> str:
+    return f"model_facts/{content_id([dict(request), *_circumstances()])}.json"
+
+
+@functools.cache
+def _circumstances() -> tuple[str, ...]:
+    """Everything but the request that decides the answer."""
+    packages = [f"{name} {_version(name)}" for name in _PACKAGES]
+    extensions = os.environ.get(EXTENSIONS, "")
+    return (rave_dist.__version__, _code_hash(), *packages, extensions, platform.machine(), _cpu_model())
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""
+
+
+def _code_hash() -> str:
+    """Hash of the code that measures and of the code that is measured: in a checkout it changes without its version."""
+    root = Path(rave_dist.__file__).parent
+    paths = sorted(path for folder in _MEASURED_CODE for path in (root / folder).rglob("*.py"))
+    return hash_blocks(path.read_bytes() for path in paths)
+
+
+def _cpu_model() -> str:
+    """The processor's name: step times are measured on it."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as lines:
+            return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
+    except OSError:
+        return platform.processor()
