@@ -1,4 +1,4 @@
-# make setup | demo | test | quick | check | bench
+# make setup | demo | test | quick | check | bench | docs
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
@@ -10,7 +10,7 @@ INSTALLED := $(VENV)/.installed
 export OMP_NUM_THREADS ?= 1
 export MKL_NUM_THREADS ?= 1
 
-.PHONY: setup demo test quick check bench
+.PHONY: setup demo test quick check bench docs
 
 setup: $(INSTALLED)
 
@@ -41,3 +41,7 @@ check: setup
 
 bench: setup
 	$(BIN)/python benchmarks/page.py
+
+# The generated parts of the documents.
+docs: setup
+	$(BIN)/python -m rave_dist.library.table README.md

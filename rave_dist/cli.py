@@ -95,6 +95,18 @@ def check(library: LibraryFile, only: Only = None, as_json: Json = False, debug:
 
 
 @app.command()
+def schema() -> None:
+    """Print the JSON Schema of the library manifest, with which editors complete and check it.
+
+    In editors with a YAML language server, such as VS Code, save it next to the manifest as `manifest.schema.json` and begin
+    the manifest with `# yaml-language-server: $schema=manifest.schema.json`.
+    """
+    from rave_dist.library.json_schema import manifest_schema
+
+    console.document(manifest_schema())
+
+
+@app.command()
 def ingest(library: LibraryFile, only: Only = None, as_json: Json = False, debug: Debug = False) -> None:
     """Turn recordings into datasets in the store; every second is used or named with a reason.
 

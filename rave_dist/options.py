@@ -1,4 +1,7 @@
-"""What a person says of a run: how long, on what, computed how, saved when, what after a failure. Written in a manifest."""
+"""The settings of a run as a person writes them in a manifest: budget, checkpoints, recovery, initial weights, options.
+
+Every key carries its description and examples here, once: refusals, the README's table and the JSON Schema are made of them.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +13,14 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    GetJsonSchemaHandler,
     SerializerFunctionWrapHandler,
     model_serializer,
     model_validator,
 )
-from pydantic_core import PydanticCustomError
+from pydantic.config import JsonDict
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, PydanticCustomError
 
 Augmentation = Literal["mangle", "pitch", "mute", "compress", "gain", "polarity"]
 
@@ -27,10 +33,10 @@ EXCLUSIVE_OPTIONS: tuple[tuple[ComputeOption, ComputeOption], ...] = (
     ("bf16", "fp16"),
     ("bf16", "bf16-discriminator"),
     ("fp16", "bf16-discriminator"),
-    ("fp16", "cuda-graphs"),  # the loss scale is looked at by the host in every step
+    ("fp16", "cuda-graphs"),  # the host reads the loss scale in every step
     ("compile", "cuda-graphs"),
 )
-"""Options that cannot be taken together."""
+"""Options that cannot be combined."""
 
 NEED_CUDA: frozenset[ComputeOption] = frozenset({"tf32", "fp16", "cuda-graphs"})
 """Options that only NVIDIA GPUs have."""
@@ -42,10 +48,24 @@ class StrictRecord(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+def key(description: str, *examples: Any, without: str = "", default: Any = None, **constraints: Any) -> Any:
+    """A key of the manifest, as a pydantic field.
+
+    Args:
+        description: one or two sentences without a final full stop; shown by editors and in the README.
+        examples: values as they are written in YAML; the first is the usual one.
+        without: what holds where the key is not written, if the default does not say it.
+        default: the value without the key; ``...`` for a key that is required.
+        constraints: as of `pydantic.Field`.
+    """
+    extra: JsonDict | None = {"x-default": without} if without else None
+    return Field(default, description=description, examples=list(examples), json_schema_extra=extra, **constraints)
+
+
 def _as_number(value: Any) -> Any:
-    """YAML reads ``1e6`` as a text, and ``yes`` as a truth value that pydantic would take for 1."""
+    """YAML reads ``1e6`` as a string, and ``yes`` as a truth value that pydantic would take for 1."""
     if isinstance(value, bool):
-        raise PydanticCustomError("float_type", "a number is needed")
+        raise PydanticCustomError("float_type", "must be a number")
     if isinstance(value, str) and _EXPONENT.fullmatch(value):
         return float(value)
     return value
@@ -56,21 +76,37 @@ Number = Annotated[float, BeforeValidator(_as_number)]
 Whole = Annotated[int, BeforeValidator(_as_number)]
 
 
-class Until(StrictRecord):
-    """Each phase ends when so many validations in a row did not bring the held-out distance down by ``improvement`` (a share of
-    it)."""
+def _at_most_one(*keys: str) -> dict[str, Any]:
+    return {"not": {"required": list(keys)}}
 
-    patience: Whole = Field(ge=1, le=1000)
-    improvement: Number = Field(default=0.01, ge=0, lt=1)
+
+class Until(StrictRecord):
+    """Early stopping: each phase ends when the held-out distance no longer decreases."""
+
+    patience: Whole = key(
+        "number of validations in a row without an improvement that end a phase", 10, default=..., ge=1, le=1000
+    )
+    improvement: Number = key(
+        "relative decrease of the held-out distance that counts as an improvement", 0.01, default=0.01, ge=0, lt=1
+    )
 
 
 class Budget(StrictRecord):
-    """How long to train: wall-clock hours or optimizer steps, one of them at most; or until validation no longer improves, and
-    then hours or steps say when at the latest."""
+    """How long to train: hours or steps, or until validation no longer improves, with hours or steps as an upper limit."""
 
-    hours: Number | None = Field(default=None, gt=0, le=10_000)
-    steps: Whole | None = Field(default=None, ge=2, le=100_000_000)
-    until: Until | None = None
+    model_config = ConfigDict(
+        json_schema_extra={
+            "anyOf": [{"required": ["hours"]}, {"required": ["steps"]}, {"required": ["until"]}],
+            **_at_most_one("hours", "steps"),
+        }
+    )
+
+    hours: Number | None = key("hours of training", 4, gt=0, le=10_000)
+    steps: Whole | None = key("optimizer steps in both phases together", 200000, ge=2, le=100_000_000)
+    until: Until | None = key(
+        "early stopping: each phase ends when validation no longer improves; `hours` or `steps` are upper limits then",
+        {"patience": 10},
+    )
 
     @model_validator(mode="after")
     def _one_of(self) -> Self:
@@ -80,7 +116,7 @@ class Budget(StrictRecord):
 
     @model_serializer(mode="wrap")
     def _without_what_is_not_said(self, standard: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Runs of before ``until`` was known keep their identity, which is a hash of this."""
+        """An absent ``until`` is not part of a run's identity, which is a hash of this."""
         values: dict[str, Any] = standard(self)
         if self.until is None:
             values.pop("until", None)
@@ -88,12 +124,13 @@ class Budget(StrictRecord):
 
 
 class CheckpointPolicy(StrictRecord):
-    """When a run saves itself: every so many minutes or steps; it always does when it is stopped. ``keep`` is how many
-    checkpoints stay."""
+    """How often a run saves a checkpoint, and how many are kept. A run that is stopped always saves one."""
 
-    minutes: Number | None = Field(default=None, gt=0)
-    steps: Whole | None = Field(default=None, ge=1)
-    keep: Whole = Field(default=2, ge=1, le=1000)
+    model_config = ConfigDict(json_schema_extra=_at_most_one("minutes", "steps"))
+
+    minutes: Number | None = key("minutes between checkpoints", 10, without="`10`", gt=0)
+    steps: Whole | None = key("steps between checkpoints", 1000, ge=1)
+    keep: Whole = key("number of checkpoints that are kept", 2, default=2, ge=1, le=1000)
 
     @model_validator(mode="after")
     def _one_of(self) -> Self:
@@ -103,34 +140,46 @@ class CheckpointPolicy(StrictRecord):
 
     @property
     def every_seconds(self) -> float | None:
-        """Seconds between checkpoints; 600 when nothing was said, None when steps were."""
+        """Seconds between checkpoints; 600 by default, None where steps are given."""
         if self.steps is not None:
             return None
         return 600.0 if self.minutes is None else 60.0 * self.minutes
 
 
 class Recovery(StrictRecord):
-    """After a loss or a weight that is not finite a run goes on from its last checkpoint with ``rate`` times the learning rate,
-    up to ``times`` times."""
+    """After a NaN or infinite loss or weight a run resumes from its last checkpoint with a lower learning rate."""
 
-    rate: Number = Field(default=0.5, gt=0, lt=1)
-    times: Whole = Field(default=3, ge=1, le=100)
+    rate: Number = key("factor on the learning rate", 0.5, default=0.5, gt=0, lt=1)
+    times: Whole = key("how often at most", 3, default=3, ge=1, le=100)
 
 
 class BaseSpec(StrictRecord):
-    """What an instrument starts from: a published model (NAME or NAME@VERSION), the folder of a stock RAVE run, or, with
-    ``train``, a model that is first trained on all of the library's instruments, for as long as ``budget`` says.
+    """What an instrument starts from: a published model, a stock RAVE run, or a joint base trained on the whole library."""
 
-    Of a stock run ``ema`` takes the averaged weights that it kept, and ``resume`` its optimizers and its step too, so that
-    the run goes on where stock RAVE stopped.
-    """
+    model_config = ConfigDict(
+        json_schema_extra={
+            "oneOf": [
+                {"required": ["model"]},
+                {"required": ["stock"]},
+                {"required": ["train"], "properties": {"train": {"const": True}}},
+            ]
+        }
+    )
 
-    model: str | None = Field(default=None, min_length=1)
-    stock: str | None = Field(default=None, min_length=1)
-    resume: bool = False
-    ema: bool = False
-    train: bool = False
-    budget: Budget | None = None
+    model: str | None = key("a published model: NAME or NAME@VERSION", "kompang", min_length=1)
+    stock: str | None = key("the folder of a stock RAVE run, or one of its checkpoints", "runs/drums", min_length=1)
+    resume: bool = key(
+        "resume a stock run with its optimizers at its step; otherwise only its weights are used", True, default=False
+    )
+    ema: bool = key("use the averaged weights (EMA) of a stock run", True, default=False)
+    train: bool = key("train a joint base on all instruments first; belongs in `defaults`", True, default=False)
+    budget: Budget | None = key("budget of the joint base", {"hours": 4}, without="the library's budget")
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        """A base may also be written as the name of a model alone."""
+        written = handler.resolve_ref_schema(handler(schema))
+        return {"description": written.pop("description", ""), "anyOf": [{"type": "string", "minLength": 1}, written]}
 
     @model_validator(mode="before")
     @classmethod
@@ -142,9 +191,9 @@ class BaseSpec(StrictRecord):
         if sum((self.model is not None, self.stock is not None, self.train)) != 1:
             raise ValueError("give one of: the name of a model, stock: the folder of a RAVE run, train: true")
         if self.budget is not None and not self.train:
-            raise ValueError("budget is for train: true")
+            raise ValueError("budget requires train: true")
         if self.stock is None and (self.resume or self.ema):
-            raise ValueError("resume and ema are for stock: the folder of a RAVE run")
+            raise ValueError("resume and ema require stock: the folder of a RAVE run")
         if self.resume and self.ema:
-            raise ValueError("a run goes on from the weights that its optimizers know, not from averaged ones")
+            raise ValueError("resume and ema cannot be combined: the optimizers belong to the weights, not to their average")
         return self

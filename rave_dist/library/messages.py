@@ -1,66 +1,65 @@
-"""What a manifest's value must be, in plain words and with an example, where pydantic speaks of types."""
+"""The refusals of a manifest in plain words, where pydantic speaks of types: all that is wrong, in one message with a fix."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-EXAMPLES = {
-    "name": "name: malay-percussion",
-    "store": "store: ./store",
-    "defaults": "defaults: {config: v2_small}",
-    "instruments": "instruments: {rebana: {sources: [recordings/rebana]}}",
-    "sources": "sources: [recordings/rebana]",
-    "seed": "seed: 1",
-    "config": "config: v2_small, or config: [v2, causal]",
-    "sample_rate": "sample_rate: 44100",
-    "channels": "channels: 1",
-    "budget": "budget: {hours: 4}",
-    "hours": "hours: 4",
-    "steps": "steps: 200000",
-    "until": "until: {patience: 10}",
-    "patience": "patience: 10",
-    "improvement": "improvement: 0.01",
-    "override": "override: {CAPACITY: 48}",
-    "window": "window: 65536",
-    "batch": "batch: 8",
-    "checkpoint": "checkpoint: {minutes: 10}",
-    "minutes": "minutes: 10",
-    "keep": "keep: 2",
-    "recover": "recover: {rate: 0.5}",
-    "rate": "rate: 0.5",
-    "times": "times: 3",
-    "credit": "credit: {performer: Ada, licence: CC0-1.0}",
-    "base": "base: kompang, or base: {stock: runs/drums}",
-    "model": "model: kompang",
-    "stock": "stock: runs/drums",
-    "resume": "resume: true",
-    "ema": "ema: true",
-    "train": "train: true",
-    "augment": "augment: low-data, or augment: {pitch: 0.5}",
-    "compute": "compute: [bf16, fused-adam]",
-}
-"""How each key is written."""
+from pydantic import ValidationError
+
+from rave_dist.errors import LibraryError
+from rave_dist.library.keys import example, known_keys
+from rave_dist.suggest import suggest
 
 _WORDS = {
-    "greater_than": "more than {gt} is needed",
-    "greater_than_equal": "{ge} or more is needed",
-    "less_than": "less than {lt} is needed",
-    "less_than_equal": "{le} or less is needed",
-    "too_short": "at least one is needed",
-    "string_too_short": "it is empty",
+    "greater_than": "must be more than {gt}",
+    "greater_than_equal": "must be {ge} or more",
+    "less_than": "must be less than {lt}",
+    "less_than_equal": "must be {le} or less",
+    "too_short": "must have at least one entry",
+    "string_too_short": "must not be empty",
     "string_pattern_mismatch": "letters, digits, '.', '_' and '-' are allowed, up to 63, the first a letter or digit",
 }
-_KINDS = {  # beginnings of pydantic's names
-    "int_": "a whole number is needed",
-    "float_": "a number is needed",
-    "finite_number": "a number is needed",
-    "bool_": "true or false is needed",
-    "dict_": "keys with values are needed",
-    "model_": "keys with values are needed",
-    "tuple_": "one name or a list of them is needed",
-    "string_": "a text is needed",
+_TYPES = {  # beginnings of pydantic's names
+    "int_": "must be a whole number",
+    "float_": "must be a number",
+    "finite_number": "must be a number",
+    "bool_": "must be true or false",
+    "dict_": "must be keys with values",
+    "model_": "must be keys with values",
+    "tuple_": "must be one name or a list of names",
+    "string_": "must be a string",
 }
+
+
+def explain(error: ValidationError, where: str) -> LibraryError:
+    """All problems of a manifest in one error.
+
+    Args:
+        error: of `LibraryManifest`.
+        where: the manifest's path.
+    """
+    lines: list[str] = []
+    fixes: list[str] = []
+    for problem in error.errors():
+        location, value = tuple(problem["loc"]), problem["input"]
+        place = ".".join(str(part) for part in location) or "the manifest"
+        if problem["type"] == "extra_forbidden":
+            lines.append(f"unknown key {place!r}")
+            fixes.append(suggest(str(location[-1]), known_keys(location)))
+        elif problem["type"] == "missing":
+            lines.append(f"{place!r} is missing")
+            fixes.append(f"add {location[-1]!r}" + _for_example(location))
+        else:
+            what = words(dict(problem))
+            lines.append(f"{place!r}: {what}" if isinstance(value, dict) else f"{place!r} is {value!r}: {what}")
+            fixes.append(problem.get("ctx", {}).get("fix", f"correct {place!r}" + _for_example(location)))
+    return LibraryError("; ".join(lines), where=where, fix="; ".join(dict.fromkeys(fixes)))
+
+
+def _for_example(location: tuple[int | str, ...]) -> str:
+    shown = example(location)
+    return f", for example {shown}" if shown else ""
 
 
 def words(problem: Mapping[str, Any]) -> str:
@@ -68,12 +67,7 @@ def words(problem: Mapping[str, Any]) -> str:
     kind, context = problem["type"], problem.get("ctx", {})
     if kind in _WORDS:
         return _WORDS[kind].format(**context)
-    for beginning, said in _KINDS.items():
+    for beginning, text in _TYPES.items():
         if kind.startswith(beginning):
-            return said
+            return text
     return str(problem["msg"]).removeprefix("Value error, ")
-
-
-def example(location: tuple[int | str, ...]) -> str:
-    """How the key at a place, or the nearest one around it, is written; empty where nothing is known."""
-    return next((EXAMPLES[part] for part in reversed(location) if part in EXAMPLES), "")

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from rave_dist.errors import LibraryError
-from rave_dist.library.manifest import _KNOWN_KEYS, AUGMENTATIONS, Instrument, Library, LibraryManifest, load_library
-from rave_dist.library.messages import EXAMPLES
+from rave_dist.library.keys import Key, all_keys, known_keys
+from rave_dist.library.manifest import Library, load_library
+from rave_dist.library.schema import AUGMENTATIONS, Instrument
 from rave_dist.options import Budget
 from rave_dist.rave.presets import window_and_batch
 from rave_dist.storage.store import Store
@@ -290,23 +291,23 @@ def test_a_value_of_the_wrong_kind_is_named_with_its_place(write: Write, right: 
 @pytest.mark.parametrize(
     ("wrong", "what", "fix"),
     [
-        ("budget: {hours: yes}", "is True: a number is needed", "for example hours: 4"),
-        ("budget: {until: {patience: yes}}", "a number is needed", "for example patience: 10"),
-        ("budget: {steps: 1.5}", "a whole number is needed", "for example steps: 200000"),
-        ("budget: 4", "keys with values are needed", "for example budget: {hours: 4}"),
-        ("budget: {until: {patience: -2}}", "1 or more is needed", "for example patience: 10"),
-        ("checkpoint: {minutes: 0}", "more than 0 is needed", "for example minutes: 10"),
-        ("checkpoint: {keep: yes}", "a number is needed", "for example keep: 2"),
-        ("base: {train: maybe}", "true or false is needed", "for example train: true"),
+        ("budget: {hours: yes}", "is True: must be a number", "for example hours: 4"),
+        ("budget: {until: {patience: yes}}", "must be a number", "for example patience: 10"),
+        ("budget: {steps: 1.5}", "must be a whole number", "for example steps: 200000"),
+        ("budget: 4", "must be keys with values", "for example budget: {hours: 4}"),
+        ("budget: {until: {patience: -2}}", "must be 1 or more", "for example patience: 10"),
+        ("checkpoint: {minutes: 0}", "must be more than 0", "for example minutes: 10"),
+        ("checkpoint: {keep: yes}", "must be a number", "for example keep: 2"),
+        ("base: {train: maybe}", "must be true or false", "for example train: true"),
         ("base: {train: true}", "tabla asks to train a base", "write it in defaults"),
-        ("augment: {pitch: yes}", "a number is needed", "for example augment: low-data"),
+        ("augment: {pitch: yes}", "must be a number", "for example augment: low-data"),
         ("augment: high-data", "no augmentation 'high-data'", "low-data"),
         ("augment: [low-data, pitch]", "no augmentation 'low-data'", "low-data"),
-        ("compute: {tf32: true}", "one name or a list", "for example compute: [bf16"),
-        ("channels: 6", "2 or less is needed", "for example channels: 1"),
-        ("recover: yes", "keys with values are needed", "for example recover: {rate: 0.5}"),
-        ("override: {4: 4}", "a text is needed", "for example override: {CAPACITY: 48}"),
-        ("credit: {performer: 5}", "a text is needed", "for example credit: {performer"),
+        ("compute: {tf32: true}", "must be one name or a list", "for example compute: [bf16"),
+        ("channels: 6", "must be 2 or less", "for example channels: 1"),
+        ("recover: yes", "must be keys with values", "for example recover: {rate: 0.5}"),
+        ("override: {4: 4}", "must be a string", "for example override: {CAPACITY: 48}"),
+        ("credit: {performer: 5}", "must be a string", "for example credit: {performer"),
     ],
 )
 def test_a_refusal_says_in_plain_words_what_is_needed_and_shows_it(write: Write, wrong: str, what: str, fix: str) -> None:
@@ -316,22 +317,37 @@ def test_a_refusal_says_in_plain_words_what_is_needed_and_shows_it(write: Write,
     assert "Input should" not in error.what
 
 
-def test_every_key_has_an_example_that_is_accepted(write: Write) -> None:
-    inside = {key: place for place, keys in _KNOWN_KEYS.items() if place not in ("", "defaults", "instrument") for key in keys}
-    for key in {*inside, *Instrument.model_fields} - {"sources"}:
-        for shown in EXAMPLES[key].split(", or "):
-            written = shown if key in Instrument.model_fields else f"{inside[key]}: {{{shown}}}"
-            if inside.get(key) == "until":
-                written = (
-                    f"budget: {{until: {{patience: 1, {shown}}}}}" if key != "patience" else f"budget: {{until: {{{shown}}}}}"
-                )
-            if key in ("resume", "ema"):
-                written = f"base: {{stock: x, {shown}}}"
-            text = SMALL.replace("sources: recordings", f"sources: recordings, {written}")
-            if "train: true" in written:
-                text = SMALL + f"defaults: {{{written}}}\n"
-            load_library(write(text))
-    assert {*LibraryManifest.model_fields, *Instrument.model_fields, *inside} == set(EXAMPLES)
+@pytest.mark.parametrize("key", all_keys(), ids=lambda key: ".".join(key.path))
+def test_every_key_is_described_and_its_examples_are_accepted(write: Write, key: Key) -> None:
+    assert key.description
+    assert not key.description.endswith(".")
+    assert key.examples
+    for shown in key.examples:
+        load_library(write(_with(key.path, shown)))
+
+
+def _with(path: tuple[str, ...], shown: str) -> str:
+    """A manifest in which an example stands at its place, with what it requires."""
+    if path[0] in ("name", "store", "defaults", "instruments"):
+        others = {"name": "name: drums", "store": "store: store", "instruments": "instruments: {tabla: {sources: recordings}}"}
+        return "\n".join([shown, *(line for name, line in others.items() if name != path[0])])
+    needs = {"resume": "stock: x, ", "ema": "stock: x, ", "improvement": "patience: 1, "}
+    if path == ("base", "budget"):
+        needs["budget"] = "train: true, "
+    written = needs.get(path[-1], "") + shown
+    for outer in reversed(path[:-1]):
+        written = f"{outer}: {{{written}}}"
+    if path == ("sources",):
+        return SMALL.replace("sources: recordings", written)
+    if "train: true" in written:
+        return SMALL + f"defaults: {{{written}}}\n"
+    return SMALL.replace("sources: recordings", f"sources: recordings, {written}")
+
+
+def test_keys_are_known_where_they_may_be_written() -> None:
+    assert known_keys(("x",)) == ("name", "store", "defaults", "instruments")
+    assert known_keys(("instruments", "config", "x")) == tuple(Instrument.model_fields), "an instrument may be called config"
+    assert known_keys(("defaults", "budget", "until", "x")) == ("patience", "improvement")
 
 
 @pytest.mark.parametrize(("written", "steps"), [("1e6", 1_000_000), ("2E5", 200_000), ("1.5e+6", 1_500_000), ("300", 300)])

@@ -1,0 +1,58 @@
+"""The manifest as a JSON Schema (draft 2020-12): what people may write, for editors that complete and check YAML."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
+from pydantic_core import core_schema
+
+from rave_dist.library.schema import LibraryManifest
+
+
+class _Generator(GenerateJsonSchema):
+    """Pydantic's generator, without a title for every key, and strict about the names of instruments."""
+
+    def field_title_should_be_set(self, schema: Any) -> bool:
+        return False
+
+    def dict_schema(self, schema: core_schema.DictSchema) -> JsonSchemaValue:
+        result = super().dict_schema(schema)
+        if "patternProperties" in result:
+            result["additionalProperties"] = False
+        return result
+
+
+def manifest_schema() -> dict[str, Any]:
+    """The JSON Schema of a manifest as it is written.
+
+    Relations between keys that JSON Schema cannot express, such as options that cannot be combined, are not in it.
+
+    Example:
+        >>> sorted(manifest_schema()["required"])
+        ['instruments', 'name', 'store']
+    """
+    schema = _cleaned(LibraryManifest.model_json_schema(schema_generator=_Generator))
+    return {
+        "$schema": GenerateJsonSchema.schema_dialect,
+        **schema,
+        "title": "rave-dist library manifest",
+        "description": "What to train, on which recordings, for how long, and where the results are kept.",
+    }
+
+
+_BOUNDS = {"ge": "minimum", "gt": "exclusiveMinimum", "le": "maximum", "lt": "exclusiveMaximum"}
+
+
+def _cleaned(value: Any) -> Any:
+    """A schema with bounds in the words of JSON Schema, and without the names of classes and the defaults of absent keys."""
+    if isinstance(value, list):
+        return [_cleaned(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    if value.get("type") in ("number", "integer"):  # pydantic leaves the bounds of validated numbers as they are
+        value = {_BOUNDS.get(name, name): inner for name, inner in value.items()}
+    if value.get("type") == "object":
+        value = {name: inner for name, inner in value.items() if name != "title"}
+    is_noise = value.get("default", "") is None or "x-default" in value
+    return {name: _cleaned(inner) for name, inner in value.items() if not (name == "default" and is_noise)}

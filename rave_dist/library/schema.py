@@ -1,0 +1,243 @@
+"""The keys of a library manifest, their types and defaults, each with a description and examples."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import BeforeValidator, Field, StringConstraints, model_validator
+from pydantic_core import PydanticCustomError
+
+from rave_dist.options import (
+    EXCLUSIVE_OPTIONS,
+    STOCK_AUGMENTATIONS,
+    Augmentation,
+    BaseSpec,
+    Budget,
+    CheckpointPolicy,
+    ComputeOption,
+    Number,
+    Recovery,
+    StrictRecord,
+    key,
+)
+from rave_dist.suggest import suggest
+
+NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"
+Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
+Text = Annotated[str, StringConstraints(min_length=1)]
+
+AUGMENTATIONS: dict[Augmentation, float] = {
+    **STOCK_AUGMENTATIONS,
+    "pitch": 0.5,
+    "mute": 0.1,
+    "compress": 0.8,
+    "gain": 0.5,
+    "polarity": 0.5,
+}
+"""The probability that an augmentation has unless the manifest gives another: RAVE's own where RAVE has it."""
+
+LOW_DATA = tuple(AUGMENTATIONS)
+"""What ``augment: low-data`` means: all of them."""
+
+LARGEST_BATCH = 4096
+
+
+def _as_tuple(value: Any) -> Any:
+    return (value,) if isinstance(value, str) else value
+
+
+def _augmentations(value: Any) -> Any:
+    """A set's name, names, or names with probabilities, as probabilities by name."""
+    value = LOW_DATA if value == "low-data" else _as_tuple(value)
+    for name in value if isinstance(value, list | tuple | dict) else ():
+        _check_known(name, tuple(AUGMENTATIONS), "augmentation", more=("low-data",))
+    return {name: AUGMENTATIONS[name] for name in value} if isinstance(value, list | tuple) else value
+
+
+def _options(value: Any) -> Any:
+    """One option's name or several, without repeats, in one order."""
+    value = _as_tuple(value)
+    if not isinstance(value, list | tuple):
+        return value
+    known = get_args(ComputeOption)
+    for name in value:
+        _check_known(name, known, "compute option")
+    for one, other in EXCLUSIVE_OPTIONS:
+        if one in value and other in value:
+            context = {"one": one, "other": other, "fix": f"leave out {one} or {other}"}
+            raise PydanticCustomError("exclusive", "{one} and {other} cannot be combined", context)
+    return tuple(name for name in known if name in value)
+
+
+def _check_known(name: Any, known: tuple[str, ...], kind: str, *, more: tuple[str, ...] = ()) -> None:
+    if name not in known:
+        fix = suggest(str(name), (*known, *more))
+        raise PydanticCustomError("unknown_name", "there is no {kind} '{name}'", {"kind": kind, "name": str(name), "fix": fix})
+
+
+def _batch(value: Any) -> Any:
+    """A number of windows, or the word auto."""
+    if value is None or value == "auto" or (type(value) is int and 1 <= value <= LARGEST_BATCH):
+        return value
+    raise PydanticCustomError(
+        "batch", "a batch is a number of windows from 1 to {largest}, or auto", {"largest": LARGEST_BATCH}
+    )
+
+
+_Probability = Annotated[Number, Field(ge=0, le=1)]
+# The types after ``json_schema_input_type`` say what people write, the others what it becomes.
+Strings = Annotated[
+    tuple[Text, ...],
+    BeforeValidator(_as_tuple, json_schema_input_type=Text | Annotated[list[Text], Field(min_length=1)]),
+    Field(min_length=1),
+]
+Batch = Annotated[
+    int | Literal["auto"],
+    BeforeValidator(_batch, json_schema_input_type=Annotated[int, Field(ge=1, le=LARGEST_BATCH)] | Literal["auto"]),
+]
+Options = Annotated[
+    tuple[ComputeOption, ...], BeforeValidator(_options, json_schema_input_type=ComputeOption | list[ComputeOption])
+]
+Augmentations = Annotated[
+    dict[Augmentation, _Probability],
+    BeforeValidator(
+        _augmentations,
+        json_schema_input_type=Literal["low-data"] | Augmentation | list[Augmentation] | dict[Augmentation, _Probability],
+    ),
+]
+SampleRate = Annotated[int, Field(ge=8000, le=192_000, strict=True)]
+Channels = Annotated[int, Field(ge=1, le=2, strict=True)]
+
+
+class Settings(StrictRecord):
+    """Settings that may be written in ``defaults`` and in an instrument; values set on an instrument override the defaults."""
+
+    config: Strings | None = key(
+        "RAVE configuration, or several in order: `v1`, `v2`, `v2_small`, `[v2, causal]`, …; `v2_tiny` is a small preset for"
+        " quick experiments; which can be combined: docs/configurations.md",
+        "v2_small",
+        ["v2", "causal"],
+    )
+    override: dict[str, Any] | None = key(
+        "values of the configuration, each of the same type as RAVE's own value; merged key by key with the defaults",
+        {"CAPACITY": 48},
+        without="none",
+    )
+    sample_rate: SampleRate | None = key(
+        "sample rate of the model in Hz, from 8000 to 192000; recordings are resampled to it", 44100
+    )
+    channels: Channels | None = key("audio channels of the model: 1 or 2; recordings are converted", 1)
+    budget: Budget | None = key("how long to train; both phases and the warm-up scale with it", {"hours": 4}, {"steps": 200000})
+    window: Annotated[int, Field(ge=1, strict=True)] | None = key(
+        "samples per training window", 131072, without="suits the configuration"
+    )
+    batch: Batch | None = key(
+        "windows per step; `auto` uses the configuration's own batch, and gradient accumulation where it does not fit the"
+        " memory, see docs/training.md",
+        8,
+        "auto",
+        without="suits the configuration",
+    )
+    checkpoint: CheckpointPolicy | None = key(
+        "how often a run saves a checkpoint; a run that is stopped always saves one",
+        {"minutes": 10},
+        {"steps": 1000},
+        without="every 10 minutes",
+    )
+    recover: Recovery | None = key(
+        "after a NaN or infinite loss, resume from the last checkpoint with the learning rate multiplied by a factor",
+        {"rate": 0.5},
+        without="the run stops with an error",
+    )
+    augment: Augmentations | None = key(
+        "augmentations: `low-data` for all of them, some of `mangle`, `pitch`, `mute`, `compress`, `gain`, `polarity`, or their"
+        " probabilities, see docs/training.md",
+        "low-data",
+        ["mangle", "gain"],
+        {"pitch": 0.5},
+    )
+    compute: Options | None = key(
+        "options of faster arithmetic: `tf32`, `bf16`, `fp16`, `bf16-discriminator`, `compile`, `cuda-graphs`, `fused-adam`,"
+        " see docs/training.md",
+        ["bf16", "fused-adam"],
+        without="none",
+    )
+    base: BaseSpec | None = key(
+        "what an instrument starts from: a published model (`NAME`, `NAME@VERSION`), a stock RAVE run, or a joint base that is"
+        " trained on all instruments first, see docs/bases.md",
+        "kompang",
+        {"stock": "runs/drums"},
+        without="new weights",
+    )
+    credit: dict[str, str] | None = key(
+        "attribution, such as performer, place, licence and source; copied to the model's card and the page, merged key by key"
+        " with the defaults",
+        {"performer": "Ada", "licence": "CC0-1.0"},
+        without="none",
+    )
+
+
+class Instrument(Settings):
+    """One instrument: its recordings, and settings that differ from the defaults."""
+
+    sources: Strings = key(
+        "recordings of the instrument: files, folders, globs (`**` for any depth), `s3://` prefixes",
+        ["recordings/rebana"],
+        default=...,
+    )
+    seed: Annotated[int, Field(ge=0, lt=2**31, strict=True)] | None = key(
+        "random seed; the same manifest gives the same weights", 1, without="from the instrument's name"
+    )
+
+
+class LibraryManifest(StrictRecord):
+    """The manifest as written."""
+
+    name: Name = key("name of the library", "malay-percussion", default=...)
+    store: Text = key("where everything is kept: a folder or `s3://bucket/prefix`", "./store", default=...)
+    defaults: Settings = key("settings of all instruments", {"config": "v2_small"}, default=Settings(), without="none")
+    instruments: dict[Name, Instrument] = key(
+        "the instruments by name: letters, digits, `.`, `_` and `-`, at most 63",
+        {"rebana": {"sources": ["recordings/rebana"]}},
+        default=...,
+        min_length=1,
+    )
+
+    @model_validator(mode="after")
+    def _names_differ_in_more_than_case(self) -> LibraryManifest:
+        seen: dict[str, str] = {}
+        for name in self.instruments:
+            if name.lower() in seen:
+                raise ValueError(f"{seen[name.lower()]} and {name} would share a folder on some disks: rename one")
+            seen[name.lower()] = name
+        return self
+
+    @model_validator(mode="after")
+    def _one_base_for_all(self) -> LibraryManifest:
+        for name, instrument in self.instruments.items():
+            if instrument.base is not None and instrument.base.train:
+                context = {"name": name, "fix": "write it in defaults: {base: {train: true}}"}
+                raise PydanticCustomError(
+                    "base_place", "{name} asks to train a base, which is one for all instruments", context
+                )
+        if self.defaults.base is not None and self.defaults.base.train and base_name(self.name) in self.instruments:
+            raise ValueError(f"{base_name(self.name)} is the name of the library's base: rename that instrument")
+        return self
+
+
+def base_name(library: str) -> str:
+    """The name of the model that a library trains on all its instruments."""
+    return f"{library[:58]}-base"
+
+
+HOUSE_DEFAULTS = Settings(
+    config=("v2_small",),
+    sample_rate=44100,
+    channels=1,
+    budget=Budget(hours=4),
+    override={},
+    checkpoint=CheckpointPolicy(),
+    credit={},
+    augment=STOCK_AUGMENTATIONS,
+    compute=(),
+)
