@@ -60,7 +60,7 @@ def prepare(folder: Path) -> None:
     from rave_dist.options import Budget
     from rave_dist.rave.config import configure
     from rave_dist.rave.models import build_model
-    from rave_dist.records import TrainingSpec
+    from rave_dist.records import RunFolder, RunResult, TrainingSpec, Validation
     from rave_dist.registry.export import export_run
     from rave_dist.registry.store import model_version, place
     from rave_dist.storage.store import Store
@@ -87,8 +87,10 @@ def prepare(folder: Path) -> None:
     torch.save(model.state_dict(), run / "weights.pt")
     (run / "spec.json").write_text(spec.model_dump_json())
     exported = export_run(run, folder / "out", name=NAME)
-    result = {"phase": 1, "step": 0, "steps": 2, "complete": False, "validation": {}, "accumulation_steps": 1}
-    place(Store(str(folder / "store")), spec, result, exported, folder / "out", version=model_version(run), seconds=0.0)
+    steps = {"step": 0, "best_step": 0, "steps": 2, "phase_1_steps": 1}
+    result = RunResult(phase=1, **steps, complete=False, validation=Validation(), seconds=0.0)
+    version = model_version(RunFolder(run))
+    place(Store(str(folder / "store")), spec, result, exported, folder / "out", version=version, seconds=0.0)
 
 
 def convert_as_a_worker(folder: Path) -> None:

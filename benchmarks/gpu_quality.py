@@ -203,9 +203,9 @@ def ours(folder: Path, seconds: float, plan: dict[str, Any]) -> None:
 
     held = _segments(folder / "held.npz")
     train(store, spec, _segments(folder / "train.npz"), held, device=device, tell=tell)
-    text = store.read_bytes(f"{spec.run_key}/config.gin").decode()
+    text = store.read_bytes(spec.folder.config).decode()
     model = build_model(text, channels=1)
-    weights = torch.load(store.download(f"{spec.run_key}/weights.pt", folder / "ours.pt"), weights_only=True)
+    weights = torch.load(store.download(spec.folder.weights, folder / "ours.pt"), weights_only=True)
     model.load_state_dict(weights)
     _leave(folder, "ours", model.to(device), held, points)
 

@@ -43,16 +43,17 @@ def recordings(library: str, folder: Path) -> dict[str, list]:
 
 
 def run(store, spec, parts) -> list[dict]:  # type: ignore[no-untyped-def]
-    """Trains; returns the validations: step, phase, value."""
+    """Trains; returns the validations: step, phase, held_out."""
+    from rave_dist.records import RunMetrics
     from rave_dist.training.trainer import train
 
     train(store, spec, parts.train, parts.validation)
-    return list(store.read_json(f"{spec.run_key}/curves.json")["validation"])
+    return RunMetrics.load(store, spec.folder.metrics).to_json()["validation"]
 
 
 def first_as_low(points: list[dict], distance: float) -> int | None:
     """The step of the first validation that is not higher."""
-    return next((point["step"] for point in points if point["value"] <= distance), None)
+    return next((point["step"] for point in points if point["held_out"] <= distance), None)
 
 
 def main() -> None:
@@ -68,7 +69,7 @@ def main() -> None:
     from rave_dist.dataset.split import split
     from rave_dist.options import Budget
     from rave_dist.rave.presets import defaults
-    from rave_dist.records import TrainingSpec
+    from rave_dist.records import RunFolder, TrainingSpec
     from rave_dist.storage.store import Store
     from rave_dist.training.state.initialization import store_initial_weights, weights_of_model
 
@@ -89,20 +90,21 @@ def main() -> None:
 
         cold = run(store, spec("cold"), own)
         run(store, spec("base"), rest)
-        for file in ("config.gin", "weights.pt"):
-            store.download(f"{spec('base').run_key}/{file}", folder / "base" / file)
-        start = weights_of_model(folder / "base", version="base", origin="base")
+        trained, base = spec("base").folder, RunFolder(folder / "base")
+        store.download(trained.config, base.config)
+        store.download(trained.weights, base.weights)
+        start = weights_of_model(base, version="base", origin="base")
         warm = run(store, spec("warm", store_initial_weights(store, start)), own)
 
     between = warm[1]["step"] - warm[0]["step"]
     goals = {"end of phase 1": [p for p in cold if p["phase"] == 1][-1], "end of the run": cold[-1]}
     rows, ratios = [], {}
     for goal, point in goals.items():
-        steps = first_as_low(warm, point["value"])
+        steps = first_as_low(warm, point["held_out"])
         rows.append(
             {
                 "cold run's": goal,
-                "its distance": point["value"],
+                "its distance": point["held_out"],
                 "its steps": point["step"],
                 "steps from the base": "not reached" if steps is None else steps,
             }
@@ -120,7 +122,7 @@ def main() -> None:
         notes=[
             f"{CONFIG}, {arguments.steps} steps each; trained on {seconds['own']:.0f} s of {instrument}; the base on "
             f"{seconds['base']:.0f} s of {', '.join(other for other in pcm if other != instrument)}",
-            f"before the first step: cold {cold[0]['value']:.2f}, from the base {warm[0]['value']:.2f}",
+            f"before the first step: cold {cold[0]['held_out']:.2f}, from the base {warm[0]['held_out']:.2f}",
             f"a validation every {between} steps; what is reached before the first step counts as reached after {between}",
         ],
     )

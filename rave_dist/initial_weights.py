@@ -69,7 +69,7 @@ def plan_joint_base(library: Library) -> JointBase | None:
 
 def write_joint_dataset(store: Store, base: JointBase) -> None:
     """Writes the dataset manifest of a joint base; its audio is in the store already."""
-    store.write_json(f"{base.dataset.key}/manifest.json", base.dataset.to_json())
+    base.dataset.save(store, base.dataset.folder.manifest)
 
 
 def joint_base_problem(library: Library, instrument: str) -> Problem | None:

@@ -199,7 +199,7 @@ def publish(library: Library, only: list[str] | None = None, *, progress: Progre
         try:
             if not record.run_id:
                 raise TrainingError("nothing of it is trained yet", fix="run rave-dist train first")
-            spec = TrainingSpec.model_validate(store.read_json(f"{record.key.rpartition('/')[0]}/{record.run_id}/spec.json"))
+            spec = TrainingSpec.load(store, record.folder.spec)
             write_outputs_from_checkpoint(store, spec)
             records[index] = record.model_copy(update={"model": publish_run(store, spec).reference})
             if record.state != "running":  # whoever trains it keeps its record
@@ -301,7 +301,7 @@ def unpack(store: Store, model: str, folder: Path) -> Path:
     with tempfile.TemporaryDirectory(prefix="rave-dist-unpack-") as scratch:
         run = fetch_run(store, card, folder=Path(scratch))
         step = card.step if card.best_step is None else card.best_step
-        return write_stock_run(run, folder, step=step, saved=last_checkpoint(store, f"{card.run_key}/checkpoints"))
+        return write_stock_run(run, folder, step=step, saved=last_checkpoint(store, card.run_folder.checkpoints))
 
 
 def convert(
@@ -362,5 +362,5 @@ def _failed(library: Library, name: str, problem: Problem) -> RunRecord:
         budget=spec.budget,
         error=problem,
     )
-    library.store.write_json(record.key, record.to_json())
+    record.save(library.store, record.key)
     return record

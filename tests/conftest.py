@@ -24,7 +24,7 @@ from pathlib import Path
 
 import pytest
 
-from rave_dist.records import ModelCard, TrainingSpec
+from rave_dist.records import ExportRecord, ModelCard, RunFolder, RunResult, TrainingSpec
 from rave_dist.storage.store import Store
 
 BUCKET = "rave-dist-tests"
@@ -190,13 +190,12 @@ class TinyModel:
 
     def publish(self, store: Store, name: str | None = None) -> ModelCard:
         """Puts the model into a store's registry, under any name."""
-        from rave_dist.registry.export import Exported
         from rave_dist.registry.store import model_version, place
 
         spec = self.spec.model_copy(update={"instrument": name or self.spec.instrument})
-        exported = Exported.model_validate_json((self.out / "export.json").read_bytes())
-        result = json.loads((self.run / "result.json").read_text())
-        return place(store, spec, result, exported, self.out, version=model_version(self.run), seconds=60.0)
+        exported = ExportRecord.model_validate_json((self.out / "export.json").read_bytes())
+        result = RunResult.model_validate_json((self.run / "result.json").read_bytes())
+        return place(store, spec, result, exported, self.out, version=model_version(RunFolder(self.run)), seconds=60.0)
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,6 @@ A program, because RAVE's configuration belongs to a whole process. ``OUT/<numbe
 it, ``OUT/<number>/out`` its export. Run by the fixtures of ``tests/conftest.py``.
 """
 
-import json
 import sys
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from torch import nn
 
 from rave_dist.rave.config import configure
 from rave_dist.rave.models import build_model, use_streaming
-from rave_dist.records import TrainingSpec
+from rave_dist.records import RunResult, TrainingSpec, Validation
 from rave_dist.registry.build import build
 
 CHANNELS, SAMPLE_RATE, LATENTS = 1, 44100, 8
@@ -61,10 +60,10 @@ def main(out: Path, count: int) -> None:
         (run / "spec.json").write_text(this.model_dump_json())
         (run / "config.gin").write_text(text)
         torch.save(model.state_dict(), run / "weights.pt")
-        validation = {"first": 20.0, "best": 19.0, "last": 19.5}
-        result = {"phase": 2, "step": 10, "steps": 10, "phase_1_steps": 5, "complete": True, "seconds": 1.0}
-        result |= {"validation": validation, "accumulation_steps": 1}
-        (run / "result.json").write_text(json.dumps(result))
+        validation = Validation(first=20.0, best=19.0, last=19.5)
+        steps = {"step": 10, "best_step": 10, "steps": 10, "phase_1_steps": 5}
+        result = RunResult(phase=2, **steps, complete=True, validation=validation, seconds=1.0)
+        (run / "result.json").write_text(result.model_dump_json())
         exported = out / str(number) / "out"
         exported.mkdir()
         build(exported, run, f"tiny-{number}")

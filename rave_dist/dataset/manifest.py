@@ -11,12 +11,11 @@ from dataclasses import dataclass, field
 
 from rave_dist.audio.io.sources import AudioSource
 from rave_dist.dataset.prepare import Prepared
-from rave_dist.dataset.read import load_manifest, pointer_key
+from rave_dist.dataset.read import load_manifest
 from rave_dist.dataset.recipe import Recipe
-from rave_dist.dataset.shards import shards_folder
 from rave_dist.errors import DatasetError
 from rave_dist.identity import content_id
-from rave_dist.records import DatasetManifest, Rejection, Shard, SourceRecord, now
+from rave_dist.records import DatasetFolder, DatasetManifest, DatasetPointer, Rejection, Shard, SourceRecord, now
 from rave_dist.storage.store import Store
 
 
@@ -48,11 +47,11 @@ def load_earlier(store: Store, instrument: str, recipe: Recipe) -> Earlier:
     Sources in missing shards count as new.
     """
     ids = {
-        str(store.read_json(entry.key).get("recipes", {}).get(recipe.id, ""))
-        for entry in store.list(f"datasets/{instrument}/latest")
+        DatasetPointer.load(store, entry.key).recipes.get(recipe.id, "")
+        for entry in store.list(DatasetFolder.pointers(instrument))
     }
     earlier = Earlier()
-    present = {entry.key for entry in store.list(shards_folder(instrument))} if ids else set()
+    present = {entry.key for entry in store.list(DatasetFolder.shards(instrument))} if ids else set()
     for dataset_id in sorted(ids - {""}):
         try:
             manifest = load_manifest(store, instrument, dataset_id)
@@ -148,11 +147,12 @@ def write_manifest(store: Store, manifest: DatasetManifest, library: str | None)
     if stored is not None and stored == manifest.model_copy(update={"created_at": stored.created_at}):
         manifest = stored
     else:
-        store.write_json(f"{manifest.key}/manifest.json", manifest.to_json())
+        manifest.save(store, manifest.folder.manifest)
     if library is not None:
-        key = pointer_key(manifest.instrument, library)
-        pointer = store.read_json(key) if store.exists(key) else {}
-        moved = {"id": manifest.id, "recipes": {**pointer.get("recipes", {}), manifest.recipe: manifest.id}}
+        key = DatasetFolder.latest(manifest.instrument, library)
+        pointer = DatasetPointer.load(store, key) if store.exists(key) else None
+        recipes = pointer.recipes if pointer else {}
+        moved = DatasetPointer(id=manifest.id, recipes={**recipes, manifest.recipe: manifest.id})
         if moved != pointer:
-            store.write_json(key, moved)
+            moved.save(store, key)
     return manifest

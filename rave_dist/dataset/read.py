@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from rave_dist.audio.types import Pcm16
 from rave_dist.errors import DatasetError, MissingKeyError
-from rave_dist.records import DatasetManifest, dataset_key
+from rave_dist.records import DatasetFolder, DatasetManifest, DatasetPointer
 from rave_dist.storage.store import Store
 
 
@@ -35,7 +35,7 @@ def load_manifest(store: Store, instrument: str, dataset_id: str) -> DatasetMani
     Raises:
         DatasetError: there is no such dataset, or it was not written by this program.
     """
-    key = f"{dataset_key(instrument, dataset_id)}/manifest.json"
+    key = DatasetFolder.of(instrument, dataset_id).manifest
     try:
         return DatasetManifest.model_validate(store.read_json(key))
     except MissingKeyError as error:
@@ -46,11 +46,6 @@ def load_manifest(store: Store, instrument: str, dataset_id: str) -> DatasetMani
         raise DatasetError("not a dataset's manifest", where=store.address(key), fix="run rave-dist ingest") from error
 
 
-def pointer_key(instrument: str, library: str) -> str:
-    """Key of a library's pointer to the current dataset of an instrument."""
-    return f"datasets/{instrument}/latest/{library}.json"
-
-
 def latest_manifest(store: Store, instrument: str, library: str) -> DatasetManifest:
     """The dataset that a library's last ingest of an instrument made.
 
@@ -58,10 +53,10 @@ def latest_manifest(store: Store, instrument: str, library: str) -> DatasetManif
         DatasetError: it was never ingested.
     """
     try:
-        pointer = store.read_json(pointer_key(instrument, library))
+        pointer = DatasetPointer.load(store, DatasetFolder.latest(instrument, library))
     except MissingKeyError as error:
         raise DatasetError(f"{instrument} is not ingested yet", where=library, fix="run rave-dist ingest") from error
-    return load_manifest(store, instrument, pointer["id"])
+    return load_manifest(store, instrument, pointer.id)
 
 
 def read_segments(store: Store, manifest: DatasetManifest) -> list[Segment]:

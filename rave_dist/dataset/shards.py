@@ -20,18 +20,13 @@ import pyarrow.parquet as pq
 from rave_dist.audio.types import Pcm16
 from rave_dist.errors import DatasetError, MissingKeyError, StoreError
 from rave_dist.identity import ID_LENGTH, hash_file
-from rave_dist.records import Shard
+from rave_dist.records import DatasetFolder, Shard
 from rave_dist.storage.store import Store
 
 ROW_SECONDS = 10
 _SHARD_BYTES = 128 << 20
 _GROUP_BYTES = 8 << 20
 _SCHEMA = pa.schema([("source_id", pa.string()), ("start", pa.int64()), ("pcm", pa.binary())])
-
-
-def shards_folder(instrument: str) -> str:
-    """Where an instrument's shards lie; every dataset of the instrument may refer to them."""
-    return f"datasets/{instrument}/shards"
 
 
 class ShardWriter:
@@ -49,7 +44,7 @@ class ShardWriter:
 
     def __init__(self, store: Store, instrument: str, sample_rate: int) -> None:
         self._store = store
-        self._folder = shards_folder(instrument)
+        self._folder = DatasetFolder.shards(instrument)
         self._sample_rate = sample_rate
         self._temporary = tempfile.TemporaryDirectory(prefix="rave-dist-")
         self._path = Path(self._temporary.name) / "shard.parquet"

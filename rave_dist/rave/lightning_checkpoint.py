@@ -19,6 +19,7 @@ from torch import Tensor
 
 from rave_dist.errors import ConfigurationError, StoreError
 from rave_dist.rave.config import with_schedule
+from rave_dist.records import RunFolder
 
 LIGHTNING = "1.9.0"
 """The version of Lightning that acids-rave pins; later ones read its checkpoints too."""
@@ -43,14 +44,14 @@ class StockRun:
     optimizers: tuple[dict[str, Any], dict[str, Any]] | None = None
 
 
-def write_stock_run(run: Path, folder: Path, *, step: int, saved: Mapping[str, Any] | None) -> Path:
+def write_stock_run(run: RunFolder, folder: Path, *, step: int, saved: Mapping[str, Any] | None) -> Path:
     """Writes a finished run as a folder that ``rave export --run FOLDER`` opens.
 
     As in a stock run, ``best.ckpt`` holds the weights that are played and ``last.ckpt`` all that ``rave train --ckpt`` needs to
     resume, if the run's last checkpoint is given. The first is the newer file, which stock RAVE takes where it may choose.
 
     Args:
-        run: folder with the run's ``config.gin`` and ``weights.pt``.
+        run: a local folder with the run's configuration and weights.
         folder: the folder to make.
         step: number of steps after which the run had these weights.
         saved: the run's last checkpoint; None writes no ``last.ckpt``.
@@ -63,8 +64,8 @@ def write_stock_run(run: Path, folder: Path, *, step: int, saved: Mapping[str, A
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise StoreError("there is something already", where=str(folder), fix="name a folder that does not exist yet")
-    config_text = (run / "config.gin").read_text(encoding="utf-8")
-    weights: dict[str, Tensor] = torch.load(run / "weights.pt", map_location="cpu", weights_only=True)
+    config_text = Path(run.config).read_text(encoding="utf-8")
+    weights: dict[str, Tensor] = torch.load(run.weights, map_location="cpu", weights_only=True)
     if saved is not None:
         schedule = saved["state"]["schedule"]
         config_text = with_schedule(config_text, phase_1_steps=schedule["phase_1_steps"], warmup_steps=schedule["warmup_steps"])

@@ -8,31 +8,63 @@
 
 from rave_dist.records.base import Problem, Record, now
 from rave_dist.records.conversion import ConversionItem, ConversionParameters, ConversionRecord
-from rave_dist.records.dataset import DatasetManifest, Rejection, Shard, SourceRecord, dataset_key
-from rave_dist.records.model import Engine, Metrics, ModelCard, ModelFile
-from rave_dist.records.training import RunActivity, RunRecord, RunStatus, Setback, TrainingSpec, Validation, run_record_key
+from rave_dist.records.dataset import DatasetManifest, DatasetPointer, Rejection, Shard, SourceRecord
+from rave_dist.records.folders import BaseFolder, DatasetFolder, ExportFolder, ExportKind, ModelFolder, RunFolder
+from rave_dist.records.model import Engine, ExportRecord, ListeningRecord, Metrics, ModelCard, ModelFile, ModelPointer
+from rave_dist.records.run import (
+    BaseRecord,
+    BestWeights,
+    CheckpointInfo,
+    DryRunResult,
+    LossRow,
+    NotFiniteReport,
+    RunMetrics,
+    RunResult,
+    ValidationRow,
+    WindowSource,
+)
+from rave_dist.records.training import Rollback, RunActivity, RunRecord, RunStatus, TrainingSpec, Validation, run_record_key
 
 __all__ = [
+    "BaseFolder",
+    "BaseRecord",
+    "BestWeights",
+    "CheckpointInfo",
     "ConversionItem",
     "ConversionParameters",
     "ConversionRecord",
+    "DatasetFolder",
     "DatasetManifest",
+    "DatasetPointer",
+    "DryRunResult",
     "Engine",
+    "ExportFolder",
+    "ExportKind",
+    "ExportRecord",
+    "ListeningRecord",
+    "LossRow",
     "Metrics",
     "ModelCard",
     "ModelFile",
+    "ModelFolder",
+    "ModelPointer",
+    "NotFiniteReport",
     "Problem",
     "Record",
     "Rejection",
+    "Rollback",
     "RunActivity",
+    "RunFolder",
+    "RunMetrics",
     "RunRecord",
+    "RunResult",
     "RunStatus",
-    "Setback",
     "Shard",
     "SourceRecord",
     "TrainingSpec",
     "Validation",
-    "dataset_key",
+    "ValidationRow",
+    "WindowSource",
     "now",
     "run_record_key",
 ]

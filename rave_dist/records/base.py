@@ -3,16 +3,29 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Protocol, Self
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
-from rave_dist.errors import RaveDistError
+from rave_dist.errors import RaveDistError, StoreError
 
 
 def now() -> str:
     """The present moment as ISO 8601 in UTC, to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+class JsonStore(Protocol):
+    """The part of a store that records need (`rave_dist.storage.store.Store`)."""
+
+    def read_json(self, key: str) -> Any:
+        """An object's JSON value."""
+
+    def write_json(self, key: str, value: Any) -> None:
+        """Writes a JSON value, atomically."""
+
+    def address(self, key: str) -> str:
+        """The full path or address of a key."""
 
 
 class Record(BaseModel):
@@ -23,6 +36,33 @@ class Record(BaseModel):
     def to_json(self) -> dict[str, Any]:
         """The record as JSON values."""
         return self.model_dump(mode="json")
+
+    @classmethod
+    def load(cls, store: JsonStore, key: str) -> Self:
+        """Reads a record of this kind.
+
+        Raises:
+            MissingKeyError: nothing is stored under the key.
+            StoreError: the store cannot be read, or what it holds is not a record of this kind.
+        """
+        try:
+            return cls.model_validate(store.read_json(key))
+        except ValidationError as error:
+            first = error.errors()[0]
+            place = ".".join(str(part) for part in first["loc"])
+            raise StoreError(
+                f"not a valid {cls.__name__} ({place}: {first['msg']})",
+                where=store.address(key),
+                fix="delete it; the step that makes it will run again",
+            ) from error
+
+    def save(self, store: JsonStore, key: str) -> None:
+        """Writes the record, atomically.
+
+        Raises:
+            StoreError: the store cannot be written.
+        """
+        store.write_json(key, self.to_json())
 
 
 class Problem(Record):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from rave_dist.records.base import Record
+from rave_dist.records.folders import DatasetFolder
 
 
 class Rejection(Record):
@@ -73,9 +74,14 @@ class DatasetManifest(Record):
     created_at: str
 
     @property
+    def folder(self) -> DatasetFolder:
+        """The dataset's folder in the store."""
+        return DatasetFolder.of(self.instrument, self.id)
+
+    @property
     def key(self) -> str:
-        """Where this dataset lies in the store."""
-        return dataset_key(self.instrument, self.id)
+        """The key of the dataset's folder."""
+        return str(self.folder.root)
 
     @property
     def seconds(self) -> float:
@@ -83,6 +89,8 @@ class DatasetManifest(Record):
         return self.used_seconds + sum(r.seconds for r in self.rejected)
 
 
-def dataset_key(instrument: str, dataset_id: str) -> str:
-    """The folder of a dataset in the store; ``manifest.json`` in it is its done marker."""
-    return f"datasets/{instrument}/{dataset_id}"
+class DatasetPointer(Record):
+    """The dataset that a library uses of an instrument, and the last one of each recipe, by recipe id."""
+
+    id: str
+    recipes: dict[str, str] = Field(default_factory=dict)

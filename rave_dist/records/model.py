@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import Field, computed_field
 
 from rave_dist.records.base import Record
-from rave_dist.records.training import Setback, Validation
+from rave_dist.records.folders import ExportKind, ModelFolder, RunFolder
+from rave_dist.records.training import Rollback, Validation
 
 
 class Engine(Record):
@@ -84,10 +85,10 @@ class ModelCard(Record):
     seconds: float
     validation: Validation
     metrics: dict[str, Metrics] = Field(default_factory=dict)
-    setbacks: tuple[Setback, ...] = ()
+    rollbacks: tuple[Rollback, ...] = ()
     accumulation_steps: int = 1
     credit: dict[str, str] = Field(default_factory=dict)
-    files: dict[Literal["offline", "streaming"], ModelFile]
+    files: dict[ExportKind, ModelFile]
     created_at: str
 
     def __hash__(self) -> int:
@@ -99,14 +100,24 @@ class ModelCard(Record):
         return f"{self.name}@{self.version}"
 
     @property
+    def folder(self) -> ModelFolder:
+        """The version's folder in the store."""
+        return ModelFolder.of(self.name, self.version)
+
+    @property
     def key(self) -> str:
-        """Where this model lies in the store."""
-        return f"models/{self.name}/{self.version}"
+        """The key of the version's folder."""
+        return str(self.folder.root)
+
+    @property
+    def run_folder(self) -> RunFolder:
+        """The folder of the run that the model was exported from."""
+        return RunFolder.of(self.library, self.name, self.run_id)
 
     @property
     def run_key(self) -> str:
-        """Where the run that it was made of lies in the store."""
-        return f"runs/{self.library}/{self.name}/{self.run_id}"
+        """The key of that run's folder."""
+        return str(self.run_folder.root)
 
     def summary(self, store_uri: str) -> dict[str, Any]:
         """The model's entry in the documents of ``rave-dist models`` and of the service; ``files`` are full addresses."""
@@ -115,3 +126,37 @@ class ModelCard(Record):
         document = self.to_json()
         files = {kind: f"{store_uri}/{file.key}" for kind, file in self.files.items()}
         return {**{key: document[key] for key in (*keys, *more)}, "files": files}
+
+
+class ModelPointer(Record):
+    """The version that a model's name alone means."""
+
+    version: str
+
+
+class ExportRecord(Record):
+    """An export: its files, by their names in the export's folder, and facts of its model.
+
+    ``phase_1`` is the offline export of the best weights of phase 1, of runs that went on to phase 2; it is measured and not
+    published. ``checks`` are the numbers of the verification.
+    """
+
+    offline: str
+    streaming: str
+    phase_1: str | None = None
+    latents: int
+    latent_size: int
+    hop: int
+    receptive_field: tuple[int, int]
+    checks: dict[str, float] = Field(default_factory=dict)
+
+
+class ListeningRecord(Record):
+    """What a model's listening examples were made from. ``recipe`` is the version of the code that chose them,
+    ``transfer_source`` the identity of the audio of the transfer example."""
+
+    recipe: int
+    model: str
+    transfer_source: str
+    sources: tuple[str, ...]
+    held_out: bool

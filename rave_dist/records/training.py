@@ -9,6 +9,7 @@ from pydantic import Field
 from rave_dist.identity import content_id
 from rave_dist.options import STOCK_AUGMENTATIONS, Augmentation, Budget, CheckpointPolicy, ComputeOption, Recovery
 from rave_dist.records.base import Problem, Record, now
+from rave_dist.records.folders import RunFolder
 
 RunStatus = Literal["waiting", "running", "done", "failed"]
 RunActivity = Literal["waiting for room", "starting", "dry run", "training", "exporting", "measuring"]
@@ -18,7 +19,7 @@ class TrainingSpec(Record):
     """All that decides what one run computes, plus when it saves itself and what it does after a failure.
 
     ``window`` (samples) and ``batch`` are None where the configuration's own default holds; ``auto`` is that batch too, in as
-    many parts as the memory needs. ``base`` is the id of what it starts from, kept at ``bases/<id>``; None for new weights.
+    many parts as the memory needs. ``base`` is the id of what it starts from, kept in a `BaseFolder`; None for new weights.
     ``augment`` has the probability of each augmentation, ``compute`` the options of arithmetic and speed
     (`rave_dist.training.step.precision`).
     """
@@ -48,9 +49,14 @@ class TrainingSpec(Record):
         return content_id(self.model_dump(mode="json", exclude={"checkpoint", "recover", "credit"}))
 
     @property
+    def folder(self) -> RunFolder:
+        """The run's folder in the store."""
+        return RunFolder.of(self.library, self.instrument, self.run_id)
+
+    @property
     def run_key(self) -> str:
-        """Where this run lies in the store."""
-        return f"runs/{self.library}/{self.instrument}/{self.run_id}"
+        """The key of the run's folder."""
+        return str(self.folder.root)
 
 
 class Validation(Record):
@@ -61,9 +67,9 @@ class Validation(Record):
     last: float | None = None
 
 
-class Setback(Record):
-    """A value that was not finite, the number of the step (from 0) that made it, and the factor on the learning rate with which
-    the run then went on from its last checkpoint."""
+class Rollback(Record):
+    """A return to the last checkpoint after a NaN or infinite value: the step (from 0) that produced it, what it was, and the
+    factor on the learning rate from then on."""
 
     step: int
     what: str
@@ -93,7 +99,7 @@ class RunRecord(Record):
     budget: Budget | None = None
     model: str | None = None
     error: Problem | None = None
-    setbacks: tuple[Setback, ...] = ()
+    rollbacks: tuple[Rollback, ...] = ()
     seconds: float = 0.0
     worker: str | None = None
     updated_at: str = Field(default_factory=now)
@@ -102,6 +108,11 @@ class RunRecord(Record):
     def key(self) -> str:
         """Where this record lies in the store."""
         return run_record_key(self.library, self.instrument)
+
+    @property
+    def folder(self) -> RunFolder:
+        """The folder of the run that it is about."""
+        return RunFolder.of(self.library, self.instrument, self.run_id)
 
     def summary(self) -> dict[str, Any]:
         """The instrument's entry in the documents of ``rave-dist train``, ``run`` and ``status``."""

@@ -18,28 +18,27 @@ from rave_dist.rave.exportable import OfflineRave, ScriptedRave, exposed_latents
 from rave_dist.rave.exportable_latents import PlainLatents, QuantisedLatents
 from rave_dist.rave.models import build_model, use_streaming
 from rave_dist.rave.presets import FIDELITY
-from rave_dist.records import TrainingSpec
-from rave_dist.registry.export import Exported
+from rave_dist.records import ExportFolder, ExportRecord, RunFolder, TrainingSpec
 
 
 def build(out: Path, run: Path, name: str, fidelity: float = FIDELITY) -> dict[str, Any]:
-    """Builds both files, and ``probe.pt``: a sound, and what the trained model itself makes of it, for the checks.
+    """Builds both files, and a probe for the checks: audio, and the trained model's own output for it.
 
     Args:
-        out: the folder for the files, ``probe.pt`` and ``export.json``.
+        out: the folder for the export.
         run: as in `rave_dist.registry.export.export_run`.
 
     Returns:
-        The fields of `Exported`.
+        The fields of `ExportRecord`.
     """
-    spec = TrainingSpec.model_validate_json((run / "spec.json").read_bytes())
-    text = (run / "config.gin").read_text(encoding="utf-8")
-    sound = _probe(run, spec.channels, spec.sample_rate)
-    files = {False: f"{name}.ts", True: f"{name}_streaming.ts"}
+    source, target = RunFolder(run), ExportFolder(out, name)
+    spec = TrainingSpec.model_validate_json(Path(source.spec).read_bytes())
+    text = Path(source.config).read_text(encoding="utf-8")
+    sound = _probe(Path(source.probe), spec.channels, spec.sample_rate)
     probe: dict[str, Any] = {"sound": sound}
-    for streaming, file in files.items():
+    for streaming, file in ((False, target.offline), (True, target.streaming)):
         use_streaming(streaming)
-        model = _trained(text, run / "weights.pt", channels=spec.channels)
+        model = _trained(text, Path(source.weights), channels=spec.channels)
         scripted: ScriptedRave
         with torch.no_grad():
             # In double precision a difference is a mistake, and not the rounding of a model with steep nonlinearities.
@@ -51,25 +50,25 @@ def build(out: Path, run: Path, name: str, fidelity: float = FIDELITY) -> dict[s
             else:
                 probe["offline"] = expected
                 scripted = offline = OfflineRave(model, fidelity=fidelity)
-        scripted.export_to_ts(str(out / file))
-    phase_1 = run / "weights_phase_1.pt"
+        scripted.export_to_ts(file)
+    phase_1 = Path(source.weights_phase_1)
     if phase_1.exists():
         use_streaming(False)
         with torch.no_grad():
             before = OfflineRave(_trained(text, phase_1, channels=spec.channels), fidelity=fidelity)
-        before.export_to_ts(str(out / "phase_1.ts"))
-    told = {
-        "offline": files[False],
-        "streaming": files[True],
-        "phase_1": "phase_1.ts" if phase_1.exists() else None,
-        "latents": offline.latent_size,
-        "latent_size": offline.full_latent_size,
-        "hop": offline.hop,
-        "receptive_field": receptive_field(offline),
-    }
-    torch.save({**told, "probe": probe, "kind": type(offline.latents).__name__}, out / "probe.pt")
-    (out / "export.json").write_text(Exported.model_validate(told).model_dump_json())
-    return told
+        before.export_to_ts(target.phase_1)
+    exported = ExportRecord(
+        offline=Path(target.offline).name,
+        streaming=Path(target.streaming).name,
+        phase_1=Path(target.phase_1).name if phase_1.exists() else None,
+        latents=offline.latent_size,
+        latent_size=offline.full_latent_size,
+        hop=offline.hop,
+        receptive_field=receptive_field(offline),
+    )
+    torch.save({**probe, "latents": type(offline.latents).__name__}, target.probe)
+    Path(target.record).write_text(exported.model_dump_json())
+    return exported.to_json()
 
 
 def _trained(text: str, weights: Path, *, channels: int) -> Any:
@@ -80,10 +79,9 @@ def _trained(text: str, weights: Path, *, channels: int) -> Any:
     return model
 
 
-def _probe(run: Path, channels: int, sample_rate: int) -> Tensor:
+def _probe(path: Path, channels: int, sample_rate: int) -> Tensor:
     """A sound ``[1, C, T]`` that asks something of every band: the run's own, or a falling tone in noise with silences."""
     length = 3 << 15
-    path = run / "probe.npy"
     if path.exists():
         sound = torch.from_numpy(np.load(path)).float()
         return sound.tile(1, -(-length // sound.shape[-1]))[:, :length].unsqueeze(0)

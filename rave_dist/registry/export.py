@@ -11,39 +11,22 @@ import os
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field
-
 from rave_dist import isolated
 from rave_dist.errors import VerificationError
 from rave_dist.rave.presets import FIDELITY
-from rave_dist.records import Record
+from rave_dist.records import ExportFolder, ExportRecord
 
 TIMEOUT_SECONDS = 3600
 
 
-class Exported(Record):
-    """What an export says of its model; the files are ``offline`` and ``streaming`` in the same folder, and ``phase_1``, the
-    offline export of the best weights of that phase, of runs that went on to phase 2: to be measured, not to be published."""
-
-    offline: str
-    streaming: str
-    phase_1: str | None = None
-    latents: int
-    latent_size: int
-    hop: int
-    receptive_field: tuple[int, int]
-    checks: dict[str, float] = Field(default_factory=dict)
-
-
 def export_run(
     run: Path, out: Path, *, name: str, fidelity: float = FIDELITY, should_sound: bool = False, timeout: float = TIMEOUT_SECONDS
-) -> Exported:
+) -> ExportRecord:
     """Exports a run and checks the result, in fresh processes.
 
     Args:
-        run: a folder with ``spec.json``, ``config.gin``, ``weights.pt``, and maybe ``weights_phase_1.pt`` and ``probe.npy``, a
-            sound ``[C, T]`` to try.
-        out: a folder for ``<name>.ts`` and ``<name>_streaming.ts``.
+        run: a local `RunFolder` with spec, configuration and weights, and optionally weights of phase 1 and a probe.
+        out: the folder for the export, a local `ExportFolder`.
         fidelity: share of the latent variance to keep.
         should_sound: whether the model has learnt, so that it must answer the probe neither with silence nor far louder.
 
@@ -56,10 +39,10 @@ def export_run(
     return check_export(out, should_sound=should_sound, timeout=timeout)
 
 
-def check_export(out: Path, *, should_sound: bool = False, timeout: float = TIMEOUT_SECONDS) -> Exported:
+def check_export(out: Path, *, should_sound: bool = False, timeout: float = TIMEOUT_SECONDS) -> ExportRecord:
     """Checks the files of an export folder in a fresh process and returns what is in it; raises as `export_run` does."""
     checks = _in_fresh_process("rave_dist.registry.verify:verify_request", out, timeout, should_sound=should_sound)
-    exported = Exported.model_validate_json((out / "export.json").read_bytes())
+    exported = ExportRecord.model_validate_json(Path(ExportFolder(out, "").record).read_bytes())
     return exported.model_copy(update={"checks": checks})
 
 

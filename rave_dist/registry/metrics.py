@@ -20,14 +20,13 @@ from rave_dist.audio.metrics.spectral import mel_distance_db, spectral_distance_
 from rave_dist.audio.mp3_reference import through_mp3
 from rave_dist.audio.types import Audio
 from rave_dist.dataset.read import Segment
-from rave_dist.records import Metrics
-from rave_dist.registry.export import Exported
+from rave_dist.records import ExportRecord, Metrics
 
 _CHUNK_SECONDS = 10.0
 _SEED = 0
 
 
-def measure_export(out: Path, exported: Exported, segments: Sequence[Segment], *, sample_rate: int) -> dict[str, Metrics]:
+def measure_export(out: Path, exported: ExportRecord, segments: Sequence[Segment], *, sample_rate: int) -> dict[str, Metrics]:
     """The measures of a model, of what it was at the best of phase 1, of silence, of noise and of an MP3, by the names of
     `rave_dist.records.ModelCard`.
 
@@ -67,13 +66,13 @@ def measure(original: Audio, other: Audio, sample_rate: int) -> Metrics:
     )
 
 
-def _answer(file: Path, sounds: Sequence[Audio], exported: Exported, *, chunk: int) -> Audio:
+def _answer(file: Path, sounds: Sequence[Audio], exported: ExportRecord, *, chunk: int) -> Audio:
     """All sounds through one exported file, joined."""
     model = torch.jit.load(str(file), map_location="cpu").eval()  # type: ignore[no-untyped-call]
     return np.concatenate([_convert(model, sound, exported, chunk=chunk) for sound in sounds], axis=1)
 
 
-def _convert(model: Any, sound: Audio, exported: Exported, *, chunk: int) -> Audio:
+def _convert(model: Any, sound: Audio, exported: ExportRecord, *, chunk: int) -> Audio:
     """A sound through the model, a chunk with its context at a time: the same samples as in one piece."""
     hop = exported.hop
     left, right = (-(-samples // hop) * hop for samples in exported.receptive_field)

@@ -1,12 +1,8 @@
 """The registry: published models in the store, found by name, fetched by hash.
 
-::
-
-    models/<name>/<version>/<name>.ts, <name>_streaming.ts, card.json (written last)
-    models/<name>/latest.json
-
-A version is the hash of the weights and the configuration, so publishing a run again publishes nothing, and a version never
-changes. What lies there without a card is the work of a publisher that died: it is checked and used, or replaced.
+Files are named by `rave_dist.records.ModelFolder`. A version is the hash of the weights and the configuration, so publishing a
+run again publishes nothing, and a version never changes. What is there without a card was left by a publisher that died: it is
+checked and used, or replaced.
 """
 
 from __future__ import annotations
@@ -18,7 +14,7 @@ import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -31,27 +27,32 @@ from rave_dist.rave.engine import installed_engine
 from rave_dist.rave.presets import FIDELITY, window_and_batch
 from rave_dist.records import (
     DatasetManifest,
+    ExportKind,
+    ExportRecord,
     Metrics,
     ModelCard,
     ModelFile,
+    ModelFolder,
+    ModelPointer,
     RunActivity,
+    RunFolder,
+    RunResult,
     SourceRecord,
     TrainingSpec,
-    Validation,
     now,
 )
-from rave_dist.registry.export import Exported, check_export, export_run
+from rave_dist.registry.export import check_export, export_run
 from rave_dist.storage.atomic import replacing
 from rave_dist.storage.store import Store
 from rave_dist.suggest import suggest
 
-Kind = Literal["offline", "streaming"]
-_KINDS: tuple[Kind, ...] = ("offline", "streaming")
+_KINDS: tuple[ExportKind, ...] = ("offline", "streaming")
 _REFERENCE = re.compile(r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]{0,62})(@(?P<version>[0-9a-f]+|latest))?")
 # A validation distance this much below its first value says that a model has learnt to sound like its material.
 _LEARNT = 0.9
 _PROBE_SECONDS = 4.0
 _SHORT_SECONDS = 600.0
+_CARD = ModelFolder("", "").card
 
 
 # ---------------------------------------------------------------- publishing
@@ -68,7 +69,7 @@ def publish(
 
     Args:
         store: where the run lies and the model goes.
-        spec: the run; ``result.json`` must lie in its folder.
+        spec: the run; its result must be in its folder.
         report: called with each activity as it begins: exporting, measuring.
         fidelity: share of the latent variance that the exports keep.
 
@@ -81,27 +82,26 @@ def publish(
         DatasetError: the run's dataset is not in the store.
     """
     try:
-        result = store.read_json(f"{spec.run_key}/result.json")
+        result = RunResult.load(store, spec.folder.result)
     except MissingKeyError as error:
         raise TrainingError("this run has not finished", where=store.address(spec.run_key), fix="train it first") from error
     with tempfile.TemporaryDirectory(prefix="rave-dist-export-") as folder:
-        run, out = Path(folder) / "run", Path(folder) / "out"
-        for file in ("config.gin", "weights.pt"):
-            store.download(f"{spec.run_key}/{file}", run / file)
+        run, out = RunFolder(Path(folder) / "run"), Path(folder) / "out"
+        store.download(spec.folder.config, run.config)
+        store.download(spec.folder.weights, run.weights)
         version = model_version(run)
-        key = f"models/{spec.instrument}/{version}"
-        card = _card(store, key)
+        card = _card(store, ModelFolder.of(spec.instrument, version))
         if card is None:
-            if result.get("phase_1"):
-                store.download(f"{spec.run_key}/weights_phase_1.pt", run / "weights_phase_1.pt")
-            (run / "spec.json").write_bytes(canonical_json(spec.model_dump(mode="json")))
+            if result.phase_1 is not None:
+                store.download(spec.folder.weights_phase_1, run.weights_phase_1)
+            Path(run.spec).write_bytes(canonical_json(spec.to_json()))
             dataset = load_manifest(store, spec.instrument, spec.dataset)
             sounds = bool(dataset.sources)
             if sounds:
-                np.save(run / "probe.npy", _material(store, dataset))
+                np.save(run.probe, _material(store, dataset))
             should_sound = sounds and _has_learnt(result)
             report("exporting")
-            exported = export_run(run, out, name=spec.instrument, fidelity=fidelity, should_sound=should_sound)
+            exported = export_run(Path(run.root), out, name=spec.instrument, fidelity=fidelity, should_sound=should_sound)
             report("measuring")
             metrics = _metrics(store, spec, dataset, out, exported) if sounds else {}
             seconds = dataset.used_seconds
@@ -113,8 +113,8 @@ def publish(
 def place(
     store: Store,
     spec: TrainingSpec,
-    result: dict[str, Any],
-    exported: Exported,
+    result: RunResult,
+    exported: ExportRecord,
     out: Path,
     *,
     version: str,
@@ -124,13 +124,14 @@ def place(
     """Puts an export into the registry: its files, then its card, then ``latest``.
 
     Args:
-        result: the run's ``result.json``.
+        result: how the run ended.
+        exported: what is in ``out``.
         out: the export's folder.
         version: from `model_version`.
         seconds: audio that the model was trained on.
         metrics: from `rave_dist.registry.metrics`.
     """
-    key = f"models/{spec.instrument}/{version}"
+    folder = ModelFolder.of(spec.instrument, version)
     card = ModelCard(
         name=spec.instrument,
         version=version,
@@ -145,33 +146,33 @@ def place(
         latent_size=exported.latent_size,
         hop=exported.hop,
         receptive_field=exported.receptive_field,
-        phase=result["phase"],
-        step=result["step"],
-        best_step=result.get("best_step"),
-        setbacks=result.get("setbacks", ()),
-        accumulation_steps=result["accumulation_steps"],
-        steps=result["steps"],
-        complete=result["complete"],
+        phase=result.phase,
+        step=result.step,
+        best_step=result.best_step,
+        rollbacks=result.rollbacks,
+        accumulation_steps=result.accumulation_steps,
+        steps=result.steps,
+        complete=result.complete,
         dataset=spec.dataset,
         seconds=seconds,
-        validation=Validation.model_validate(result["validation"]),
+        validation=result.validation,
         metrics=dict(metrics),
         credit=spec.credit,
-        files=_place_files(store, key, spec.instrument, out, exported),
+        files=_place_files(store, folder, out, exported),
         created_at=now(),
     )
-    if not store.claim(f"{key}/card.json", canonical_json(card.to_json()) + b"\n"):
-        card = ModelCard.model_validate(store.read_json(f"{key}/card.json"))
+    if not store.claim(folder.card, canonical_json(card.to_json()) + b"\n"):
+        card = ModelCard.load(store, folder.card)
     _point_latest(store, card)
     return card
 
 
-def model_version(run: Path) -> str:
+def model_version(run: RunFolder) -> str:
     """The version of a run folder's model: a hash of its weights (names, types, shapes, bytes) and its configuration."""
     import torch
 
-    weights: dict[str, Any] = torch.load(run / "weights.pt", map_location="cpu", weights_only=True)
-    digest = hashlib.sha256((run / "config.gin").read_bytes())
+    weights: dict[str, Any] = torch.load(run.weights, map_location="cpu", weights_only=True)
+    digest = hashlib.sha256(Path(run.config).read_bytes())
     for name, tensor in sorted(weights.items()):
         digest.update(f"\n{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         digest.update(tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy())
@@ -193,7 +194,9 @@ def _material(store: Store, dataset: DatasetManifest) -> npt.NDArray[np.float32]
     return pcm[:, : int(_PROBE_SECONDS * dataset.sample_rate)].astype(np.float32) / 32768
 
 
-def _metrics(store: Store, spec: TrainingSpec, dataset: DatasetManifest, out: Path, exported: Exported) -> dict[str, Metrics]:
+def _metrics(
+    store: Store, spec: TrainingSpec, dataset: DatasetManifest, out: Path, exported: ExportRecord
+) -> dict[str, Metrics]:
     """What the offline exports make of all audio that the run was not trained on."""
     from rave_dist.registry.metrics import measure_export  # here, because only publishing needs scipy, FFmpeg and torch
 
@@ -201,26 +204,26 @@ def _metrics(store: Store, spec: TrainingSpec, dataset: DatasetManifest, out: Pa
     return measure_export(out, exported, held_out, sample_rate=spec.sample_rate)
 
 
-def _has_learnt(result: dict[str, Any]) -> bool:
-    validation = Validation.model_validate(result["validation"])
+def _has_learnt(result: RunResult) -> bool:
+    validation = result.validation
     first, best = validation.first, validation.last if validation.best is None else validation.best
     return first is not None and best is not None and best <= _LEARNT * first
 
 
-def _place_files(store: Store, card_key: str, name: str, out: Path, exported: Exported) -> dict[Kind, ModelFile]:
+def _place_files(store: Store, folder: ModelFolder, out: Path, exported: ExportRecord) -> dict[ExportKind, ModelFile]:
     """Stores the exported files and says what is stored.
 
     Exports of equal weights differ in their bytes, and two publishers must end with one card that fits: whichever file came
     first stays, if it passes the same checks.
     """
-    local: dict[Kind, str] = {"offline": exported.offline, "streaming": exported.streaming}
-    keys: dict[Kind, str] = {"offline": f"{card_key}/{name}.ts", "streaming": f"{card_key}/{name}_streaming.ts"}
+    local: dict[ExportKind, str] = {"offline": exported.offline, "streaming": exported.streaming}
+    keys = {kind: folder.file(kind) for kind in _KINDS}
     files = {kind: _file(keys[kind], out / local[kind]) for kind in _KINDS}
     taken = [kind for kind in _KINDS if not store.claim(keys[kind], (out / local[kind]).read_bytes())]
     if not taken:
         return files
-    with tempfile.TemporaryDirectory(prefix="rave-dist-found-") as folder:
-        found = Path(shutil.copytree(out, Path(folder) / "out"))
+    with tempfile.TemporaryDirectory(prefix="rave-dist-found-") as scratch:
+        found = Path(shutil.copytree(out, Path(scratch) / "out"))
         theirs = {kind: _file(keys[kind], store.download(keys[kind], found / local[kind])) for kind in taken}
         if all(theirs[kind].sha256 == files[kind].sha256 for kind in taken):
             return files
@@ -241,7 +244,7 @@ def _point_latest(store: Store, card: ModelCard) -> None:
     """Moves ``latest`` to a card, unless it points to a newer one."""
     latest = _latest(store, card.name)
     if latest is None or (latest.version != card.version and latest.created_at <= card.created_at):
-        store.write_json(f"models/{card.name}/latest.json", {"version": card.version})
+        ModelPointer(version=card.version).save(store, ModelFolder.latest(card.name))
 
 
 # ---------------------------------------------------------------- finding
@@ -249,7 +252,7 @@ def _point_latest(store: Store, card: ModelCard) -> None:
 
 def list_models(store: Store) -> list[ModelCard]:
     """All published versions, by name and age."""
-    return _cards(store, "models")
+    return _cards(store, ModelFolder.versions())
 
 
 def find(store: Store, reference: str) -> ModelCard:
@@ -262,10 +265,10 @@ def find(store: Store, reference: str) -> ModelCard:
     if match is None:
         raise ModelNotFoundError(f"{reference!r} is not a model", where=store.uri, fix=_suggest_model(store, reference))
     name, version = match["name"], match["version"] or "latest"
-    card = _latest(store, name) if version == "latest" else _card(store, f"models/{name}/{version}")
+    card = _latest(store, name) if version == "latest" else _card(store, ModelFolder.of(name, version))
     if card is not None:
         return card
-    cards = _cards(store, f"models/{name}")
+    cards = _cards(store, ModelFolder.versions(name))
     if not cards:
         raise ModelNotFoundError(f"no model is called {name!r}", where=store.uri, fix=_suggest_model(store, name))
     if version == "latest":  # its publisher died before it could say so: the newest is the latest
@@ -280,7 +283,7 @@ def find(store: Store, reference: str) -> ModelCard:
     )
 
 
-def fetch(store: Store, card: ModelCard, kind: Kind = "offline", *, folder: Path) -> Path:
+def fetch(store: Store, card: ModelCard, kind: ExportKind = "offline", *, folder: Path) -> Path:
     """A local copy of a published file, in a cache that several processes may share.
 
     Args:
@@ -299,13 +302,13 @@ def fetch(store: Store, card: ModelCard, kind: Kind = "offline", *, folder: Path
             raise StoreError(
                 f"{card.reference} is not what was published: its sha256 differs",
                 where=store.address(file.key),
-                fix=f"delete models/{card.name}/{card.version} and publish the run again",
+                fix=f"delete {card.key} and publish the run again",
             )
     return path
 
 
-def fetch_run(store: Store, card: ModelCard, *, folder: Path) -> Path:
-    """``config.gin`` and ``weights.pt`` of the run that a model was made of.
+def fetch_run(store: Store, card: ModelCard, *, folder: Path) -> RunFolder:
+    """A local copy of the configuration and the weights of the run that a model was exported from.
 
     Args:
         folder: where to; it is made.
@@ -313,41 +316,42 @@ def fetch_run(store: Store, card: ModelCard, *, folder: Path) -> Path:
     Raises:
         ModelNotFoundError: the run is no longer there, or has been trained further since.
     """
+    run = RunFolder(folder)
     try:
-        for file in ("config.gin", "weights.pt"):
-            store.download(f"{card.run_key}/{file}", folder / file)
+        store.download(card.run_folder.config, run.config)
+        store.download(card.run_folder.weights, run.weights)
     except MissingKeyError as error:
         raise ModelNotFoundError(
             f"the run that {card.reference} was made of is not in this store", where=error.where, fix=f"train {card.name} again"
         ) from error
-    if model_version(folder) != card.version:
+    if model_version(run) != card.version:
         raise ModelNotFoundError(
             f"the run that {card.reference} was made of has been trained further since",
             where=store.address(card.run_key),
             fix=f"publish it, and take {card.name}",
         )
-    return folder
+    return run
 
 
-def _card(store: Store, key: str) -> ModelCard | None:
+def _card(store: Store, folder: ModelFolder) -> ModelCard | None:
     try:
-        return ModelCard.model_validate(store.read_json(f"{key}/card.json"))
+        return ModelCard.load(store, folder.card)
     except MissingKeyError:
         return None
 
 
 def _cards(store: Store, prefix: str) -> list[ModelCard]:
-    keys = [entry.key for entry in store.list(prefix) if entry.key.endswith("/card.json")]
-    cards = [ModelCard.model_validate(store.read_json(key)) for key in keys]
+    keys = [entry.key for entry in store.list(prefix) if entry.key.endswith(_CARD)]
+    cards = [ModelCard.load(store, key) for key in keys]
     return sorted(cards, key=lambda card: (card.name, card.created_at, card.version))
 
 
 def _latest(store: Store, name: str) -> ModelCard | None:
     try:
-        version = store.read_json(f"models/{name}/latest.json")["version"]
+        pointer = ModelPointer.load(store, ModelFolder.latest(name))
     except MissingKeyError:
         return None
-    return _card(store, f"models/{name}/{version}")
+    return _card(store, ModelFolder.of(name, pointer.version))
 
 
 def _suggest_model(store: Store, name: str) -> str:

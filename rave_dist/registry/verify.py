@@ -8,6 +8,7 @@ more than 1e-5 between two orders of the same sums.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor
 
 from rave_dist.errors import VerificationError
+from rave_dist.records import ExportFolder, ExportRecord
 
 TOLERANCE = 1e-9
 BLOCK = 2048
@@ -42,11 +44,25 @@ class _Checks:
             raise VerificationError(f"{what}: {name} is {number:.3g}, allowed is {bound:.3g}", where=self._where, fix=fix)
 
 
+@dataclass(frozen=True)
+class _Probe:
+    """Audio, the trained model's output for it without and with cached convolutions, and the class of its latents."""
+
+    sound: Tensor
+    offline: Tensor
+    streaming: Tensor
+    latents: str
+
+    def whole_frames(self, hop: int) -> Tensor:
+        """The audio without the samples after its last whole frame."""
+        return self.sound[..., : self.sound.shape[-1] // hop * hop]
+
+
 def verify(out: Path, should_sound: bool) -> dict[str, float]:
     """Runs every check on an export folder.
 
     Args:
-        out: holds the two ``.ts`` and ``probe.pt``: a sound, and what the trained model itself makes of it.
+        out: the export's folder.
         should_sound: whether the output must be neither silence nor far louder than the sound.
 
     Returns:
@@ -55,17 +71,19 @@ def verify(out: Path, should_sound: bool) -> dict[str, float]:
     Raises:
         VerificationError: the first check that fails, with its number and bound.
     """
-    told = torch.load(out / "probe.pt", weights_only=True)
-    offline, streaming = out / told["offline"], out / told["streaming"]
+    folder = ExportFolder(out, "")
+    export = ExportRecord.model_validate_json(Path(folder.record).read_bytes())
+    probe = _Probe(**torch.load(folder.probe, weights_only=True))
+    offline, streaming = out / export.offline, out / export.streaming
     checks = _Checks(out.name)
     with torch.no_grad():
-        _offline(checks, _load(offline), told, should_sound)
+        _offline(checks, _load(offline), export, probe, should_sound)
         # The rest runs each freshly loaded model once: compiling it would cost more than running it.
         with torch.jit.optimized_execution(False):  # type: ignore[attr-defined]
             for path in (offline, streaming):
-                _methods(checks, "offline" if path == offline else "streaming", _load(path), told)
-            _equalities(checks, _load(offline).double(), told)
-            _streaming(checks, lambda: _load(streaming).double(), told)
+                _methods(checks, "offline" if path == offline else "streaming", _load(path), export, probe)
+            _equalities(checks, _load(offline).double(), export, probe)
+            _streaming(checks, lambda: _load(streaming).double(), export, probe)
     return checks.numbers
 
 
@@ -73,16 +91,16 @@ def _load(path: Path) -> Any:
     return torch.jit.load(str(path), map_location="cpu").eval()  # type: ignore[no-untyped-call]
 
 
-def _methods(checks: _Checks, kind: str, model: Any, told: dict[str, Any]) -> None:
+def _methods(checks: _Checks, kind: str, model: Any, export: ExportRecord, probe: _Probe) -> None:
     """What nn~ asks before it plays: the methods, their shapes for one and for four rows, exact lengths, finite samples."""
     missing = set(METHODS) - set(model.get_methods())
     checks.at_most(f"{kind}/missing_methods", len(missing), 0, "nn~ would not find every method")
-    channels, hop = told["probe"]["sound"].shape[1], told["hop"]
+    channels, hop = probe.sound.shape[1], export.hop
     wrong = 0
     for method in METHODS:
         in_channels, in_ratio, out_channels, out_ratio = getattr(model, f"{method}_params").tolist()
         sides = {"encode": (1, hop), "decode": (hop, 1), "forward": (1, 1)}[method]
-        widths = tuple(channels if ratio == 1 else told["latents"] for ratio in sides)
+        widths = tuple(channels if ratio == 1 else export.latents for ratio in sides)
         wrong += (in_ratio, out_ratio, in_channels, out_channels) != (*sides, *widths)
         for rows in (1, 4):
             samples = -(-8192 // hop) * hop
@@ -92,9 +110,9 @@ def _methods(checks: _Checks, kind: str, model: Any, told: dict[str, Any]) -> No
     checks.at_most(f"{kind}/wrong_shapes", wrong, 0, "a method's shape is not what it declares")
 
 
-def _offline(checks: _Checks, model: Any, told: dict[str, Any], should_sound: bool) -> None:
+def _offline(checks: _Checks, model: Any, export: ExportRecord, probe: _Probe, should_sound: bool) -> None:
     """Bulk conversion as it is used: exact length, finite on ordinary and on loud sound, at a sane level."""
-    x, hop = _sound(told), told["hop"]
+    x, hop = probe.whole_frames(export.hop), export.hop
     y = model.convert(x, 0, SEED, 1.0)
     checks.at_most("offline/wrong_length", abs(y.shape[-1] - x.shape[-1]), 0, "the output is not as long as the input")
     checks.at_most("offline/not_finite", _not_finite(y), 0, "the output has samples that are no numbers", TRAIN_ON)
@@ -109,14 +127,14 @@ def _offline(checks: _Checks, model: Any, told: dict[str, Any], should_sound: bo
         checks.at_most("offline/level_db", level, LOUDEST_DB, "the output is far louder than its material", TRAIN_ON)
 
 
-def _equalities(checks: _Checks, model: Any, told: dict[str, Any]) -> None:
+def _equalities(checks: _Checks, model: Any, export: ExportRecord, probe: _Probe) -> None:
     """Bulk conversion equals the trained model with nothing drawn, and chunks with context equal the whole."""
-    x = _sound(told).double()
+    x = probe.whole_frames(export.hop).double()
     y = model.convert(x, 0, SEED, 0.0)
-    expected = told["probe"]["offline"][..., : x.shape[-1]]
+    expected = probe.offline[..., : x.shape[-1]]
     checks.at_most("offline/against_model", _apart(y, expected), TOLERANCE, "the export does not equal the trained model")
     whole = model.convert(x, 0, SEED, 1.0)
-    parts = _in_chunks(model, x, hop=told["hop"], context=told["receptive_field"])
+    parts = _in_chunks(model, x, hop=export.hop, context=export.receptive_field)
     checks.at_most("offline/chunks_against_whole", _apart(parts, whole), TOLERANCE, "chunks do not give the whole's samples")
 
 
@@ -133,27 +151,22 @@ def _in_chunks(model: Any, x: Tensor, *, hop: int, context: tuple[int, int]) -> 
     return torch.cat(parts, -1)
 
 
-def _streaming(checks: _Checks, load: Callable[[], Any], told: dict[str, Any]) -> None:
+def _streaming(checks: _Checks, load: Callable[[], Any], export: ExportRecord, probe: _Probe) -> None:
     """Real time: blocks give what one long pass gives, and with nothing drawn that is the cached model's own output."""
-    x, hop = _sound(told).double(), told["hop"]
+    x, hop = probe.whole_frames(export.hop).double(), export.hop
     silent = load()
     silent.set_noise(0.0)
     silent.set_latent_noise(0.0)
-    difference = _apart(silent.forward(x), told["probe"]["streaming"][..., : x.shape[-1]])
+    difference = _apart(silent.forward(x), probe.streaming[..., : x.shape[-1]])
     checks.at_most("streaming/against_model", difference, TOLERANCE, "the export does not equal the trained model")
     x = x[..., : 16 * max(BLOCK, hop)]
     z = load().encode(x)
     for method, whole, ratio in (("encode", x, 1), ("decode", z, hop), ("forward", x, 1)):
         once, model = getattr(load(), method)(whole), load()
         blocks = [getattr(model, method)(block) for block in whole.split(max(BLOCK // hop, 1) * hop // ratio, -1)]
-        turning = method == "encode" and told["kind"] == "SphericalLatents"
+        turning = method == "encode" and probe.latents == "SphericalLatents"
         difference = _apart(torch.cat(blocks, -1), once, turning=turning)
         checks.at_most(f"streaming/{method}_in_blocks", difference, TOLERANCE, "blocks do not give what one pass gives")
-
-
-def _sound(told: dict[str, Any]) -> Tensor:
-    sound: Tensor = told["probe"]["sound"]
-    return sound[..., : sound.shape[-1] // told["hop"] * told["hop"]]
 
 
 def _not_finite(x: Tensor) -> int:

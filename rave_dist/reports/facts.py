@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from rave_dist.dataset.read import latest_manifest, load_manifest
 from rave_dist.errors import MissingKeyError, ModelNotFoundError, RaveDistError
 from rave_dist.library.manifest import Library
-from rave_dist.records import DatasetManifest, ModelCard, Problem, RunRecord
+from rave_dist.records import DatasetManifest, ModelCard, Problem, RunFolder, RunMetrics, RunRecord
 from rave_dist.registry.store import find
 from rave_dist.reports.figures import Curve, Point
 from rave_dist.storage.store import Store
@@ -18,15 +17,15 @@ _WORSE_VALIDATIONS, _WORSE = 3, 1.02
 
 
 @dataclass(frozen=True)
-class MetricsLog:
-    """What a run measured on its way: losses by name, the distance of held-out audio, and that of audio it was trained on."""
+class TrainingCurves:
+    """What a run measured: losses by name, the distance from held-out audio, and that from training audio."""
 
     steps: int
     phase_1_steps: int
-    window: int | None
-    train: tuple[Curve, ...]
+    window: int
+    losses: tuple[Curve, ...]
     held_out: Curve
-    heard: Curve
+    training: Curve
 
     @property
     def over_fitted_since(self) -> int | None:
@@ -34,13 +33,13 @@ class MetricsLog:
         since, at the end by two percent at least, while training audio came closer; else None."""
         last = self.held_out.points[-1].step if self.held_out.points else 0
         first = self.phase_1_steps if last > self.phase_1_steps else 0
-        heard = {point.step: point.value for point in self.heard.points}
-        points = [p for p in self.held_out.points if p.step > first and p.step in heard]
+        training = {point.step: point.value for point in self.training.points}
+        points = [p for p in self.held_out.points if p.step > first and p.step in training]
         if not points:
             return None
         best, end = min(points, key=lambda p: p.value), points[-1]
         later = sum(p.step > best.step for p in points)
-        over = later >= _WORSE_VALIDATIONS and end.value > _WORSE * best.value and heard[end.step] < heard[best.step]
+        over = later >= _WORSE_VALIDATIONS and end.value > _WORSE * best.value and training[end.step] < training[best.step]
         return best.step if over else None
 
 
@@ -52,7 +51,7 @@ class Facts:
     record: RunRecord
     manifest: DatasetManifest | None = None
     card: ModelCard | None = None
-    curves: MetricsLog | None = None
+    curves: TrainingCurves | None = None
     problems: list[Problem] = field(default_factory=list)
 
 
@@ -81,37 +80,30 @@ def facts_of(store: Store, library: Library, name: str, record: RunRecord | None
         except ModelNotFoundError as error:
             facts.problems.append(Problem(what=f"the model {reference} is not in the registry", fix=error.fix))
     if record.run_id:
-        facts.curves = _read_curves(store, f"runs/{record.library}/{name}/{record.run_id}")
+        facts.curves = _read_curves(store, RunFolder.of(record.library, name, record.run_id))
     return facts
 
 
-def _read_curves(store: Store, run_key: str) -> MetricsLog | None:
+def _read_curves(store: Store, run: RunFolder) -> TrainingCurves | None:
     try:
-        value = store.read_json(f"{run_key}/curves.json")
+        return curves_of(RunMetrics.load(store, run.metrics))
     except MissingKeyError:
         return None
-    return parse_curves(value)
 
 
-def parse_curves(value: dict[str, Any]) -> MetricsLog:
-    """The curves of a run from its ``curves.json``: ``{train: [{step, phase, values: {name: value}}], validation: [{step,
-    phase, value, training}], phase_1_steps, steps}``; values that are no numbers (a loss that overflowed) are left out."""
-    series: dict[str, list[Point]] = {}
-    for row in value.get("train", ()):
-        for name, number in row["values"].items():
-            if isinstance(number, int | float):
-                series.setdefault(name, []).append(Point(int(row["step"]), float(number)))
-    validations = {
-        kind: tuple(
-            Point(int(row["step"]), float(row[kind])) for row in value.get("validation", ()) if row.get(kind) is not None
-        )
-        for kind in ("value", "training")
-    }
-    return MetricsLog(
-        steps=int(value["steps"]),
-        phase_1_steps=int(value["phase_1_steps"]),
-        window=value.get("window"),
-        train=tuple(Curve(name, tuple(points)) for name, points in series.items()),
-        held_out=Curve("held out", validations["value"], held_out=True),
-        heard=Curve("training audio", validations["training"]),
+def curves_of(metrics: RunMetrics) -> TrainingCurves:
+    """The curves of what a run measured, without NaN and infinite values."""
+    losses: dict[str, list[Point]] = {}
+    for row in metrics.train:
+        for name, value in row.values.items():
+            if value is not None:
+                losses.setdefault(name, []).append(Point(row.step, value))
+    rows = metrics.validation
+    return TrainingCurves(
+        steps=metrics.steps,
+        phase_1_steps=metrics.phase_1_steps,
+        window=metrics.window,
+        losses=tuple(Curve(name, tuple(points)) for name, points in losses.items()),
+        held_out=Curve("held out", tuple(Point(r.step, r.held_out) for r in rows if r.held_out is not None), held_out=True),
+        training=Curve("training audio", tuple(Point(r.step, r.training) for r in rows if r.training is not None)),
     )

@@ -18,7 +18,7 @@ from rave_dist.conversion.convert import Converter
 from rave_dist.dataset.read import Segment
 from rave_dist.dataset.split import split_dataset
 from rave_dist.errors import DatasetError, MissingKeyError
-from rave_dist.records import DatasetManifest, ModelCard
+from rave_dist.records import DatasetManifest, ListeningRecord, ModelCard
 from rave_dist.registry.store import fetch
 from rave_dist.storage.store import Store
 
@@ -99,8 +99,8 @@ def stored_excerpt(store: Store, card: ModelCard) -> Excerpt | None:
     if marker is None:
         return None
     with TemporaryDirectory(prefix="rave-dist-samples-") as temporary:
-        path = store.download(f"{card.key}/samples/original.flac", Path(temporary) / "original.flac")
-        return Excerpt(_read(path), card.sample_rate, tuple(marker["sources"]), marker["held_out"])
+        path = store.download(card.folder.sample("original"), Path(temporary) / "original.flac")
+        return Excerpt(_read(path), card.sample_rate, marker.sources, marker.held_out)
 
 
 def bird(sample_rate: int) -> TransferSource:
@@ -117,38 +117,37 @@ def samples(store: Store, card: ModelCard, *, instrument: Excerpt, stranger: Tra
     Raises:
         RaveDistError: the model or a stored sound cannot be read.
     """
-    folder = f"{card.key}/samples"
     marker = _marker(store, card)
     with TemporaryDirectory(prefix="rave-dist-samples-") as temporary:
         local = Path(temporary)
-        if marker is not None and marker["stranger"] == stranger.identity:
-            sounds = {role: _read(store.download(f"{folder}/{role}.flac", local / f"{role}.flac")) for role in ROLES}
+        if marker is not None and marker.transfer_source == stranger.identity:
+            sounds = {role: _read(store.download(card.folder.sample(role), local / f"{role}.flac")) for role in ROLES}
         else:
             sounds = _play(store, card, instrument, stranger, local)
-            store.delete(f"{folder}/samples.json")  # while they are replaced, the marker must not speak for them
+            store.delete(card.folder.samples)  # the marker must not vouch for files that are being replaced
             for role, sound in sounds.items():
                 path = local / f"{role}.flac"
                 with AudioWriter(path, sample_rate=card.sample_rate, channels=sound.shape[0], subtype="PCM_16") as writer:
                     writer.write(sound)
                 sounds[role] = _read(path)  # as a rerun will find it
-                store.upload(path, f"{folder}/{role}.flac")
-            marker = {
-                "recipe": _RECIPE,
-                "model": card.reference,
-                "stranger": stranger.identity,
-                "sources": instrument.sources,
-                "held_out": instrument.held_out,
-            }
-            store.write_json(f"{folder}/samples.json", marker)
+                store.upload(path, card.folder.sample(role))
+            marker = ListeningRecord(
+                recipe=_RECIPE,
+                model=card.reference,
+                transfer_source=stranger.identity,
+                sources=instrument.sources,
+                held_out=instrument.held_out,
+            )
+            marker.save(store, card.folder.samples)
     return Samples(card.sample_rate, sounds, instrument.sources, instrument.held_out, stranger.name)
 
 
-def _marker(store: Store, card: ModelCard) -> dict[str, Any] | None:
+def _marker(store: Store, card: ModelCard) -> ListeningRecord | None:
     try:
-        marker: dict[str, Any] = store.read_json(f"{card.key}/samples/samples.json")
+        marker = ListeningRecord.load(store, card.folder.samples)
     except MissingKeyError:
         return None
-    return marker if marker.get("recipe") == _RECIPE else None
+    return marker if marker.recipe == _RECIPE else None
 
 
 def _play(store: Store, card: ModelCard, instrument: Excerpt, stranger: TransferSource, folder: Path) -> dict[str, Audio]:

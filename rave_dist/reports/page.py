@@ -18,7 +18,7 @@ from rave_dist.errors import RaveDistError
 from rave_dist.library.manifest import Library
 from rave_dist.records import Problem, RunRecord, now
 from rave_dist.reports import listening
-from rave_dist.reports.facts import Facts, MetricsLog, facts_of, gather
+from rave_dist.reports.facts import Facts, TrainingCurves, facts_of, gather
 from rave_dist.reports.figures import Curve, chart, frequency_ticks, spectrogram
 from rave_dist.storage.store import Store
 
@@ -122,7 +122,7 @@ def _excerpt(store: Store, item: Facts) -> listening.Excerpt | None:
             return stored
     if item.manifest is None:
         return None
-    window = (item.curves and item.curves.window) or _DEFAULT_WINDOW
+    window = item.curves.window if item.curves else _DEFAULT_WINDOW
     return listening.excerpt(store, item.manifest, window=window)
 
 
@@ -181,8 +181,8 @@ def _heard(players: Sequence[dict[str, Any]]) -> list[Problem]:
 def _training_notes(facts: Facts) -> list[Problem]:
     """That a run went on with a lower learning rate; that it learnt its recordings by heart."""
     notes = [
-        Problem(what=f"{setback.what}; it went on from its last checkpoint at {setback.rate:g} of the learning rate")
-        for setback in facts.record.setbacks
+        Problem(what=f"{rollback.what}; it was resumed from its last checkpoint with the learning rate times {rollback.rate:g}")
+        for rollback in facts.record.rollbacks
     ]
     since = facts.curves.over_fitted_since if facts.curves else None
     if since is not None:
@@ -229,19 +229,19 @@ def _players(name: str, samples: listening.Samples) -> list[dict[str, Any]]:
     return players
 
 
-def _charts(name: str, curves: MetricsLog, record: RunRecord) -> list[dict[str, Any]]:
+def _charts(name: str, curves: TrainingCurves, record: RunRecord) -> list[dict[str, Any]]:
     """The distance that says how close the model is, then what else the run minimised."""
-    distances = [c for c in curves.train if _DISTANCE in c.name]
-    others = [c for name in _OTHERS for c in curves.train if c.name == name]
+    distances = [c for c in curves.losses if _DISTANCE in c.name]
+    others = [c for name in _OTHERS for c in curves.losses if c.name == name]
     steps, boundary = max(curves.steps, record.step), curves.phase_1_steps
     charts = [
         {
             "title": "Spectral distance",
             "note": "how far the output is from the input; lower is closer",
-            "alt": _describe(name, [*distances, curves.heard, curves.held_out], boundary),
+            "alt": _describe(name, [*distances, curves.training, curves.held_out], boundary),
             "svg": Markup(
                 chart(
-                    [*_named(distances), curves.heard, curves.held_out],
+                    [*_named(distances), curves.training, curves.held_out],
                     steps=steps,
                     phase_1_steps=boundary,
                     unit="distance",
@@ -273,7 +273,7 @@ def _describe(name: str, curves: Sequence[Curve], boundary: int) -> str:
         for c in curves
         if c.points
     ]
-    return f"MetricsLog of {name}: {'; '.join(parts) or 'nothing measured yet'}. Phase 2 begins at step {boundary}."
+    return f"Curves of {name}: {'; '.join(parts) or 'nothing measured yet'}. Phase 2 begins at step {boundary}."
 
 
 def _data_uri(kind: str, data: bytes) -> str:

@@ -77,7 +77,7 @@ def seconds_since(moment: str) -> float:
 
 def stop_key(spec: TrainingSpec) -> str:
     """The object whose existence asks a run to save itself and stop."""
-    return f"{spec.run_key}/stop"
+    return spec.folder.stop
 
 
 _termination = threading.Event()

@@ -25,7 +25,7 @@ from ray.train.v2.api.exceptions import ControllerError, TrainingFailedError, Wo
 
 from rave_dist.errors import ClusterError, ConfigurationError, RaveDistError, StoreError
 from rave_dist.rave.presets import window_and_batch
-from rave_dist.records import ModelCard, Problem, RunActivity, RunRecord, TrainingSpec
+from rave_dist.records import ModelCard, ModelFolder, Problem, RunActivity, RunRecord, TrainingSpec
 from rave_dist.storage.store import Store
 from rave_dist.training.admission import Node, Share, admit, capacity, gpu_share, share
 from rave_dist.training.heartbeat import (
@@ -114,7 +114,7 @@ def _begin(store: Store, spec: TrainingSpec) -> _Item:
     store.delete(stop_key(spec))
     record = record_of(store, spec)
     result = read_result(store, spec)
-    trained = result is not None and result["complete"]
+    trained = result is not None and result.complete
     if trained and record.state == "done" and _is_published(store, record):
         return _Item(spec, record, "ended")
     fields = {"state": "waiting", "activity": "waiting for room", "error": None, "steps_per_second": None}
@@ -124,7 +124,7 @@ def _begin(store: Store, spec: TrainingSpec) -> _Item:
 
 def _is_published(store: Store, record: RunRecord) -> bool:
     name, _, version = (record.model or "").rpartition("@")
-    return bool(name) and store.exists(f"models/{name}/{version}/card.json")
+    return bool(name) and store.exists(ModelFolder.of(name, version).card)
 
 
 class _Fleet:
@@ -251,7 +251,7 @@ class _Fleet:
 @ray.remote(num_cpus=0, max_retries=2)
 def _train_one(store: Store, spec: TrainingSpec, wanted: Share, export: Export | None) -> RunRecord | Problem:
     """One run under Ray Train's supervision, in a process that outlives the run's worker."""
-    folder = f"{spec.run_key}/ray"
+    folder = spec.folder.ray
     store.delete_folder(folder)
     filesystem, path = store.filesystem(folder)
     trainer = DataParallelTrainer(
@@ -273,7 +273,7 @@ def _train_one(store: Store, spec: TrainingSpec, wanted: Share, export: Export |
     store.delete_folder(folder)
     record = record_of(store, spec)
     result = read_result(store, spec)
-    if record.state == "failed" or (result is not None and result["complete"]):
+    if record.state == "failed" or (result is not None and result.complete):
         return record
     return Problem(what="the run was stopped before its budget was spent", fix="run the same command again: it goes on")
 

@@ -56,7 +56,7 @@ class Schedule:
         """The phase that a step belongs to: 1 or 2."""
         return 1 if step < self.phase_1_steps else 2
 
-    def is_ripe(self, step: int) -> bool:
+    def is_selectable(self, step: int) -> bool:
         """Whether weights after so many steps may be preferred to later ones of their phase: in phase 1 always; in phase 2,
         where the spectral distance rises as the sound sharpens, once the discriminator has had `DISCRIMINATOR_LEAST`."""
         beyond = step - self.phase_1_steps

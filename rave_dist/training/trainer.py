@@ -1,7 +1,7 @@
 """One run, from its first step to the files that a model is published from. No Ray.
 
-What a run leaves in the store below its own key: ``spec.json`` and ``config.gin`` at once; ``checkpoints/``, ``events/`` and
-``logged.json`` as it goes; ``weights.pt``, ``weights_phase_1.pt`` and last ``result.json`` when it ends.
+What it writes is named in `rave_dist.records.RunFolder`: spec and configuration at once; checkpoints, events and metrics during
+training; weights and last the result at its end.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import math
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from rave_dist.rave.config import configure
 from rave_dist.rave.models import build_model
 from rave_dist.rave.presets import smaller_batch, window_and_batch
 from rave_dist.rave.window import check_window
-from rave_dist.records import TrainingSpec
+from rave_dist.records import Rollback, TrainingSpec
 from rave_dist.storage.store import Store
 from rave_dist.training.data.loader import PcmSegment, Windows
 from rave_dist.training.evaluation.metrics_log import MetricsLog
@@ -37,7 +37,7 @@ from rave_dist.training.state import checkpoint
 from rave_dist.training.state.async_checkpoint import AsyncCheckpointer, on_host
 from rave_dist.training.state.initialization import InitialWeights, load_initial_weights
 from rave_dist.training.state.outputs import write_outputs
-from rave_dist.training.state.run_state import RunState, best_weights
+from rave_dist.training.state.run_state import RunState
 from rave_dist.training.step.memory import device_name, is_out_of_memory
 from rave_dist.training.step.training_step import TrainingStep
 
@@ -96,15 +96,17 @@ def train(
         DatasetError: too little audio.
         StoreError: the store cannot be used.
     """
-    device, setbacks = torch.device(device), None
+    device, rollbacks = torch.device(device), list[Rollback]()
     try:
         while True:
             with tempfile.TemporaryDirectory(prefix="rave-dist-run-") as folder:
-                run = _Run(store, spec, train_segments, validation_segments, device, accumulation_steps, Path(folder), setbacks)
+                run = _Run(
+                    store, spec, train_segments, validation_segments, device, accumulation_steps, Path(folder), rollbacks
+                )
                 outcome = run.go(tell, stop)
             if outcome is not None:
                 return outcome
-            setbacks = run.state.setbacks
+            rollbacks = run.state.rollbacks
             del run  # its memory, before the next one takes as much
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, TrainingError) or not is_out_of_memory(error):
@@ -127,14 +129,14 @@ class _Run:
         device: torch.device,
         accumulation_steps: int,
         folder: Path,
-        setbacks: list[dict[str, Any]] | None,
+        rollbacks: Sequence[Rollback],
     ) -> None:
         self.store, self.spec, self.device = store, spec, device
         self.train_segments, self.validation_segments = train_segments, validation_segments
         self.window, batch = window_and_batch(spec)
         config_text = configure(spec.config, spec.override, sample_rate=spec.sample_rate, channels=spec.channels)
-        store.write_json(f"{spec.run_key}/spec.json", spec.to_json())
-        store.write_bytes(f"{spec.run_key}/config.gin", config_text.encode())
+        spec.save(store, spec.folder.spec)
+        store.write_bytes(spec.folder.config, config_text.encode())
         loaded = checkpoint.load_checkpoint(store, self.checkpoints)
         start = load_initial_weights(store, spec.base) if loaded is None and spec.base is not None else None
         if loaded is None:
@@ -145,7 +147,7 @@ class _Run:
 
         checkpoint.seed_everything(spec.seed)
         self.model = build_model(config_text, channels=spec.channels).to(device)
-        self.best = best_weights(loaded[1]) if loaded is not None else {}
+        self.best = loaded[1]["bests"] if loaded is not None else {}
         if loaded is None:
             set_receptive_field(self.model)
             check_window(self.model, self.window)
@@ -180,10 +182,10 @@ class _Run:
             self.windows.load_state_dict(saved["windows"])
             checkpoint.restore_random_states(saved["random"], device)
             logged = saved["metrics_log"]
-        for setback in (setbacks or [])[len(self.state.setbacks) :]:  # since this checkpoint
-            self.training_step.slow_down(setback["rate"])
-            self.state.setbacks.append(setback)
-        self.metrics_log = MetricsLog(store, spec.run_key, folder, state=logged, step=self.state.step)
+        for rollback in rollbacks[len(self.state.rollbacks) :]:  # since this checkpoint
+            self.training_step.scale_learning_rate(rollback.rate)
+            self.state.rollbacks.append(rollback)
+        self.metrics_log = MetricsLog(store, spec.folder, folder, state=logged, step=self.state.step)
         self.heard = excerpt(train_segments, like=validation_segments, window=self.window)
         self.monitor = NonFiniteMonitor(self.model.parameters(), device)
         self.checkpointer = AsyncCheckpointer(store, self.checkpoints, keep=spec.checkpoint.keep)
@@ -193,7 +195,7 @@ class _Run:
 
     @property
     def checkpoints(self) -> str:
-        return f"{self.spec.run_key}/checkpoints"
+        return self.spec.folder.checkpoints
 
     def _take_accumulation_steps(self, accumulation_steps: int, batch: int) -> None:
         """A run that goes on computes as it did, or in smaller parts where there is less memory now."""
@@ -225,17 +227,16 @@ class _Run:
         return RunState(schedule, step=step, step_times=step_times, accumulation_steps=accumulation_steps)
 
     def go(self, tell: Tell, stop: Callable[[], bool]) -> Outcome | None:
-        """Until the budget is spent or the run is asked to stop; None after a setback, when it is to go on from its last
-        checkpoint."""
+        """None where it is to be resumed from its last checkpoint after a NaN or infinite value."""
         try:
             return self._go(tell, stop)
         except NotFinite as error:
             failure = explain(error, self.store, self.spec, self.train_segments)
-            recover, setbacks = self.spec.recover, self.state.setbacks
-            if recover is None or len(setbacks) >= recover.times:
+            recover, rollbacks = self.spec.recover, self.state.rollbacks
+            if recover is None or len(rollbacks) >= recover.times:
                 raise failure from error
             logger.warning("%s; it goes on from its last checkpoint at %g of the learning rate", failure.what, recover.rate)
-            setbacks.append({"step": error.step, "what": failure.what, "rate": recover.rate})
+            rollbacks.append(Rollback(step=error.step, what=failure.what, rate=recover.rate))
             return None
 
     def _go(self, tell: Tell, stop: Callable[[], bool]) -> Outcome:
@@ -272,8 +273,8 @@ class _Run:
     def _spent(self) -> bool:
         """Hours end by the clock, but never before phase 2 has begun; steps by count; both earlier when patience does."""
         hours, state = self.spec.budget.hours, self.state
-        if hours is None or state.settled:
-            return state.settled or state.step >= state.schedule.steps
+        if hours is None or state.ended_early:
+            return state.ended_early or state.step >= state.schedule.steps
         return state.phase == 2 and state.seconds >= 3600 * hours
 
     def _step(self) -> None:
@@ -305,7 +306,7 @@ class _Run:
         heard = validate(self.model, self.heard, window=self.window, device=self.device)
         values["validation/training"] = heard["validation"]
         until = self.spec.budget.until
-        if self.state.note(values["validation"], improvement=until.improvement if until else 0.0):
+        if self.state.record_validation(values["validation"], improvement=until.improvement if until else 0.0):
             self.best[self.state.phase] = on_host(self.model.state_dict())
         if drawn:
             self.metrics_log.validation(self.state.step, self.state.phase, values)
@@ -314,10 +315,10 @@ class _Run:
     def _lose_patience(self) -> None:
         """Ends the phase in which validation has not improved for as long as the budget allows."""
         until, state = self.spec.budget.until, self.state
-        if until is None or state.waited < until.patience:
+        if until is None or state.validations_without_improvement < until.patience:
             return
         if state.phase == 2:
-            state.settled = True
+            state.ended_early = True
         elif state.step < state.schedule.phase_1_steps:
             self._reschedule(end_phase_1(state.schedule, done=state.step))
             if self.spec.budget.hours is not None and state.step_times is not None:
@@ -347,7 +348,7 @@ class _Run:
     def _saved(self) -> dict[str, Any]:
         """All that decides what the next step computes, as it is now."""
         live = {
-            "state": asdict(self.state),
+            "state": self.state.to_saved(),
             "model": self.model.state_dict(),
             "training": self.training_step.state_dict(),
             "windows": self.windows.state_dict(),

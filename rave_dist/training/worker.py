@@ -12,7 +12,7 @@ from rave_dist.dataset.read import load_manifest
 from rave_dist.dataset.split import split_dataset
 from rave_dist.errors import RaveDistError, StoreError
 from rave_dist.rave.presets import window_and_batch
-from rave_dist.records import Problem, RunRecord, Setback, TrainingSpec
+from rave_dist.records import Problem, RunRecord, TrainingSpec
 from rave_dist.storage.store import Store
 from rave_dist.training.heartbeat import Heartbeat, record_of, sigterm_as_flag, stop_key, termination_requested
 from rave_dist.training.preflight.dry_run import Export, dry_run, forget
@@ -59,7 +59,7 @@ def work(store: Store, spec: TrainingSpec, *, threads: int, gpu_share: float = 0
                 train_distance=state.train_distance,
                 steps_per_second=speed,
                 seconds=state.seconds,
-                setbacks=tuple(Setback.model_validate(setback) for setback in state.setbacks),
+                rollbacks=tuple(state.rollbacks),
             )
 
         def stop() -> bool:

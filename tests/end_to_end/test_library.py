@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from rave_dist.records import DatasetManifest, dataset_key
+from rave_dist.records import DatasetFolder, DatasetManifest
 from rave_dist.storage.store import Store
 
 RUN_KEYS = {"name", "state", "phase", "step", "steps", "validation", "model", "error"}
@@ -98,7 +98,7 @@ def test_229_seconds_of_drums_train_whole_or_in_pieces(
     (model,) = rave_dist("models", "--store", local_store.uri, "--json").document["models"]
     assert model["latents"] > 1
     (item,) = ran.document["ingested"]
-    manifest = DatasetManifest.model_validate(local_store.read_json(f"{dataset_key('drums', item['dataset'])}/manifest.json"))
+    manifest = DatasetManifest.model_validate(local_store.read_json(DatasetFolder.of("drums", item["dataset"]).manifest))
     assert len(manifest.sources) == files
     assert manifest.seconds == pytest.approx(229, abs=0.001)
 

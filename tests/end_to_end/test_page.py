@@ -25,7 +25,18 @@ from rave_dist.dataset.prepare import prepare
 from rave_dist.dataset.recipe import Recipe
 from rave_dist.identity import hash_file
 from rave_dist.library.manifest import Library, load_library
-from rave_dist.records import DatasetManifest, Engine, ModelCard, ModelFile, Problem, RunRecord, Validation, now
+from rave_dist.records import (
+    DatasetManifest,
+    Engine,
+    ModelCard,
+    ModelFile,
+    Problem,
+    RunFolder,
+    RunMetrics,
+    RunRecord,
+    Validation,
+    now,
+)
 from rave_dist.reports.page import write_report
 from rave_dist.sample_data import Ensemble, Generated, generate
 from rave_dist.storage.store import Store
@@ -225,9 +236,9 @@ class Night:
             }
             for s in range(1, until + 1)
         ]
-        validation = [{"step": s, "phase": 1, "value": 20 - s / 6} for s in range(0, until + 1, 10)]
-        value = {"train": train, "validation": validation, "steps": steps, "phase_1_steps": 40, "window": 16384}
-        self.store.write_json(f"runs/night/{name}/feed0000beef/curves.json", value)
+        validation = [{"step": s, "phase": 1, "held_out": 20 - s / 6, "training": None} for s in range(0, until + 1, 10)]
+        metrics = RunMetrics(train=train, validation=validation, steps=steps, phase_1_steps=40, window=16384)
+        metrics.save(self.store, RunFolder.of("night", name, "feed0000beef").metrics)
 
     def record(self, name: str, state: str, **fields: Any) -> None:
         values = {"library": "night", "instrument": name, "run_id": "feed0000beef", "dataset": "", "state": state, "steps": 60}

@@ -15,7 +15,7 @@ import torch
 
 from rave_dist.dataset.on_ray import ingest
 from rave_dist.options import Budget, CheckpointPolicy
-from rave_dist.records import Engine, ModelCard, RunActivity, RunRecord, TrainingSpec
+from rave_dist.records import Engine, ModelCard, RunActivity, RunRecord, RunResult, TrainingSpec
 from rave_dist.storage.store import Store
 from rave_dist.training.heartbeat import read_records
 from rave_dist.training.on_ray import train_library
@@ -32,7 +32,7 @@ def publish() -> Publish:
 
     def publish(store: Store, spec: TrainingSpec, report: Callable[[RunActivity], None]) -> ModelCard:
         report("measuring")
-        result = store.read_json(f"{spec.run_key}/result.json")
+        result = RunResult.load(store, spec.folder.result)
         card = ModelCard(
             name=spec.instrument,
             version=spec.run_id,
@@ -46,17 +46,17 @@ def publish() -> Publish:
             latent_size=1,
             hop=512,
             receptive_field=(0, 0),
-            phase=result["phase"],
-            step=result["step"],
-            steps=result["steps"],
-            complete=result["complete"],
+            phase=result.phase,
+            step=result.step,
+            steps=result.steps,
+            complete=result.complete,
             dataset=spec.dataset,
             seconds=1.0,
-            validation=result["validation"],
+            validation=result.validation,
             files={},
             created_at="",
         )
-        store.write_json(f"{card.key}/card.json", card.to_json())
+        card.save(store, card.folder.card)
         return card
 
     return publish
@@ -92,7 +92,7 @@ def _spec(instrument: str, dataset: str, **changes: Any) -> TrainingSpec:
 
 
 def _weights(store: Store, spec: TrainingSpec, folder: Path) -> dict[str, torch.Tensor]:
-    path = store.download(f"{spec.run_key}/weights.pt", folder / f"{spec.run_id}.pt")
+    path = store.download(spec.folder.weights, folder / f"{spec.run_id}.pt")
     return torch.load(path, weights_only=True)
 
 
@@ -146,7 +146,7 @@ def test_a_killed_worker_goes_on_to_the_weights_of_one_that_was_not(
     killed: list[int] = []
 
     def kill() -> None:
-        while not any(entry.key.endswith(".json") for entry in store.list(f"{specs[0].run_key}/checkpoints")):
+        while not any(entry.key.endswith(".json") for entry in store.list(specs[0].folder.checkpoints)):
             time.sleep(0.05)
         worker = read_records(store, "band", ["killed"])[0].worker
         assert worker is not None
@@ -185,16 +185,16 @@ def test_an_interrupted_library_saves_itself_and_goes_on(local_store: Store, tmp
         assert record.error is None
         result = read_result(store, endless)
         assert result is not None
-        assert result["complete"] is False
-        assert result["step"] > step
-        saved = [entry.key for entry in store.list(f"{endless.run_key}/checkpoints") if entry.key.endswith(".json")]
-        assert result["step"] in [int(key[-14:-5]) for key in saved]
-        return int(result["step"])
+        assert result.complete is False
+        assert result.step > step
+        saved = [entry.key for entry in store.list(endless.folder.checkpoints) if entry.key.endswith(".json")]
+        assert result.step in [int(key[-14:-5]) for key in saved]
+        return result.step
 
     first = interrupted_after(0)
-    curves = store.read_json(f"{endless.run_key}/curves.json")
+    curves = store.read_json(endless.folder.metrics)
     assert interrupted_after(first) > first
-    later = store.read_json(f"{endless.run_key}/curves.json")
+    later = store.read_json(endless.folder.metrics)
     assert later["validation"][: len(curves["validation"])] == curves["validation"], "what was drawn before the stop stays"
 
 
@@ -207,7 +207,7 @@ def test_a_terminated_worker_saves_itself_and_the_run_goes_on_in_another(
     workers: list[str] = []
 
     def saved() -> list[int]:
-        return [int(e.key[-14:-5]) for e in store.list(f"{spec.run_key}/checkpoints") if e.key.endswith(".json")]
+        return [int(e.key[-14:-5]) for e in store.list(spec.folder.checkpoints) if e.key.endswith(".json")]
 
     def terminate(records: Sequence[RunRecord]) -> None:
         (record,) = records

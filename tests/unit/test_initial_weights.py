@@ -15,13 +15,13 @@ from typer.testing import CliRunner
 
 from rave_dist.checks import InstrumentCheck, LibraryCheck, check_library
 from rave_dist.cli import app
-from rave_dist.dataset.read import load_manifest, pointer_key, read_segments
+from rave_dist.dataset.read import load_manifest, read_segments
 from rave_dist.dataset.shards import ShardWriter
 from rave_dist.errors import ConfigurationError, LibraryError, ModelNotFoundError
 from rave_dist.initial_weights import find_initial_weights, joint_base_problem, plan_joint_base, write_joint_dataset
 from rave_dist.library.manifest import Library, load_library
 from rave_dist.options import Budget
-from rave_dist.records import DatasetManifest, ModelCard, RunRecord, SourceRecord, now
+from rave_dist.records import DatasetFolder, DatasetManifest, DatasetPointer, ModelCard, RunRecord, SourceRecord, now
 
 pytestmark = pytest.mark.slow
 
@@ -84,8 +84,8 @@ def _ingest(library: Library, name: str, *, seconds: int) -> None:
         **{"id": f"{seconds}" * 12, "instrument": name, "sample_rate": 44100, "channels": 1, "sources": (source,)},
         **{"rejected": (), "shards": tuple(writer.shards), "used_seconds": seconds, "created_at": now()},
     )
-    library.store.write_json(f"{manifest.key}/manifest.json", manifest.to_json())
-    library.store.write_json(pointer_key(name, library.name), {"id": manifest.id})
+    manifest.save(library.store, manifest.folder.manifest)
+    DatasetPointer(id=manifest.id).save(library.store, DatasetFolder.latest(name, library.name))
 
 
 def test_a_librarys_base_hears_all_its_instruments(band: Callable[[str], Library]) -> None:
@@ -167,10 +167,10 @@ def test_check_lets_pass_what_fits_and_names_what_does_not(write: Write) -> None
 def test_a_base_whose_run_has_gone_on_or_away_is_not_taken_for_it(write: Write, publish_tiny: Callable[..., ModelCard]) -> None:
     library = write("base: drums")
     card = publish_tiny(library.store, "drums")
-    library.store.write_bytes(f"{card.run_key}/config.gin", b"another")
+    library.store.write_bytes(card.run_folder.config, b"another")
     with pytest.raises(ModelNotFoundError, match="trained further"):
         find_initial_weights(library, "harp")
-    library.store.delete(f"{card.run_key}/weights.pt")
+    library.store.delete(card.run_folder.weights)
     with pytest.raises(ModelNotFoundError, match="not in this store"):
         find_initial_weights(library, "harp")
 

@@ -120,12 +120,12 @@ def test_a_checkpoint_leaves_what_the_run_left_when_it_was_stopped_there(
     left = weights(store, spec, tmp_path, "weights.pt")
     result = read_result(store, spec)
     assert result is not None
-    store.write_json(f"{spec.run_key}/result.json", {**result, "step": 4})  # of an earlier stop
-    store.delete(f"{spec.run_key}/weights.pt")
+    result.model_copy(update={"step": 4}).save(store, spec.folder.result)  # of an earlier stop
+    store.delete(spec.folder.weights)
     write_outputs_from_checkpoint(store, spec)
     assert read_result(store, spec) == result
     again = weights(store, spec, tmp_path, "weights.pt")
     assert all(torch.equal(value, again[name]) for name, value in left.items())
-    store.delete(f"{spec.run_key}/weights.pt")
+    store.delete(spec.folder.weights)
     write_outputs_from_checkpoint(store, spec)  # nothing newer to leave
-    assert not store.exists(f"{spec.run_key}/weights.pt")
+    assert not store.exists(spec.folder.weights)

@@ -1,4 +1,4 @@
-"""What a run measures on its way: TensorBoard events under RAVE's own scalar names, and curves for the page."""
+"""What a run measures on its way: TensorBoard events under RAVE's own scalar names, and a selection for the page."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any, Self
 
 from torch.utils.tensorboard import SummaryWriter
 
+from rave_dist.records import LossRow, RunFolder, RunMetrics, ValidationRow
 from rave_dist.storage.store import Store
 
 POINTS = 1000
@@ -26,20 +27,20 @@ class MetricsLog:
 
     Args:
         store: where the run lies.
-        run_key: the run's folder in the store.
+        run: the run's folder in the store.
         folder: a local folder for the events of this process.
-        state: what `state_dict` gave, for a run that goes on.
+        state: from `state_dict`, for a run that is resumed.
         step: number of steps done.
     """
 
     def __init__(
-        self, store: Store, run_key: str, folder: Path, *, state: Mapping[str, Any] | None = None, step: int = 0
+        self, store: Store, run: RunFolder, folder: Path, *, state: Mapping[str, Any] | None = None, step: int = 0
     ) -> None:
         self._store = store
-        self._run_key = run_key
+        self._run = run
         self._folder = folder
-        self._train: list[dict[str, Any]] = list(state["train"]) if state else []
-        self._validation: list[dict[str, Any]] = list(state["validation"]) if state else []
+        self._train = [LossRow(**row) for row in state["train"]] if state else []
+        self._validation = [ValidationRow(**row) for row in state["validation"]] if state else []
         self._writer = SummaryWriter(str(folder), purge_step=step or None)
         self._synced = 0.0
 
@@ -50,8 +51,8 @@ class MetricsLog:
         self._writer.close()
 
     def state_dict(self) -> dict[str, Any]:
-        """The curves so far."""
-        return {"train": self._train, "validation": self._validation}
+        """The selection so far, as values that a checkpoint can hold."""
+        return {"train": [row.to_json() for row in self._train], "validation": [row.to_json() for row in self._validation]}
 
     def train(self, step: int, phase: int, values: Mapping[str, float], *, steps: int) -> None:
         """Notes the losses of a step.
@@ -64,20 +65,20 @@ class MetricsLog:
         """
         for name, value in values.items():
             self._writer.add_scalar(name, value, step)
-        last = self._train[-1]["step"] if self._train else -math.inf
+        last = self._train[-1].step if self._train else -math.inf
         if step - last >= steps / POINTS:
-            self._train.append({"step": step, "phase": phase, "values": {name: _number(v) for name, v in values.items()}})
+            self._train.append(LossRow(step=step, phase=phase, values={name: _finite(v) for name, v in values.items()}))
 
     def validation(self, step: int, phase: int, values: Mapping[str, float]) -> None:
         """Notes a validation; its ``validation`` is the held-out distance, ``validation/training`` the same measure of training
         audio."""
         for name, value in values.items():
             self._writer.add_scalar(name, value, step)
-        distances = {"value": _number(values["validation"]), "training": _number(values["validation/training"])}
-        self._validation.append({"step": step, "phase": phase, **distances})
+        held_out, training = _finite(values["validation"]), _finite(values["validation/training"])
+        self._validation.append(ValidationRow(step=step, phase=phase, held_out=held_out, training=training))
 
     def sync(self, *, steps: int, phase_1_steps: int, window: int, always: bool = False) -> None:
-        """Copies events and curves into the store; without ``always`` only if that was not done for a minute.
+        """Copies events and the selection to the store; without ``always`` only if that was not done for a minute.
 
         Raises:
             StoreError: they cannot be written.
@@ -86,12 +87,18 @@ class MetricsLog:
             return
         self._writer.flush()
         for path in sorted(self._folder.iterdir()):
-            self._store.upload(path, f"{self._run_key}/events/{path.name}")
-        curves = {**self.state_dict(), "steps": steps, "phase_1_steps": phase_1_steps, "window": window}
-        self._store.write_json(f"{self._run_key}/curves.json", curves)
+            self._store.upload(path, f"{self._run.events}/{path.name}")
+        metrics = RunMetrics(
+            train=tuple(self._train),
+            validation=tuple(self._validation),
+            steps=steps,
+            phase_1_steps=phase_1_steps,
+            window=window,
+        )
+        metrics.save(self._store, self._run.metrics)
         self._synced = time.monotonic()
 
 
-def _number(value: float) -> float | None:
-    """JSON has no word for NaN."""
+def _finite(value: float) -> float | None:
+    """JSON has no NaN."""
     return value if math.isfinite(value) else None

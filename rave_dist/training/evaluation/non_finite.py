@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 import torch
 
 from rave_dist.dataset.read import Segment, load_manifest
 from rave_dist.errors import DatasetError, NotFiniteError
 from rave_dist.rave.presets import window_and_batch
-from rave_dist.records import TrainingSpec
+from rave_dist.records import NotFiniteReport, TrainingSpec, WindowSource
 from rave_dist.storage.store import Store
 from rave_dist.training.data.loader import PcmSegment
 
@@ -87,22 +86,20 @@ def explain(error: NotFinite, store: Store, spec: TrainingSpec, segments: Sequen
         segments: what it trains on.
     """
     windows = describe_windows(store, spec, segments, error.places)
-    store.write_json(
-        f"{spec.run_key}/not_finite.json",
-        {"step": error.step, "what": error.what, "window": window_and_batch(spec)[0], "windows": windows},
-    )
-    heard = [f"{window['source']} at {window['seconds']:.2f} s" for window in windows]
-    batch = f", of a batch with {', '.join(heard[:4])}" if heard else ""
-    more = f" and {len(heard) - 4} more" if len(heard) > 4 else ""
+    report = NotFiniteReport(step=error.step, what=error.what, window=window_and_batch(spec)[0], windows=tuple(windows))
+    report.save(store, spec.folder.not_finite)
+    places = [f"{window.source} at {window.seconds:.2f} s" for window in windows]
+    batch = f", of a batch with {', '.join(places[:4])}" if places else ""
+    more = f" and {len(places) - 4} more" if len(places) > 4 else ""
     return NotFiniteError(
         f"{error.what} is not a finite number at step {error.step}{batch}{more}",
         where=spec.instrument,
-        fix="set recover: {rate: 0.5} to go on from the last checkpoint with half the learning rate, or give another seed; "
+        fix="set recover: {rate: 0.5} to resume from the last checkpoint with half the learning rate, or give another seed; "
         "if it happens again, look at these recordings",
     )
 
 
-def describe_windows(store: Store, spec: TrainingSpec, segments: Sequence[PcmSegment], places: Places) -> list[dict[str, Any]]:
+def describe_windows(store: Store, spec: TrainingSpec, segments: Sequence[PcmSegment], places: Places) -> list[WindowSource]:
     """Where windows came from: recording (its name if the dataset is in the store, else its id, else the segment's number), and
     the first sample and second in it at the run's rate.
 
@@ -114,11 +111,11 @@ def describe_windows(store: Store, spec: TrainingSpec, segments: Sequence[PcmSeg
         names = {s.source_id: s.source for s in load_manifest(store, spec.instrument, spec.dataset).sources}
     except DatasetError:
         names = {}
-    heard = [segment for segment in segments if segment.pcm.shape[-1]]
+    audible = [segment for segment in segments if segment.pcm.shape[-1]]
     windows = []
     for index, offset in places:
-        segment = heard[index]
+        segment = audible[index]
         source, start = (segment.source_id, segment.start) if isinstance(segment, Segment) else (f"segment {index}", 0)
         sample = start + max(0, offset)
-        windows.append({"source": names.get(source, source), "sample": sample, "seconds": sample / spec.sample_rate})
+        windows.append(WindowSource(source=names.get(source, source), sample=sample, seconds=sample / spec.sample_rate))
     return windows

@@ -29,7 +29,7 @@ from rave_dist.errors import RaveDistError, TrainingError
 from rave_dist.identity import content_id
 from rave_dist.rave.config import configure
 from rave_dist.rave.presets import accumulation_choices, smaller_batch, window_and_batch
-from rave_dist.records import TrainingSpec, now
+from rave_dist.records import DryRunResult, RunFolder, TrainingSpec, now
 from rave_dist.storage.store import Store
 from rave_dist.training.data.loader import PcmSegment
 from rave_dist.training.evaluation.latent_pca import fit_latent
@@ -42,7 +42,7 @@ from rave_dist.training.step.cuda_graph import CudaGraphStep
 from rave_dist.training.step.memory import device_name, is_out_of_memory, usable_bytes
 
 Export = Callable[[Path, Path], object]
-"""Makes a model's files of a run folder (``spec.json``, ``config.gin``, ``weights.pt``) in another folder."""
+"""Exports a model from a local run folder (spec, configuration, weights) to another folder."""
 
 logger = logging.getLogger(__name__)
 
@@ -82,7 +82,7 @@ def dry_run(
     """
     key, batch = _note_key(spec, device, export), window_and_batch(spec)[1]
     if store.exists(key):
-        return int(store.read_json(key)["accumulation_steps"])
+        return DryRunResult.load(store, key).accumulation_steps
     stage = _Stage(spec, device, stop)
     elsewhere = _Elsewhere(spec, _samples(train_segments), _samples(validation_segments), psutil.Process().memory_info().vms)
 
@@ -114,10 +114,10 @@ def dry_run(
             "%s: a step of %d windows does not fit the memory of %s: it is computed in %d parts of %d",
             *(spec.instrument, batch, device_name(device), accumulation_steps, batch // accumulation_steps),
         )
-    store.write_json(
-        key,
-        {"instrument": spec.instrument, "device": device_name(device), "accumulation_steps": accumulation_steps, "at": now()},
+    result = DryRunResult(
+        instrument=spec.instrument, device=device_name(device), accumulation_steps=accumulation_steps, at=now()
     )
+    result.save(store, key)
     return accumulation_steps
 
 
@@ -133,7 +133,7 @@ def _note_key(spec: TrainingSpec, device: torch.device, export: Export | None) -
         **{"compute": sorted(spec.compute), "device": device_name(device), "torch": torch.__version__},
         **{"memory": usable_bytes(device), "auto": spec.batch == "auto", "export": export is not None},
     }
-    return f"dry_runs/{content_id(tried)}.json"
+    return DryRunResult.key(content_id(tried))
 
 
 def _config_text(spec: TrainingSpec) -> str:
@@ -231,12 +231,12 @@ class _Stage:
             raise isolated.Stopped
 
     def _export(self, model: Any, folder: Path, export: Export) -> None:
-        run = folder / "run"
-        run.mkdir()
-        (run / "spec.json").write_text(self.spec.model_dump_json())
-        (run / "config.gin").write_text(self.config_text)
-        save_weights(model, run / "weights.pt")
-        export(run, folder / "out")
+        run = RunFolder(folder / "run")
+        (folder / "run").mkdir()
+        Path(run.spec).write_text(self.spec.model_dump_json())
+        Path(run.config).write_text(self.config_text)
+        save_weights(model, Path(run.weights))
+        export(folder / "run", folder / "out")
 
 
 @dataclass(frozen=True)

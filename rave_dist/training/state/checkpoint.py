@@ -6,7 +6,6 @@ exist, and what does not match it is damaged. The newest good one is used; the n
 
 from __future__ import annotations
 
-import json
 import pickle
 import random
 import tempfile
@@ -16,9 +15,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from pydantic import ValidationError
 
 from rave_dist.errors import ConfigurationError, MissingKeyError, TrainingError
 from rave_dist.identity import hash_file
+from rave_dist.records import CheckpointInfo
 from rave_dist.storage.store import Store
 
 _DIFF_LINES = 6
@@ -42,7 +43,7 @@ def save_checkpoint(store: Store, folder: str, step: int, state: Mapping[str, An
         path = Path(scratch) / "state.pt"
         torch.save(dict(state), path)
         store.upload(path, f"{name}.pt")
-        store.write_json(f"{name}.json", {"step": step, "sha256": hash_file(path), "bytes": path.stat().st_size})
+        CheckpointInfo(step=step, sha256=hash_file(path), bytes=path.stat().st_size).save(store, f"{name}.json")
     kept = sorted(_steps(store, folder), reverse=True)[:keep]
     for entry in list(store.list(folder)):
         if _step_of(entry.key) not in kept:
@@ -146,10 +147,10 @@ def _load(store: Store, name: str) -> dict[str, Any] | None:
     with tempfile.TemporaryDirectory(prefix="rave-dist-checkpoint-") as scratch:
         path = Path(scratch) / "state.pt"
         try:
-            wanted = json.loads(store.read_bytes(f"{name}.json"))["sha256"]
+            wanted = CheckpointInfo.model_validate_json(store.read_bytes(f"{name}.json")).sha256
             store.download(f"{name}.pt", path)
-        except (MissingKeyError, ValueError, KeyError, TypeError):
-            wanted = None  # half a checkpoint, or a side file that is no longer one
+        except (MissingKeyError, ValidationError):
+            wanted = None  # half a checkpoint, or a damaged side file
         if wanted is None or hash_file(path) != wanted:
             store.delete(f"{name}.json")
             store.delete(f"{name}.pt")

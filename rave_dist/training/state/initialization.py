@@ -23,6 +23,7 @@ from rave_dist.errors import ConfigurationError, MissingKeyError, TrainingError
 from rave_dist.identity import content_id, hash_file
 from rave_dist.rave.config import sample_rate_of, schedule_of
 from rave_dist.rave.lightning_checkpoint import find_checkpoint, read_stock_run
+from rave_dist.records import BaseFolder, BaseRecord, RunFolder
 from rave_dist.storage.store import Store
 from rave_dist.training.schedule import ResumePoint
 from rave_dist.training.state.checkpoint import load_weights
@@ -75,16 +76,16 @@ class InitialWeights:
             training_step.go_on(*self.optimizers, step=self.step)
 
 
-def weights_of_model(run: Path, *, version: str, origin: str) -> InitialWeights:
+def weights_of_model(run: RunFolder, *, version: str, origin: str) -> InitialWeights:
     """The start from a published model.
 
     Args:
-        run: ``config.gin`` and ``weights.pt`` of its run.
+        run: a local folder with the configuration and the weights of its run.
         version: the model's, which is a hash of the two.
         origin: its name for people.
     """
-    weights: dict[str, Tensor] = torch.load(run / "weights.pt", map_location="cpu", weights_only=True)
-    return InitialWeights(version, origin, (run / "config.gin").read_text(encoding="utf-8"), weights)
+    weights: dict[str, Tensor] = torch.load(run.weights, map_location="cpu", weights_only=True)
+    return InitialWeights(version, origin, Path(run.config).read_text(encoding="utf-8"), weights)
 
 
 def weights_of_stock_run(folder: Path, *, resume: bool, ema: bool) -> InitialWeights:
@@ -114,18 +115,18 @@ def weights_of_stock_run(folder: Path, *, resume: bool, ema: bool) -> InitialWei
 
 def store_initial_weights(store: Store, start: InitialWeights) -> str:
     """Puts a base into the store, where every node finds it, unless it is there; returns its id."""
-    key = f"bases/{start.id}"
-    if store.exists(f"{key}/base.json"):
+    base = BaseFolder.of(start.id)
+    if store.exists(base.record):
         return start.id
+    files = {base.weights: dict(start.weights), base.optimizers: start.optimizers}
     with tempfile.TemporaryDirectory(prefix="rave-dist-base-") as folder:
-        parts = {"weights": dict(start.weights), "optimizers": start.optimizers}
-        for name, value in parts.items():
+        path = Path(folder) / "file.pt"
+        for key, value in files.items():
             if value is not None:
-                path = Path(folder) / f"{name}.pt"
                 torch.save(value, path)
-                store.upload(path, f"{key}/{name}.pt")
-    store.write_bytes(f"{key}/config.gin", start.config_text.encode())
-    store.write_json(f"{key}/base.json", {"origin": start.origin, "step": start.step})
+                store.upload(path, key)
+    store.write_bytes(base.config, start.config_text.encode())
+    BaseRecord(origin=start.origin, step=start.step).save(store, base.record)
     return start.id
 
 
@@ -135,21 +136,21 @@ def load_initial_weights(store: Store, base: str) -> InitialWeights:
     Raises:
         TrainingError: it is not in the store.
     """
-    key = f"bases/{base}"
+    folder = BaseFolder.of(base)
     try:
-        told = store.read_json(f"{key}/base.json")
-        config_text = store.read_bytes(f"{key}/config.gin").decode()
-        with tempfile.TemporaryDirectory(prefix="rave-dist-base-") as folder:
-            files = {name: store.download(f"{key}/{name}.pt", Path(folder) / name) for name in _files(told)}
-            loaded = {name: torch.load(path, map_location="cpu", weights_only=True) for name, path in files.items()}
+        record = BaseRecord.load(store, folder.record)
+        config_text = store.read_bytes(folder.config).decode()
+        weights = _load(store, folder.weights)
+        optimizers = _load(store, folder.optimizers) if record.step else None
     except MissingKeyError as error:
         raise TrainingError(
             "what this run starts from is not in the store",
             where=error.where,
             fix="run rave-dist train again, which puts it there",
         ) from error
-    return InitialWeights(base, told["origin"], config_text, loaded["weights"], told["step"], loaded.get("optimizers"))
+    return InitialWeights(base, record.origin, config_text, weights, record.step, optimizers)
 
 
-def _files(told: Mapping[str, Any]) -> tuple[str, ...]:
-    return ("weights", "optimizers") if told["step"] else ("weights",)
+def _load(store: Store, key: str) -> Any:
+    with tempfile.TemporaryDirectory(prefix="rave-dist-base-") as folder:
+        return torch.load(store.download(key, Path(folder) / "file.pt"), map_location="cpu", weights_only=True)

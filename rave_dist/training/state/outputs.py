@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -15,12 +13,12 @@ from rave_dist.dataset.split import split_dataset
 from rave_dist.errors import MissingKeyError, TrainingError
 from rave_dist.rave.models import build_model
 from rave_dist.rave.presets import window_and_batch
-from rave_dist.records import TrainingSpec
+from rave_dist.records import RunResult, TrainingSpec
 from rave_dist.storage.store import Store
 from rave_dist.training.data.loader import PcmSegment
 from rave_dist.training.evaluation.latent_pca import fit_latent
 from rave_dist.training.state.checkpoint import load_checkpoint, load_weights
-from rave_dist.training.state.run_state import RunState, best_weights
+from rave_dist.training.state.run_state import RunState
 
 
 def save_weights(model: torch.nn.Module, path: Path) -> None:
@@ -38,11 +36,8 @@ def write_outputs(
     *,
     complete: bool,
 ) -> None:
-    """Leaves what a model is published from: ``weights.pt``, the best of the phase that the run is in, ``weights_phase_1.pt``
-    beside it for a run in phase 2, and last ``result.json``, which says that all of the run's files are there.
-
-    ``phase_1`` in that is the best of phase 1, whose weights are in the second file; null for runs that end there, and for
-    runs that began after it.
+    """Writes what a model is published from: the best weights of the run's phase, in phase 2 also those of phase 1, and
+    last the result, which marks the files as complete.
 
     Args:
         store: where to.
@@ -61,25 +56,24 @@ def write_outputs(
         if phase in weights:
             model.load_state_dict(dict(weights[phase]))
         fit_latent(model, segments, window=window_and_batch(spec)[0], device=device)
-        file = "weights.pt" if phase == state.phase else "weights_phase_1.pt"
         with tempfile.TemporaryDirectory(prefix="rave-dist-weights-") as folder:
-            save_weights(model, Path(folder) / file)
-            store.upload(Path(folder) / file, f"{spec.run_key}/{file}")
-    phase_1 = state.bests.get(1) if state.phase == 2 else None
-    result = {
-        "phase": state.phase,
-        "step": state.step,
-        "best_step": state.best.step if state.best else state.step,
-        "steps": state.schedule.steps,
-        "phase_1_steps": state.schedule.phase_1_steps,
-        "phase_1": asdict(phase_1) if phase_1 else None,
-        "complete": complete,
-        "validation": state.validation.to_json(),
-        "setbacks": state.setbacks,
-        "accumulation_steps": state.accumulation_steps,
-        "seconds": state.seconds,
-    }
-    store.write_json(_result_key(spec), result)
+            save_weights(model, Path(folder) / "weights")
+            key = spec.folder.weights if phase == state.phase else spec.folder.weights_phase_1
+            store.upload(Path(folder) / "weights", key)
+    result = RunResult(
+        phase=state.phase,
+        step=state.step,
+        best_step=state.best.step if state.best else state.step,
+        steps=state.schedule.steps,
+        phase_1_steps=state.schedule.phase_1_steps,
+        phase_1=state.bests.get(1) if state.phase == 2 else None,
+        complete=complete,
+        validation=state.validation,
+        rollbacks=tuple(state.rollbacks),
+        accumulation_steps=state.accumulation_steps,
+        seconds=state.seconds,
+    )
+    result.save(store, spec.folder.result)
 
 
 def write_outputs_from_checkpoint(store: Store, spec: TrainingSpec) -> None:
@@ -94,26 +88,25 @@ def write_outputs_from_checkpoint(store: Store, spec: TrainingSpec) -> None:
         DatasetError: its dataset is not in the store.
         StoreError: the store cannot be used.
     """
-    loaded, result = load_checkpoint(store, f"{spec.run_key}/checkpoints"), read_result(store, spec)
+    loaded, result = load_checkpoint(store, spec.folder.checkpoints), read_result(store, spec)
     if loaded is None and result is None:
         raise TrainingError("it has no checkpoint yet", fix="train it, and let it come to its first one")
-    if loaded is None or (result is not None and result["step"] >= loaded[0]):
+    if loaded is None or (result is not None and result.step >= loaded[0]):
         return
     saved = loaded[1]
-    model = build_model(store.read_bytes(f"{spec.run_key}/config.gin").decode(), channels=spec.channels)
+    model = build_model(store.read_bytes(spec.folder.config).decode(), channels=spec.channels)
     load_weights(model, saved["model"], where=store.address(spec.run_key))
     audio = split_dataset(store, load_manifest(store, spec.instrument, spec.dataset), window=window_and_batch(spec)[0])
-    write_outputs(store, spec, model, RunState.from_saved(saved["state"]), best_weights(saved), audio.train, complete=False)
+    write_outputs(store, spec, model, RunState.from_saved(saved["state"]), saved["bests"], audio.train, complete=False)
 
 
-def read_result(store: Store, spec: TrainingSpec) -> dict[str, Any] | None:
-    """What a run ended with, or None where it never ended; ``complete`` in it says whether its budget was spent."""
+def read_result(store: Store, spec: TrainingSpec) -> RunResult | None:
+    """The result of a run; None before its first end.
+
+    Raises:
+        StoreError: the store cannot be read.
+    """
     try:
-        result: dict[str, Any] = store.read_json(_result_key(spec))
+        return RunResult.load(store, spec.folder.result)
     except MissingKeyError:
         return None
-    return result
-
-
-def _result_key(spec: TrainingSpec) -> str:
-    return f"{spec.run_key}/result.json"

@@ -4,41 +4,46 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
-import torch
-
-from rave_dist.records import Validation
+from rave_dist.records import BestWeights, Rollback, Validation
 from rave_dist.training.schedule import Schedule, StepTimes
-
-
-@dataclass(frozen=True)
-class Best:
-    """The best weights of a phase: after how many steps of the run, and how far from held-out audio they are."""
-
-    step: int
-    distance: float
 
 
 @dataclass
 class RunState:
-    """What a run holds between two steps beside model, optimizers, sampler and random generators; all of it is in its
-    checkpoints. ``step`` counts the steps done; ``seconds`` is training time, over all its processes; ``bests`` has the best
-    weights of each phase that has some. ``waited`` counts the validations since the last that brought the distance below
-    ``mark`` by as much as was asked; ``settled`` says that training has ended for that. ``setbacks`` are
-    `rave_dist.records.Setback` as JSON. Every step is computed in ``accumulation_steps`` parts."""
+    """The progress of a run between two steps; all of it is in its checkpoints.
+
+    Model, optimizers, sampler and random generators have states of their own.
+
+    Attributes:
+        schedule: the schedule as planned now.
+        step: steps done.
+        seconds: training time, over all processes of the run.
+        step_times: measured seconds per step, for budgets in hours.
+        first: the held-out distance before the first step.
+        bests: the best weights of each phase that has some.
+        patience_distance: the held-out distance that the next one must improve on by the budget's ``improvement``.
+        validations_without_improvement: validations since it last did.
+        ended_early: whether training has ended because validation no longer improved.
+        rollbacks: returns to an earlier checkpoint, the oldest first.
+        last: the last held-out distance.
+        validated_step: the step of the last validation.
+        train_distance: the spectral distance of a recent training batch.
+        accumulation_steps: equal parts of the batch whose gradients are added up in a step.
+    """
 
     schedule: Schedule
     step: int = 0
     seconds: float = 0.0
     step_times: StepTimes | None = None
     first: float | None = None
-    bests: dict[int, Best] = field(default_factory=dict)
-    mark: float = math.inf
-    waited: int = 0
-    settled: bool = False
-    setbacks: list[dict[str, Any]] = field(default_factory=list)
+    bests: dict[int, BestWeights] = field(default_factory=dict)
+    patience_distance: float = math.inf
+    validations_without_improvement: int = 0
+    ended_early: bool = False
+    rollbacks: list[Rollback] = field(default_factory=list)
     last: float | None = None
     validated_step: int = -1
     train_distance: float | None = None
@@ -50,7 +55,7 @@ class RunState:
         return self.schedule.phase(max(0, self.step - 1))
 
     @property
-    def best(self) -> Best | None:
+    def best(self) -> BestWeights | None:
         """The weights that an export now would take."""
         return self.bests.get(self.phase)
 
@@ -59,54 +64,48 @@ class RunState:
         """The held-out distances; the best is that of the weights that an export now would take."""
         return Validation(first=self.first, best=self.best.distance if self.best else None, last=self.last)
 
-    def note(self, distance: float, *, improvement: float = 0.0) -> bool:
-        """Keeps a held-out distance; returns whether the weights of now are those that an export would take.
+    def record_validation(self, distance: float, *, improvement: float = 0.0) -> bool:
+        """Records a held-out distance; returns whether the current weights are the best of their phase.
 
-        They are if they are the first of their phase, if those held so far are not ripe (`Schedule.is_ripe`), or if they are
-        closer. So a model of phase 2 is exported once there is one, and never one that the discriminator has hardly touched.
+        They are if they are the first of their phase, if the best so far come too early in phase 2 (`Schedule.is_selectable`),
+        or if they are closer. So a model of phase 2 is exported as soon as there is one, and one that has hardly been trained
+        with the discriminator only while there is no other.
 
         Args:
-            distance: of the weights of now.
-            improvement: the share by which a distance must fall to count as lower for patience.
+            distance: of the current weights.
+            improvement: the share by which a distance must fall to count as an improvement.
         """
         self.last, self.validated_step = distance, self.step
         if self.first is None:
             self.first = distance
             return False
         held = self.best
-        fresh = held is None or not self.schedule.is_ripe(held.step)
-        if fresh or distance < (1 - improvement) * self.mark:
-            self.mark, self.waited = distance, 0
+        fresh = held is None or not self.schedule.is_selectable(held.step)
+        if fresh or distance < (1 - improvement) * self.patience_distance:
+            self.patience_distance, self.validations_without_improvement = distance, 0
         else:
-            self.waited += 1
+            self.validations_without_improvement += 1
         if not fresh and held is not None and distance >= held.distance:
             return False
-        self.bests = {**self.bests, self.phase: Best(self.step, distance)}
+        self.bests = {**self.bests, self.phase: BestWeights(step=self.step, distance=distance)}
         return True
+
+    def to_saved(self) -> dict[str, Any]:
+        """All of it as values that a checkpoint can hold."""
+        return {
+            **asdict(self),
+            "bests": {phase: best.to_json() for phase, best in self.bests.items()},
+            "rollbacks": [rollback.to_json() for rollback in self.rollbacks],
+        }
 
     @staticmethod
     def from_saved(saved: Mapping[str, Any]) -> RunState:
-        """The state that ``dataclasses.asdict`` was taken of."""
-        step_times, bests = saved["step_times"], saved.get("bests", {})
-        if best := _only_best(saved):
-            bests = {best["phase"]: {"step": best["step"], "distance": best["distance"]}}
+        """The state that `to_saved` was called on."""
+        step_times = saved["step_times"]
         made = {
             "schedule": Schedule(**saved["schedule"]),
             "step_times": StepTimes(**step_times) if step_times else None,
-            "bests": {phase: Best(**best) for phase, best in bests.items()},
+            "bests": {phase: BestWeights(**best) for phase, best in saved["bests"].items()},
+            "rollbacks": [Rollback(**rollback) for rollback in saved["rollbacks"]],
         }
-        return RunState(**{**{name: value for name, value in saved.items() if name != "best"}, **made})
-
-
-def best_weights(saved: Mapping[str, Any]) -> dict[int, dict[str, torch.Tensor]]:
-    """The best weights of each phase that a checkpoint holds."""
-    if "bests" in saved:
-        return dict(saved["bests"])
-    best = _only_best(saved["state"])
-    return {best["phase"]: saved["best"]} if best else {}
-
-
-def _only_best(state: Mapping[str, Any]) -> dict[str, Any] | None:
-    """What checkpoints held when they kept the best weights of one phase only; earlier still it was no more than distances."""
-    best = state.get("best")
-    return best if best and "distance" in best else None
+        return RunState(**{**saved, **made})

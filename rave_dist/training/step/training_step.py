@@ -148,7 +148,7 @@ class TrainingStep:
         for group, base in zip(self.generator_optimizer.param_groups, scheduler.base_lrs, strict=True):
             group["lr"] = group["lr"].fill_(base * factor) if isinstance(group["lr"], Tensor) else base * factor
 
-    def slow_down(self, factor: float) -> None:
+    def scale_learning_rate(self, factor: float) -> None:
         """Multiplies the learning rates of both optimizers by a factor, for all that the schedule will make of them."""
         for optimizer in (self.generator_optimizer, self.discriminator_optimizer):
             for group in optimizer.param_groups:

@@ -22,7 +22,7 @@ from rave_dist.cli import app
 from rave_dist.errors import ConfigurationError, StoreError, TrainingError
 from rave_dist.options import BaseSpec, Budget
 from rave_dist.rave.lightning_checkpoint import write_stock_run
-from rave_dist.records import TrainingSpec
+from rave_dist.records import RunFolder, TrainingSpec
 from rave_dist.storage.store import Store
 from rave_dist.training.schedule import StepTimes, first_schedule
 from rave_dist.training.state.checkpoint import last_checkpoint, load_checkpoint
@@ -125,7 +125,7 @@ class Ours:
     def unpack(self, folder: Path) -> Path:
         """Writes it for stock RAVE; returns the folder of its checkpoints."""
         saved = last_checkpoint(self.store, f"{self.spec.run_key}/checkpoints")
-        return write_stock_run(self.folder, folder, step=6, saved=saved).parent
+        return write_stock_run(RunFolder(self.folder), folder, step=6, saved=saved).parent
 
 
 @pytest.fixture(scope="module")
@@ -200,7 +200,7 @@ def test_rave_export_opens_what_unpack_writes(
     assert all(torch.equal(exported[name], weights[name]) for name in shared)
 
     assert CliRunner().invoke(app, command).exit_code == 1  # it would write over what is there
-    local_store.write_bytes(f"{card.run_key}/config.gin", b"another run")
+    local_store.write_bytes(card.run_folder.config, b"another run")
     assert "trained further" in CliRunner().invoke(app, [*command[:-2], str(tmp_path / "again")]).output
 
 
@@ -219,13 +219,13 @@ def test_rave_train_goes_on_with_a_run_of_ours(ours: Ours, stock_data: Path, tmp
 
 
 def test_a_run_without_its_checkpoints_is_written_for_playing_only(ours: Ours, tmp_path: Path) -> None:
-    write_stock_run(ours.folder, tmp_path / "plucks", step=6, saved=None)
+    write_stock_run(RunFolder(ours.folder), tmp_path / "plucks", step=6, saved=None)
     (only,) = (tmp_path / "plucks").rglob("*.ckpt")
     assert only.name == "best.ckpt"
     with pytest.raises(ConfigurationError, match="no optimizers"):
         weights_of_stock_run(tmp_path / "plucks", resume=True, ema=False)
     with pytest.raises(StoreError, match="something already"):
-        write_stock_run(ours.folder, tmp_path / "plucks", step=6, saved=None)
+        write_stock_run(RunFolder(ours.folder), tmp_path / "plucks", step=6, saved=None)
 
 
 def test_there_and_back_again_nothing_is_lost(ours: Ours, tmp_path: Path) -> None:
@@ -259,9 +259,9 @@ def test_we_go_on_where_rave_train_stopped(stock_run: Path, local_store: Store) 
     assert told[-1].step == 7
     result = read_result(local_store, spec)
     assert result is not None
-    assert result["phase_1"] is None  # that phase was theirs
-    assert not local_store.exists(f"{spec.run_key}/weights_phase_1.pt")
-    loaded = load_checkpoint(local_store, f"{spec.run_key}/checkpoints")
+    assert result.phase_1 is None  # that phase was theirs
+    assert not local_store.exists(spec.folder.weights_phase_1)
+    loaded = load_checkpoint(local_store, spec.folder.checkpoints)
     assert loaded is not None
     ours, saved = loaded[1]["training"], loaded[1]
     # The encoder learnt in stock's three steps of phase 1 and in none since; the discriminator goes on from stock's one.
@@ -302,7 +302,7 @@ def test_averaged_weights_are_taken_when_asked_for(stock_run: Path, ours: Ours, 
 
 
 def test_a_run_with_a_base_begins_where_the_base_ended(ours: Ours, local_store: Store) -> None:
-    start = weights_of_model(ours.folder, version="a" * 12, origin="plucks@a")
+    start = weights_of_model(RunFolder(ours.folder), version="a" * 12, origin="plucks@a")
     told = _train(local_store, _spec(instrument="harp", base=store_initial_weights(local_store, start), budget=Budget(steps=2)))
     assert told[0].step == 0
     assert told[0].first == pytest.approx(ours.best, rel=1e-5)
@@ -310,7 +310,7 @@ def test_a_run_with_a_base_begins_where_the_base_ended(ours: Ours, local_store: 
 
 
 def test_a_base_of_another_architecture_is_refused_with_a_diff(ours: Ours, local_store: Store) -> None:
-    start = weights_of_model(ours.folder, version="a" * 12, origin="plucks@a")
+    start = weights_of_model(RunFolder(ours.folder), version="a" * 12, origin="plucks@a")
     spec = _spec(override={**SMALL, "CAPACITY": 5}, base=store_initial_weights(local_store, start))
     with pytest.raises(ConfigurationError, match="another shape") as caught:
         _train(local_store, spec)

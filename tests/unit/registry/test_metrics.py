@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from rave_dist.dataset.read import Segment
-from rave_dist.registry.export import Exported
+from rave_dist.records import ExportRecord
 from rave_dist.registry.metrics import measure, measure_export
 
 pytestmark = pytest.mark.slow
@@ -57,7 +57,7 @@ class Exports:
             "hop": 512,
             "receptive_field": (700, 300),
         }
-        exported = Exported.model_validate(told)
+        exported = ExportRecord.model_validate(told)
         return measure_export(self.folder, exported, segments, sample_rate=RATE)
 
 

@@ -12,7 +12,7 @@ import torch
 from rave_dist.dataset.shards import ShardWriter
 from rave_dist.errors import ConfigurationError, DatasetError, TrainingError, VerificationError
 from rave_dist.identity import hash_file
-from rave_dist.records import DatasetManifest, ModelCard, SourceRecord, TrainingSpec, now
+from rave_dist.records import BestWeights, DatasetManifest, ModelCard, RunFolder, RunResult, SourceRecord, TrainingSpec, now
 from rave_dist.registry.export import export_run
 from rave_dist.registry.store import fetch, find, list_models, model_version, publish
 from rave_dist.storage.store import Store
@@ -57,7 +57,7 @@ def put_run(store: Store, tiny: Any, *, name: str = "drums", files: tuple[str, .
         used_seconds=6.0,
         created_at=now(),
     )
-    store.write_json(f"{manifest.key}/manifest.json", manifest.to_json())
+    manifest.save(store, manifest.folder.manifest)
     return spec
 
 
@@ -70,7 +70,7 @@ def test_a_finished_run_becomes_a_model(any_store: Store, tiny_model: Any, tmp_p
     card = publish(any_store, spec)
 
     assert (card.name, card.library, card.run_id, card.dataset) == ("drums", "tiny", spec.run_id, spec.dataset)
-    assert card.version == model_version(tiny_model.run)
+    assert card.version == model_version(RunFolder(tiny_model.run))
     assert (card.sample_rate, card.channels, card.latents, card.latent_size, card.hop) == (44100, 1, 4, 8, 512)
     assert (card.phase, card.step, card.steps, card.complete) == (2, 10, 10, True)
     assert card.seconds == 6.0
@@ -84,7 +84,7 @@ def test_a_finished_run_becomes_a_model(any_store: Store, tiny_model: Any, tmp_p
     assert 10000 < left < 12288
     assert 10000 < right < 12288
     assert set(keys(any_store)) == {
-        f"{card.key}/card.json",
+        card.folder.card,
         f"{card.key}/drums.ts",
         f"{card.key}/drums_streaming.ts",
         "models/drums/latest.json",
@@ -105,12 +105,13 @@ def test_the_best_of_phase_1_is_measured_as_if_it_were_published(local_store: St
     ended, before = tiny_models[:2]
     alone = publish(local_store, put_run(local_store, before, name="before"))
     spec = put_run(local_store, ended)
-    local_store.upload(before.run / "weights.pt", f"{spec.run_key}/weights_phase_1.pt")
-    result = local_store.read_json(f"{spec.run_key}/result.json")
-    local_store.write_json(f"{spec.run_key}/result.json", {**result, "phase_1": {"step": 4, "distance": 18.0}})
+    local_store.upload(before.run / "weights.pt", spec.folder.weights_phase_1)
+    result = RunResult.load(local_store, spec.folder.result)
+    best = BestWeights(step=4, distance=18.0)
+    result.model_copy(update={"phase_1": best}).save(local_store, spec.folder.result)
 
     card = publish(local_store, spec)
-    assert card.version == model_version(ended.run)  # it is the same model
+    assert card.version == model_version(RunFolder(ended.run))  # it is the same model
     assert set(card.metrics) == {"model", "phase_1", "mp3", "noise", "silence"}
     assert card.metrics["phase_1"] == alone.metrics["model"]
     assert card.metrics["phase_1"] != card.metrics["model"]
@@ -123,7 +124,7 @@ def test_what_a_dead_publisher_left_is_completed(
 ) -> None:
     spec = put_run(local_store, tiny_model)
     died = publish_tiny(local_store, "drums")
-    local_store.delete(f"{died.key}/card.json")
+    local_store.delete(died.folder.card)
     local_store.delete(f"{died.key}/drums_streaming.ts")
     local_store.delete("models/drums/latest.json")
     assert list_models(local_store) == []
@@ -137,7 +138,7 @@ def test_what_a_dead_publisher_left_is_completed(
 
 def test_a_bad_file_without_a_card_is_replaced(local_store: Store, tiny_model: Any) -> None:
     spec = put_run(local_store, tiny_model)
-    key = f"models/drums/{model_version(tiny_model.run)}/drums.ts"
+    key = f"models/drums/{model_version(RunFolder(tiny_model.run))}/drums.ts"
     local_store.write_bytes(key, b"not a model")
     card = publish(local_store, spec)
     assert hash_file(Path(local_store.uri) / key) == card.files["offline"].sha256
@@ -148,7 +149,7 @@ def test_latest_moves_to_the_newest_and_does_not_move_back(
 ) -> None:
     old = publish_tiny(local_store, "drums", 0)
     old = old.model_copy(update={"created_at": "2020-01-01T00:00:00+00:00"})
-    local_store.write_json(f"{old.key}/card.json", old.to_json())
+    old.save(local_store, old.folder.card)
     new = publish_tiny(local_store, "drums", 1)
     assert find(local_store, "drums") == new
     assert publish(local_store, put_run(local_store, tiny_models[0])) == old
@@ -182,10 +183,10 @@ def test_nothing_is_published_of_a_model_that_went_silent(local_store: Store, ti
     weights["decoder.waveform_module.weight_g"] *= 1e-12
     weights["decoder.noise_module.net.4.weight"] *= 0
     torch.save(weights, tmp_path / "weights.pt")
-    local_store.upload(tmp_path / "weights.pt", f"{spec.run_key}/weights.pt")
+    local_store.upload(tmp_path / "weights.pt", spec.folder.weights)
     result = json.loads((tiny_model.run / "result.json").read_text())
     result["validation"]["best"] = 10.0  # it says that it has learnt
-    local_store.write_json(f"{spec.run_key}/result.json", result)
+    local_store.write_json(spec.folder.result, result)
     with pytest.raises(VerificationError, match="silent"):
         publish(local_store, spec)
     assert keys(local_store) == []
@@ -212,12 +213,12 @@ def test_an_error_crosses_the_process_border_as_it_was(tiny_model: Any, tmp_path
 
 
 def test_the_version_is_of_the_weights_and_the_configuration(tiny_models: tuple[Any, ...], tmp_path: Path) -> None:
-    versions = {model_version(tiny.run) for tiny in tiny_models}
+    versions = {model_version(RunFolder(tiny.run)) for tiny in tiny_models}
     assert len(versions) == len(tiny_models)
     weights = torch.load(tiny_models[0].run / "weights.pt", weights_only=True)
     text = (tiny_models[0].run / "config.gin").read_text()
     torch.save(dict(reversed(weights.items())), tmp_path / "weights.pt")  # other bytes, the same weights
     (tmp_path / "config.gin").write_text(text)
-    assert model_version(tmp_path) == model_version(tiny_models[0].run)
+    assert model_version(RunFolder(tmp_path)) == model_version(RunFolder(tiny_models[0].run))
     (tmp_path / "config.gin").write_text(text + "\n# another\n")
-    assert model_version(tmp_path) not in versions
+    assert model_version(RunFolder(tmp_path)) not in versions

@@ -1,6 +1,5 @@
 """The registry on a folder and on S3: finding and fetching."""
 
-import json
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -10,8 +9,7 @@ import pytest
 
 from rave_dist.errors import ModelNotFoundError, StoreError
 from rave_dist.identity import hash_file
-from rave_dist.records import ModelCard
-from rave_dist.registry.export import Exported
+from rave_dist.records import ExportRecord, ModelCard, Rollback, RunFolder, RunResult
 from rave_dist.registry.store import fetch, find, list_models, model_version, place
 from rave_dist.storage.store import Store
 
@@ -30,15 +28,16 @@ def test_models_are_found_by_name_version_and_its_beginning(any_store: Store, pu
 
 
 def test_a_card_says_of_a_cut_run_that_it_was_cut_and_whose_weights_it_has(local_store: Store, tiny_model: Any) -> None:
-    exported = Exported.model_validate_json((tiny_model.out / "export.json").read_bytes())
-    result = json.loads((tiny_model.run / "result.json").read_text())
-    setback = {"step": 3, "what": "a loss is not a finite number", "rate": 0.5}
-    cut = {**result, "complete": False, "step": 8, "best_step": 7, "setbacks": [setback], "accumulation_steps": 2}
-    version = model_version(tiny_model.run)
+    exported = ExportRecord.model_validate_json((tiny_model.out / "export.json").read_bytes())
+    result = RunResult.model_validate_json((tiny_model.run / "result.json").read_bytes())
+    rollback = Rollback(step=3, what="a loss is not a finite number", rate=0.5)
+    changes = {"complete": False, "step": 8, "best_step": 7, "rollbacks": (rollback,), "accumulation_steps": 2}
+    cut = result.model_copy(update=changes)
+    version = model_version(RunFolder(tiny_model.run))
     place(local_store, tiny_model.spec, cut, exported, tiny_model.out, version=version, seconds=60.0)
     card = find(local_store, tiny_model.spec.instrument)
     assert (card.complete, card.step, card.best_step, card.steps) == (False, 8, 7, 10)
-    assert [s.model_dump() for s in card.setbacks] == [setback]
+    assert card.rollbacks == (rollback,)
     assert card.accumulation_steps == 2
     assert card.summary(local_store.uri)["complete"] is False
 

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from rave_dist.reports.facts import parse_curves
+from rave_dist.records import LossRow, RunMetrics, ValidationRow
+from rave_dist.reports.facts import curves_of
 
 
 def _since(held_out: list[float], training: list[float], *, phase_1_steps: int = 1000) -> int | None:
-    rows = [{"step": 10 * i, "value": v, "training": t} for i, (v, t) in enumerate(zip(held_out, training, strict=True))]
-    return parse_curves({"steps": 1000, "phase_1_steps": phase_1_steps, "validation": rows}).over_fitted_since
+    rows = [
+        ValidationRow(step=10 * i, phase=1, held_out=distance, training=other)
+        for i, (distance, other) in enumerate(zip(held_out, training, strict=True))
+    ]
+    return curves_of(RunMetrics(steps=1000, phase_1_steps=phase_1_steps, window=1, validation=rows)).over_fitted_since
 
 
 FALLING = [9.0, 6.0, 5.0, 4.0, 3.0, 2.0, 1.0]
@@ -38,9 +42,10 @@ def test_phases_are_judged_apart() -> None:
     assert _since(held_out[:6], training[:6], phase_1_steps=20) is None
 
 
-def test_curves_of_before_have_no_measure_of_training_audio() -> None:
-    rows = [{"step": 10 * i, "value": float(i)} for i in range(8)]
-    curves = parse_curves({"steps": 80, "phase_1_steps": 80, "validation": rows})
-    assert curves.over_fitted_since is None
-    assert len(curves.held_out.points) == 8
-    assert curves.heard.points == ()
+def test_values_that_are_not_finite_are_left_out() -> None:
+    validation = [ValidationRow(step=i, phase=1, held_out=None if i == 1 else 2.0, training=3.0) for i in range(3)]
+    train = [LossRow(step=i, phase=1, values={"loss": None if i == 2 else 1.0}) for i in range(3)]
+    curves = curves_of(RunMetrics(steps=80, phase_1_steps=80, window=1, train=train, validation=validation))
+    assert [point.step for point in curves.held_out.points] == [0, 2]
+    assert [point.step for point in curves.training.points] == [0, 1, 2]
+    assert [point.step for point in curves.losses[0].points] == [0, 1]

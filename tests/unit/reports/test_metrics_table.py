@@ -29,7 +29,7 @@ def page(tmp_path: Path, publish_tiny: Callable[..., ModelCard]) -> Callable[[di
         manifest.write_text("name: band\nstore: ./store\ninstruments: {drums: {sources: [drums.wav]}}\n")
         library = load_library(manifest)
         card = publish_tiny(library.store, "drums").model_copy(update={"metrics": metrics})
-        library.store.write_json(f"{card.key}/card.json", card.to_json())
+        card.save(library.store, card.folder.card)
         record = RunRecord(library="band", instrument="drums", run_id="", dataset="", state="done", model=card.reference)
         return library.store.read_bytes(write_report(library.store, library, [record])).decode()
 

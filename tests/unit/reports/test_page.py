@@ -5,27 +5,26 @@ from __future__ import annotations
 from pathlib import Path
 
 from rave_dist.library.manifest import load_library
-from rave_dist.records import RunRecord, Setback
+from rave_dist.records import Rollback, RunMetrics, RunRecord, ValidationRow
 from rave_dist.reports.page import write_report
 
 
-def test_setbacks_and_over_fitting_are_told(tmp_path: Path) -> None:
+def test_rollbacks_and_over_fitting_are_told(tmp_path: Path) -> None:
     manifest = tmp_path / "library.yaml"
     manifest.write_text("name: band\nstore: store\ninstruments: {tabla: {sources: tabla}, rebana: {sources: rebana}}\n")
     library = load_library(manifest)
-    setback = Setback(step=7, what="a loss is not a finite number at step 7, of a batch with take 1.wav at 3.20 s", rate=0.5)
-    record = RunRecord(library="band", instrument="tabla", run_id="abc", dataset="", state="running", setbacks=(setback,))
+    rollback = Rollback(step=7, what="a loss is not a finite number at step 7, of a batch with take 1.wav at 3.20 s", rate=0.5)
+    record = RunRecord(library="band", instrument="tabla", run_id="abc", dataset="", state="running", rollbacks=(rollback,))
     held_out, training = [9.0, 6, 5, 5.1, 5.3, 5.6], [9.0, 6, 5, 4, 3, 2]
     rows = [
-        {"step": 10 * i, "phase": 1, "value": value, "training": heard}
-        for i, (value, heard) in enumerate(zip(held_out, training, strict=True))
+        ValidationRow(step=10 * i, phase=1, held_out=distance, training=other)
+        for i, (distance, other) in enumerate(zip(held_out, training, strict=True))
     ]
-    curves = {"steps": 100, "phase_1_steps": 67, "window": 65536, "train": [], "validation": rows}
-    library.store.write_json("runs/band/tabla/abc/curves.json", curves)
+    RunMetrics(steps=100, phase_1_steps=67, window=65536, validation=rows).save(library.store, record.folder.metrics)
 
     page = library.store.read_bytes(write_report(library.store, library, [record])).decode()
     tabla, rebana = page.split('<article class="card"')[1:]
-    assert "take 1.wav at 3.20 s; it went on from its last checkpoint at 0.5 of the learning rate" in tabla
+    assert "take 1.wav at 3.20 s; it was resumed from its last checkpoint with the learning rate times 0.5" in tabla
     assert "over-fitted since step 20" in tabla
     assert "training audio from 9 at step 0 to 2 at step 50" in tabla  # drawn beside the held-out distance
     assert "over-fitted" not in rebana
@@ -37,9 +36,8 @@ def test_the_librarys_base_has_a_card_of_its_own(tmp_path: Path) -> None:
     library = load_library(manifest)
     values = {"library": "band", "instrument": "band-base", "run_id": "abc", "dataset": ""}
     base = RunRecord(**values, state="running", step=40, steps=90, phase=1)
-    points = [{"step": step, "phase": 1, "value": value, "training": value} for step, value in ((0, 9.0), (40, 7.5))]
-    curves = {"steps": 90, "phase_1_steps": 60, "window": 65536, "train": [], "validation": points}
-    library.store.write_json("runs/band/band-base/abc/curves.json", curves)
+    rows = [ValidationRow(step=step, phase=1, held_out=value, training=value) for step, value in ((0, 9.0), (40, 7.5))]
+    RunMetrics(steps=90, phase_1_steps=60, window=65536, validation=rows).save(library.store, base.folder.metrics)
 
     page = library.store.read_bytes(write_report(library.store, library, [], base=base)).decode()
     card, tabla = page.split('<article class="card"')[1:]

@@ -27,7 +27,7 @@ class CountingStore(Store):
 def publish(backend: Any) -> Any:
     def publish(store: Store, name: str) -> None:
         card = next(card for card in backend.cards if card.name == name)
-        store.write_json(f"{card.key}/card.json", card.to_json())
+        card.save(store, card.folder.card)
         store.write_json(f"models/{name}/latest.json", {"version": card.version})
 
     return publish

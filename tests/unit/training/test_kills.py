@@ -117,7 +117,7 @@ def undisturbed(hosts: tuple[Host, Host], tmp_path_factory: pytest.TempPathFacto
     assert hosts[0].ended() == 0
     result = read_result(store, spec)
     assert result is not None
-    assert (result["phase_1_steps"], result["phase"]) == (PHASE_1, 2)
+    assert (result.phase_1_steps, result.phase) == (PHASE_1, 2)
     return _weights(store, spec, folder)
 
 
@@ -154,7 +154,7 @@ def test_a_run_moves_to_another_host(hosts: tuple[Host, Host], undisturbed: dict
     os.kill(process, signal.SIGTERM)
     stopped = hosts[0].wait_for("stopped", seen)
     assert hosts[0].ended() == 0
-    assert (load_checkpoint(store, f"{spec.run_key}/checkpoints") or (0, {}))[0] == stopped < STEPS
+    assert (load_checkpoint(store, spec.folder.checkpoints) or (0, {}))[0] == stopped < STEPS
 
     shutil.rmtree(hosts[0].folder)
     hosts[0].folder.mkdir()

@@ -121,10 +121,10 @@ def test_phase_1_can_end_early_and_phase_2_always_follows(steps: int, data: st.D
 @given(phase_1=st.integers(1, 2_000_000))
 def test_no_weights_are_the_best_of_phase_2_before_the_discriminator_had_a_quarter_of_phase_1(phase_1: int) -> None:
     schedule = Schedule(steps=2 * phase_1, phase_1_steps=phase_1, warmup_steps=1, validate_every=1)
-    assert schedule.is_ripe(phase_1)
-    first = next(beyond for beyond in (phase_1 // 4, phase_1 // 4 + 1) if beyond and schedule.is_ripe(phase_1 + beyond))
+    assert schedule.is_selectable(phase_1)
+    first = next(beyond for beyond in (phase_1 // 4, phase_1 // 4 + 1) if beyond and schedule.is_selectable(phase_1 + beyond))
     assert first >= phase_1 / 4
-    assert first == 1 or not schedule.is_ripe(phase_1 + first - 1)
+    assert first == 1 or not schedule.is_selectable(phase_1 + first - 1)
 
 
 def test_hours_need_a_pace() -> None:

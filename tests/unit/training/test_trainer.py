@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,16 +22,16 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from rave_dist.errors import ConfigurationError, NotFiniteError
 from rave_dist.options import Budget, CheckpointPolicy, Recovery, Until
 from rave_dist.rave.models import build_model
-from rave_dist.records import TrainingSpec
+from rave_dist.records import BestWeights, RunResult, TrainingSpec, Validation
 from rave_dist.storage.store import Store
 from rave_dist.training import schedule, trainer
 from rave_dist.training.data.loader import Windows
 from rave_dist.training.evaluation.latent_pca import fit_latent
 from rave_dist.training.heartbeat import sigterm_as_flag, termination_requested
 from rave_dist.training.schedule import Schedule
-from rave_dist.training.state.checkpoint import load_checkpoint, save_checkpoint
+from rave_dist.training.state.checkpoint import load_checkpoint
 from rave_dist.training.state.outputs import read_result
-from rave_dist.training.state.run_state import RunState, best_weights
+from rave_dist.training.state.run_state import RunState
 from rave_dist.training.trainer import Outcome, train
 
 pytestmark = pytest.mark.slow
@@ -105,16 +105,17 @@ def test_a_run_goes_through_both_phases_and_leaves_what_a_model_is_made_of(
     store, spec, told = whole
     result = read_result(store, spec)
     assert result is not None
-    assert (result["phase"], result["step"], result["steps"], result["phase_1_steps"]) == (2, STEPS, STEPS, 6)
-    assert result["complete"] is True
-    assert result["seconds"] > 0
-    validation = result["validation"]
-    assert validation.keys() == {"first", "best", "last"}
-    assert validation["last"] < validation["first"]
+    assert (result.phase, result.step, result.steps, result.phase_1_steps) == (2, STEPS, STEPS, 6)
+    assert result.complete is True
+    assert result.seconds > 0
+    first, last = result.validation.first, result.validation.last
+    assert first is not None
+    assert last is not None
+    assert last < first
     assert [state.phase for state in told] == [1] * 7 + [2] * 3 + [2]
-    assert json.loads(store.read_bytes(f"{spec.run_key}/spec.json")) == spec.to_json()
+    assert json.loads(store.read_bytes(spec.folder.spec)) == spec.to_json()
 
-    config_text = store.read_bytes(f"{spec.run_key}/config.gin").decode()
+    config_text = store.read_bytes(spec.folder.config).decode()
     model = build_model(config_text, channels=1)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     model.load_state_dict(_weights(store, spec, tmp_path))
@@ -129,16 +130,18 @@ def test_a_run_goes_through_both_phases_and_leaves_what_a_model_is_made_of(
 
 def test_curves_and_events_have_raves_names(whole: tuple[Store, TrainingSpec, list[RunState]], tmp_path: Path) -> None:
     store, spec, _ = whole
-    curves = store.read_json(f"{spec.run_key}/curves.json")
+    curves = store.read_json(spec.folder.metrics)
     assert (curves["steps"], curves["phase_1_steps"]) == (STEPS, 6)
     assert [row["step"] for row in curves["train"]] == list(range(1, STEPS + 1))
     assert [row["phase"] for row in curves["train"]] == [1] * 6 + [2] * 3
     assert [row["step"] for row in curves["validation"]] == [0, 6, 9]
-    assert all(0.3 < row["training"] / row["value"] < 3 for row in curves["validation"])  # the same measure of the same sounds
+    assert all(
+        0.3 < row["training"] / row["held_out"] < 3 for row in curves["validation"]
+    )  # the same measure of the same sounds
     seen = {name for row in curves["train"] for name in row["values"]}
     assert {"fullband_spectral_distance", "multiband_spectral_distance", "beta_factor", "loss_dis", "adversarial"} <= seen
 
-    for entry in store.list(f"{spec.run_key}/events"):
+    for entry in store.list(spec.folder.events):
         store.download(entry.key, tmp_path / entry.key.rpartition("/")[2])
     events = EventAccumulator(str(tmp_path))
     events.Reload()
@@ -171,19 +174,17 @@ def test_a_stopped_run_is_playable_and_goes_on_to_the_same_weights(
     assert outcome == Outcome(finished=False, step=at, phase=1 if at <= 6 else 2)
     result = read_result(store, spec)
     assert result is not None
-    assert result["complete"] is False
-    assert (result["step"], result["steps"]) == (at, STEPS)
-    build_model(store.read_bytes(f"{spec.run_key}/config.gin").decode(), channels=1).load_state_dict(
-        _weights(store, spec, tmp_path)
-    )
+    assert result.complete is False
+    assert (result.step, result.steps) == (at, STEPS)
+    build_model(store.read_bytes(spec.folder.config).decode(), channels=1).load_state_dict(_weights(store, spec, tmp_path))
     torch.manual_seed(99)  # what else this process did meanwhile does not matter
     steps.clear()
     assert _train(store, spec, tell=lambda state, speed: steps.append(state.step)).finished
     assert steps[0] == at
     expected, resumed = _weights(whole[0], spec, tmp_path / "a"), _weights(store, spec, tmp_path / "b")
     assert all(torch.equal(expected[name], resumed[name]) for name in expected)
-    expected_curves = whole[0].read_json(f"{spec.run_key}/curves.json")
-    curves = store.read_json(f"{spec.run_key}/curves.json")
+    expected_curves = whole[0].read_json(spec.folder.metrics)
+    curves = store.read_json(spec.folder.metrics)
     assert curves["train"] == expected_curves["train"]
 
 
@@ -204,7 +205,7 @@ def test_a_run_goes_on_in_the_parts_that_it_began_with(
             at = STEPS
         result = read_result(store, spec)
         assert result is not None
-        assert (result["complete"], result["accumulation_steps"]) == (True, max(accumulation_steps))
+        assert (result.complete, result.accumulation_steps) == (True, max(accumulation_steps))
         return _weights(store, spec, tmp_path / f"{name}.weights")
 
     two = trained("whole in parts", STEPS, 2)
@@ -230,7 +231,7 @@ def test_sigterm_leads_to_a_checkpoint_at_the_next_step(tmp_path: Path) -> None:
         outcome = _train(store, spec, tell=end_the_machine, stop=termination_requested)
     assert signal.getsignal(signal.SIGTERM) is before
     assert outcome == Outcome(finished=False, step=2, phase=1)
-    assert (load_checkpoint(store, f"{spec.run_key}/checkpoints") or (0, {}))[0] == 2
+    assert (load_checkpoint(store, spec.folder.checkpoints) or (0, {}))[0] == 2
 
 
 class Killed(Exception):
@@ -281,7 +282,7 @@ def test_a_run_that_is_stopped_and_killed_in_a_validation_does_it_again(
     assert steps == [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 9]
     expected, resumed = _weights(whole[0], spec, tmp_path / "a"), _weights(store, spec, tmp_path / "b")
     assert all(torch.equal(expected[name], resumed[name]) for name in expected)
-    expected_curves, curves = (where.read_json(f"{spec.run_key}/curves.json") for where in (whole[0], store))
+    expected_curves, curves = (where.read_json(spec.folder.metrics) for where in (whole[0], store))
     assert curves["validation"] == expected_curves["validation"]
 
 
@@ -320,12 +321,12 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_names_the_step_and_the_batch
     assert caught.value.where == "plucks"
     for word in ("seed", "recover"):
         assert word in caught.value.fix
-    step, good = load_checkpoint(store, f"{spec.run_key}/checkpoints") or (0, {})
+    step, good = load_checkpoint(store, spec.folder.checkpoints) or (0, {})
     assert step == 3
     assert all(bool(value.isfinite().all()) for value in good["model"].values())
     assert read_result(store, spec) is None
 
-    told = store.read_json(f"{spec.run_key}/not_finite.json")
+    told = store.read_json(spec.folder.not_finite)
     windows = Windows(TRAIN, window=WINDOW, batch=2, seed=5, device="cpu")
     for _ in range(5):
         windows.next_batch()
@@ -351,10 +352,10 @@ def test_a_run_recovers_with_a_lower_rate_and_says_so(
     assert _train(store, spec, tell=poison_twice).finished
     result = read_result(store, spec)
     assert result is not None
-    assert [(setback["step"], setback["rate"]) for setback in result["setbacks"]] == [(5, 0.25)] * 2
+    assert [(rollback.step, rollback.rate) for rollback in result.rollbacks] == [(5, 0.25)] * 2
     rates = []
     for where in (whole[0], store):
-        _, state = load_checkpoint(where, f"{spec.run_key}/checkpoints") or (0, {})
+        _, state = load_checkpoint(where, spec.folder.checkpoints) or (0, {})
         optimizers = (
             state["training"][f"{name}_optimizer"]["param_groups"][0]["lr"] for name in ("generator", "discriminator")
         )
@@ -362,7 +363,7 @@ def test_a_run_recovers_with_a_lower_rate_and_says_so(
     assert rates[1] == pytest.approx([rate / 16 for rate in rates[0]], rel=1e-12)
 
 
-def test_a_setback_in_phase_2_leaves_the_best_of_phase_1_as_it_was(
+def test_a_rollback_in_phase_2_leaves_the_best_of_phase_1_as_it_was(
     whole: tuple[Store, TrainingSpec, list[RunState]], tmp_path: Path
 ) -> None:
     store, spec = Store(str(tmp_path / "store")), _spec(checkpoint=CheckpointPolicy(steps=7), recover=Recovery(rate=0.25))
@@ -380,8 +381,9 @@ def test_a_setback_in_phase_2_leaves_the_best_of_phase_1_as_it_was(
     first, result = read_result(whole[0], spec), read_result(store, spec)
     assert first is not None
     assert result is not None
-    assert result["phase_1"] == first["phase_1"]
-    assert result["phase_1"]["step"] == 6
+    assert result.phase_1 == first.phase_1
+    assert result.phase_1 is not None
+    assert result.phase_1.step == 6
 
 
 def test_a_run_that_fails_again_and_again_ends(tmp_path: Path) -> None:
@@ -411,7 +413,7 @@ def test_a_checkpoint_of_other_shapes_is_refused_with_a_diff(tmp_path: Path) -> 
     store = Store(str(tmp_path / "store"))
     small, large = (_spec(config=("v2_small",), override={"CAPACITY": n, "LATENT_SIZE": 8}) for n in (4, 6))
     _train(store, small, stop=lambda: True, tell=lambda state, speed: None)
-    for entry in list(store.list(f"{small.run_key}/checkpoints")):
+    for entry in list(store.list(small.folder.checkpoints)):
         store.write_bytes(entry.key.replace(small.run_key, large.run_key), store.read_bytes(entry.key))
     with pytest.raises(ConfigurationError, match=r"! encoder\S+ \[4, \d+, \d+\] -> \[6, ") as caught:
         _train(store, large)
@@ -431,11 +433,11 @@ def test_hours_are_spent_in_both_phases_and_then_the_run_is_complete(tmp_path: P
     result = read_result(store, spec)
     assert result is not None
     assert outcome.finished
-    assert result["complete"] is True
-    assert result["steps"] == result["step"]
-    assert 0 < result["phase_1_steps"] < result["steps"]
-    assert result["phase"] == 2
-    assert result["seconds"] >= seconds
+    assert result.complete is True
+    assert result.steps == result.step
+    assert 0 < result.phase_1_steps < result.steps
+    assert result.phase == 2
+    assert result.seconds >= seconds
 
 
 def test_the_best_of_phase_2_is_exported_and_never_one_of_phase_1(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -450,28 +452,28 @@ def test_the_best_of_phase_2_is_exported_and_never_one_of_phase_1(monkeypatch: p
         checkpoint=CheckpointPolicy(steps=10, keep=100),
     )
 
-    def exported(until: int) -> dict[str, Any]:
+    def exported(until: int) -> RunResult:
         steps: list[int] = []
         _train(store, spec, tell=lambda state, speed: steps.append(state.step), stop=lambda: steps[-1] >= until)
         result = read_result(store, spec)
         assert result is not None
         weights = _weights(store, spec, tmp_path)
-        key = f"{spec.run_key}/checkpoints/step-{result['best_step']:09d}.pt"
+        key = f"{spec.run_key}/checkpoints/step-{result.best_step:09d}.pt"
         trained = torch.load(store.download(key, tmp_path / "checkpoint.pt"), weights_only=True)["model"]
         assert all(torch.equal(weights[n], trained[n]) for n in trained if n.startswith(("encoder", "decoder", "discrim")))
-        model = build_model(store.read_bytes(f"{spec.run_key}/config.gin").decode(), channels=1)
+        model = build_model(store.read_bytes(spec.folder.config).decode(), channels=1)
         model.load_state_dict(weights)
         fit_latent(model, TRAIN, window=WINDOW, device="cpu")  # the latent axes are those of the weights beside them
         assert torch.equal(model.latent_pca, weights["latent_pca"])
         return result
 
     cut = exported(9)  # one step after the switch
-    assert (cut["phase"], cut["step"], cut["best_step"], cut["complete"]) == (2, 9, 9, False)
+    assert (cut.phase, cut.step, cut.best_step, cut.complete) == (2, 9, 9, False)
     later = exported(25)
-    assert (later["step"], later["best_step"], later["complete"]) == (25, 20, False)
-    assert later["validation"] == {"first": 9.0, "best": 2.0, "last": 4.0}
+    assert (later.step, later.best_step, later.complete) == (25, 20, False)
+    assert later.validation == Validation(first=9.0, best=2.0, last=4.0)
     whole = exported(1000)  # the best weights came through two ends of the process
-    assert (whole["step"], whole["best_step"], whole["complete"]) == (30, 20, True)
+    assert (whole.step, whole.best_step, whole.complete) == (30, 20, True)
 
 
 def test_the_best_of_phase_1_is_kept_beside_that_of_phase_2(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -484,9 +486,9 @@ def test_the_best_of_phase_1_is_kept_beside_that_of_phase_2(monkeypatch: pytest.
         checkpoint=CheckpointPolicy(steps=2, keep=100),
     )
 
-    def end(store: Store, *, until: int = 100) -> dict[str, Any]:
+    def end(store: Store, *, until: int = 100) -> RunResult:
         """Trains until then, or to the end; returns the result."""
-        done = (load_checkpoint(store, f"{spec.run_key}/checkpoints") or (-1, {}))[0]
+        done = (load_checkpoint(store, spec.folder.checkpoints) or (-1, {}))[0]
         scripted = iter([value for step, value in distances.items() if step > done for _ in ("held out", "training audio")])
         monkeypatch.setattr(trainer, "validate", lambda *_, **__: {"validation": next(scripted)})
         steps: list[int] = []
@@ -497,41 +499,18 @@ def test_the_best_of_phase_1_is_kept_beside_that_of_phase_2(monkeypatch: pytest.
 
     store = Store(str(tmp_path / "store"))
     cut = end(store, until=6)
-    assert (cut["phase"], cut["best_step"], cut["phase_1"]) == (1, 4, None)  # it is what an export takes
+    assert (cut.phase, cut.best_step, cut.phase_1) == (1, 4, None)  # it is what an export takes
     assert not store.exists(f"{spec.run_key}/{PHASE_1}")
     published = _weights(store, spec, tmp_path / "cut")
     cut = end(store, until=8)
-    assert (cut["phase"], cut["best_step"], cut["phase_1"]) == (2, 8, {"step": 4, "distance": 2.0})
+    assert (cut.phase, cut.best_step, cut.phase_1) == (2, 8, BestWeights(step=4, distance=2.0))
     for _ in range(2):  # where it was cut, and after it went on from there
         kept = _weights(store, spec, tmp_path, PHASE_1)
         assert all(torch.equal(published[name], kept[name]) for name in published)  # with its own latent axes
         result = end(store)
-    assert (result["best_step"], result["complete"], result["phase_1"]) == (10, True, {"step": 4, "distance": 2.0})
+    assert (result.best_step, result.complete, result.phase_1) == (10, True, BestWeights(step=4, distance=2.0))
     best = _weights(store, spec, tmp_path)
     assert any(not torch.equal(best[name], kept[name]) for name in best if name.startswith("decoder"))
-
-    # A checkpoint of the time when only what would be exported was kept.
-    key = f"{spec.run_key}/checkpoints"
-    _, saved = load_checkpoint(store, key) or (0, {})
-    for phase, step in ((1, 6), (2, 10)):
-        earlier = Store(str(tmp_path / f"earlier {phase}"))
-        saved = torch.load(store.download(f"{key}/step-{step:09d}.pt", tmp_path / "saved.pt"), weights_only=True)
-        bests, weights = saved["state"].pop("bests"), saved.pop("bests")
-        old = {**saved, "state": {**saved["state"], "best": {"phase": phase, **bests[phase]}}, "best": weights[phase]}
-        save_checkpoint(earlier, key, step, old)
-        again = end(earlier)
-        assert {**again, "seconds": 0} == {**result, "seconds": 0, "phase_1": result["phase_1"] if phase == 1 else None}
-        same = _weights(earlier, spec, tmp_path / "same")
-        assert all(torch.equal(best[name], same[name]) for name in best)
-        assert earlier.exists(f"{spec.run_key}/{PHASE_1}") == (phase == 1)
-
-
-def test_of_what_the_first_checkpoints_said_of_the_best_nothing_is_kept() -> None:
-    state = asdict(RunState(Schedule(steps=9, phase_1_steps=6, warmup_steps=1, validate_every=3), step=8))
-    del state["bests"]
-    for best in (None, {"1": 2.5}):
-        assert RunState.from_saved({**state, "best": best}).bests == {}
-        assert best_weights({"state": {**state, "best": best}, "best": {"w": torch.ones(1)}}) == {}
 
 
 def test_patience_ends_each_phase(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -554,7 +533,7 @@ def test_patience_ends_each_phase(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     assert _train(whole, spec) == Outcome(finished=True, step=18, phase=2)
     result = read_result(whole, spec)
     assert result is not None
-    assert (result["phase_1_steps"], result["steps"], result["best_step"], result["complete"]) == (9, 18, 12, True)
+    assert (result.phase_1_steps, result.steps, result.best_step, result.complete) == (9, 18, 12, True)
 
     validations((8, 3.0), (16, 7.0))  # a stop validates what it leaves; that changes nothing for the run that goes on
     steps: list[int] = []
@@ -562,8 +541,8 @@ def test_patience_ends_each_phase(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
         _train(cut, spec, tell=lambda state, speed: steps.append(state.step), stop=lambda until=until: steps[-1] >= until)
     again = read_result(cut, spec)
     assert again is not None
-    assert {**again, "seconds": 0} == {**result, "seconds": 0}
-    assert result["phase_1"] == {"step": 9, "distance": 4.98}  # closest by less than patience asks for, and yet the closest
+    assert again.model_copy(update={"seconds": 0}) == result.model_copy(update={"seconds": 0})
+    assert result.phase_1 == BestWeights(step=9, distance=4.98)  # closest by less than patience asks for, and yet the closest
     for file in ("weights.pt", PHASE_1):
         expected, resumed = _weights(whole, spec, tmp_path / "a", file), _weights(cut, spec, tmp_path / "b", file)
         assert all(torch.equal(expected[name], resumed[name]) for name in expected)
@@ -576,12 +555,12 @@ _DISTANCES = st.lists(st.floats(0.1, 10), min_size=1, max_size=60)
 def test_which_weights_are_exported(phase_1: int, distances: list[float]) -> None:
     state = RunState(Schedule(steps=60, phase_1_steps=phase_1, warmup_steps=1, validate_every=1))
     for state.step, distance in enumerate(distances):
-        state.note(distance)
+        state.record_validation(distance)
     if state.step == 0:
         assert state.best is None
         return
     assert state.best is not None
-    assert RunState.from_saved(asdict(state)) == state
+    assert RunState.from_saved(state.to_saved()) == state
     before = distances[1 : phase_1 + 1]  # phase 2 changes nothing of what was the best of phase 1
     assert state.bests[1].distance == min(before)
     assert state.bests[1].step == 1 + before.index(min(before))

@@ -53,11 +53,11 @@ def test_a_little_audio_trains_validates_and_exports(files: int, seconds: float,
     assert train(store, spec, parts.train, parts.validation).finished
     result = read_result(store, spec)
     assert result is not None
-    assert result["complete"] is True
-    assert all(np.isfinite(list(result["validation"].values())))
-    weights = torch.load(store.download(f"{spec.run_key}/weights.pt", tmp_path / "weights.pt"), weights_only=True)
+    assert result.complete is True
+    assert all(np.isfinite(list(result.validation.to_json().values())))
+    weights = torch.load(store.download(spec.folder.weights, tmp_path / "weights.pt"), weights_only=True)
     axes, fidelity = weights["latent_pca"], weights["fidelity"]
     assert torch.allclose(axes @ axes.T, torch.eye(LATENTS), atol=1e-4)
     assert 4 <= exposed_latents(fidelity) <= LATENTS
     assert float(fidelity[3]) < 1 - 1e-6, "the first four axes are all there is"
-    build_model(store.read_bytes(f"{spec.run_key}/config.gin").decode(), channels=1).load_state_dict(weights)
+    build_model(store.read_bytes(spec.folder.config).decode(), channels=1).load_state_dict(weights)

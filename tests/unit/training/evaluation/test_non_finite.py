@@ -10,7 +10,7 @@ import torch
 
 from rave_dist.dataset.read import Segment
 from rave_dist.options import Budget
-from rave_dist.records import DatasetManifest, SourceRecord, TrainingSpec
+from rave_dist.records import DatasetManifest, SourceRecord, TrainingSpec, WindowSource
 from rave_dist.storage.store import Store
 from rave_dist.training.evaluation.non_finite import NonFiniteMonitor, NotFinite, describe_windows
 
@@ -61,8 +61,10 @@ def test_windows_are_told_by_recording_and_second(local_store: Store) -> None:
     silence = np.zeros((1, 5000), np.int16)
     segments = [Segment("first", 0, silence[:, :0]), Segment("first", 2000, silence), Segment("second", 0, silence[:, :100])]
     places = [(0, 500), (1, -300)]
-    told = describe_windows(local_store, SPEC, segments, places)
-    assert told == [{"source": "first", "sample": 2500, "seconds": 2.5}, {"source": "second", "sample": 0, "seconds": 0.0}]
+    assert describe_windows(local_store, SPEC, segments, places) == [
+        WindowSource(source="first", sample=2500, seconds=2.5),
+        WindowSource(source="second", sample=0, seconds=0.0),
+    ]
 
     blank = dict.fromkeys(("seconds", "used_seconds", "peak", "rms", "dc", "clipped_samples", "samples"), 0)
     source = SourceRecord(
@@ -87,8 +89,8 @@ def test_windows_are_told_by_recording_and_second(local_store: Store) -> None:
         used_seconds=1,
         created_at="",
     )
-    local_store.write_json(f"{manifest.key}/manifest.json", manifest.to_json())
-    assert [w["source"] for w in describe_windows(local_store, SPEC, segments, places)] == [
+    manifest.save(local_store, manifest.folder.manifest)
+    assert [w.source for w in describe_windows(local_store, SPEC, segments, places)] == [
         "/recordings/first take.wav",
         "second",
     ]

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from rave_dist.dataset.read import Segment
 from rave_dist.errors import ConfigurationError
 from rave_dist.options import Budget
-from rave_dist.records import TrainingSpec
+from rave_dist.records import DryRunResult, TrainingSpec
 from rave_dist.registry.export import export_run
 from rave_dist.storage.store import Store
 from rave_dist.training.preflight import dry_run as rehearsal
@@ -184,15 +184,15 @@ say(f"\\n{accumulation_steps}")
     assert accumulation_steps == 2
     torch.set_num_threads(1)
     spec, little, enough = _spec(**AUTO), Store(str(tmp_path / "little")), Store(str(tmp_path / "enough"))
-    (note,) = [little.read_json(entry.key) for entry in little.list("dry_runs")]
-    assert note["accumulation_steps"] == accumulation_steps
+    (note,) = [DryRunResult.load(little, entry.key) for entry in little.list("dry_runs")]
+    assert note.accumulation_steps == accumulation_steps
     train(enough, spec, _segments(3, 0), _segments(1, 1), accumulation_steps=accumulation_steps)
     results = [read_result(store, spec) for store in (little, enough)]
-    assert [(result["complete"], result["step"], result["accumulation_steps"]) for result in results if result] == [
+    assert [(result.complete, result.step, result.accumulation_steps) for result in results if result] == [
         (True, 3, accumulation_steps)
     ] * 2
     ends = []
     for store in (little, enough):
-        path = store.download(f"{spec.run_key}/weights.pt", tmp_path / "weights.pt")
+        path = store.download(spec.folder.weights, tmp_path / "weights.pt")
         ends.append(torch.load(path, weights_only=True))
     assert all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0])

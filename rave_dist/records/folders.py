@@ -1,0 +1,222 @@
+"""The name of every file of a run, a model, an export, a dataset and a base, each in one place.
+
+Properties are keys where ``root`` is a folder of a store, and paths where it is a local folder.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+ExportKind = Literal["offline", "streaming"]
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """A training run. ``result`` is written last and marks the run's outputs as complete."""
+
+    root: str | Path
+
+    @staticmethod
+    def of(library: str, instrument: str, run_id: str) -> RunFolder:
+        """The folder of a run in a store."""
+        return RunFolder(f"runs/{library}/{instrument}/{run_id}")
+
+    @property
+    def spec(self) -> str:
+        """What is trained: `rave_dist.records.TrainingSpec`."""
+        return f"{self.root}/spec.json"
+
+    @property
+    def config(self) -> str:
+        """The gin configuration, complete."""
+        return f"{self.root}/config.gin"
+
+    @property
+    def weights(self) -> str:
+        """The weights that are exported: the best of the last phase."""
+        return f"{self.root}/weights.pt"
+
+    @property
+    def weights_phase_1(self) -> str:
+        """The best weights of phase 1, of runs in phase 2."""
+        return f"{self.root}/weights_phase_1.pt"
+
+    @property
+    def result(self) -> str:
+        """How the run ended: `rave_dist.records.RunResult`."""
+        return f"{self.root}/result.json"
+
+    @property
+    def metrics(self) -> str:
+        """Losses and held-out distances by step: `rave_dist.records.RunMetrics`."""
+        return f"{self.root}/metrics.json"
+
+    @property
+    def events(self) -> str:
+        """The folder of TensorBoard events."""
+        return f"{self.root}/events"
+
+    @property
+    def checkpoints(self) -> str:
+        """The folder of checkpoints."""
+        return f"{self.root}/checkpoints"
+
+    @property
+    def not_finite(self) -> str:
+        """The batch after which a value was NaN or infinite: `rave_dist.records.NotFiniteReport`."""
+        return f"{self.root}/not_finite.json"
+
+    @property
+    def stop(self) -> str:
+        """An empty object whose existence asks the run to save itself and stop."""
+        return f"{self.root}/stop"
+
+    @property
+    def ray(self) -> str:
+        """The folder of Ray Train's own files."""
+        return f"{self.root}/ray"
+
+    @property
+    def probe(self) -> str:
+        """Audio of the instrument, ``[C, T]``, for the checks of an export; in local folders only."""
+        return f"{self.root}/probe.npy"
+
+
+@dataclass(frozen=True)
+class _ModelFiles:
+    root: str | Path
+    name: str
+
+    @property
+    def offline(self) -> str:
+        """TorchScript for files and archives."""
+        return f"{self.root}/{self.name}.ts"
+
+    @property
+    def streaming(self) -> str:
+        """TorchScript for nn~."""
+        return f"{self.root}/{self.name}_streaming.ts"
+
+    def file(self, kind: ExportKind) -> str:
+        """One of the two TorchScript files."""
+        return self.offline if kind == "offline" else self.streaming
+
+
+@dataclass(frozen=True)
+class ModelFolder(_ModelFiles):
+    """A published version of a model. ``card`` is written last and marks the version as complete."""
+
+    @staticmethod
+    def of(name: str, version: str) -> ModelFolder:
+        """The folder of a version in a store."""
+        return ModelFolder(f"{ModelFolder.versions(name)}/{version}", name)
+
+    @staticmethod
+    def versions(name: str = "") -> str:
+        """The folder of all versions of a model, or of all models."""
+        return f"models/{name}".rstrip("/")
+
+    @staticmethod
+    def latest(name: str) -> str:
+        """Which version NAME alone means: `rave_dist.records.ModelPointer`."""
+        return f"{ModelFolder.versions(name)}/latest.json"
+
+    @property
+    def card(self) -> str:
+        """The model's card: `rave_dist.records.ModelCard`."""
+        return f"{self.root}/card.json"
+
+    @property
+    def samples(self) -> str:
+        """What the listening examples were made from, written last: `rave_dist.records.ListeningRecord`."""
+        return f"{self.root}/samples/samples.json"
+
+    def sample(self, role: str) -> str:
+        """A listening example: ``original``, ``reconstruction`` or ``transfer``."""
+        return f"{self.root}/samples/{role}.flac"
+
+
+@dataclass(frozen=True)
+class ExportFolder(_ModelFiles):
+    """An export before it is published; a local folder."""
+
+    @property
+    def phase_1(self) -> str:
+        """The offline export of the best weights of phase 1."""
+        return f"{self.root}/phase_1.ts"
+
+    @property
+    def record(self) -> str:
+        """What was exported: `rave_dist.records.ExportRecord`."""
+        return f"{self.root}/export.json"
+
+    @property
+    def probe(self) -> str:
+        """Audio, and the trained model's own output for it."""
+        return f"{self.root}/probe.pt"
+
+
+@dataclass(frozen=True)
+class DatasetFolder:
+    """A dataset. ``manifest`` is written last and marks it as complete."""
+
+    root: str | Path
+
+    @staticmethod
+    def of(instrument: str, dataset_id: str) -> DatasetFolder:
+        """The folder of a dataset in a store."""
+        return DatasetFolder(f"datasets/{instrument}/{dataset_id}")
+
+    @staticmethod
+    def shards(instrument: str) -> str:
+        """The folder of an instrument's PCM; all its datasets may refer to it."""
+        return f"datasets/{instrument}/shards"
+
+    @staticmethod
+    def pointers(instrument: str) -> str:
+        """The folder of the pointers to an instrument's current datasets, one per library."""
+        return f"datasets/{instrument}/latest"
+
+    @staticmethod
+    def latest(instrument: str, library: str) -> str:
+        """Which dataset a library uses: `rave_dist.records.DatasetPointer`."""
+        return f"{DatasetFolder.pointers(instrument)}/{library}.json"
+
+    @property
+    def manifest(self) -> str:
+        """`rave_dist.records.DatasetManifest`."""
+        return f"{self.root}/manifest.json"
+
+
+@dataclass(frozen=True)
+class BaseFolder:
+    """Initial weights that runs start from. ``record`` is written last and marks them as complete."""
+
+    root: str | Path
+
+    @staticmethod
+    def of(base_id: str) -> BaseFolder:
+        """The folder of initial weights in a store."""
+        return BaseFolder(f"bases/{base_id}")
+
+    @property
+    def config(self) -> str:
+        """The gin configuration of the weights."""
+        return f"{self.root}/config.gin"
+
+    @property
+    def weights(self) -> str:
+        """The weights."""
+        return f"{self.root}/weights.pt"
+
+    @property
+    def optimizers(self) -> str:
+        """The optimizers, of stock runs that are resumed."""
+        return f"{self.root}/optimizers.pt"
+
+    @property
+    def record(self) -> str:
+        """`rave_dist.records.BaseRecord`."""
+        return f"{self.root}/base.json"
