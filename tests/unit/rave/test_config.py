@@ -81,7 +81,7 @@ def test_the_configuration_of_a_stranger_folder_is_not_read(tmp_path, monkeypatc
         (("v2_small",), {"CAPACTIY": 4}, "'CAPACTIY'", "'CAPACITY'"),
         (("v2_small",), {"GeneratorV2.capacityy": 4}, "capacityy", "capacity"),
         (("v2_small",), {"blocks.Nonsense.size": 4}, "Nonsense", ""),
-        (("v2_small",), {"CAPACITY": "much"}, "is a text, RAVE's own value is a whole number", "CAPACITY: 48"),
+        (("v2_small",), {"CAPACITY": "much"}, "is a string, RAVE's own value is a whole number", "CAPACITY: 48"),
         (("v2_small",), {"CAPACITY": 4.5}, "is a number, RAVE's own value is a whole number", "CAPACITY: 48"),
         (("v2_small",), {"CAPACITY": "%LATENT_SIZES"}, "'LATENT_SIZES', which is not set", "'LATENT_SIZE'"),
         (("v2_small",), {"RATIOS": 4}, "RAVE's own value is a list of whole numbers", "RATIOS: [4, 2, 2, 2]"),
