@@ -60,6 +60,12 @@ def test_jobs_and_benchmarks_exist(path: Path) -> None:
 
 
 @document
+def test_named_source_files_exist(path: Path) -> None:
+    for name in re.findall(r"\b(?:rave_dist|tests|ray_jobs)/[\w/.]*\w", _code(path)):
+        assert (ROOT / name).exists(), name
+
+
+@document
 def test_links_lead_somewhere(path: Path) -> None:
     for target in re.findall(r"\]\(([^)\s]+)\)", path.read_text(encoding="utf-8")):
         if not target.startswith(("http", "#")):
