@@ -5,6 +5,7 @@ Instruments are independent: what goes wrong with one is kept as its error and t
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
@@ -315,7 +316,9 @@ def convert(
     workers: int | None,
     progress: Progress = SILENT,
 ) -> ConversionRecord:
-    """Plays recordings through a published model.
+    """Converts recordings with a published model: in this process where that takes about a minute at most, else on Ray.
+
+    Naming the workers or a cluster in ``RAY_ADDRESS`` chooses Ray. The bytes are the same either way.
 
     Raises:
         ModelNotFoundError: no such model or version.
@@ -324,15 +327,23 @@ def convert(
     """
     progress.stage("listing recordings")
     from rave_dist.conversion.corpus import plan_conversion
+    from rave_dist.conversion.estimate import is_small
+    from rave_dist.conversion.job import begin, finish
     from rave_dist.registry.store import find
 
+    told = partial(progress.advance, unit="recordings")
     plan = plan_conversion(find(store, model), inputs, output, parameters)  # what it refuses, it refuses before Ray starts
-    with _ray(progress):
-        from rave_dist.conversion.on_ray import convert_corpus
+    job = begin(store, plan, chunk_seconds=chunk_seconds, workers=workers)
+    if not workers and not os.environ.get("RAY_ADDRESS") and is_small(plan.card, parameters, job.to_do):
+        from rave_dist.conversion import in_process
 
         progress.stage("converting")
-        told = partial(progress.advance, unit="recordings")
-        return convert_corpus(store, plan, chunk_seconds=chunk_seconds, workers=workers, progress=told)
+        return finish(job, in_process.convert_all(job), told)
+    with _ray(progress):
+        from rave_dist.conversion import on_ray
+
+        progress.stage("converting")
+        return finish(job, on_ray.convert_all(job, workers=workers), told)
 
 
 @contextmanager

@@ -5,13 +5,11 @@ from __future__ import annotations
 import gc
 import logging
 import pickle
-import tempfile
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import Any, cast
 
 import ray
@@ -20,12 +18,12 @@ import torch
 from ray.exceptions import OutOfMemoryError, RayError, RayTaskError, WorkerCrashedError
 from ray.util.annotations import RayDeprecationWarning
 
-from rave_dist.conversion.convert import DEFAULT_CHUNK_SECONDS, Converter, chunk_samples
-from rave_dist.conversion.corpus import Plan, Task, split_done
-from rave_dist.conversion.item import Outcome, convert_item, failed_item
-from rave_dist.errors import ConversionError, RaveDistError
-from rave_dist.records import ConversionItem, ConversionRecord, now
-from rave_dist.registry.store import fetch
+from rave_dist.conversion.convert import DEFAULT_CHUNK_SECONDS, Converter
+from rave_dist.conversion.corpus import Plan, Task
+from rave_dist.conversion.item import Outcome, convert_item
+from rave_dist.conversion.job import OUT_OF_MEMORY, Job, begin, finish, give_up, load_converter, unforeseen
+from rave_dist.errors import RaveDistError
+from rave_dist.records import ConversionRecord
 from rave_dist.storage.store import Store
 
 _MAX_BLOCKS = 2000  # of Ray Data; what a block costs is some milliseconds
@@ -47,7 +45,7 @@ def convert_corpus(
         plan: `plan_conversion`'s.
         chunk_seconds: of sound in the model at once.
         workers: files at once; one per GPU, or where there are none one per CPU but one, unless given.
-        progress: told how many sources are done, and of how many.
+        progress: called with how many sources are done, and of how many.
 
     Returns:
         the record, which also lies in the store as ``conversions/<id>/record.json``. Sources that failed are named in it.
@@ -56,46 +54,17 @@ def convert_corpus(
         ConversionError: chunks too short; workers below 1; the device is out of memory.
         StoreError: OUTPUT or the store cannot be used.
     """
-    chunk_samples(plan.card, chunk_seconds)
-    if workers is not None and workers < 1:
-        raise ConversionError("a conversion needs at least one worker", fix="give --workers 1 or more")
-    plan.output.check_writable()
-    request = {"model": plan.card.reference, "parameters": plan.parameters.to_json(), "output": plan.output.uri}
-    store.write_json(f"{plan.key}/request.json", request)
-    to_do, done = split_done(store, plan)
-    outcomes = [Outcome(item, skipped=True) for item in done]
-    report = progress or (lambda count, total: None)
-    report(len(outcomes), len(plan.tasks))
-    for outcome in _converted(store, plan, to_do, chunk_seconds, workers):
-        outcomes.append(outcome)
-        report(len(outcomes), len(plan.tasks))
-    record = _record(plan, outcomes)
-    store.write_json(f"{plan.key}/record.json", record.to_json())
-    return record
+    job = begin(store, plan, chunk_seconds=chunk_seconds, workers=workers)
+    return finish(job, convert_all(job, workers=workers), progress)
 
 
-def _record(plan: Plan, outcomes: list[Outcome]) -> ConversionRecord:
-    outcomes = sorted(outcomes, key=lambda outcome: outcome.item.source)
-    fresh = [o.item for o in outcomes if not o.skipped and o.item.state != "failed"]
-    return ConversionRecord(
-        id=plan.id,
-        model=plan.card.reference,
-        parameters=plan.parameters,
-        converted=len(fresh),
-        skipped=sum(o.skipped for o in outcomes),
-        failed=tuple(o.item for o in outcomes if o.item.state == "failed"),
-        salvaged=tuple(o.item for o in outcomes if o.item.state == "salvaged"),
-        seconds=sum(item.seconds for item in fresh),
-        created_at=now(),
-    )
-
-
-def _converted(store: Store, plan: Plan, tasks: list[Task], chunk_seconds: float, workers: int | None) -> Iterator[Outcome]:
-    """Outcomes of tasks in the order in which they end."""
+def convert_all(job: Job, *, workers: int | None = None) -> Iterator[Outcome]:
+    """Outcomes of a job's tasks in the order in which they end; arguments and errors of `convert_corpus`."""
+    tasks = job.to_do
     if not tasks:
         return
     pool, resources = _resources(len(tasks), workers)
-    job = _Job(store, replace(plan, tasks=()), chunk_seconds)
+    job = replace(job, plan=replace(job.plan, tasks=()), to_do=(), done=())  # as every worker gets it
     left = dict(enumerate(tasks))
     with suppress(RayError):
         for index, outcome in _by_pool(job, tasks, pool, resources):
@@ -108,7 +77,7 @@ def _converted(store: Store, plan: Plan, tasks: list[Task], chunk_seconds: float
         yield from _one_by_one(job, list(left.values()), resources)
 
 
-def _by_pool(job: _Job, tasks: list[Task], pool: int, resources: dict[str, Any]) -> Iterator[tuple[int, Outcome]]:
+def _by_pool(job: Job, tasks: Sequence[Task], pool: int, resources: dict[str, Any]) -> Iterator[tuple[int, Outcome]]:
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = context.print_on_execution_start = False
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
@@ -129,7 +98,7 @@ def _by_pool(job: _Job, tasks: list[Task], pool: int, resources: dict[str, Any])
         yield row["index"], _unpack(row["outcome"])
 
 
-def _one_by_one(job: _Job, tasks: list[Task], resources: dict[str, Any]) -> Iterator[Outcome]:
+def _one_by_one(job: Job, tasks: list[Task], resources: dict[str, Any]) -> Iterator[Outcome]:
     """Tasks that share nothing: whichever kills its worker, twice, is a failed item with a reason."""
     remote = ray.remote(max_retries=1, **resources)(_convert_alone)
     waiting = deque(tasks)
@@ -143,19 +112,13 @@ def _one_by_one(job: _Job, tasks: list[Task], resources: dict[str, Any]) -> Iter
             try:
                 yield _unpack(ray.get(reference))
             except RayTaskError as error:
-                yield Outcome(_gave_up(job, task, f"an error that nobody foresaw: {error.cause!r}"))
+                yield give_up(job, task, unforeseen(error.cause))
             except WorkerCrashedError:
-                yield Outcome(_gave_up(job, task, "the process that converted it died, and died again on a second try"))
+                yield give_up(job, task, "the process that converted it died, and died again on a second try")
             except OutOfMemoryError:
-                yield Outcome(_gave_up(job, task, "there is not enough memory: take fewer workers or shorter chunks"))
+                yield give_up(job, task, OUT_OF_MEMORY)
             except RayError as error:
-                yield Outcome(_gave_up(job, task, f"the cluster lost it ({type(error).__name__})"))
-
-
-def _gave_up(job: _Job, task: Task, reason: str) -> ConversionItem:
-    item = failed_item(job.plan, task, reason)
-    job.store.write_json(job.plan.journal_key(task), item.to_json())
-    return item
+                yield give_up(job, task, f"the cluster lost it ({type(error).__name__})")
 
 
 def _unpack(packed: bytes) -> Outcome:
@@ -178,50 +141,39 @@ def _resources(num_tasks: int, workers: int | None) -> tuple[int, dict[str, Any]
     return count, resources
 
 
-@dataclass(frozen=True)
-class _Job:
-    """What workers need to know besides their tasks; ``plan`` without its list of them."""
+def _converter(job: Job) -> Converter:
+    return load_converter(job, device="cuda" if ray.get_gpu_ids() and torch.cuda.is_available() else "cpu")
 
-    store: Store
-    plan: Plan
-    chunk_seconds: float
 
-    def converter(self) -> Converter:
-        """The model, loaded from the store into this process."""
-        torch.set_num_threads(1)  # there is a worker for every CPU; and any number of them gives the same samples
-        device = "cuda" if ray.get_gpu_ids() and torch.cuda.is_available() else "cpu"
-        with tempfile.TemporaryDirectory(prefix="rave-dist-model-") as folder:
-            return Converter(fetch(self.store, self.plan.card, folder=Path(folder)), self.plan.card, device=device)
-
-    def run(self, task: Task, converter: Converter) -> bytes:
-        """An outcome, or an error that concerns every source, packed so that either crosses to the driver whole."""
-        outcome: Outcome | RaveDistError
-        try:
-            outcome = convert_item(self.store, self.plan, task, converter, chunk_seconds=self.chunk_seconds)
-        except RaveDistError as error:
-            outcome = error
-        return pickle.dumps(outcome)
+def _run(job: Job, task: Task, converter: Converter) -> bytes:
+    """An outcome, or an error that concerns every source, packed so that either crosses to the driver whole."""
+    outcome: Outcome | RaveDistError
+    try:
+        outcome = convert_item(job.store, job.plan, task, converter, chunk_seconds=job.chunk_seconds)
+    except RaveDistError as error:
+        outcome = error
+    return pickle.dumps(outcome)
 
 
 class _Worker:
     """An actor of the pool: loads the model once, then converts one source after another."""
 
-    def __init__(self, job: _Job) -> None:
+    def __init__(self, job: Job) -> None:
         self._job = job
         self._converter: Converter | RaveDistError
         try:
-            self._converter = job.converter()
+            self._converter = _converter(job)
         except RaveDistError as error:
             self._converter = error  # an actor that fails to start would be started again and again
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         if isinstance(self._converter, RaveDistError):
             return {"index": row["index"], "outcome": pickle.dumps(self._converter)}
-        return {"index": row["index"], "outcome": self._job.run(pickle.loads(row["task"]), self._converter)}
+        return {"index": row["index"], "outcome": _run(self._job, pickle.loads(row["task"]), self._converter)}
 
 
-def _convert_alone(job: _Job, task: Task) -> bytes:
+def _convert_alone(job: Job, task: Task) -> bytes:
     try:
-        return job.run(task, job.converter())
+        return _run(job, task, _converter(job))
     except RaveDistError as error:
         return pickle.dumps(error)

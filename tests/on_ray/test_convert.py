@@ -13,7 +13,9 @@ import soundfile
 import torch
 from torch import Tensor, nn
 
+from rave_dist.conversion import in_process
 from rave_dist.conversion.corpus import plan_conversion
+from rave_dist.conversion.job import begin, finish
 from rave_dist.conversion.on_ray import convert_corpus
 from rave_dist.errors import ConversionError, StoreError
 from rave_dist.identity import hash_file
@@ -66,6 +68,23 @@ def test_one_worker_or_two_chunks_short_or_long(
         whole, chunked = (soundfile.read(p)[0] for p in (path, tmp_path / "short" / path.relative_to(tmp_path / "one")))
         assert np.abs(whole - chunked).max() <= 1e-5 * np.abs(whole).max() + 2**-15, "apart by rounding to 16 bits at most"
     assert local_store.read_json(f"conversions/{one.id}/record.json") == one.to_json()
+
+
+def test_ray_and_the_command_s_own_process_write_the_same_bytes_and_one_resumes_the_other(
+    local_store: Store, publish_tiny: Publish, recordings: Path, tmp_path: Path
+) -> None:
+    card = publish_tiny(local_store, "drum")
+    plan = plan_conversion(card, [str(recordings)], str(tmp_path / "here"), ConversionParameters())
+    job = begin(local_store, plan, chunk_seconds=20.0)
+    here = finish(job, in_process.convert_all(job))
+    there = convert(local_store, card, str(recordings), str(tmp_path / "there"))
+    assert (here.converted, len(here.failed)) == (there.converted, len(there.failed)) == (7, 1)
+    assert hashes(tmp_path / "here") == hashes(tmp_path / "there")
+    made = hashes(tmp_path / "here")
+    (tmp_path / "here" / "day 0" / "3.flac").unlink()
+    again = convert(local_store, card, str(recordings), str(tmp_path / "here"))
+    assert (again.id, again.converted, again.skipped, len(again.failed)) == (here.id, 1, 6, 1)
+    assert hashes(tmp_path / "here") == made
 
 
 def test_a_rerun_converts_nothing_and_a_deleted_output_is_made_again(

@@ -1,0 +1,60 @@
+"""How long a conversion would take in one process, from what is known before the model is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from rave_dist.audio.io.open import open_audio
+from rave_dist.audio.io.sources import AudioSource
+from rave_dist.conversion.corpus import Task
+from rave_dist.errors import AudioError, StoreError
+from rave_dist.records import ConversionParameters, ModelCard
+from rave_dist.storage.schemes import is_remote
+
+MOMENT_SECONDS = 60.0
+"""Ray's start and end take some ten seconds and several CPU-seconds: what is over sooner than this goes without."""
+
+_SPEED = 4.0
+"""Seconds of one channel at 44.1 kHz in one second of a CPU core: what the largest stock configurations reach on a slow one."""
+
+_MOST_FILES = 200  # whose headers are read; more are a corpus
+_LEAST_BYTES_PER_SECOND = 8_000  # 64 kbit/s: of sources whose headers are not at hand, or say nothing
+
+
+@dataclass(frozen=True)
+class Length:
+    """The length of a source, and its channels."""
+
+    seconds: float
+    channels: int = 1
+
+
+def takes_a_moment(card: ModelCard, parameters: ConversionParameters, lengths: Iterable[Length]) -> bool:
+    """Whether one process converts sources of these lengths within `MOMENT_SECONDS`; reads no more of them than it needs."""
+    left = MOMENT_SECONDS
+    for length in lengths:
+        rows = -(-(parameters.channels or length.channels) // card.channels)
+        left -= rows * length.seconds * card.sample_rate / 44_100 / _SPEED
+        if left < 0:
+            return False
+    return True
+
+
+def is_small(card: ModelCard, parameters: ConversionParameters, tasks: Sequence[Task]) -> bool:
+    """Whether tasks are few and short enough for one process."""
+    return len(tasks) <= _MOST_FILES and takes_a_moment(card, parameters, _lengths(task.source for task in tasks))
+
+
+def _lengths(sources: Iterable[AudioSource]) -> Iterator[Length]:
+    for source in sources:
+        by_size = Length(source.bytes / _LEAST_BYTES_PER_SECOND)
+        if is_remote(source.uri):
+            yield by_size
+            continue
+        try:
+            with open_audio(source.uri) as decoder:
+                samples = decoder.declared_samples
+                yield by_size if samples is None else Length(samples / decoder.sample_rate, decoder.channels)
+        except (AudioError, StoreError):
+            yield Length(0.0)  # it will fail at once, with its reason

@@ -1,0 +1,188 @@
+"""A small corpus in the command's own process: Ray's journal, record and failures, without Ray."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from rave_dist import pipeline
+from rave_dist.conversion import in_process
+from rave_dist.conversion.corpus import plan_conversion
+from rave_dist.conversion.job import begin, finish
+from rave_dist.errors import ConversionError, StoreError
+from rave_dist.identity import hash_file
+from rave_dist.progress import Silent
+from rave_dist.records import ConversionParameters, ConversionRecord, ModelCard
+from rave_dist.storage.store import Store
+
+Publish = Callable[[str], ModelCard]
+
+
+@pytest.fixture
+def publish(scripted: Callable[..., tuple[Path, ModelCard]], local_store: Store) -> Publish:
+    def put(kind: str) -> ModelCard:
+        path, card = scripted(kind)
+        local_store.upload(path, card.files["offline"].key)
+        local_store.write_json(f"{card.key}/card.json", card.to_json())
+        return card
+
+    return put
+
+
+@pytest.fixture
+def recordings(tmp_path: Path) -> Path:
+    """Three recordings, and a file that is none."""
+    rng = np.random.default_rng(0)
+    folder = tmp_path / "recordings"
+    (folder / "deep").mkdir(parents=True)
+    for index, (rate, channels) in enumerate([(16000, 1), (44100, 2), (8000, 1)]):
+        soundfile.write(folder / "deep" / f"{index}.wav", rng.standard_normal((rate, channels)) * 0.1, rate)
+    (folder / "notes.wav").write_text("not a sound")
+    return folder
+
+
+class Told(Silent):
+    """Keeps what is reported."""
+
+    def __init__(self) -> None:
+        self.stages: list[str] = []
+        self.counts: list[tuple[int, int, str]] = []
+
+    def stage(self, name: str) -> None:
+        self.stages.append(name)
+
+    def advance(self, done: int, total: int, unit: str, *, name: str = "") -> None:
+        self.counts.append((done, total, unit))
+
+
+def convert(store: Store, card: ModelCard, given: Path, output: Path) -> ConversionRecord:
+    plan = plan_conversion(card, [str(given)], str(output), ConversionParameters())
+    job = begin(store, plan, chunk_seconds=0.5)
+    return finish(job, in_process.convert_all(job))
+
+
+def hashes(folder: Path) -> dict[str, str]:
+    return {str(p.relative_to(folder)): hash_file(p) for p in folder.rglob("*") if p.is_file()}
+
+
+def test_good_ones_are_converted_bad_ones_named_and_a_rerun_does_what_is_missing(
+    local_store: Store, publish: Publish, recordings: Path, tmp_path: Path
+) -> None:
+    card = publish("frames")
+    first = convert(local_store, card, recordings, tmp_path / "out")
+    assert (first.converted, first.skipped, len(first.failed)) == (3, 0, 1)
+    assert local_store.read_json(f"conversions/{first.id}/record.json") == first.to_json()
+    made = hashes(tmp_path / "out")
+    assert set(made) == {"deep/0.flac", "deep/1.flac", "deep/2.flac"}
+    (tmp_path / "out" / "deep" / "1.flac").unlink()
+    again = convert(local_store, card, recordings, tmp_path / "out")
+    assert (again.id, again.converted, again.skipped, len(again.failed)) == (first.id, 1, 2, 1)
+    assert hashes(tmp_path / "out") == made
+
+
+def test_what_nobody_foresaw_is_one_file_s_failure(
+    local_store: Store, publish: Publish, recordings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    card = publish("frames")
+    real = in_process.convert_item
+
+    def fussy(store: Store, plan: Any, task: Any, *rest: Any, **options: Any) -> Any:
+        if task.output.endswith("1.flac"):
+            raise ZeroDivisionError("by chance")
+        return real(store, plan, task, *rest, **options)
+
+    monkeypatch.setattr(in_process, "convert_item", fussy)
+    record = convert(local_store, card, recordings, tmp_path / "out")
+    assert record.converted == 2
+    reasons = {Path(item.source).name: item.reason or "" for item in record.failed}
+    assert set(reasons) == {"notes.wav", "1.wav"}
+    assert "by chance" in reasons["1.wav"]
+    monkeypatch.undo()
+    assert convert(local_store, card, recordings, tmp_path / "out").converted == 1, "its entry in the journal says failed"
+
+
+def test_what_concerns_every_file_is_said_once(local_store: Store, publish: Publish, recordings: Path, tmp_path: Path) -> None:
+    card = publish("frames")
+    local_store.write_bytes(card.files["offline"].key, b"not what was published")
+    with pytest.raises(StoreError, match="not what was published"):
+        convert(local_store, card, recordings, tmp_path / "out")
+    assert not list((tmp_path / "out").rglob("*.flac"))
+
+
+def test_the_caller_s_threads_stay_as_they_were(local_store: Store, publish: Publish, recordings: Path, tmp_path: Path) -> None:
+    card = publish("mirror")
+    torch.set_num_threads(2)
+    try:
+        convert(local_store, card, recordings, tmp_path / "out")
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(1)
+
+
+def request(store: Store, recordings: Path, output: Path, **options: Any) -> ConversionRecord:
+    values: dict[str, Any] = {"parameters": ConversionParameters(), "chunk_seconds": 20.0, "workers": None, **options}
+    return pipeline.convert(store, "frames@1", [str(recordings)], str(output), **values)
+
+
+class ReachedRay(Exception):
+    """In the place of Ray's start."""
+
+
+@pytest.fixture
+def no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    def reached(*arguments: object, **options: object) -> None:
+        raise ReachedRay
+
+    monkeypatch.setattr(pipeline, "_ray", reached)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+
+
+@pytest.mark.usefixtures("no_ray")
+def test_workers_an_address_or_a_large_corpus_take_ray(
+    local_store: Store, publish: Publish, recordings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish("frames")
+    told = Told()
+    assert request(local_store, recordings, tmp_path / "out", progress=told).converted == 3
+    assert told.stages == ["listing recordings", "converting"]
+    assert told.counts == [(n, 4, "recordings") for n in range(5)]
+    with pytest.raises(ReachedRay):
+        request(local_store, recordings, tmp_path / "out", workers=1)
+    with pytest.raises(ConversionError, match="one worker"):
+        request(local_store, recordings, tmp_path / "out", workers=0)
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    with pytest.raises(ReachedRay):
+        request(local_store, recordings, tmp_path / "out")
+    monkeypatch.delenv("RAY_ADDRESS")
+    soundfile.write(recordings / "an hour.flac", np.zeros(3600 * 8000), 8000)
+    with pytest.raises(ReachedRay):
+        request(local_store, recordings, tmp_path / "out")
+
+
+PROGRAM = """
+import sys
+from rave_dist.cli import command
+command()(sys.argv[1:], standalone_mode=False)
+print(*sorted({"ray", "rave", "pyarrow", "boto3", "scipy", "matplotlib"} & set(sys.modules)))
+"""
+
+
+def test_the_command_loads_nothing_that_it_does_not_need(
+    local_store: Store, publish: Publish, recordings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish("frames")
+    (recordings / "notes.wav").unlink()
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    arguments = ["convert", "--store", local_store.uri, "--model", "frames@1", str(recordings), str(tmp_path / "out")]
+    ran = subprocess.run([sys.executable, "-c", PROGRAM, *arguments], capture_output=True, text=True, check=False, timeout=300)
+    assert ran.returncode == 0, ran.stderr
+    assert "3 converted" in ran.stdout.splitlines()[0]
+    assert ran.stdout.splitlines()[1:] == [""]
