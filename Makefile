@@ -1,6 +1,9 @@
-# make setup | demo | test | quick | check | bench | docs
+# make setup | demo | test | quick | check | bench | docs | dist | constraints
 
-PYTHON ?= $(shell command -v python3.11 || command -v python3)
+# The system's Python if it is one of those that rave-dist supports, otherwise the newest of them that there is.
+PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
+	$$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))' 2>/dev/null && echo $$python && break; \
+	done || echo python3)
 VENV := .venv
 BIN := $(VENV)/bin
 PARTS := unit contract gpu on_ray cluster end_to_end
@@ -10,14 +13,12 @@ INSTALLED := $(VENV)/.installed
 export OMP_NUM_THREADS ?= 1
 export MKL_NUM_THREADS ?= 1
 
-.PHONY: setup demo test quick check bench docs
+.PHONY: setup demo test quick check bench docs dist constraints
 
 setup: $(INSTALLED)
 
-# Every version is pinned, torch too: a range would take the newest build, with gigabytes of CUDA libraries.
-$(INSTALLED): pyproject.toml constraints.txt
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[dev]'
+$(INSTALLED): pyproject.toml constraints.txt tools/install.py
+	$(PYTHON) tools/install.py $(VENV) dev
 	touch $@
 
 demo: setup
@@ -45,3 +46,17 @@ bench: setup
 # The generated parts of the documents.
 docs: setup
 	$(BIN)/python -m rave_dist.library.table README.md
+
+# A wheel and a source archive in dist/, after a wheel of the same source was installed and used outside of this folder.
+dist: setup
+	$(BIN)/python -m pytest -q tests/end_to_end/test_wheel.py
+	$(BIN)/python -m build --no-isolation --outdir dist
+
+# Which versions are tested: the newest for every Python, and the oldest that pyproject.toml allows. acids-rave is not among
+# the dependencies, and CUDA's libraries belong to a build of PyTorch.
+COMPILE := $(BIN)/uv pip compile --quiet --no-header --no-annotate --extra dev --python-version 3.11 pyproject.toml
+constraints: setup
+	$(COMPILE) --universal --constraint constraints.in --output-file constraints.txt
+	$(COMPILE) --resolution lowest-direct --only-binary :all: --no-binary gputil --output-file constraints-oldest.txt
+	sed -i '/^\(nvidia-\|cuda-\|triton=\)/d' constraints.txt constraints-oldest.txt
+	grep '^acids-rave' constraints.in >> constraints.txt

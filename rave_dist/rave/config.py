@@ -6,10 +6,6 @@ gin holds one configuration per process; `activate` makes a text the present one
 from __future__ import annotations
 
 import functools
-import importlib
-import importlib.abc
-import importlib.machinery
-import importlib.util
 import inspect
 import re
 import threading
@@ -20,7 +16,7 @@ from types import ModuleType
 from typing import Any
 
 from rave_dist.errors import ConfigurationError
-from rave_dist.rave.imports import modules
+from rave_dist.rave.imports import folder, modules
 from rave_dist.rave.overrides import Parameters, full_key, literal, override_line, statements
 from rave_dist.rave.presets import PRESETS
 from rave_dist.suggest import suggest
@@ -38,10 +34,7 @@ GIN_ERRORS = (ValueError, TypeError, AttributeError, NameError, ImportError, Syn
 
 
 def _config_folder() -> Path:
-    spec = importlib.util.find_spec("rave")
-    if spec is None or spec.origin is None:
-        raise ConfigurationError("acids-rave is not installed", fix="run 'make setup'")
-    return Path(spec.origin).parent / "configs"
+    return folder() / "configs"
 
 
 @functools.cache

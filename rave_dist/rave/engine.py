@@ -11,6 +11,7 @@ from rave_dist.records import Engine
 
 NAME = "acids-rave"
 VERSION = "2.3.1"  # the one version that rave-dist supports
+INSTALL = f"pip install --no-deps {NAME}=={VERSION}"  # its needs are among ours, without the pins that ask for Python 3.11
 LICENCE = "CC BY-NC 4.0"  # its LICENSE file; the package's metadata say MIT
 
 

@@ -20,10 +20,12 @@ import inspect
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from rave_dist.errors import ConfigurationError
+from rave_dist.rave.engine import INSTALL
 
 _EXTENSION = "torchaudio._extension"
 
@@ -74,7 +76,8 @@ def _scalar(value: Any) -> Any:
     return float(value.item()) if getattr(value, "size", None) == 1 else value
 
 
-def _repair_scipy() -> None:
+def repair_scipy() -> None:
+    """Gives ``scipy.signal`` the names and arguments that RAVE uses; does nothing where they are there."""
     signal: Any = importlib.import_module("scipy.signal")
     if hasattr(signal, "kaiser") and "nyq" in inspect.signature(signal.firwin).parameters:
         return  # an older scipy, as acids-rave pins it
@@ -108,18 +111,32 @@ def install_repairs() -> None:
 def modules() -> tuple[ModuleType, ModuleType, ModuleType]:
     """``rave``, ``gin`` and ``cached_conv``, imported once."""
     install_repairs()
-    _repair_scipy()
+    repair_scipy()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        folder()
         try:
             rave = importlib.import_module("rave")
+            for name in ("rave.core", "rave.dataset", "rave.transforms", "rave.descript_discriminator", "rave.quantization"):
+                importlib.import_module(name)
         except ImportError as error:
             raise ConfigurationError(
-                f"acids-rave cannot be imported: {error}", fix="run 'make setup', which installs tested versions"
+                f"acids-rave cannot be imported: {error}",
+                fix="install rave-dist again: what acids-rave needs comes with it",
             ) from error
-        for name in ("rave.core", "rave.dataset", "rave.transforms", "rave.descript_discriminator", "rave.quantization"):
-            importlib.import_module(name)
     return rave, importlib.import_module("gin"), importlib.import_module("cached_conv")
+
+
+def folder() -> Path:
+    """The folder of the package ``rave``, found without importing it.
+
+    Raises:
+        ConfigurationError: acids-rave is not installed.
+    """
+    spec = importlib.util.find_spec("rave")
+    if spec is None or spec.origin is None:
+        raise ConfigurationError("acids-rave, the engine that trains the models, is not installed", fix=INSTALL)
+    return Path(spec.origin).parent
 
 
 def rave_module(name: str = "") -> ModuleType:

@@ -36,12 +36,12 @@ def measure_export(out: Path, exported: ExportRecord, segments: Sequence[Segment
         segments: held-out audio, at the model's rate and with its channels; at least one.
         sample_rate: in Hz.
     """
-    sounds = [segment.pcm.astype(np.float32) / 32768 for segment in segments]
+    sounds = [segment.pcm.astype(np.float32) / np.float32(32768) for segment in segments]
     original = np.concatenate(sounds, axis=1)
     files = {"model": exported.offline, "phase_1": exported.phase_1}
     chunk = round(_CHUNK_SECONDS * sample_rate)
     answers = {name: _answer(out / file, sounds, exported, chunk=chunk) for name, file in files.items() if file is not None}
-    noise = np.random.default_rng(_SEED).standard_normal(original.shape).astype(np.float32)
+    noise = np.asarray(np.random.default_rng(_SEED).standard_normal(original.shape), np.float32)
     level = loudness(original, sample_rate) - loudness(noise, sample_rate)
     others = {
         **answers,

@@ -191,7 +191,7 @@ def _material(store: Store, dataset: DatasetManifest) -> npt.NDArray[np.float32]
     shards = [shard for shard in dataset.shards if ids & set(shard.source_ids)]
     segments = read_segments(store, dataset.model_copy(update={"sources": tuple(chosen), "shards": tuple(shards)}))
     pcm = np.concatenate([segment.pcm for segment in segments], axis=1)
-    return pcm[:, : int(_PROBE_SECONDS * dataset.sample_rate)].astype(np.float32) / 32768
+    return pcm[:, : int(_PROBE_SECONDS * dataset.sample_rate)].astype(np.float32) / np.float32(32768)
 
 
 def _metrics(

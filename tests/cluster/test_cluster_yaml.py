@@ -75,8 +75,14 @@ def test_options_exist_in_this_ray(written: dict[str, Any]) -> None:
 
 
 def test_nodes_install_the_pinned_versions(written: dict[str, Any]) -> None:
-    install = next(command for command in written["setup_commands"] if "pip install" in command)
-    assert "-c ~/rave-dist/constraints.txt" in install
+    (install,) = (command for command in written["setup_commands"] if "install" in command)
+    program, folder = install.removeprefix("python3 ").split()
+    assert (ROOT / program.removeprefix("~/rave-dist/")).is_file()
+    assert all(
+        commands[0] == f"{folder}/bin/ray stop"
+        for commands in (written["head_start_ray_commands"], written["worker_start_ray_commands"])
+    )
+    assert "constraints.txt" in (ROOT / "tools" / "install.py").read_text(encoding="utf-8")
 
 
 def test_ports_are_those_that_the_document_opens(written: dict[str, Any]) -> None:

@@ -21,6 +21,8 @@ _FORMATS = (
     "aac,ac3,aiff,amr,ape,asf,au,avi,caf,dsf,dts,eac3,flac,flv,matroska,webm,mov,mp4,m4a,3gp,3g2,mj2,"
     "mp3,mpc,mpc8,mpeg,mpegts,ogg,rm,tak,tta,voc,w64,wav,wv"
 )
+# Tags in other encodings than UTF-8 are no reason to refuse the sound: PyAV 19 thinks so too, older versions must be told.
+_TAGS: dict[str, Any] = {"metadata_errors": "replace"} if int(av.__version__.partition(".")[0]) < 19 else {}
 # Containers whose headers give the length; for the others FFmpeg guesses it from the bit rate.
 _EXACT = {"mov", "matroska", "asf", "wv", "tta", "ape", "flac", "wav", "aiff", "caf"}
 _SCALE = {"u8": 2.0**7, "s16": 2.0**15, "s32": 2.0**31, "s64": 2.0**63}
@@ -36,7 +38,7 @@ def open_file(path: Path) -> Iterator[OpenFile]:
     """
     with open(path, "rb") as file:
         try:
-            container = av.open(file, "r", metadata_errors="replace", container_options={"format_whitelist": _FORMATS})
+            container = av.open(file, "r", container_options={"format_whitelist": _FORMATS}, **_TAGS)
         except (av.FFmpegError, OSError) as error:
             _raise_if_unreadable(error)
             raise AudioError("not a sound file that can be read") from error

@@ -43,21 +43,11 @@ RATE, WINDOW = 44100, 40960
 SMALL = {"CAPACITY": 4, "LATENT_SIZE": 8}
 STOCK_STEPS, STOCK_PHASE_1 = 4, 3
 
-# What stock RAVE needs to run beside a CPU-only torch: torchaudio's native library is declared absent.
-RAVE = """
-import runpy, sys
-from pathlib import Path
-from rave_dist.rave.imports import install_repairs
-install_repairs()
-sys.argv[0] = str(Path(sys.executable).with_name("rave"))
-runpy.run_path(sys.argv[0], run_name="__main__")
-"""
-
 
 def rave(*arguments: str | Path) -> None:
     """A command of stock RAVE."""
     root = Path(__file__).parents[3]
-    command = [sys.executable, "-W", "ignore", "-c", RAVE, *map(str, arguments)]
+    command = [sys.executable, "-W", "ignore", str(Path(__file__).with_name("stock_command.py")), *map(str, arguments)]
     environment = {**os.environ, "PYTHONPATH": str(root), "CUDA_VISIBLE_DEVICES": ""}
     ran = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert ran.returncode == 0, ran.stderr[-3000:]

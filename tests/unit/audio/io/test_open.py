@@ -6,6 +6,7 @@ import struct
 from contextlib import suppress
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 import soundfile
@@ -96,6 +97,22 @@ def test_what_libsndfile_cannot_read_comes_through_ffmpeg(write_av, tone, name, 
     assert decoded.shape[1] == pytest.approx(2 * rate, abs=4096)
     assert level_at(decoded[0, rate // 2 : rate], 440, rate) == pytest.approx(0.3, rel=0.05)
     assert level_at(decoded[1, rate // 2 : rate], 440, rate) == pytest.approx(0.15, rel=0.05)
+
+
+def test_tags_in_another_encoding_do_not_matter(write_av, tone):
+    path = write_av("tone.m4a", "aac", tone(1.0))
+    plain = decode(path)
+    with av.open(str(path)) as source, av.open(str(path.with_name("tagged.mka")), "w") as tagged:
+        tagged.metadata["title"] = "Fl XX te"
+        stream = tagged.add_stream_from_template(source.streams.audio[0])
+        for packet in source.demux(source.streams.audio[0]):
+            if packet.dts is not None:
+                packet.stream = stream
+                tagged.mux(packet)
+    data = path.with_name("tagged.mka").read_bytes()
+    assert data.count(b"Fl XX te") == 1
+    path.with_name("tagged.mka").write_bytes(data.replace(b"Fl XX te", b"Fl \xf6\xe9 te"))  # Latin-1
+    assert len(decode(path.with_name("tagged.mka"))[0]) == pytest.approx(len(plain[0]), abs=4096)
 
 
 def test_an_mp4_is_as_long_as_it_says(write_av, tone):

@@ -1,0 +1,114 @@
+"""Makes a virtual environment and installs rave-dist into it: ``python3 tools/install.py FOLDER [dev]``.
+
+Uses the standard library only. ``dev`` adds what the tests need.
+
+PyTorch comes first, in the build for this machine: uv knows PyTorch's own indexes and picks by the card's driver. Where they
+cannot be reached, pip takes the build that it finds, which on PyPI is the one with CUDA. Everything else is pip's, so that a
+user's settings of pip (mirrors, certificates, local wheels) hold.
+
+acids-rave is installed without its dependencies: see pyproject.toml.
+"""
+
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+OLDEST, NEWEST = (3, 11), (3, 14)
+ROOT = Path(__file__).resolve().parents[1]
+CONSTRAINTS = ["--constraint", str(ROOT / "constraints.txt")]
+LARGE = re.compile(r"Downloading (?:\S*/)?(\S+?)-\d\S* \((\d{3,}\.\d MB|[4-9]\d\.\d MB|\d\S* GB)\)")
+
+WHAT_HAPPENS = """\
+Installing rave-dist into {folder} with Python {version}.
+  without an NVIDIA card: 0.7 GB to download, 2.6 GB on disk, 4 minutes on a fast line
+  with one:               3.3 GB to download, 6.5 GB on disk, 6 minutes on a fast line
+A second set-up takes the downloads from the cache. To choose the build of PyTorch: make setup TORCH=cpu, or TORCH=cu130."""
+
+WITHOUT_PYTORCH_INDEX = """\
+  PyTorch's own index did not serve ({reason}).
+  PyTorch now comes from where pip looks; PyPI has the build for NVIDIA cards, 2.5 GB more, which also runs without a card."""
+
+
+def fail(message: str) -> None:
+    """Ends the program with one line."""
+    sys.exit("error: " + message)
+
+
+def run(command: list[str]) -> list[str] | None:
+    """Runs pip or uv; prints large downloads and every half minute that it is at work. Returns its lines if it fails."""
+    done = threading.Event()
+
+    def say_so() -> None:
+        began = time.monotonic()
+        while not done.wait(30):
+            print(f"  at work for {time.monotonic() - began:.0f} s", flush=True)
+
+    threading.Thread(target=say_so, daemon=True).start()
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert process.stdout is not None
+    lines = []
+    for line in process.stdout:
+        lines.append(line)
+        if large := LARGE.search(line):
+            print(f"  downloading {large[1]}, {large[2]}", flush=True)
+        elif line.startswith("Installing collected packages") and "," in line:
+            print(f"  unpacking {line.count(',') + 1} packages", flush=True)
+    done.set()
+    return lines if process.wait() else None
+
+
+def must(command: list[str], what: str) -> None:
+    """Runs pip or uv; ends the program with its last lines if it fails."""
+    if lines := run(command):
+        fail(f"{what} could not be installed:\n" + "".join(lines[-20:]))
+
+
+def make_environment(folder: Path) -> str:
+    """Makes the environment if it is not there; returns its Python."""
+    if not OLDEST <= sys.version_info[:2] <= NEWEST:
+        have, span = "{}.{}".format(*sys.version_info), "{}.{} to {}.{}".format(*OLDEST, *NEWEST)
+        fail(f"this is Python {have}; rave-dist needs {span}: make setup PYTHON=python3.13")
+    if not (importlib.util.find_spec("venv") and importlib.util.find_spec("ensurepip")):
+        fail("Python's venv module is missing; on Debian and Ubuntu: apt-get install python3-venv")
+    python = folder / "bin" / "python"
+    if not python.exists():
+        print(f"Making {folder}", flush=True)
+        subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
+    return str(python)
+
+
+def install_torch(python: str, pip: list[str]) -> None:
+    """Installs PyTorch, unless the environment has the pinned version already."""
+    pinned = re.search(r"^torch==(\S+)$", (ROOT / "constraints.txt").read_text(), re.MULTILINE)
+    assert pinned is not None
+    ask = f"from importlib.metadata import version; import sys; sys.exit(version('torch').split('+')[0] != '{pinned[1]}')"
+    if subprocess.run([python, "-c", ask], stderr=subprocess.DEVNULL).returncode == 0:
+        return
+    print("PyTorch", flush=True)
+    must([*pip, "uv"], "uv")
+    uv = [str(Path(python).with_name("uv")), "pip", "install", "--python", python, *CONSTRAINTS, "--torch-backend"]
+    if asked := os.environ.get("TORCH"):
+        must([*uv, asked, "torch", "torchaudio"], f"the build {asked!r} of PyTorch")
+    elif lines := run([*uv, "auto", "torch", "torchaudio"]):
+        print(WITHOUT_PYTORCH_INDEX.format(reason=" ".join(lines[0].split())), flush=True)
+        must([*pip, "torch", "torchaudio"], "PyTorch")
+
+
+def main(folder: Path, *extras: str) -> None:
+    """Installs everything into an environment."""
+    python = make_environment(folder)
+    print(WHAT_HAPPENS.format(folder=folder, version=sys.version.split()[0]), flush=True)
+    pip = [python, "-m", "pip", "install", "--disable-pip-version-check", "--progress-bar", "off", *CONSTRAINTS]
+    install_torch(python, pip)
+    print("rave-dist and its packages", flush=True)
+    must([*pip, "--editable", f"{ROOT}[{','.join(extras)}]" if extras else str(ROOT)], "the packages")
+    must([*pip, "--no-deps", "acids-rave"], "acids-rave")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), *sys.argv[2:])
