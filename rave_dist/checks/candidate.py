@@ -105,7 +105,7 @@ class Candidate:
 
     def seconds_of(self, segments: Sequence[Segment]) -> float:
         """Duration of a part of `division`."""
-        return sum(segment.pcm.shape[1] for segment in segments) / self.spec.sample_rate
+        return sum(int(segment.pcm.shape[1]) for segment in segments) / self.spec.sample_rate
 
 
 Check = Callable[[Candidate], Iterable[Finding]]
