@@ -1,24 +1,23 @@
-"""``rave-dist`` and ``python -m rave_dist``: answers Ctrl-C and unforeseen errors in one line from the first moment on."""
+"""``rave-dist`` and ``python -m rave_dist``: answers signals and unforeseen errors in one line from the first moment on."""
 
 from __future__ import annotations
 
-import os
 import sys
 from types import TracebackType
 
-EXIT_INTERRUPTED = 130
-STOPPED = "stopped: nothing half-written is kept as finished; the same command takes up where this one left off"
+from rave_dist import signals
+from rave_dist.exit_codes import INTERRUPTED, TERMINATED
 
 
-def _last_words(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
-    sys.stderr.write(f"error unexpected {kind.__name__}: {error}\n  fix run again with --debug and send us the traceback\n")
+def _report_unforeseen(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
+    sys.stderr.write(
+        f"internal error: {kind.__name__}: {error}\n"
+        "  fix rerun with --debug and report the traceback (where: see CONTRIBUTING.md, or SECURITY.md if it is confidential)\n"
+    )
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Runs the command line and exits the process.
-
-    A command that was stopped leaves without the interpreter's own clearing up: an interrupted start of Ray leaves threads
-    behind that crash in the middle of it.
 
     Args:
         arguments: what stands after the command's name; None takes the process's own.
@@ -26,19 +25,19 @@ def main(arguments: list[str] | None = None) -> None:
     if arguments is not None:
         sys.argv[1:] = arguments
     if "--debug" not in sys.argv:
-        sys.excepthook = _last_words
+        sys.excepthook = _report_unforeseen
     try:
-        from rave_dist.cli import command  # takes a while: Ctrl-C must be answered meanwhile
+        signals.install()
+        from rave_dist.cli import command  # takes a while, in which signals must be answered
 
         command()(prog_name="rave-dist")
-    except KeyboardInterrupt:
-        sys.stderr.write(f"{STOPPED}\n")
+    except KeyboardInterrupt as stop:
+        sys.stderr.write(f"{signals.STOPPED}\n")
+        signals.end(signals.exit_code(stop))
     except SystemExit as ending:
-        if ending.code != EXIT_INTERRUPTED:
-            raise
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(EXIT_INTERRUPTED)
+        if ending.code in (INTERRUPTED, TERMINATED):
+            signals.end(ending.code)
+        raise
 
 
 if __name__ == "__main__":

@@ -10,16 +10,12 @@ from typing import Annotated, Any, Literal
 import typer
 from typer.core import TyperGroup
 
-from rave_dist import __version__, console, pipeline
-from rave_dist.__main__ import EXIT_INTERRUPTED, STOPPED
+from rave_dist import __version__, console, exit_codes, pipeline, signals
 from rave_dist.display import shown_progress
 from rave_dist.errors import RaveDistError
 from rave_dist.library.manifest import Library, load_library
 from rave_dist.records import ConversionParameters, RunRecord
 from rave_dist.storage.store import Store
-
-EXIT_FAILED = 1
-EXIT_PARTIAL = 3
 
 DEFAULT_CHUNK_SECONDS = 20.0
 
@@ -34,10 +30,10 @@ class _Commands(TyperGroup):
             if "--debug" in sys.argv:
                 raise
             console.error(problem)
-            raise typer.Exit(EXIT_FAILED) from problem
+            raise typer.Exit(exit_codes.FAILED) from problem
         except KeyboardInterrupt as stop:
-            console.err.print(STOPPED)
-            raise typer.Exit(EXIT_INTERRUPTED) from stop
+            console.err.print(signals.STOPPED)
+            raise typer.Exit(signals.exit_code(stop)) from stop
 
 
 app = typer.Typer(
@@ -74,7 +70,8 @@ def about(
     """Recordings of many instruments in, a library of playable RAVE models out, archives converted through them.
 
     Runs on this machine, or on the Ray cluster that `RAY_ADDRESS` names. Exit codes: 0 all done; 1 the command could
-    not run; 2 wrong usage; 3 finished, but some items failed and are named; 130 stopped with Ctrl-C.
+    not run; 2 wrong usage; 3 finished, but some items failed and are named; 130 stopped
+    with Ctrl-C; 143 stopped with SIGTERM.
     """
 
 
@@ -309,7 +306,7 @@ def _finish_runs(
 
 def _finish(complete: bool) -> None:
     if not complete:
-        raise typer.Exit(EXIT_PARTIAL)
+        raise typer.Exit(exit_codes.PARTIAL)
 
 
 def command() -> Any:

@@ -14,12 +14,11 @@ from __future__ import annotations
 import asyncio
 import http.client
 import logging
-import signal
 import socket
 import sys
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +31,7 @@ from ray.serve.config import BackpressureConfig
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, RayServeException
 from ray.serve.handle import DeploymentHandle
 
+from rave_dist import signals
 from rave_dist.cluster import connected
 from rave_dist.conversion.corpus import plan_conversion
 from rave_dist.errors import BusyError, ClusterError, RaveDistError, RequestError, StoreError
@@ -193,7 +193,7 @@ def run(
     announce: Callable[[str], None] = _say,
     stop: threading.Event | None = None,
 ) -> None:
-    """Serves a store on 127.0.0.1 until Ctrl-C, SIGTERM or ``stop``.
+    """Serves a store on 127.0.0.1 until KeyboardInterrupt or ``stop``.
 
     A corpus job that is running at that moment is not lost: the next service on this store resumes it.
 
@@ -211,8 +211,9 @@ def run(
     port = _free_port(port)
     address = f"http://{HOST}:{port}"
     logging.getLogger("ray.serve").setLevel(logging.ERROR)
-    # In this order: Ray takes SIGTERM for itself when it starts.
-    with connected(dashboard=True) as ends_with_us, _stopping_on_sigterm(stop):
+    serving = False
+    patience = signals.allow(lambda: 2 * _DRAIN_SECONDS if serving else 0.0)  # for the requests that are being answered
+    with patience, connected(dashboard=True) as ends_with_us:
         # A Serve instance that was running before keeps running; our own ends with our Ray.
         stays = ends_with_us or bool(serve.status().proxies)
         try:
@@ -226,10 +227,11 @@ def run(
             serve.run(application, name=APPLICATION, route_prefix="/")
             jobs.job_runner(store.uri)  # resumes the jobs of an earlier service
             _check_answers(port)
+            serving = True
             announce(f"{num_models} models of {store.uri} at {address} (Ctrl-C ends it)")
             while not stop.wait(_WATCH_SECONDS):
                 serve.status()
-        except KeyboardInterrupt:
+        except KeyboardInterrupt:  # SIGTERM included, for the command
             announce("stopping")
         except RaveDistError:
             raise
@@ -242,19 +244,6 @@ def run(
                 serve.delete(APPLICATION)
                 if not stays:
                     serve.shutdown()  # type: ignore[no-untyped-call]
-
-
-@contextmanager
-def _stopping_on_sigterm(stop: threading.Event) -> Iterator[None]:
-    """Sets ``stop`` on SIGTERM; only the main thread can install a signal handler."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, lambda number, frame: stop.set())
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _free_port(port: int) -> int:

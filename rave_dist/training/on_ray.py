@@ -23,6 +23,7 @@ from ray.train.v2._internal.execution.worker_group import WorkerGroup
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer  # TorchTrainer starts a process group, 7 s a run
 from ray.train.v2.api.exceptions import ControllerError, TrainingFailedError, WorkerGroupError
 
+from rave_dist import signals
 from rave_dist.errors import ClusterError, ConfigurationError, RaveDistError, StoreError
 from rave_dist.rave.presets import window_and_batch
 from rave_dist.records import ModelCard, ModelFolder, Problem, RunActivity, RunRecord, TrainingSpec
@@ -45,6 +46,7 @@ MAX_FAILURES = 3
 STOP_SECONDS = 60.0
 """How long runs have to save themselves when the command is interrupted."""
 
+_CANCEL_SECONDS = 10.0
 _POLL_SECONDS = 0.5
 _TELL_SECONDS = 2.0
 
@@ -100,11 +102,12 @@ def train_library(
         wanted = _share([item.spec for item in todo])
         stage("training")
         fleet = _Fleet(store, items, publish, export, wanted)
-        try:
-            fleet.run(progress)
-        except BaseException:
-            fleet.stop()
-            raise
+        with signals.allow(fleet.seconds_to_stop):
+            try:
+                fleet.run(progress)
+            except BaseException:
+                fleet.stop()
+                raise
     progress([item.record for item in items])
     return [item.record for item in items]
 
@@ -152,6 +155,11 @@ class _Fleet:
             if not item.stored:
                 self._write(item)
 
+    def seconds_to_stop(self) -> float:
+        """How long `stop` may take; runs that have not begun have nothing to save."""
+        training = any(item.stage == "training" and item.record.state == "running" for item in self._items)
+        return STOP_SECONDS + _CANCEL_SECONDS if training else 0.0
+
     def stop(self) -> None:
         """Lets the runs that train save themselves, ends everything, and leaves records that say so."""
         try:
@@ -171,7 +179,7 @@ class _Fleet:
             for task in pending:
                 ray.cancel(task)
             if pending:
-                ray.wait(pending, num_returns=len(pending), timeout=STOP_SECONDS)
+                ray.wait(pending, num_returns=len(pending), timeout=_CANCEL_SECONDS)
             for item in self._items:
                 if item.stage != "ended":
                     self._keep(item, state="waiting", activity=None)

@@ -1,0 +1,195 @@
+"""Starts or finds Ray for the length of a block."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stdout
+from typing import Any
+
+import psutil
+import ray
+from ray.exceptions import RayError
+
+from rave_dist import signals
+from rave_dist.cluster import address as addresses
+from rave_dist.cluster import messages, preflight
+from rave_dist.cluster.address import Address
+
+logger = logging.getLogger(__name__)
+
+STARTS = 3
+"""How often an embedded Ray is started before the command gives up."""
+
+_PAUSE_SECONDS = 2.0
+_LOOPBACK_ONLY = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+
+# Longer than Ray's defaults of 10 to 30 seconds, which a busy machine exceeds. What waits 15 s in Ray without a setting is
+# answered by another start.
+_PATIENT = {
+    "RAY_raylet_start_wait_time_s": "120",
+    "RAY_agent_register_timeout_ms": "120000",
+    "RAY_worker_register_timeout_seconds": "180",
+    "RAY_gcs_server_request_timeout_seconds": "120",
+    "RAY_raylet_client_num_connect_attempts": "60",
+}
+
+
+class _Chatter(io.TextIOBase):
+    """Where Ray may print what it thinks of its nodes: on the driver's standard output, where only results belong."""
+
+    def write(self, text: str) -> int:
+        logger.debug("%s", text.rstrip())
+        return len(text)
+
+
+@contextmanager
+def connected(*, dashboard: bool = False, say: Callable[[str], None] = logger.warning) -> Iterator[bool]:
+    """Ray for the length of a block: an existing connection, ``RAY_ADDRESS``'s cluster, or an embedded one.
+
+    The embedded one listens on loopback only, asks its processes for a token, and ends with the block; a cluster and an
+    existing connection are left as they are.
+
+    Args:
+        dashboard: whether an embedded Ray needs its dashboard. Ray Train does: without it, a run whose driver dies keeps its
+            CPUs. It costs three CPU-seconds and a gigabyte, so that what is over in seconds goes without.
+        say: told of what a person should know: another start, and which Ray ``auto`` means.
+
+    Yields:
+        Whether all of Ray ends with the block.
+
+    Raises:
+        ClusterError: the named cluster does not answer, or no Ray can start here.
+    """
+    if ray.is_initialized():
+        yield False
+        return
+    address = addresses.from_environment()
+    with _keeping_sigterm():
+        if address.kind == "local":
+            _start(dashboard, say)
+        else:
+            _join(address, say)
+    with redirect_stdout(_Chatter()):  # the end included: Ray tells then what it has held back
+        try:
+            yield address.kind == "local"
+        finally:
+            ray.shutdown()
+
+
+def _start(dashboard: bool, say: Callable[[str], None]) -> None:
+    """Starts an embedded Ray, up to `STARTS` times."""
+    preflight.check_all()
+    options: dict[str, Any] = {
+        "include_dashboard": dashboard,
+        "dashboard_host": "127.0.0.1",
+        # Workers beyond those that are waited for cost a third of a CPU-second each, and mostly nobody comes for them.
+        "_system_config": {"enable_worker_prestart": False},
+    }
+    with _private_and_patient():
+        for attempt in range(1, STARTS + 1):
+            failure = _attempt(options)
+            if failure is None:
+                return
+            if attempt == STARTS or not messages.is_worth_another_try(failure):
+                raise messages.explain(failure, Address("local", "local")) from failure
+            say(f"Ray did not start ({messages.first_line(failure)}); trying again, {attempt + 1} of {STARTS}")
+            time.sleep(_PAUSE_SECONDS)
+
+
+def _attempt(options: dict[str, Any]) -> BaseException | None:
+    """One start of an embedded Ray; returns the error that Ray raised."""
+    before = set(psutil.Process().children())
+    try:
+        _init("local", options)
+    except BaseException as error:
+        _end_attempt(before)
+        if _is_rays(error):
+            return error
+        raise
+    return None
+
+
+def _join(address: Address, say: Callable[[str], None]) -> None:
+    """Connects to a Ray that runs already."""
+    target = addresses.last_started(preflight.temp_folder()) if address.kind == "auto" else address
+    if target is not None and target.kind == "cluster":
+        addresses.probe(target)
+    try:
+        _init(address.text, {})
+    except BaseException as error:
+        if _is_rays(error):
+            raise messages.explain(error, address) from error
+        raise
+    if address.kind == "auto":
+        say(f"joined the Ray at {ray.get_runtime_context().gcs_address}")
+
+
+def _init(address: str, options: dict[str, Any]) -> None:
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **options)
+    except SystemExit as ending:  # Ray's own answer to SIGTERM while it starts
+        raise signals.Terminated from ending
+
+
+def _is_rays(error: BaseException) -> bool:
+    """Whether an error is Ray's: when a node takes too long to start, it raises nothing more special than Exception."""
+    return type(error) is Exception or isinstance(error, RayError | OSError | RuntimeError | ValueError)
+
+
+@contextmanager
+def _keeping_sigterm() -> Iterator[None]:
+    """Restores the answer to SIGTERM, which Ray replaces in the main thread."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def _private_and_patient() -> Iterator[None]:
+    """What a start needs in the environment: a token, loopback for all ports, and patience; values set by the user stay."""
+    from ray._private import ray_constants
+    from ray._raylet import Config  # type: ignore[attr-defined]  # compiled
+
+    wanted = {**_PATIENT, "RAY_AUTH_MODE": "token", _LOOPBACK_ONLY: "0"}
+    ours = {name: value for name, value in wanted.items() if name not in os.environ}
+    os.environ.update(ours)
+    clusters = ray_constants.ENABLE_RAY_CLUSTER
+    # Both were read when Ray was imported. Without clusters Ray's ports are on loopback; with, they are open to the network.
+    ray_constants.ENABLE_RAY_CLUSTER = os.environ[_LOOPBACK_ONLY] == "1"
+    Config.initialize("")
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = clusters
+        for name in ours.keys() - {"RAY_AUTH_MODE"}:  # which what connects to this Ray must know
+            del os.environ[name]
+
+
+def _end_attempt(before: set[psutil.Process]) -> None:
+    """Kills what a failed start left running; Ray itself knows nothing of it any more."""
+    ray.shutdown()
+    started = [child for child in psutil.Process().children() if child not in before and _is_of_ray(child)]
+    with contextlib.suppress(psutil.Error):
+        started += [below for child in started for below in child.children(recursive=True)]
+    for process in started:
+        with contextlib.suppress(psutil.Error):
+            process.kill()
+    psutil.wait_procs(started, timeout=1.0)
+
+
+def _is_of_ray(process: psutil.Process) -> bool:
+    with contextlib.suppress(psutil.Error):
+        return any("/ray/" in argument for argument in process.cmdline())
+    return False

@@ -1,0 +1,149 @@
+"""Ctrl-C and SIGTERM: both end a command soon at any moment, and no process of it is left.
+
+A Python handler runs only between two instructions of the main thread, which may be inside a library for minutes (Ray, which
+waits for a cluster). So the system reports every signal to a guard thread at once. It gives the command a few seconds to end
+by itself, then ends it. This loses nothing: a result without its marker does not exist for the store.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import select
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Final
+
+from rave_dist.exit_codes import INTERRUPTED, TERMINATED
+
+GRACE_SECONDS: Final = 3.0
+"""How long a command has to end by itself, unless it asked for more with `allow`."""
+
+STOPPED: Final = "Stopped. No partial results were kept; run the same command to resume."
+
+_REPEAT_SECONDS = 1.0
+_POLL_SECONDS = 0.1
+_KILL_SECONDS = 1.0
+_PR_SET_CHILD_SUBREAPER = 36
+
+_allowances: list[Callable[[], float]] = []
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, which is answered wherever Ctrl-C is."""
+
+
+def exit_code(stop: KeyboardInterrupt) -> int:
+    """The exit code of a command that was stopped."""
+    return TERMINATED if isinstance(stop, Terminated) else INTERRUPTED
+
+
+@contextmanager
+def allow(seconds: Callable[[], float]) -> Iterator[None]:
+    """Gives the work of a block more time to end after a signal.
+
+    Args:
+        seconds: tells, when it matters, how many seconds beyond `GRACE_SECONDS`.
+    """
+    _allowances.append(seconds)
+    try:
+        yield
+    finally:
+        _allowances.remove(seconds)
+
+
+def install() -> None:
+    """Answers both signals for the rest of the process; for a command's main thread, in others it does nothing.
+
+    The first signal raises KeyboardInterrupt or `Terminated` in the main thread. Another, more than a second later, ends the
+    process at once.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return
+    _adopt_orphans()
+    reader, writer = socket.socketpair()
+    writer.setblocking(False)
+    signal.set_wakeup_fd(writer.detach(), warn_on_full_buffer=False)
+    os.register_at_fork(after_in_child=_uninstall)
+    heard: list[int] = []
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        heard.append(number)
+        if len(heard) == 1:
+            raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, interrupt)
+    threading.Thread(target=_guard, args=(reader,), name="signal guard", daemon=True).start()
+
+
+def end(code: int) -> None:
+    """Ends the process and all that it started, without the interpreter's shutdown.
+
+    An interrupted start of Ray leaves threads behind that crash during a shutdown.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    kill_descendants()
+    os._exit(code)
+
+
+def kill_descendants() -> None:
+    """Kills all processes below this one, those included that lost their parent."""
+    import psutil
+
+    for _ in range(3):  # one that dies may have started another just before
+        below = psutil.Process().children(recursive=True)
+        if not below:
+            return
+        for process in below:
+            with contextlib.suppress(psutil.Error):
+                process.kill()
+        psutil.wait_procs(below, timeout=_KILL_SECONDS)
+
+
+def _adopt_orphans() -> None:
+    """Makes this process the parent of all below it that lose theirs; Linux only, elsewhere they go to the system."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def _uninstall() -> None:
+    """In a forked process, whose signals are not for the guard of its parent."""
+    signal.set_wakeup_fd(-1)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
+
+
+def _guard(reader: socket.socket) -> None:
+    """Ends the process when its time is over; runs in a thread for as long as the process."""
+    first: tuple[int, float] | None = None
+    while True:
+        ready, _, _ = select.select([reader], [], [], None if first is None else _POLL_SECONDS)
+        numbers = [n for n in (reader.recv(64) if ready else b"") if n in (signal.SIGINT, signal.SIGTERM)]
+        now = time.monotonic()
+        if first is None:
+            first = (numbers[0], now) if numbers else None
+            continue
+        number, since = first
+        allowed = GRACE_SECONDS + max((seconds() for seconds in list(_allowances)), default=0.0)
+        again = bool(numbers) and now - since > _REPEAT_SECONDS  # "timeout" and terminals may send the same one twice
+        if again or now - since > allowed:
+            _end_now(TERMINATED if number == signal.SIGTERM else INTERRUPTED)
+
+
+def _end_now(code: int) -> None:
+    """Ends the process from the guard's thread; the streams may be locked by the main one."""
+    show_cursor = b"\x1b[?25h" if os.isatty(2) else b""
+    with contextlib.suppress(OSError):
+        os.write(2, show_cursor + f"{STOPPED}\n".encode())
+    kill_descendants()
+    os._exit(code)
