@@ -352,7 +352,7 @@ def _ray(progress: Progress, *, dashboard: bool = False) -> Iterator[None]:
     progress.stage("starting Ray")  # before its import, which takes seconds
     from rave_dist.cluster import connected
 
-    with connected(dashboard=dashboard):
+    with connected(dashboard=dashboard, say=progress.say):
         yield
 
 

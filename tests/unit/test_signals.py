@@ -16,6 +16,8 @@ from rave_dist.exit_codes import INTERRUPTED, TERMINATED
 from rave_dist.signals import STOPPED
 from tests.marked_command import CODES, READY_SECONDS, Command, command
 
+pytestmark = pytest.mark.slow
+
 both_signals = pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
 
 
