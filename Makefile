@@ -22,7 +22,7 @@ $(INSTALLED): pyproject.toml constraints.txt tools/install.py
 	touch $@
 
 demo: setup
-	$(BIN)/python -m rave_dist.demo
+	$(BIN)/rave-dist demo
 
 # Each part in a process of its own: what takes one down, a crash of Ray's driver say, leaves the others to be tried.
 test: setup

@@ -279,6 +279,33 @@ def serve(
     run_server(_existing(store), port=port)
 
 
+@app.command()
+def demo(
+    library: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[LIBRARY]",
+            help="`sonic-pi`, `generated`, or a manifest.  [default: sonic-pi, or generated where apt is missing]",
+            show_default=False,
+        ),
+    ] = None,
+    folder: Annotated[Path, typer.Option("--folder", help="Where everything goes.")] = Path("demo"),
+    prepare_only: Annotated[bool, typer.Option("--prepare-only", help="Write recordings and manifest, then stop.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Run all stages on sample recordings, then convert a field recording with every model.
+
+    Trains four small models, in about a quarter of an hour on two cores. Run again, it resumes.
+    """
+    from rave_dist.demo import prepare_demo, run_demo
+
+    manifest = prepare_demo(library, folder)
+    if prepare_only:
+        console.out.print(str(manifest), markup=False)
+    elif code := run_demo(manifest, folder):
+        raise typer.Exit(code)
+
+
 def _existing(uri: str) -> Store:
     store = Store(uri)
     store.check_exists()

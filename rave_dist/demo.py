@@ -1,6 +1,6 @@
-"""``python -m rave_dist.demo``: the whole job on sample recordings, then a noisy field recording through every model.
+"""``rave-dist demo``: all stages on sample recordings, then a noisy field recording through every model.
 
-Everything happens in one folder (``demo/``) and on loopback. Run again, it goes on where it stopped.
+Everything happens in one folder (``demo/``) and on loopback. Run again, it resumes.
 """
 
 from __future__ import annotations
@@ -12,19 +12,17 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Annotated
 
 import numpy as np
-import typer
 
 from rave_dist import console
 from rave_dist.audio.io.write import AudioWriter
 from rave_dist.audio.synthesis import field_recording
-from rave_dist.errors import LibraryError, RaveDistError, WrongPackageError
+from rave_dist.errors import LibraryError, WrongPackageError
 from rave_dist.library.manifest import load_library
-from rave_dist.sample_data import prepare
+from rave_dist.pipeline import models
+from rave_dist.sample_data import prepare, sample_library
 
-DATASETS = Path(__file__).parent.parent / "datasets"
 FIELD_SECONDS = 45.0
 FIELD_RATE = 48_000
 _SEED = 2026
@@ -49,75 +47,66 @@ def write_field_recording(folder: Path, *, seconds: float = FIELD_SECONDS) -> Pa
 
 
 def _command(*arguments: str) -> int:
-    """Runs ``rave-dist`` as a user would, a process of its own that takes its memory with it."""
+    """Runs ``rave-dist`` as a user would, in a process of its own: its memory is free again afterwards."""
     console.err.print(f"\n$ rave-dist {shlex.join(arguments)}", style="bold", markup=False)
-    # One thread for each process: the runs side by side are what fills the cores.
+    # One thread for each process: the concurrent runs fill the cores.
     environment = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", **os.environ}
     return subprocess.run([sys.executable, "-m", "rave_dist", *arguments], env=environment, check=False).returncode
 
 
-def _prepared(manifest: Path | None, folder: Path) -> Path:
+def prepare_demo(library: str | None, folder: Path) -> Path:
+    """Puts a sample library's recordings and manifest into a folder.
+
+    Args:
+        library: a sample library's name or a manifest's path; None takes ``sonic-pi``, or ``generated`` where apt is missing.
+        folder: where they go; it is made.
+
+    Returns:
+        The manifest's path in the folder.
+
+    Raises:
+        LibraryError: no such library, or its recordings cannot be downloaded.
+    """
+
     def tell(message: str) -> None:
         console.err.print(message, markup=False)
 
-    if manifest is not None:
-        return prepare(manifest, folder, tell=tell)
+    if library is not None:
+        return prepare(sample_library(library), folder, tell=tell)
     try:
-        return prepare(DATASETS / "sonic-pi.yaml", folder, tell=tell)
+        return prepare(sample_library("sonic-pi"), folder, tell=tell)
     except WrongPackageError:
         raise
     except LibraryError as error:
         console.error(error)
-        tell("going on with synthesised recordings")
-        return prepare(DATASETS / "generated.yaml", folder, tell=tell)
+        tell("continuing with synthesised recordings")
+        return prepare(sample_library("generated"), folder, tell=tell)
 
 
-def demo(
-    manifest: Annotated[
-        Path | None,
-        typer.Argument(
-            metavar="[MANIFEST.yaml]", help="A manifest of datasets/.  [default: sonic-pi.yaml, or generated.yaml without apt]"
-        ),
-    ] = None,
-    folder: Annotated[Path, typer.Option("--folder", help="Where everything goes.")] = Path("demo"),
-    prepare_only: Annotated[bool, typer.Option("--prepare-only", help="Put recordings and manifest there and stop.")] = False,
-) -> None:
-    """Train, publish and play a small library of instruments on sample recordings; about a quarter of an hour on two cores."""
+def run_demo(manifest: Path, folder: Path) -> int:
+    """Trains a prepared library, converts the field recording with every model and says where the results are.
+
+    Returns:
+        The exit code: 0, or the largest of a command that failed; 3 where an instrument has no model.
+    """
     began = time.monotonic()
-    try:
-        library_file = _prepared(manifest, folder)
-        library = load_library(library_file)
-        if prepare_only:
-            console.out.print(str(library_file), markup=False)
-            return
-        trained = _command("run", str(library_file))
-        field = write_field_recording(folder / "field")
-        from rave_dist.registry.store import list_models  # here: preparing needs no torch
-
-        names = sorted({card.name for card in list_models(library.store)} & set(library.instruments))
-        results = folder / "converted"
-        converted = [
-            _command("convert", "--store", library.store.uri, "--model", name, str(field), str(results / name))
-            for name in names
-        ]
-    except RaveDistError as error:
-        console.error(error)
-        raise typer.Exit(1) from error
+    library = load_library(manifest)
+    trained = _command("run", str(manifest))
+    field = write_field_recording(folder / "field")
+    names = sorted({card.name for card in models(library.store)} & set(library.instruments))
+    results = folder / "converted"
+    converted = [
+        _command("convert", "--store", library.store.uri, "--model", name, str(field), str(results / name)) for name in names
+    ]
     minutes = (time.monotonic() - began) / 60
     console.out.print(f"\n{len(names)} instruments in {minutes:.1f} minutes:", markup=False)
     for label, place in (
         ("page", library.store.address(f"report/{library.name}/index.html")),
         ("models", library.store.address("models")),
-        ("the bird", field.absolute()),
-        ("through each model", results.absolute()),
-        ("manifest", library_file.absolute()),
+        ("field recording", field.absolute()),
+        ("converted", results.absolute()),
+        ("manifest", manifest.absolute()),
     ):
-        console.out.print(f"  {label:<19} {place}", markup=False)
+        console.out.print(f"  {label:<16} {place}", markup=False)
     console.out.print(f"\nnext: rave-dist serve --store {library.store.uri}", markup=False)
-    worst = max([trained, *converted])
-    if worst or len(names) < len(library.instruments):
-        raise typer.Exit(worst or 3)
-
-
-if __name__ == "__main__":
-    typer.run(demo)
+    return max([trained, *converted]) or (3 if len(names) < len(library.instruments) else 0)

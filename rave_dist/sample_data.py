@@ -1,7 +1,8 @@
 """Sample recordings for a first library: fetched from a Debian package without being root, or made from equations.
 
-Beside a manifest ``NAME.yaml`` stands ``NAME.source.yaml``, which says where its recordings come from, under what licence,
-and how to know that they are the right ones. `prepare` puts recordings and manifest into a folder, ready for ``rave-dist run``.
+The sample libraries are part of the package (``sample_libraries/``). Next to a manifest ``NAME.yaml`` is ``NAME.source.yaml``,
+which says where its recordings come from, under what licence, and how to know that they are the right ones. `prepare` puts
+recordings and manifest into a folder, ready for ``rave-dist run``.
 """
 
 from __future__ import annotations
@@ -26,7 +27,9 @@ from rave_dist.identity import content_id, hash_file
 from rave_dist.options import StrictRecord
 from rave_dist.storage.atomic import replacing_folder
 
+SAMPLE_LIBRARIES = Path(__file__).parent / "sample_libraries"
 _APT_SECONDS = 300
+_WITHOUT_APT = "use the generated sample library: rave-dist demo generated"
 
 
 class DebianPackage(StrictRecord):
@@ -65,6 +68,22 @@ Source = Annotated[DebianPackage | Generated, Field(discriminator="kind")]
 _SOURCE: TypeAdapter[DebianPackage | Generated] = TypeAdapter(Source)
 
 Note = Callable[[float, float, np.random.Generator], Audio]
+
+
+def sample_library(name: str) -> Path:
+    """The manifest of a sample library by its name, or a manifest of your own by its path.
+
+    Raises:
+        LibraryError: neither.
+    """
+    known = sorted(path.stem for path in SAMPLE_LIBRARIES.glob("*.yaml") if not path.name.endswith(".source.yaml"))
+    if name in known:
+        return SAMPLE_LIBRARIES / f"{name}.yaml"
+    if not Path(name).is_file():
+        raise LibraryError(
+            "there is no such sample library", where=name, fix=f"one of: {', '.join(known)}; or a manifest's path"
+        )
+    return Path(name)
 
 
 def load_source(path: Path) -> DebianPackage | Generated:
@@ -125,7 +144,7 @@ def fetch(source: DebianPackage, folder: Path) -> None:
     """
     for tool in ("apt-get", "dpkg-deb"):
         if shutil.which(tool) is None:
-            raise LibraryError(f"this machine has no {tool}", where=source.package, fix="use datasets/generated.yaml instead")
+            raise LibraryError(f"this machine has no {tool}", where=source.package, fix=_WITHOUT_APT)
     with TemporaryDirectory(prefix="rave-dist-package-") as temporary:
         work = Path(temporary)
         package = _download(source, work)
@@ -157,7 +176,7 @@ def _download(source: DebianPackage, work: Path) -> Path:
         raise LibraryError(
             f"apt-get cannot download it: {_last_line(attempt.stderr)}",
             where=wanted,
-            fix="run apt-get update as root, or use datasets/generated.yaml instead",
+            fix=f"run apt-get update as root, or {_WITHOUT_APT}",
         )
     return packages[0]
 
@@ -166,9 +185,7 @@ def _run(command: list[str], folder: Path, *, check: bool = True) -> subprocess.
     try:
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=_APT_SECONDS, check=False)
     except subprocess.TimeoutExpired as error:
-        raise LibraryError(
-            f"no answer within {_APT_SECONDS} s", where=" ".join(command), fix="use datasets/generated.yaml instead"
-        ) from error
+        raise LibraryError(f"no answer within {_APT_SECONDS} s", where=" ".join(command), fix=_WITHOUT_APT) from error
     if check and done.returncode != 0:
         raise LibraryError(f"failed: {_last_line(done.stderr)}", where=" ".join(command))
     return done

@@ -58,7 +58,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "pipeline": GROUND | {"initial_weights", "checks", "rave"},
     "console": GROUND | {"checks", "pipeline"},
     "display": GROUND | {"console"},
-    "cli": GROUND | {"checks", "pipeline", "console", "display"},
+    "cli": GROUND | {"checks", "pipeline", "console", "display", "demo"},
     "__main__": {"cli", "exit_codes", "signals"},
     "demo": GROUND | {"checks", "pipeline", "console", "sample_data"},
 }

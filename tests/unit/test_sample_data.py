@@ -9,10 +9,9 @@ import soundfile
 
 from rave_dist.errors import LibraryError, WrongPackageError
 from rave_dist.library.manifest import load_library
-from rave_dist.sample_data import DebianPackage, Generated, fetch, load_source, prepare
+from rave_dist.sample_data import SAMPLE_LIBRARIES, DebianPackage, Generated, fetch, load_source, prepare
 
-DATASETS = Path(__file__).parents[2] / "datasets"
-MANIFESTS = sorted(path for path in DATASETS.glob("*.yaml") if not path.name.endswith(".source.yaml"))
+MANIFESTS = sorted(path for path in SAMPLE_LIBRARIES.glob("*.yaml") if not path.name.endswith(".source.yaml"))
 
 
 def one_drum(folder: Path, *, seed: int = 1) -> Path:
@@ -166,9 +165,9 @@ def test_a_version_out_of_reach_is_named_with_apts_reason(tmp_path: Path, monkey
 
 
 def test_without_apt_the_generated_library_is_offered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    source = load_source(DATASETS / "sonic-pi.source.yaml")
+    source = load_source(SAMPLE_LIBRARIES / "sonic-pi.source.yaml")
     assert isinstance(source, DebianPackage)
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(LibraryError) as caught:
         fetch(source, tmp_path / "out")
-    assert "generated.yaml" in caught.value.fix
+    assert "rave-dist demo generated" in caught.value.fix
