@@ -46,6 +46,7 @@ bench: setup
 # The generated parts of the documents.
 docs: setup
 	$(BIN)/python -m rave_dist.library.table README.md
+	$(BIN)/python docs/generate_api.py
 
 # A wheel and a source archive in dist/, after a wheel of the same source was installed and used outside of this folder.
 dist: setup

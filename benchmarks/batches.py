@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from harness import report
 
-from rave_dist.library.manifest import AUGMENTATIONS
+from rave_dist.library.schema import AUGMENTATIONS
 from rave_dist.rave.imports import rave_module
 from rave_dist.training.data.loader import Windows
 from rave_dist.training.step.memory import hold_freed_memory

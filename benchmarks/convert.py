@@ -97,9 +97,10 @@ def convert_as_a_worker(folder: Path) -> None:
     """In a process of its own: one file, without Ray."""
     import torch
 
-    from rave_dist.conversion.convert import DEFAULT_CHUNK_SECONDS, Converter
+    from rave_dist.conversion.convert import Converter
     from rave_dist.conversion.corpus import plan_conversion
     from rave_dist.conversion.item import convert_item
+    from rave_dist.options import DEFAULT_CHUNK_SECONDS
     from rave_dist.records import ConversionParameters
     from rave_dist.registry.store import fetch, find
     from rave_dist.storage.store import Store

@@ -1,3 +1,101 @@
-"""rave-dist: recordings of many instruments in, a library of playable RAVE models out, archives converted through them."""
+"""rave-dist: recordings of many instruments in, a library of playable RAVE models out, archives converted through them.
+
+The public names are in ``__all__`` and described in docs/api.md. Each is loaded on first use: importing the package is cheap.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rave_dist.api import check, convert, find_model, ingest, list_models, publish, report, run, status, train
+    from rave_dist.conversion.convert import Converter
+    from rave_dist.errors import (
+        AudioError,
+        BusyError,
+        ClusterError,
+        ConfigurationError,
+        ConversionError,
+        DatasetError,
+        LibraryError,
+        LimitError,
+        MisfitError,
+        MissingKeyError,
+        ModelNotFoundError,
+        NotFiniteError,
+        RaveDistError,
+        RequestError,
+        StoreError,
+        TrainingError,
+        VerificationError,
+        WrongPackageError,
+    )
+    from rave_dist.storage.store import Store
+    from rave_dist.views import Library
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "AudioError",
+    "BusyError",
+    "ClusterError",
+    "ConfigurationError",
+    "ConversionError",
+    "Converter",
+    "DatasetError",
+    "Library",
+    "LibraryError",
+    "LimitError",
+    "MisfitError",
+    "MissingKeyError",
+    "ModelNotFoundError",
+    "NotFiniteError",
+    "RaveDistError",
+    "RequestError",
+    "Store",
+    "StoreError",
+    "TrainingError",
+    "VerificationError",
+    "WrongPackageError",
+    "check",
+    "convert",
+    "find_model",
+    "ingest",
+    "list_models",
+    "publish",
+    "report",
+    "run",
+    "status",
+    "train",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module 'rave_dist' has no attribute {name!r}")
+    if name.endswith("Error"):
+        from rave_dist import errors
+
+        value = getattr(errors, name)
+    elif name == "Converter":
+        from rave_dist.conversion.convert import Converter
+
+        value = Converter
+    elif name == "Library":
+        from rave_dist.views import Library
+
+        value = Library
+    elif name == "Store":
+        from rave_dist.storage.store import Store
+
+        value = Store
+    else:
+        from rave_dist import api
+
+        value = getattr(api, name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
@@ -14,10 +14,9 @@ from rave_dist import __version__, console, exit_codes, pipeline, signals
 from rave_dist.display import shown_progress
 from rave_dist.errors import RaveDistError
 from rave_dist.library.manifest import Library, load_library
+from rave_dist.options import DEFAULT_CHUNK_SECONDS, DEFAULT_FORMAT, DEFAULT_SEED, AudioFormat
 from rave_dist.records import ConversionParameters, RunRecord
 from rave_dist.storage.store import Store
-
-DEFAULT_CHUNK_SECONDS = 20.0
 
 
 class _Commands(TyperGroup):
@@ -212,13 +211,13 @@ def convert(
         typer.Option("--workers", min=1, help="Files converted at once.  [default: as many as fit]", show_default=False),
     ] = None,
     file_format: Annotated[
-        Literal["flac", "wav"], typer.Option("--format", help="What to write: FLAC, or WAV with 24 bits.")
-    ] = "flac",
+        AudioFormat, typer.Option("--format", help="What to write: FLAC, or WAV with 24 bits.")
+    ] = DEFAULT_FORMAT,
     sample_rate: Annotated[
         int | None, typer.Option("--sample-rate", min=8000, max=192_000, help="Hertz.  [default: each source's own]")
     ] = None,
     channels: Annotated[int | None, typer.Option("--channels", min=1, max=8, help="[default: each source's own]")] = None,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Picks the noise of models that add noise.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Picks the noise of models that add noise.")] = DEFAULT_SEED,
     salvage: Annotated[bool, typer.Option("--salvage", help="Convert what can be read of damaged files, and say so.")] = False,
     as_json: Json = False,
     debug: Debug = False,

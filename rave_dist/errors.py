@@ -36,6 +36,13 @@ class RaveDistError(Exception):
         what: the problem, in one sentence.
         where: the file, key, line or name concerned; may be empty.
         fix: the smallest change that solves it; may be empty.
+
+    Example:
+        >>> try:
+        ...     rd.Library.load("libary.yaml")
+        ... except rd.RaveDistError as error:
+        ...     print(f"{error.where}: {error.what}. {error.fix}")
+        libary.yaml: there is no such file. check the path of the library manifest
     """
 
     def __init__(self, what: str, *, where: str = "", fix: str = "") -> None:

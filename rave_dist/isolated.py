@@ -19,7 +19,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import rave_dist
 from rave_dist import errors
 from rave_dist.errors import RaveDistError
 
@@ -101,7 +100,7 @@ def run(
 
 
 def _environment(changes: Mapping[str, str]) -> dict[str, str]:
-    package = str(Path(rave_dist.__file__).parents[1])
+    package = str(Path(__file__).parents[1])
     path = os.pathsep.join(filter(None, (package, os.environ.get("PYTHONPATH"))))
     return {**os.environ, "PYTHONPATH": path, **changes}
 

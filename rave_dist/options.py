@@ -41,6 +41,14 @@ EXCLUSIVE_OPTIONS: tuple[tuple[ComputeOption, ComputeOption], ...] = (
 NEED_CUDA: frozenset[ComputeOption] = frozenset({"tf32", "fp16", "cuda-graphs"})
 """Options that only NVIDIA GPUs have."""
 
+AudioFormat = Literal["flac", "wav"]
+"""What a conversion writes: FLAC, or WAV with 24 bits."""
+
+DEFAULT_FORMAT: AudioFormat = "flac"
+DEFAULT_SEED = 0
+DEFAULT_CHUNK_SECONDS = 20.0
+"""Of a conversion, for the command line and Python alike."""
+
 
 class StrictRecord(BaseModel):
     """Base of what people write by hand: frozen; unknown keys are refused."""

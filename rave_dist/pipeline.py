@@ -287,6 +287,17 @@ def models(store: Store) -> list[ModelCard]:
     return list_models(store)
 
 
+def find_model(store: Store, reference: str) -> ModelCard:
+    """A published model by NAME (its latest version) or NAME@VERSION.
+
+    Raises:
+        ModelNotFoundError: no such model or version.
+    """
+    from rave_dist.registry.store import find
+
+    return find(store, reference)
+
+
 def unpack(store: Store, model: str, folder: Path) -> Path:
     """Writes the run of a published model as a folder that stock RAVE opens; returns its checkpoint.
 

@@ -11,6 +11,7 @@ chunks carry the model's context, and its noise is a function of seed, channel a
 from __future__ import annotations
 
 import math
+import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
@@ -23,23 +24,30 @@ from rave_dist.audio.dsp.chunks import Chunk, cut
 from rave_dist.audio.dsp.resample import resample, resampled_length
 from rave_dist.audio.types import Audio
 from rave_dist.errors import AudioError, ConversionError
+from rave_dist.options import DEFAULT_CHUNK_SECONDS, DEFAULT_SEED
 from rave_dist.records import ModelCard
+from rave_dist.registry.store import fetch, find
+from rave_dist.storage.store import Store
 
-DEFAULT_CHUNK_SECONDS = 20.0
 # A GPU is better used by several channels at once; on a CPU that gains nothing and takes memory.
 _ROWS_AT_ONCE = {"cpu": 1, "cuda": 8}
 
 
 class Converter:
-    """A published model, ready to play sounds.
+    """A published model, ready to convert audio of any sample rate, channel count and length.
 
     Args:
         model_path: its offline TorchScript.
         card: its card.
-        device: where it runs.
+        device: where it runs: ``cpu`` or ``cuda``.
 
     Raises:
         ConversionError: the file is not TorchScript, or cannot convert.
+
+    Example:
+        >>> converter = rd.Converter.load("store", "rebana")
+        >>> converter.card.name, converter.device.type
+        ('rebana', 'cpu')
     """
 
     def __init__(self, model_path: Path | str, card: ModelCard, *, device: str = "cpu") -> None:
@@ -54,41 +62,128 @@ class Converter:
         if not hasattr(self._model, "convert"):
             raise ConversionError("this export has no convert method", where=card.reference, fix="publish the model again")
 
+    @classmethod
+    def load(cls, store: str | Path | Store, model: str | ModelCard, *, device: str = "cpu") -> Converter:
+        """Loads a published model from a store.
+
+        Args:
+            store: a folder, an ``s3://bucket/prefix`` address, or a `Store`.
+            model: NAME, NAME@VERSION, or its card.
+            device: where it runs: ``cpu`` or ``cuda``.
+
+        Raises:
+            ModelNotFoundError: no such model or version.
+            StoreError: the store cannot be read, or the file is not the published one.
+
+        Example:
+            >>> converter = rd.Converter.load("store", "rebana")
+            >>> converter.card.reference == rd.find_model("store", "rebana").reference
+            True
+        """
+        place = store if isinstance(store, Store) else Store(str(store))
+        place.check_exists()
+        card = find(place, model) if isinstance(model, str) else model
+        with tempfile.TemporaryDirectory(prefix="rave-dist-model-") as folder:
+            return cls(fetch(place, card, folder=Path(folder)), card, device=device)
+
+    def convert_array(
+        self,
+        audio: Audio,
+        *,
+        sample_rate: int,
+        seed: int = DEFAULT_SEED,
+        noise: float = 1.0,
+        out_sample_rate: int | None = None,
+        out_channels: int | None = None,
+        chunk_seconds: float = DEFAULT_CHUNK_SECONDS,
+    ) -> Audio:
+        """Converts a whole sound in memory; `convert` is the same for a stream.
+
+        Input: [C, T], float32, full scale 1.
+
+        Output: [C, T], float32, within ±1: ``out_channels`` and ``out_sample_rate`` where given, else those of the input.
+
+        Args:
+            audio: the sound.
+            sample_rate: of the sound, in Hz.
+            seed: picks the noise of models that have a noise generator.
+            noise: level of that noise; 0 leaves it out.
+            out_sample_rate: of the result, in Hz; None keeps the sound's.
+            out_channels: of the result; None keeps the sound's.
+            chunk_seconds: seconds of audio in the model at once.
+
+        Raises:
+            ConversionError: not [C, T], chunks shorter than one frame of the model, or a rate or channel count below 1.
+            AudioError: the model's result is NaN or infinite.
+
+        Example:
+            >>> import numpy as np
+            >>> stereo = np.zeros((2, 48000), dtype=np.float32)
+            >>> rd.Converter.load("store", "rebana").convert_array(stereo, sample_rate=48000).shape
+            (2, 48000)
+        """
+        if audio.ndim != 2 or not audio.shape[0]:
+            raise ConversionError(
+                f"audio of the shape {list(audio.shape)} is not [C, T]", fix="give [channels, samples]: for mono, audio[None]"
+            )
+        blocks = self.convert(
+            [np.asarray(audio, dtype=np.float32)],
+            sample_rate=sample_rate,
+            channels=audio.shape[0],
+            seed=seed,
+            noise=noise,
+            out_sample_rate=out_sample_rate,
+            out_channels=out_channels,
+            chunk_seconds=chunk_seconds,
+        )
+        return np.concatenate([np.zeros((out_channels or audio.shape[0], 0), np.float32), *blocks], axis=1)
+
     def convert(
         self,
         blocks: Iterable[Audio],
         *,
         sample_rate: int,
         channels: int,
-        seed: int = 0,
+        seed: int = DEFAULT_SEED,
         noise: float = 1.0,
         out_sample_rate: int | None = None,
         out_channels: int | None = None,
         chunk_seconds: float = DEFAULT_CHUNK_SECONDS,
     ) -> Conversion:
-        """Plays a sound through the model.
+        """Converts a stream of audio in constant memory.
 
-        Each channel is converted on its own by a mono model, with the noise of ``seed`` plus its number; a stereo model takes
-        channels in pairs, and a channel without a partner twice, whose two results are averaged. Where another channel count
-        is asked for, the source's channels are mixed down or repeated first.
+        A mono model converts each channel on its own, with the noise of ``seed`` plus the channel's number. A stereo model
+        converts channels in pairs; a channel without a partner is converted as both, and the two results are averaged. Where
+        another channel count is requested, the source's channels are mixed down or repeated first.
+
+        Input: [C, T] each, float32, full scale 1; T may vary.
+
+        Output: [C, T] each, float32, within ±1; n samples become n, or at another sample rate
+        n · out_sample_rate / sample_rate, rounded half up.
 
         Args:
-            blocks: float32 [channels, any length], in order.
+            blocks: the audio, in order.
             sample_rate: of the blocks, in Hz.
             channels: of the blocks.
             seed: picks the noise of models that have a noise generator.
-            noise: its level; 0 leaves it out.
-            out_sample_rate: in Hz; the source's unless given.
-            out_channels: the source's unless given.
-            chunk_seconds: seconds of sound in the model at once.
+            noise: level of that noise; 0 leaves it out.
+            out_sample_rate: of the result, in Hz; None keeps the source's.
+            out_channels: of the result; None keeps the source's.
+            chunk_seconds: seconds of audio in the model at once.
 
         Returns:
-            an iterator of float32 [out_channels, any length], within ±1; ``n`` samples become ``n``, or at another rate
-            ``n * out_sample_rate / sample_rate`` rounded half up.
+            An iterator of blocks, which counts samples and clipped samples.
 
         Raises:
             ConversionError: chunks shorter than one frame of the model, or a rate or channel count below 1.
-            AudioError: while iterating: what ``blocks`` raise, or the model's result is not finite.
+            AudioError: while iterating: what ``blocks`` raise, or the model's result is NaN or infinite.
+
+        Example:
+            >>> import numpy as np
+            >>> blocks = (np.zeros((1, 4096), dtype=np.float32) for _ in range(10))
+            >>> conversion = rd.Converter.load("store", "rebana").convert(blocks, sample_rate=44100, channels=1)
+            >>> sum(block.shape[1] for block in conversion), conversion.clipped_samples
+            (40960, 0)
         """
         core = chunk_samples(self.card, chunk_seconds)
         if min(sample_rate, channels, out_sample_rate or 1, out_channels or 1) < 1:

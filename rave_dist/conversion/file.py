@@ -11,8 +11,9 @@ from rave_dist.audio.dsp.resample import resampled_length
 from rave_dist.audio.io.open import Decoder, open_audio
 from rave_dist.audio.io.write import AudioWriter, subtype_for
 from rave_dist.audio.types import Audio
-from rave_dist.conversion.convert import DEFAULT_CHUNK_SECONDS, Converter
+from rave_dist.conversion.convert import Converter
 from rave_dist.errors import AudioError, StoreError
+from rave_dist.options import DEFAULT_CHUNK_SECONDS
 from rave_dist.records import ConversionParameters
 
 SecondsRead = Callable[[float], None]

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
@@ -14,7 +12,6 @@ from rave_dist.conversion.corpus import Plan, Task, split_done
 from rave_dist.conversion.item import Outcome, failed_item
 from rave_dist.errors import ConversionError
 from rave_dist.records import ConversionItem, ConversionRecord, now
-from rave_dist.registry.store import fetch
 from rave_dist.storage.store import Store
 
 OUT_OF_MEMORY = "there is not enough memory: take fewer workers or shorter chunks"
@@ -84,8 +81,7 @@ def load_converter(job: Job, *, device: str) -> Converter:
         ConversionError: the file is not TorchScript, or cannot convert.
     """
     torch.set_num_threads(1)  # Ray has a worker for every CPU; and any number of threads gives the same samples
-    with tempfile.TemporaryDirectory(prefix="rave-dist-model-") as folder:
-        return Converter(fetch(job.store, job.plan.card, folder=Path(folder)), job.plan.card, device=device)
+    return Converter.load(job.store, job.plan.card, device=device)
 
 
 def give_up(job: Job, task: Task, reason: str) -> Outcome:

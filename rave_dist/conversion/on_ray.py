@@ -18,11 +18,12 @@ import torch
 from ray.exceptions import OutOfMemoryError, RayError, RayTaskError, WorkerCrashedError
 from ray.util.annotations import RayDeprecationWarning
 
-from rave_dist.conversion.convert import DEFAULT_CHUNK_SECONDS, Converter
+from rave_dist.conversion.convert import Converter
 from rave_dist.conversion.corpus import Plan, Task
 from rave_dist.conversion.item import Outcome, convert_item
 from rave_dist.conversion.job import OUT_OF_MEMORY, Job, begin, finish, give_up, load_converter, unforeseen
 from rave_dist.errors import RaveDistError
+from rave_dist.options import DEFAULT_CHUNK_SECONDS
 from rave_dist.records import ConversionRecord
 from rave_dist.storage.store import Store
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from rave_dist.errors import LibraryError
 from rave_dist.library.reading import read_yaml, validate
@@ -20,6 +21,44 @@ from rave_dist.suggest import suggest
 class Library:
     """A validated manifest with its defaults applied and its paths resolved against the manifest's folder."""
 
+    @classmethod
+    def load(cls, path: Path | str) -> Self:
+        """Reads and validates a manifest file.
+
+        Args:
+            path: the YAML file.
+
+        Raises:
+            LibraryError: unreadable, not YAML, an unknown key, or a value of the wrong type: with the place and the fix.
+
+        Example:
+            >>> rd.Library.load("library.yaml").name
+            'drums'
+        """
+        path = Path(path).expanduser()
+        return cls(validate(read_yaml(path), where=str(path)), path=Path(os.path.abspath(path)))
+
+    @classmethod
+    def from_dict(cls, manifest: Mapping[str, Any], *, folder: Path | str = ".") -> Self:
+        """Validates a manifest given as a dict.
+
+        Args:
+            manifest: the keys and values of a manifest file.
+            folder: relative paths in it are relative to this folder.
+
+        Raises:
+            LibraryError: an unknown key, or a value of the wrong type: with the place and the fix.
+
+        Example:
+            >>> library = rd.Library.from_dict(
+            ...     {"name": "drums", "store": "store", "instruments": {"rebana": {"sources": ["recordings/rebana"]}}}
+            ... )
+            >>> library.instruments
+            ('rebana',)
+        """
+        place = Path(os.path.abspath(Path(folder).expanduser())) / "library.yaml"
+        return cls(validate(dict(manifest), where="the manifest"), path=place)
+
     def __init__(self, manifest: LibraryManifest, *, path: Path) -> None:
         self.manifest = manifest
         self.path = path
@@ -31,36 +70,82 @@ class Library:
 
     @property
     def instruments(self) -> tuple[str, ...]:
-        """The instruments' names, in the manifest's order."""
+        """The instruments' names, in the manifest's order.
+
+        Example:
+            >>> rd.Library.load("library.yaml").instruments
+            ('rebana',)
+        """
         return tuple(self.manifest.instruments)
 
     def sources(self, instrument: str) -> tuple[str, ...]:
-        """An instrument's source patterns: absolute paths or globs, or s3:// addresses."""
+        """Returns an instrument's source patterns: absolute paths or globs, or s3:// addresses.
+
+        Args:
+            instrument: its name.
+
+        Example:
+            >>> [source] = rd.Library.load("library.yaml").sources("rebana")
+            >>> source == str(folder / "recordings" / "rebana")
+            True
+        """
         return tuple(s if has_scheme(s) else _beside(self.path, s) for s in self.manifest.instruments[instrument].sources)
 
     def settings(self, instrument: str) -> Settings:
-        """An instrument's settings: its own word, else the library's defaults, else the house's; ``override`` and
-        ``credit`` are merged key by key."""
+        """Returns an instrument's settings: its own values override the library's defaults, these the built-in ones.
+
+        ``override`` and ``credit`` are merged key by key.
+
+        Args:
+            instrument: its name.
+
+        Example:
+            >>> settings = rd.Library.load("library.yaml").settings("rebana")
+            >>> settings.config, settings.sample_rate, settings.budget.steps
+            (('v2_tiny',), 44100, 9)
+        """
         return _merged(HOUSE_DEFAULTS, self.manifest.defaults, self.manifest.instruments[instrument])
 
     def seed(self, instrument: str) -> int:
-        """The instrument's seed: as written, else from its name, so that the same manifest gives the same weights."""
+        """Returns an instrument's seed: as written, else from its name, so that the same manifest gives the same weights.
+
+        Args:
+            instrument: its name.
+
+        Example:
+            >>> rd.Library.load("library.yaml").seed("rebana")
+            1057717292
+        """
         seed = self.manifest.instruments[instrument].seed
         return _seed_of(instrument) if seed is None else seed
 
     def base(self, instrument: str) -> BaseSpec | None:
-        """What an instrument starts from, the path of a stock run absolute; None for new weights."""
+        """Returns what an instrument starts from, the path of a stock run absolute; None for new weights.
+
+        Args:
+            instrument: its name.
+
+        Example:
+            >>> rd.Library.load("library.yaml").base("rebana") is None
+            True
+        """
         base = self.settings(instrument).base
         if base is None or base.stock is None:
             return base
         return base.model_copy(update={"stock": _beside(self.path, base.stock)})
 
     def training_spec(self, instrument: str, *, dataset: str, base: str | None = None) -> TrainingSpec:
-        """The run that this library asks for on a dataset.
+        """Returns all parameters of an instrument's training run on a dataset.
 
         Args:
+            instrument: its name.
             dataset: the dataset's id.
-            base: the id under which the store keeps what `base` names.
+            base: the id of the initial weights in the store; None for new weights.
+
+        Example:
+            >>> spec = rd.Library.load("library.yaml").training_spec("rebana", dataset="0123456789ab")
+            >>> spec.run_key == f"runs/drums/rebana/{spec.run_id}"
+            True
         """
         settings = self.settings(instrument)
         return TrainingSpec(
@@ -73,7 +158,15 @@ class Library:
         )
 
     def base_spec(self, *, dataset: str) -> TrainingSpec | None:
-        """The run of the library's own base, by its defaults alone; None where ``defaults`` does not ask for one."""
+        """Returns the training run of the library's joint base; None where ``defaults`` does not request one.
+
+        Args:
+            dataset: the id of the dataset of all instruments.
+
+        Example:
+            >>> rd.Library.load("library.yaml").base_spec(dataset="0123456789ab") is None
+            True
+        """
         settings = _merged(HOUSE_DEFAULTS, self.manifest.defaults)
         if settings.base is None or not settings.base.train:
             return None
@@ -83,10 +176,21 @@ class Library:
         return TrainingSpec(library=self.name, instrument=name, dataset=dataset, seed=_seed_of(name), **values)
 
     def select(self, only: list[str] | None) -> tuple[str, ...]:
-        """The named instruments, or all.
+        """Returns the named instruments, or all.
+
+        Args:
+            only: names; None or an empty list selects all.
 
         Raises:
             LibraryError: a name that the manifest does not have.
+
+        Example:
+            >>> rd.Library.load("library.yaml").select(None)
+            ('rebana',)
+            >>> rd.Library.load("library.yaml").select(["rebanna"])
+            Traceback (most recent call last):
+            ...
+            rave_dist.errors.LibraryError: ...no instrument is called 'rebanna'...
         """
         for name in only or ():
             if name not in self.instruments:
@@ -97,13 +201,12 @@ class Library:
 
 
 def load_library(path: Path | str) -> Library:
-    """Reads and validates a manifest.
+    """Reads and validates a manifest: `Library.load`.
 
     Raises:
-        LibraryError: unreadable, not YAML, an unknown key, or a value of the wrong type: with the place and the fix.
+        LibraryError: unreadable, not YAML, an unknown key, a value of the wrong kind: with the place and the fix.
     """
-    path = Path(path).expanduser()
-    return Library(validate(read_yaml(path), where=str(path)), path=Path(os.path.abspath(path)))
+    return Library.load(path)
 
 
 def _merged(*layers: Settings) -> Settings:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+from rave_dist.options import DEFAULT_FORMAT, DEFAULT_SEED, AudioFormat
 from rave_dist.records.base import Record
 
 
@@ -16,8 +17,8 @@ class ConversionParameters(Record):
 
     sample_rate: int | None = None
     channels: int | None = None
-    format: Literal["flac", "wav"] = "flac"
-    seed: int = 0
+    format: AudioFormat = DEFAULT_FORMAT
+    seed: int = DEFAULT_SEED
     salvage: bool = False
 
 

@@ -19,7 +19,6 @@ from rave_dist.dataset.read import Segment
 from rave_dist.dataset.split import split_dataset
 from rave_dist.errors import DatasetError, MissingKeyError
 from rave_dist.records import DatasetManifest, ListeningRecord, ModelCard
-from rave_dist.registry.store import fetch
 from rave_dist.storage.store import Store
 
 EXCERPT_SECONDS = 6.0
@@ -121,9 +120,9 @@ def samples(store: Store, card: ModelCard, *, instrument: Excerpt, stranger: Tra
     with TemporaryDirectory(prefix="rave-dist-samples-") as temporary:
         local = Path(temporary)
         if marker is not None and marker.transfer_source == stranger.identity:
-            sounds = {role: _read(store.download(card.folder.sample(role), local / f"{role}.flac")) for role in ROLES}
+            sounds = _stored_sounds(store, card, local)
         else:
-            sounds = _play(store, card, instrument, stranger, local)
+            sounds = _play(store, card, instrument, stranger)
             store.delete(card.folder.samples)  # the marker must not vouch for files that are being replaced
             for role, sound in sounds.items():
                 path = local / f"{role}.flac"
@@ -142,6 +141,26 @@ def samples(store: Store, card: ModelCard, *, instrument: Excerpt, stranger: Tra
     return Samples(card.sample_rate, sounds, instrument.sources, instrument.held_out, stranger.name)
 
 
+def stored_samples(store: Store, card: ModelCard) -> Samples | None:
+    """The sounds of a model as the last report stored them; None before that.
+
+    Raises:
+        RaveDistError: they cannot be read.
+    """
+    marker = _marker(store, card)
+    if marker is None:
+        return None
+    with TemporaryDirectory(prefix="rave-dist-samples-") as temporary:
+        sounds = _stored_sounds(store, card, Path(temporary))
+    source = marker.transfer_source.partition("/")[0]
+    name = bird(card.sample_rate).name if source == "trill" else source
+    return Samples(card.sample_rate, sounds, marker.sources, marker.held_out, name)
+
+
+def _stored_sounds(store: Store, card: ModelCard, folder: Path) -> dict[str, Audio]:
+    return {role: _read(store.download(card.folder.sample(role), folder / f"{role}.flac")) for role in ROLES}
+
+
 def _marker(store: Store, card: ModelCard) -> ListeningRecord | None:
     try:
         marker = ListeningRecord.load(store, card.folder.samples)
@@ -150,18 +169,13 @@ def _marker(store: Store, card: ModelCard) -> ListeningRecord | None:
     return marker if marker.recipe == _RECIPE else None
 
 
-def _play(store: Store, card: ModelCard, instrument: Excerpt, stranger: TransferSource, folder: Path) -> dict[str, Audio]:
-    converter = Converter(fetch(store, card, kind="offline", folder=folder), card)
+def _play(store: Store, card: ModelCard, instrument: Excerpt, stranger: TransferSource) -> dict[str, Audio]:
+    converter = Converter.load(store, card)
 
     def through(sound: Excerpt) -> Audio:
-        blocks = converter.convert(
-            iter([sound.sound]),
-            sample_rate=sound.sample_rate,
-            channels=sound.sound.shape[0],
-            out_sample_rate=card.sample_rate,
-            out_channels=card.channels,
+        return converter.convert_array(
+            sound.sound, sample_rate=sound.sample_rate, out_sample_rate=card.sample_rate, out_channels=card.channels
         )
-        return _joined(list(blocks))
 
     return {"original": instrument.sound, "reconstruction": through(instrument), "transfer": through(stranger.excerpt)}
 

@@ -13,13 +13,13 @@ import jinja2
 from markupsafe import Markup
 
 from rave_dist.audio.metrics import spectral
-from rave_dist.audio.mp3_preview import mp3
 from rave_dist.errors import RaveDistError
 from rave_dist.library.manifest import Library
 from rave_dist.records import Problem, RunRecord, now
 from rave_dist.reports import listening
 from rave_dist.reports.facts import Facts, TrainingCurves, facts_of, gather
-from rave_dist.reports.figures import Curve, chart, frequency_ticks, spectrogram
+from rave_dist.reports.figures import Curve, chart
+from rave_dist.reports.players import make_player
 from rave_dist.storage.store import Store
 
 _FOLDER = Path(__file__).parent
@@ -54,17 +54,9 @@ def write_report(store: Store, library: Library, records: Sequence[RunRecord], *
 def render(library: str, store: Store, instruments: Sequence[dict[str, Any]], *, base: dict[str, Any] | None = None) -> str:
     """The page's text, the base before the instruments that start from it. All that comes from people is escaped; a content
     policy forbids every request and foreign script."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_FOLDER),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(clock=clock, number=number, size=size, percent=percent)
     script = (_FOLDER / "page.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    return environment.get_template("page.html").render(
+    return template("page.html").render(
         library=library,
         store=store.uri,
         written=now(),
@@ -80,6 +72,19 @@ def render(library: str, store: Store, instruments: Sequence[dict[str, Any]], *,
         script_hash=f"sha256-{digest}",
         states=[(s, sum(i["record"].state == s for i in instruments)) for s in ("done", "running", "waiting", "failed")],
     )
+
+
+def template(name: str) -> jinja2.Template:
+    """An HTML template of this folder. It escapes all values and has the filters clock, number, size and percent."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_FOLDER),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(clock=clock, number=number, size=size, percent=percent)
+    return environment.get_template(name)
 
 
 def _listen(store: Store, facts: Sequence[Facts]) -> list[listening.Samples | None]:
@@ -134,7 +139,7 @@ def _problem(what: str, error: RaveDistError) -> Problem:
 def _view(facts: Facts, sounds: listening.Samples | None) -> dict[str, Any]:
     """One instrument as the template and scripts read it."""
     record, manifest, card = facts.record, facts.manifest, facts.card
-    players = _players(facts.name, sounds) if sounds else []
+    players = model_players(facts.name, sounds) if sounds else []
     heard = _heard(players)
     first, last = record.validation.first, record.validation.last
     credit = (card.credit if card else None) or (manifest.credit if manifest else {})
@@ -193,7 +198,8 @@ def _training_notes(facts: Facts) -> list[Problem]:
     return notes
 
 
-def _players(name: str, samples: listening.Samples) -> list[dict[str, Any]]:
+def model_players(name: str, samples: listening.Samples) -> list[dict[str, Any]]:
+    """A model's sounds as the template plays them: original, reconstruction, transfer."""
     sources = ", ".join(samples.sources[:3]) + (f" and {len(samples.sources) - 3} more" if len(samples.sources) > 3 else "")
     captions = {
         "original": ("Original", f"{'held out of training' if samples.held_out else 'training material'}: {sources}"),
@@ -204,28 +210,11 @@ def _players(name: str, samples: listening.Samples) -> list[dict[str, Any]]:
     players = []
     for role, (title, caption) in captions.items():
         sound = samples.sounds[role]
-        mono = sound.mean(axis=0)
-        numbers = {
-            "seconds": round(sound.shape[1] / samples.sample_rate, 3),
-            "level_dbfs": round(spectral.level_dbfs(sound), 1),
-            "peak_dbfs": round(spectral.peak_dbfs(sound), 1),
-            "brightness_hz": round(spectral.brightness_hz(mono, samples.sample_rate)),
-        }
+        player = make_player(sound, samples.sample_rate, title=title, caption=caption, name=name)
         if role == "reconstruction":
-            numbers["spectral_distance_db"] = round(spectral.spectral_distance_db(original, mono), 1)
-        players.append(
-            {
-                "role": role,
-                "title": title,
-                "caption": caption,
-                "alt": f"Spectrogram of {title.lower()}, {name}: {numbers['seconds']:.1f} s at "
-                f"{numbers['level_dbfs']:.0f} dBFS, energy centred on {numbers['brightness_hz']} Hz",
-                "numbers": numbers,
-                "picture": _data_uri("image/png", spectrogram(sound, samples.sample_rate)),
-                "sound": _data_uri("audio/mpeg", mp3(sound, samples.sample_rate)),
-                "ticks": frequency_ticks(samples.sample_rate),
-            }
-        )
+            distance = spectral.spectral_distance_db(original, sound.mean(axis=0))
+            player["numbers"]["spectral_distance_db"] = round(distance, 1)
+        players.append({"role": role, **player})
     return players
 
 
@@ -274,10 +263,6 @@ def _describe(name: str, curves: Sequence[Curve], boundary: int) -> str:
         if c.points
     ]
     return f"Curves of {name}: {'; '.join(parts) or 'nothing measured yet'}. Phase 2 begins at step {boundary}."
-
-
-def _data_uri(kind: str, data: bytes) -> str:
-    return f"data:{kind};base64,{base64.b64encode(data).decode()}"
 
 
 def clock(seconds: float | None) -> str:

@@ -32,7 +32,15 @@ class Store:
     Args:
         uri: a path (``~`` allowed), ``file://…``, ``s3://bucket/prefix`` or an address of a registered scheme.
 
-    Every method raises `StoreError` when the place cannot be used; reading what is not there raises `MissingKeyError`.
+    Raises:
+        StoreError: from every method, when the place cannot be used.
+        MissingKeyError: when a key is read that does not exist.
+
+    Example:
+        >>> store = rd.Store("store")
+        >>> store.write_json("notes/today.json", {"take": 1})
+        >>> store.read_json("notes/today.json")
+        {'take': 1}
     """
 
     def __init__(self, uri: str) -> None:
@@ -52,7 +60,12 @@ class Store:
 
     @property
     def is_local(self) -> bool:
-        """Whether the store is a folder of this machine."""
+        """Whether the store is a folder of this machine.
+
+        Example:
+            >>> rd.Store("store").is_local, rd.Store("s3://bucket/prefix").is_local
+            (True, False)
+        """
         return not is_remote(self.uri)
 
     @cached_property
@@ -60,19 +73,59 @@ class Store:
         return LocalFolder(Path(self.uri)) if self.is_local else open_backend(self.uri)
 
     def address(self, key: str) -> str:
-        """The full path or address of a key."""
+        """Returns the full path or address of a key.
+
+        Args:
+            key: relative to the store.
+
+        Example:
+            >>> rd.Store("s3://bucket/prefix").address("models")
+            's3://bucket/prefix/models'
+        """
         return f"{self.uri}/{key}" if key else self.uri
 
     def read_bytes(self, key: str) -> bytes:
-        """All bytes of an object."""
+        """Returns all bytes of an object.
+
+        Args:
+            key: relative to the store.
+
+        Example:
+            >>> rd.Store("store").read_bytes("nothing/here")
+            Traceback (most recent call last):
+            ...
+            rave_dist.errors.MissingKeyError: ...nothing is stored there
+        """
         return self._backend.read(key)
 
     def write_bytes(self, key: str, data: bytes) -> None:
-        """Writes or replaces an object, atomically."""
+        """Writes or replaces an object, atomically.
+
+        Args:
+            key: relative to the store.
+            data: the whole object.
+
+        Example:
+            >>> rd.Store("store").write_bytes("notes/take-1.txt", b"too loud")
+            >>> rd.Store("store").read_bytes("notes/take-1.txt")
+            b'too loud'
+        """
         self._backend.write(key, data)
 
     def read_json(self, key: str) -> Any:
-        """An object's JSON value."""
+        """Returns an object's JSON value.
+
+        Args:
+            key: relative to the store.
+
+        Raises:
+            StoreError: it is not JSON.
+
+        Example:
+            >>> card = rd.find_model("store", "rebana")
+            >>> rd.Store("store").read_json(f"{card.key}/card.json")["sample_rate"]
+            44100
+        """
         try:
             return json.loads(self.read_bytes(key))
         except ValueError as error:
@@ -81,48 +134,136 @@ class Store:
             ) from error
 
     def write_json(self, key: str, value: Any) -> None:
-        """Writes a JSON value, atomically, in its canonical form."""
+        """Writes a JSON value, atomically, with sorted keys.
+
+        Args:
+            key: relative to the store.
+            value: what `json` can write.
+
+        Example:
+            >>> rd.Store("store").write_json("notes/b.json", {"take": 2, "good": True})
+            >>> rd.Store("store").read_bytes("notes/b.json")
+            b'{"good":true,"take":2}\\n'
+        """
         self.write_bytes(key, canonical_json(value) + b"\n")
 
     def claim(self, key: str, data: bytes = b"") -> bool:
-        """Creates an object only if it does not exist; True for the one caller that did."""
+        """Creates an object only if it does not exist; True for the one caller that did.
+
+        Args:
+            key: relative to the store.
+            data: the whole object.
+
+        Example:
+            >>> store = rd.Store("store")
+            >>> store.claim("notes/first"), store.claim("notes/first")
+            (True, False)
+        """
         return self._backend.claim(key, data)
 
     def exists(self, key: str) -> bool:
-        """Whether an object is stored under this key."""
+        """Says whether an object is stored under a key.
+
+        Args:
+            key: relative to the store.
+
+        Example:
+            >>> rd.Store("store").exists("nothing/here")
+            False
+        """
         return self._backend.stat(key) is not None
 
     def stat(self, key: str) -> Entry:
-        """Size and tag of an object."""
+        """Returns an object's size in bytes and its tag, which changes with its content.
+
+        Args:
+            key: relative to the store.
+
+        Example:
+            >>> rd.Store("store").write_bytes("notes/c.txt", b"three")
+            >>> rd.Store("store").stat("notes/c.txt").bytes
+            5
+        """
         entry = self._backend.stat(key)
         if entry is None:
             raise MissingKeyError("nothing is stored there", where=self.address(key))
         return entry
 
     def list(self, prefix: str = "") -> Iterator[Entry]:
-        """All objects below a folder (``a/b`` lists ``a/b/…``, never ``a/bc``), a page at a time.
+        """Lists all objects below a folder: ``a/b`` lists ``a/b/…``, never ``a/bc``.
 
         In order of key in a folder and on AWS; not every S3 server keeps that order.
+
+        Args:
+            prefix: the folder, relative to the store; empty lists everything.
+
+        Example:
+            >>> sorted(entry.key.rpartition("/")[2] for entry in rd.Store("store").list("models/rebana"))
+            ['card.json', 'latest.json', 'rebana.ts', 'rebana_streaming.ts']
         """
         return self._backend.list(prefix.strip("/"))
 
     def delete(self, key: str) -> None:
-        """Removes an object; nothing happens if it is not there."""
+        """Deletes an object; nothing happens if it does not exist.
+
+        Args:
+            key: relative to the store.
+
+        Example:
+            >>> rd.Store("store").delete("nothing/here")
+        """
         self._backend.delete(key)
 
     def delete_folder(self, prefix: str) -> None:
-        """Removes all objects below a folder, in reverse order of key."""
+        """Deletes all objects below a folder, in reverse order of key.
+
+        Args:
+            prefix: the folder, relative to the store.
+
+        Example:
+            >>> store = rd.Store("store")
+            >>> store.write_bytes("notes/d.txt", b"four")
+            >>> store.delete_folder("notes")
+            >>> list(store.list("notes"))
+            []
+        """
         for entry in sorted(self.list(prefix), key=lambda e: e.key, reverse=True):
             self.delete(entry.key)
 
     def upload(self, path: Path | str, key: str) -> None:
-        """Copies a local file into the store, atomically; large files go to S3 in parts."""
+        """Copies a local file into the store, atomically; large files go to S3 in parts.
+
+        Args:
+            path: the file.
+            key: relative to the store.
+
+        Raises:
+            StoreError: there is no such file.
+
+        Example:
+            >>> rd.Store("store").upload("field/kingfisher.wav", "field/kingfisher.wav")
+            >>> rd.Store("store").exists("field/kingfisher.wav")
+            True
+        """
         if not Path(path).is_file():
             raise StoreError("there is no such file to store", where=str(path))
         self._backend.upload(Path(path), key)
 
     def download(self, key: str, path: Path | str) -> Path:
-        """Copies an object to a local path, atomically; folders are made."""
+        """Copies an object to a local path, atomically; folders are made.
+
+        Args:
+            key: relative to the store.
+            path: the new file.
+
+        Returns:
+            Its path.
+
+        Example:
+            >>> card = rd.find_model("store", "rebana")
+            >>> rd.Store("store").download(card.files["streaming"].key, "for-max/rebana.ts").name
+            'rebana.ts'
+        """
         path = Path(path)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -132,13 +273,32 @@ class Store:
         return path
 
     def filesystem(self, key: str = "") -> tuple[pyarrow.fs.FileSystem, str]:
-        """A pyarrow filesystem and the path of a key in it, for Arrow readers and Ray Data."""
+        """Returns a pyarrow filesystem and the path of a key in it, for Arrow readers and Ray Data.
+
+        Args:
+            key: relative to the store.
+
+        Example:
+            >>> filesystem, path = rd.Store("store").filesystem("datasets")
+            >>> filesystem.type_name, path == str(folder / "store" / "datasets")
+            ('local', True)
+        """
         filesystem, root = self._backend.filesystem()
         return filesystem, f"{root}/{key}".rstrip("/") if key else root
 
     @contextmanager
     def open(self, key: str) -> Iterator[BinaryIO]:
-        """A seekable reader of an object, without loading it whole."""
+        """Opens an object for reading, with seeking, without loading it whole.
+
+        Args:
+            key: relative to the store.
+
+        Example:
+            >>> card = rd.find_model("store", "rebana")
+            >>> with rd.Store("store").open(f"{card.key}/card.json") as file:
+            ...     file.read(1)
+            b'{'
+        """
         self.stat(key)  # says in the store's own words if it is missing or refused
         filesystem, path = self.filesystem(key)
         try:
@@ -153,6 +313,12 @@ class Store:
 
         Raises:
             StoreError: there is no such folder; S3 has none, only keys.
+
+        Example:
+            >>> rd.Store("stroe").check_exists()
+            Traceback (most recent call last):
+            ...
+            rave_dist.errors.StoreError: ...there is no such folder...
         """
         if self.is_local and not Path(self.uri).is_dir():
             raise StoreError("there is no such folder", where=self.uri, fix="check the address of the store")
@@ -162,6 +328,9 @@ class Store:
 
         Raises:
             StoreError: with what the place answered.
+
+        Example:
+            >>> rd.Store("store").check_writable()
         """
         key = f".write-check-{uuid.uuid4().hex[:8]}"
         try:

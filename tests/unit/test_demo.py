@@ -68,6 +68,7 @@ def test_a_package_that_is_not_the_one_described_stops_the_demo(tmp_path: Path, 
         demo.prepare_demo(None, tmp_path / "demo")
 
 
+@pytest.mark.slow
 def test_the_command_prepares_a_sample_library_by_name(tmp_path: Path) -> None:
     """Also in a folder that is not the repository's: the sample libraries are part of the package."""
     answer = CliRunner().invoke(app, ["demo", "generated", "--prepare-only", "--folder", str(tmp_path / "first")])
@@ -84,6 +85,7 @@ def test_an_unknown_sample_library_is_refused_with_the_known_ones(tmp_path: Path
     assert not (tmp_path / "first").exists()
 
 
+@pytest.mark.slow
 def test_the_wheel_has_the_sample_libraries(tmp_path: Path) -> None:
     """By setuptools' own list of what goes into a wheel."""
     root = Path(demo.__file__).parents[1]

@@ -1,0 +1,341 @@
+"""The functions of ``import rave_dist as rd``: the pipeline with paths in place of objects, and silent unless asked.
+
+Every function of a library takes the path of its manifest or a `Library`, every function of a store its address or a `Store`.
+``progress`` is None for silence, True for the display of the command line on stderr, or an object with the methods of
+`rave_dist.progress.Progress`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
+
+from rave_dist import pipeline
+from rave_dist.library.manifest import Library, load_library
+from rave_dist.options import DEFAULT_CHUNK_SECONDS, DEFAULT_FORMAT, DEFAULT_SEED, AudioFormat
+from rave_dist.progress import SILENT, Progress
+from rave_dist.records import ConversionParameters, RunRecord
+from rave_dist.storage.store import Store
+from rave_dist.views import Conversion, PublishedModel
+
+if TYPE_CHECKING:
+    from rave_dist.checks import LibraryCheck
+    from rave_dist.pipeline import Ingested, LibraryRun
+
+AnyLibrary: TypeAlias = str | Path | Library
+AnyStore: TypeAlias = str | Path | Store
+AnyProgress: TypeAlias = Progress | bool | None
+Names: TypeAlias = str | Sequence[str] | None
+
+
+def check(library: AnyLibrary, only: Names = None, *, progress: AnyProgress = None) -> LibraryCheck:
+    """Says what would be trained, what is wrong and the smallest fix; trains nothing.
+
+    Args:
+        library: the manifest's path, or a `Library`.
+        only: names of instruments; None checks all.
+        progress: None is silent, True shows it on stderr.
+
+    Returns:
+        One check per instrument: recordings, seconds of audio, parameters, steps, bytes of memory, problems with a fix.
+
+    Raises:
+        LibraryError: the manifest is wrong, or has no such instrument.
+        StoreError: the store cannot be written.
+
+    Example:
+        >>> checks = rd.check("library.yaml")
+        >>> [(c.name, c.ok, c.sources, c.seconds) for c in checks.instruments]
+        [('rebana', True, 2, 12.0)]
+    """
+    with _reporting(progress) as shown:
+        return pipeline.check(_library(library), _names(only), progress=shown)
+
+
+def ingest(library: AnyLibrary, only: Names = None, *, progress: AnyProgress = None) -> list[Ingested]:
+    """Converts recordings to datasets in the store; every second is used or rejected with a reason.
+
+    Unchanged recordings are not read again.
+
+    Args:
+        library: the manifest's path, or a `Library`.
+        only: names of instruments; None takes all.
+        progress: None is silent, True shows it on stderr.
+
+    Returns:
+        One outcome per instrument: its dataset manifest, or the error.
+
+    Raises:
+        LibraryError: the manifest is wrong, or has no such instrument.
+        StoreError: the store cannot be written.
+        ClusterError: Ray cannot be started or reached.
+
+    Example:
+        >>> [item] = rd.ingest("library.yaml")
+        >>> item.name, item.complete, round(item.manifest.used_seconds)
+        ('rebana', True, 12)
+    """
+    with _reporting(progress) as shown:
+        return pipeline.ingest(_library(library), _names(only), progress=shown)
+
+
+def train(library: AnyLibrary, only: Names = None, *, progress: AnyProgress = None) -> list[RunRecord]:
+    """Trains ingested instruments concurrently and publishes each model when its run ends.
+
+    After an interruption, the same call resumes from the last checkpoints; finished instruments are skipped.
+
+    Args:
+        library: the manifest's path, or a `Library`.
+        only: names of instruments; None trains all.
+        progress: None is silent, True shows it on stderr.
+
+    Returns:
+        One run record per instrument: state, step, validation distances, the model or the error.
+
+    Raises:
+        LibraryError: the manifest is wrong, or has no such instrument.
+        StoreError: the store cannot be written.
+        ClusterError: Ray cannot be started or reached.
+
+    Example:
+        >>> _ = rd.ingest("library.yaml")
+        >>> [record] = rd.train("library.yaml")
+        >>> record.instrument, record.state, record.step
+        ('rebana', 'done', 9)
+    """
+    with _reporting(progress) as shown:
+        return pipeline.train(_library(library), _names(only), progress=shown)
+
+
+def publish(library: AnyLibrary, only: Names = None, *, progress: AnyProgress = None) -> list[RunRecord]:
+    """Publishes models from the newest checkpoints of stopped or running instruments; training can continue unaffected.
+
+    Args:
+        library: the manifest's path, or a `Library`.
+        only: names of instruments; None publishes all.
+        progress: None is silent, True shows it on stderr.
+
+    Returns:
+        One run record per instrument, with the model or the reason why there is none.
+
+    Raises:
+        LibraryError: the manifest is wrong, or has no such instrument.
+        StoreError: the store cannot be read or written.
+
+    Example:
+        >>> _ = rd.ingest("library.yaml"), rd.train("library.yaml")
+        >>> [record] = rd.publish("library.yaml")
+        >>> record.model == rd.find_model("store", "rebana").reference
+        True
+    """
+    with _reporting(progress) as shown:
+        return pipeline.publish(_library(library), _names(only), progress=shown)
+
+
+def run(library: AnyLibrary, only: Names = None, *, progress: AnyProgress = None) -> LibraryRun:
+    """Runs all stages: check, ingest, train, publish, report. An instrument that fails does not stop the others.
+
+    Args:
+        library: the manifest's path, or a `Library`.
+        only: names of instruments; None takes all.
+        progress: None is silent, True shows it on stderr.
+
+    Returns:
+        All run records, what was ingested, and the path or address of the page; ``complete`` where nothing failed.
+
+    Raises:
+        LibraryError: the manifest is wrong, or has no such instrument.
+        StoreError: the store cannot be written.
+        ClusterError: Ray cannot be started or reached.
+
+    Example:
+        >>> outcome = rd.run("library.yaml")
+        >>> outcome.complete, [record.state for record in outcome.records]
+        (True, ['done'])
+    """
+    with _reporting(progress) as shown:
+        return pipeline.run(_library(library), _names(only), progress=shown)
+
+
+def status(library: AnyLibrary, only: Names = None) -> list[RunRecord]:
+    """Reads the state of each instrument from the store; safe during training.
+
+    Args:
+        library: the manifest's path, or a `Library`.
+        only: names of instruments; None reads all.
+
+    Returns:
+        One run record per instrument; ``waiting`` where nothing was trained.
+
+    Raises:
+        LibraryError: the manifest is wrong, or has no such instrument.
+        StoreError: the store cannot be read.
+
+    Example:
+        >>> [(record.instrument, record.state) for record in rd.status("library.yaml")]
+        [('rebana', 'waiting')]
+    """
+    return pipeline.status(_library(library), _names(only))
+
+
+def report(library: AnyLibrary, *, progress: AnyProgress = None) -> str:
+    """Writes the library's page: training curves, spectrograms, players, facts and errors, in one HTML file.
+
+    Args:
+        library: the manifest's path, or a `Library`.
+        progress: None is silent, True shows it on stderr.
+
+    Returns:
+        The page's path or ``s3://`` address.
+
+    Raises:
+        LibraryError: the manifest is wrong.
+        StoreError: the store cannot be read or written.
+
+    Example:
+        >>> page = rd.report("library.yaml")
+        >>> page.endswith("store/report/drums/index.html")
+        True
+    """
+    with _reporting(progress) as shown:
+        return pipeline.report(_library(library), progress=shown)
+
+
+def list_models(store: AnyStore) -> list[PublishedModel]:
+    """Lists the published models, every version, by name and age.
+
+    Args:
+        store: a folder, an ``s3://bucket/prefix`` address, or a `Store`.
+
+    Returns:
+        Their model cards.
+
+    Raises:
+        StoreError: the store cannot be read, or there is no such folder.
+
+    Example:
+        >>> [(card.name, card.sample_rate, card.channels) for card in rd.list_models("store")]
+        [('rebana', 44100, 1)]
+    """
+    place = _store(store)
+    return [PublishedModel.of(card, place) for card in pipeline.models(place)]
+
+
+def find_model(store: AnyStore, model: str) -> PublishedModel:
+    """Finds one published model.
+
+    Args:
+        store: a folder, an ``s3://bucket/prefix`` address, or a `Store`.
+        model: NAME for its latest version, NAME@VERSION, or NAME@ and the beginning of a version.
+
+    Returns:
+        Its model card.
+
+    Raises:
+        ModelNotFoundError: no such model or version.
+        StoreError: the store cannot be read, or there is no such folder.
+
+    Example:
+        >>> card = rd.find_model("store", "rebana")
+        >>> card.reference == f"rebana@{card.version}"
+        True
+        >>> rd.find_model("store", "rebanna")
+        Traceback (most recent call last):
+        ...
+        rave_dist.errors.ModelNotFoundError: ...no model is called 'rebanna'...
+    """
+    place = _store(store)
+    return PublishedModel.of(pipeline.find_model(place, model), place)
+
+
+def convert(
+    store: AnyStore,
+    model: str,
+    inputs: str | Path | Sequence[str | Path],
+    output: str | Path,
+    *,
+    sample_rate: int | None = None,
+    channels: int | None = None,
+    format: AudioFormat = DEFAULT_FORMAT,
+    seed: int = DEFAULT_SEED,
+    salvage: bool = False,
+    chunk_seconds: float = DEFAULT_CHUNK_SECONDS,
+    workers: int | None = None,
+    progress: AnyProgress = None,
+) -> Conversion:
+    """Converts recordings with a model, keeping the folder tree, lengths, sample rates and channels.
+
+    Sources are never written to. A second call converts only what is missing. For arrays, see `Converter`.
+
+    Args:
+        store: a folder, an ``s3://bucket/prefix`` address, or a `Store`.
+        model: NAME or NAME@VERSION.
+        inputs: files, folders, globs or ``s3://`` prefixes; one or several.
+        output: a folder or ``s3://`` prefix; for a single source it may be a file name ending in .flac or .wav.
+        sample_rate: of the results, in Hz; None keeps each source's.
+        channels: of the results; None keeps each source's.
+        format: ``flac``, or ``wav`` with 24 bits.
+        seed: picks the noise of models that have a noise generator.
+        salvage: convert the readable part of damaged files.
+        chunk_seconds: seconds of audio in memory at once; it does not change the result.
+        workers: files converted at once; None takes as many as fit.
+        progress: None is silent, True shows it on stderr.
+
+    Returns:
+        How many files were converted and skipped, and which failed, with reasons.
+
+    Raises:
+        ModelNotFoundError: no such model or version.
+        ConversionError: no inputs, or OUTPUT inside or equal to an input.
+        AudioError: an input that matches no recording.
+        StoreError: the store or OUTPUT cannot be used.
+        ClusterError: Ray cannot be started or reached.
+
+    Example:
+        >>> result = rd.convert("store", "rebana", "field", "converted")
+        >>> result.converted, result.seconds, result.failed
+        (1, 3.0, ())
+    """
+    given = [inputs] if isinstance(inputs, str | Path) else inputs
+    place = _store(store)
+    parameters = ConversionParameters(sample_rate=sample_rate, channels=channels, format=format, seed=seed, salvage=salvage)
+    with _reporting(progress) as shown:
+        record = pipeline.convert(
+            place,
+            model,
+            [str(each) for each in given],
+            str(output),
+            parameters=parameters,
+            chunk_seconds=chunk_seconds,
+            workers=workers,
+            progress=shown,
+        )
+    return Conversion.of(record, place)
+
+
+def _library(library: AnyLibrary) -> Library:
+    return library if isinstance(library, Library) else load_library(library)
+
+
+def _store(store: AnyStore) -> Store:
+    """A store that exists: reading from a misspelt address is an error, not an empty list."""
+    place = store if isinstance(store, Store) else Store(str(store))
+    place.check_exists()
+    return place
+
+
+def _names(only: Names) -> list[str] | None:
+    return None if only is None else [only] if isinstance(only, str) else list(only)
+
+
+@contextmanager
+def _reporting(progress: AnyProgress) -> Iterator[Progress]:
+    if progress is True:
+        from rave_dist.display import shown_progress
+
+        with shown_progress() as shown:
+            yield shown
+    else:
+        yield progress or SILENT
