@@ -6,8 +6,10 @@ The model is v2_small at its full size with random weights, which cost as much a
 (mono, 44100 Hz, 16 bits). Measured in turn, each with the start of its process and the loading of its model:
 
 - stock: ``rave generate`` on a run folder, the way its users go from training to sound.
+- Converter alone: a script that loads the model, reads, converts and writes the file, and nothing else.
 - one worker: what an actor of `rave-dist convert` does with a file: hash, decode, check, convert in chunks, encode, journal.
-- whole command: ``rave-dist convert``, with the start and end of an embedded Ray, which a corpus pays once.
+- whole command: ``rave-dist convert``, which converts a single recording in its own process.
+- whole command, on Ray: the same with ``--workers 1``, with the start and end of an embedded Ray, which a corpus pays once.
 """
 
 from __future__ import annotations
@@ -114,13 +116,34 @@ def convert_as_a_worker(folder: Path) -> None:
     assert outcome.item.state == "converted", outcome
 
 
+def convert_alone(folder: Path) -> None:
+    """In a process of its own: the model and one file, without hashes, checks and journal."""
+    import torch
+
+    from rave_dist.conversion.convert import Converter
+    from rave_dist.records import ModelCard
+
+    torch.set_num_threads(1)
+    (place,) = (folder / "store" / "models" / NAME).glob("*/card.json")
+    card = ModelCard.model_validate_json(place.read_bytes())
+    converter = Converter(folder / "store" / card.files["offline"].key, card)
+    (folder / "alone").mkdir()
+    with (
+        soundfile.SoundFile(folder / "in" / "recording.wav") as source,
+        soundfile.SoundFile(folder / "alone" / "recording.wav", "w", SAMPLE_RATE, 1, subtype="PCM_24") as result,
+    ):
+        blocks = (block.T for block in source.blocks(10 * SAMPLE_RATE, dtype="float32", always_2d=True))
+        for block in converter.convert(blocks, sample_rate=SAMPLE_RATE, channels=1):
+            result.write(block.T)
+
+
 def _clean(folder: Path, *names: str) -> None:
     for name in names:
         shutil.rmtree(folder / name, ignore_errors=True)
 
 
 def _measured(folder: Path, command: list[str], seconds: float, result: str) -> Usage:
-    _clean(folder, "worker", "command", "stock", "store/conversions")
+    _clean(folder, "alone", "worker", "command", "stock", "store/conversions")
     usage = measure(command, env=ENVIRONMENT, cwd=folder, timeout=1800)
     (path,) = (folder / result).rglob("*.wav")
     frames = soundfile.info(path).frames
@@ -135,11 +158,14 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=229.0)
     parser.add_argument("--prepare", help=argparse.SUPPRESS)
     parser.add_argument("--worker", help=argparse.SUPPRESS)
+    parser.add_argument("--alone", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.prepare:
         return prepare(Path(arguments.prepare))
     if arguments.worker:
         return convert_as_a_worker(Path(arguments.worker))
+    if arguments.alone:
+        return convert_alone(Path(arguments.alone))
     with tempfile.TemporaryDirectory(prefix="rave-dist-bench-") as name:
         folder = Path(name)
         subprocess.run(
@@ -149,6 +175,7 @@ def main() -> None:
         noise = np.random.default_rng(0).standard_normal(round(arguments.seconds * SAMPLE_RATE)) * 0.1
         soundfile.write(folder / "in" / "recording.wav", noise, SAMPLE_RATE)
         stock = [sys.executable, "-W", "ignore", "-c", STOCK, "--model", f"{NAME}_run", "--input", "in", "--out_path", "stock"]
+        alone = [sys.executable, __file__, "--alone", name]
         worker = [sys.executable, __file__, "--worker", name]
         command = [sys.executable, "-m", "rave_dist", "convert", "--store", "store", "--model", NAME, "--format", "wav"]
         usages = {
@@ -156,15 +183,19 @@ def main() -> None:
             for key, values in interleave(
                 {
                     "rave generate, run folder": lambda: _measured(folder, stock, arguments.seconds, "stock"),
+                    "Converter alone": lambda: _measured(folder, alone, arguments.seconds, "alone"),
                     "rave-dist, one worker": lambda: _measured(folder, worker, arguments.seconds, "worker"),
                     "rave-dist convert, whole command": lambda: _measured(
                         folder, [*command, "in", "command"], arguments.seconds, "command"
+                    ),
+                    "rave-dist convert --workers 1, on Ray": lambda: _measured(
+                        folder, [*command, "--workers", "1", "in", "command"], arguments.seconds, "command"
                     ),
                 },
                 rounds=arguments.rounds,
             ).items()
         }
-    theirs, ours, whole = usages.values()
+    theirs, converter, ours, whole, on_ray = usages.values()
     rows = [
         {"": key, "CPU s": u.cpu_seconds, "wall s": u.wall_seconds, "peak MB": u.peak_rss_bytes / 1e6}
         for key, u in usages.items()
@@ -176,10 +207,12 @@ def main() -> None:
             "cpu": theirs.cpu_seconds / ours.cpu_seconds,
             "memory": theirs.peak_rss_bytes / ours.peak_rss_bytes,
             "cpu, whole command": theirs.cpu_seconds / whole.cpu_seconds,
+            "cpu, whole command on Ray": theirs.cpu_seconds / on_ray.cpu_seconds,
         },
         json=arguments.json,
-        notes=[REPAIRS, "a worker's numbers are those of one file; the whole command's memory counts pages that Ray's "
-               "processes share once for each of them"],
+        notes=[REPAIRS, f"the whole command takes {whole.cpu_seconds - converter.cpu_seconds:.1f} CPU-s beyond the Converter, "
+               f"on Ray {on_ray.cpu_seconds - converter.cpu_seconds:.1f}",
+               "a worker's numbers are those of one file; memory on Ray counts pages that its processes share once for each"],
     )  # fmt: skip
 
 

@@ -208,7 +208,12 @@ def convert(
     ] = DEFAULT_CHUNK_SECONDS,
     workers: Annotated[
         int | None,
-        typer.Option("--workers", min=1, help="Files converted at once.  [default: as many as fit]", show_default=False),
+        typer.Option(
+            "--workers",
+            min=1,
+            help="Files converted at once, on Ray.  [default: as many as fit; no Ray if it takes about a minute]",
+            show_default=False,
+        ),
     ] = None,
     file_format: Annotated[
         AudioFormat, typer.Option("--format", help="What to write: FLAC, or WAV with 24 bits.")
@@ -273,9 +278,12 @@ def serve(
     debug: Debug = False,
 ) -> None:
     """Serve the published models over HTTP on this machine only; Ctrl-C ends it."""
-    from rave_dist.serving.app import run as run_server
+    place = _existing(store)
+    with shown_progress() as progress:
+        progress.stage("starting Ray")  # before its import, which takes seconds
+        from rave_dist.serving.app import run as run_server
 
-    run_server(_existing(store), port=port)
+        run_server(place, port=port, progress=progress)
 
 
 @app.command()

@@ -51,7 +51,8 @@ class Lines:
         """One line for each new stage."""
         if name != self._stage:
             self._stage = name
-            self.say(name)
+            if name:
+                self.say(name)
 
     def advance(self, done: int, total: int, unit: str, *, name: str = "") -> None:
         """The first count, the last one, and some between them."""

@@ -1,7 +1,7 @@
 """How an operation reports its progress: one protocol for all commands, for the Python API and for the service.
 
-The stages know only this protocol. What a report looks like is decided elsewhere: a live display on a terminal, lines in a
-pipe (`rave_dist.console`), a record in the store (`rave_dist.serving.jobs`), nothing (`SILENT`).
+What a report looks like is decided by whoever starts the operation: a live display on a terminal, lines in a pipe
+(`rave_dist.display`), nothing (`SILENT`).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ class Progress(Protocol):
         """Reports what happens from now on.
 
         Args:
-            name: a short lower-case phrase, such as "checking" or "starting Ray".
+            name: a short lower-case phrase, such as "checking" or "starting Ray"; empty when there is nothing to wait for.
         """
 
     def advance(self, done: int, total: int, unit: str, *, name: str = "") -> None:

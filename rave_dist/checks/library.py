@@ -52,10 +52,11 @@ def check_library(library: Library, only: Sequence[str] | None = None, *, progre
     base = _check_joint_base(library, {name: candidate for name, (candidate, _) in examined.items()}, free)
     checked = [] if base is None else [base]
     for done, name in enumerate(names):
-        progress.advance(done, len(names), "instruments", name=name)
+        progress.advance(done, len(names), "instruments")
         candidate, found = examined[name]
         candidate.joint_base, candidate.free_bytes = base, _left(free, checked)
         checked.append(_complete(candidate, found))
+    progress.advance(len(names), len(names), "instruments")
     return LibraryCheck(tuple(checked[-len(names) :]), base)
 
 

@@ -21,6 +21,7 @@ from rave_dist.reports.facts import Facts, TrainingCurves, facts_of, gather
 from rave_dist.reports.figures import Curve, chart
 from rave_dist.reports.players import make_player
 from rave_dist.storage.store import Store
+from rave_dist.time_left import time_left
 
 _FOLDER = Path(__file__).parent
 _DEFAULT_WINDOW = 65536
@@ -153,6 +154,7 @@ def _view(facts: Facts, sounds: listening.Samples | None) -> dict[str, Any]:
         "problems": ([record.error] if record.error else []) + facts.problems + _training_notes(facts) + heard,
         "charts": _charts(facts.name, facts.curves, record) if facts.curves else [],
         "players": players,
+        "time_left": time_left(record) if record.activity == "training" else None,
         "improvement": (last - first) / first if first and last is not None else None,
         "warnings": [(Path(s.source).name, w) for s in manifest.sources for w in s.warnings] if manifest else [],
         "rejected": sorted(manifest.rejected, key=lambda r: -r.seconds) if manifest else [],
@@ -160,6 +162,7 @@ def _view(facts: Facts, sounds: listening.Samples | None) -> dict[str, Any]:
         "document": {
             "name": facts.name,
             "state": record.state,
+            "activity": record.activity,
             "phase": record.phase,
             "step": record.step,
             "steps": record.steps,

@@ -15,9 +15,8 @@ import asyncio
 import http.client
 import logging
 import socket
-import sys
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -35,6 +34,7 @@ from rave_dist import signals
 from rave_dist.cluster import connected
 from rave_dist.conversion.corpus import plan_conversion
 from rave_dist.errors import BusyError, ClusterError, RaveDistError, RequestError, StoreError
+from rave_dist.progress import SILENT, Progress
 from rave_dist.records import ConversionParameters, ModelCard
 from rave_dist.registry import store as registry
 from rave_dist.serving import jobs
@@ -180,17 +180,13 @@ def build(
     return application
 
 
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
-
-
 def run(
     store: Store,
     *,
     port: int = 8000,
     limits: Limits | None = None,
     max_models: int | None = None,
-    announce: Callable[[str], None] = _say,
+    progress: Progress = SILENT,
     stop: threading.Event | None = None,
 ) -> None:
     """Serves a store on 127.0.0.1 until KeyboardInterrupt or ``stop``.
@@ -199,7 +195,7 @@ def run(
 
     Args:
         port: 0 picks a free one.
-        announce: called with the address once the service answers.
+        progress: receives what is started, and the address once the service answers.
 
     Raises:
         StoreError: the store cannot be read.
@@ -213,10 +209,11 @@ def run(
     logging.getLogger("ray.serve").setLevel(logging.ERROR)
     serving = False
     patience = signals.allow(lambda: 2 * _DRAIN_SECONDS if serving else 0.0)  # for the requests that are being answered
-    with patience, connected(dashboard=True) as ends_with_us:
+    with patience, connected(dashboard=True, say=progress.say) as ends_with_us:
         # A Serve instance that was running before keeps running; our own ends with our Ray.
         stays = ends_with_us or bool(serve.status().proxies)
         try:
+            progress.stage("starting the service")
             # Longer than our own limits, which answer with a message; this one is for clients that do not read.
             seconds = 2 * (limits.upload_seconds + limits.request_seconds)
             options = {"host": HOST, "port": port, "request_timeout_s": seconds}
@@ -228,11 +225,12 @@ def run(
             jobs.job_runner(store.uri)  # resumes the jobs of an earlier service
             _check_answers(port)
             serving = True
-            announce(f"{num_models} models of {store.uri} at {address} (Ctrl-C ends it)")
+            progress.stage("")
+            progress.say(f"{num_models} models of {store.uri} at {address} (Ctrl-C ends it)")
             while not stop.wait(_WATCH_SECONDS):
                 serve.status()
         except KeyboardInterrupt:  # SIGTERM included, for the command
-            announce("stopping")
+            progress.stage("stopping")
         except RaveDistError:
             raise
         except (RayError, RayServeException, RuntimeError, TimeoutError) as error:

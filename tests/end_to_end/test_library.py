@@ -13,6 +13,15 @@ from rave_dist.records import DatasetFolder, DatasetManifest
 from rave_dist.storage.store import Store
 
 RUN_KEYS = {"name", "state", "phase", "step", "steps", "validation", "model", "error"}
+STAGES = [
+    "checking",
+    "starting Ray",
+    "reading recordings",
+    "preparing the runs",
+    "measuring a step",
+    "training",
+    "writing the page",
+]
 MODEL_KEYS = {"name", "version", "config", "sample_rate", "channels", "latents", "phase", "step", "seconds", "files"}
 
 
@@ -46,6 +55,11 @@ def test_a_library_from_recordings_to_converted_archive(
     assert all(row.keys() >= RUN_KEYS for row in rows.values())
     assert {name: row["state"] for name, row in rows.items()} == {"rebana": "done", "kompang": "done", "silent": "failed"}
     assert "nothing-here" in rows["silent"]["error"]["what"]
+    told = ran.stderr.splitlines()
+    assert [line for line in told if line in STAGES] == STAGES
+    assert told[0] == STAGES[0]
+    assert "rebana: 3 of 3 recordings" in told
+    assert {"rebana: waiting for room", "rebana: done", "kompang: done"} <= set(told)
     for name in ("rebana", "kompang"):
         assert (rows[name]["phase"], rows[name]["step"], rows[name]["steps"]) == (2, 16, 16)
         assert np.isfinite(list(rows[name]["validation"].values())).all()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from rave_dist.library.manifest import load_library
+from rave_dist.options import Budget
 from rave_dist.records import Rollback, RunMetrics, RunRecord, ValidationRow
 from rave_dist.reports.page import write_report
 
@@ -50,3 +51,34 @@ def test_the_librarys_base_has_a_card_of_its_own(tmp_path: Path) -> None:
     assert "1 instrument:" in page
     without = library.store.read_bytes(write_report(library.store, library, [])).decode()
     assert "band-base" not in without
+
+
+def test_a_run_says_what_it_does_now_and_how_long_it_may_take(tmp_path: Path) -> None:
+    manifest = tmp_path / "library.yaml"
+    names = ("tabla", "rebana", "kompang", "gambus")
+    manifest.write_text(
+        f"name: band\nstore: store\ninstruments: {{{', '.join(f'{name}: {{sources: {name}}}' for name in names)}}}\n"
+    )
+    library = load_library(manifest)
+    values = {"library": "band", "run_id": "abc", "dataset": "", "budget": Budget(steps=1000)}
+    records = [
+        RunRecord(**values, instrument="tabla", activity="waiting for room"),
+        RunRecord(**values, instrument="rebana", state="running", activity="dry run"),
+        RunRecord(
+            **values,
+            instrument="kompang",
+            state="running",
+            activity="training",
+            step=400,
+            steps=1000,
+            phase=2,
+            steps_per_second=2.0,
+        ),
+        RunRecord(**values, instrument="gambus", state="failed"),
+    ]
+    page = library.store.read_bytes(write_report(library.store, library, records)).decode()
+    tabla, rebana, kompang, gambus = page.split('<article class="card"')[1:]
+    assert "Not trained yet: waiting for room." in tabla
+    assert "Dry run; no model yet." in rebana
+    assert "at 2 steps a second, about 5 min left; no model yet." in kompang
+    assert "No model." in gambus
