@@ -47,7 +47,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "time_left": {"records"},
     "exit_codes": set(),
     "signals": {"exit_codes"},
-    "cluster": {"", "errors", "signals"},
+    "cluster": {"errors", "signals"},
     "audio": CORE,
     "rave": {"errors", "records", "options", "suggest"},
     "sample_data": GROUND,
