@@ -124,7 +124,9 @@ def run_row(row: dict[str, Any], folder: Path) -> dict[str, Any]:
     )
     seen: list[int] = []
     parts = ([Segment("a", 0, pcm[:, : 3 * window])], [Segment("b", 0, pcm[:, 3 * window :])])
-    stopped = train(store, spec, *parts, tell=lambda state, speed: seen.append(state.step), stop=lambda: seen[-1] >= STOP_AT)
+    stopped = train(
+        store, spec, *parts, on_progress=lambda state, speed: seen.append(state.step), stop=lambda: seen[-1] >= STOP_AT
+    )
     assert not stopped.finished
     assert (stopped.step, stopped.phase) == (STOP_AT, 2)
     ended = train(store, spec, *parts)

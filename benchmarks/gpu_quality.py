@@ -202,7 +202,7 @@ def ours(folder: Path, seconds: float, plan: dict[str, Any]) -> None:
             points.append({"seconds": state.seconds, "step": state.step, "phase": state.phase, "distance": state.last})
 
     held = _segments(folder / "held.npz")
-    train(store, spec, _segments(folder / "train.npz"), held, device=device, tell=tell)
+    train(store, spec, _segments(folder / "train.npz"), held, device=device, on_progress=tell)
     text = store.read_bytes(spec.folder.config).decode()
     model = build_model(text, channels=1)
     weights = torch.load(store.download(spec.folder.weights, folder / "ours.pt"), weights_only=True)

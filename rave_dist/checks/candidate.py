@@ -15,7 +15,7 @@ from rave_dist.checks.results import InstrumentCheck
 from rave_dist.dataset.read import Segment
 from rave_dist.dataset.split import Split, split
 from rave_dist.library.manifest import Library
-from rave_dist.rave.presets import window_and_batch
+from rave_dist.rave.step_config import StepConfig
 from rave_dist.records import TrainingSpec
 from rave_dist.training.preflight.model_facts import ModelFacts
 
@@ -78,15 +78,10 @@ class Candidate:
         """Duration of all recordings that can be opened."""
         return sum(recording.seconds for recording in self.recordings)
 
-    @property
-    def window(self) -> int:
-        """Samples per training window."""
-        return window_and_batch(self.spec)[0]
-
-    @property
-    def batch(self) -> int:
-        """Windows per step."""
-        return window_and_batch(self.spec)[1]
+    @cached_property
+    def step(self) -> StepConfig:
+        """What its training step computes."""
+        return StepConfig.of(self.spec)
 
     @cached_property
     def division(self) -> Split:
@@ -101,7 +96,7 @@ class Candidate:
             for r in self.recordings
             if r.seconds
         ]
-        return split(segments, sample_rate=rate, window=self.window)
+        return split(segments, sample_rate=rate, window=self.step.window)
 
     def seconds_of(self, segments: Sequence[Segment]) -> float:
         """Duration of a part of `division`."""

@@ -108,11 +108,11 @@ def _complete(candidate: Candidate, found: Sequence[Finding]) -> InstrumentCheck
         findings=tuple(findings),
         sources=len(candidate.recordings),
         seconds=round(candidate.seconds, 3),
-        windows=int(candidate.seconds * candidate.spec.sample_rate) // candidate.window,
+        windows=int(candidate.seconds * candidate.spec.sample_rate) // candidate.step.window,
         train_seconds=round(train, 3),
         validation_seconds=round(held_out, 3),
-        window=candidate.window,
-        batch=candidate.batch,
+        window=candidate.step.window,
+        batch=candidate.step.batch,
         **({} if candidate.plan is None else asdict(candidate.plan)),
     )
 

@@ -62,7 +62,7 @@ def too_little_audio(candidate: Candidate) -> Iterator[Finding]:
     try:
         _ = candidate.division
     except DatasetError as problem:
-        least = 2 * candidate.window / candidate.spec.sample_rate
+        least = 2 * candidate.step.window / candidate.spec.sample_rate
         yield error(problem.what, fix=f"add recordings until there are at least {least:.1f} s of sound")
 
 

@@ -27,7 +27,7 @@ def plan_run(candidate: Candidate, facts: ModelFacts) -> Plan:
         ConfigurationError: the budget does not fit what the run resumes from.
     """
     spec, start = candidate.spec, candidate.initial_weights
-    times = facts.step_times(candidate.batch)
+    times = facts.step_times(candidate.step.batch)
     resume_point = None if start is None else start.resume_point
     schedule = first_schedule(spec.budget, step_times=times, override=spec.override, resume_point=resume_point)
     spent = schedule.phase_1_steps * times.phase_1 + (schedule.steps - schedule.phase_1_steps) * times.phase_2
@@ -48,7 +48,7 @@ def plan_run(candidate: Candidate, facts: ModelFacts) -> Plan:
 
 def too_little_memory(candidate: Candidate) -> Iterator[Finding]:
     """A training step that does not fit this machine's memory; what a cluster has is not known here."""
-    spec, facts, batch = candidate.spec, candidate.facts, candidate.batch
+    spec, facts, batch = candidate.spec, candidate.facts, candidate.step.batch
     memory = psutil.virtual_memory().total
     if facts is None or os.environ.get("RAY_ADDRESS") or facts.step_bytes(batch) <= memory:
         return
@@ -63,7 +63,7 @@ def too_little_memory(candidate: Candidate) -> Iterator[Finding]:
 
 def _windows_at_once(candidate: Candidate, facts: ModelFacts) -> int:
     """How many windows of a step are computed at once: all, or with ``batch: auto`` as many as fit this machine's memory."""
-    batch = candidate.batch
+    batch = candidate.step.batch
     if candidate.spec.batch != "auto" or os.environ.get("RAY_ADDRESS"):
         return batch
     memory = psutil.virtual_memory().total

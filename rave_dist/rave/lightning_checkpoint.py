@@ -74,7 +74,7 @@ def write_stock_run(run: RunFolder, folder: Path, *, step: int, saved: Mapping[s
         place.mkdir(parents=True)
         (folder / "config.gin").write_text(config_text, encoding="utf-8")
         if saved is not None:
-            torch.save(_to_go_on(saved), place / "last.ckpt")
+            torch.save(_resumable(saved), place / "last.ckpt")
             os.utime(place / "last.ckpt", (_BEFORE, _BEFORE))
         torch.save(_lightning(weights, step), place / "best.ckpt")
     except (OSError, RuntimeError) as error:
@@ -86,7 +86,7 @@ def _lightning(weights: dict[str, Tensor], step: int) -> dict[str, Any]:
     return {"pytorch-lightning_version": LIGHTNING, "epoch": 0, "global_step": step, "state_dict": weights}
 
 
-def _to_go_on(saved: Mapping[str, Any]) -> dict[str, Any]:
+def _resumable(saved: Mapping[str, Any]) -> dict[str, Any]:
     training, step = saved["training"], saved["state"]["step"]
     counted = {kind: {"ready": step, "completed": step} for kind in ("total", "current")}
     return {

@@ -56,13 +56,6 @@ def defaults(config: Sequence[str]) -> Defaults:
     return STOCK
 
 
-def window_and_batch(spec: TrainingSpec) -> tuple[int, int]:
-    """A run's samples per window and windows per step: what it says, else what suits its configuration; so too where it says
-    ``auto``, which decides in how many parts they are computed."""
-    suited = defaults(spec.config)
-    return spec.window or suited.window, spec.batch if isinstance(spec.batch, int) else suited.batch
-
-
 def accumulation_choices(batch: int) -> list[int]:
     """Numbers of equal parts into which a batch can be divided, in ascending order."""
     return [parts for parts in range(1, batch + 1) if batch % parts == 0]

@@ -24,7 +24,8 @@ from rave_dist.dataset.split import split_dataset
 from rave_dist.errors import MissingKeyError, ModelNotFoundError, StoreError, TrainingError, VerificationError
 from rave_dist.identity import ID_LENGTH, canonical_json, hash_file
 from rave_dist.rave.engine import installed_engine
-from rave_dist.rave.presets import FIDELITY, window_and_batch
+from rave_dist.rave.presets import FIDELITY
+from rave_dist.rave.step_config import StepConfig
 from rave_dist.records import (
     DatasetManifest,
     ExportKind,
@@ -200,7 +201,7 @@ def _metrics(
     """What the offline exports make of all audio that the run was not trained on."""
     from rave_dist.registry.metrics import measure_export  # here, because only publishing needs scipy, FFmpeg and torch
 
-    held_out = split_dataset(store, dataset, window=window_and_batch(spec)[0]).validation
+    held_out = split_dataset(store, dataset, window=StepConfig.of(spec).window).validation
     return measure_export(out, exported, held_out, sample_rate=spec.sample_rate)
 
 

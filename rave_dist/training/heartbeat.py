@@ -182,8 +182,8 @@ class Speed:
         self._clock = clock
         self._marks: list[tuple[float, int]] = []
 
-    def tell(self, step: int) -> float | None:
-        """Notes the number of steps done; returns steps per second, None where nothing can be said yet."""
+    def update(self, step: int) -> float | None:
+        """Takes the number of steps done; returns steps per second, None while they are not known."""
         moment = self._clock()
         self._marks.append((moment, step))
         while len(self._marks) > 2 and moment - self._marks[1][0] > self._span:

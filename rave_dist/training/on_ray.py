@@ -25,7 +25,7 @@ from ray.train.v2.api.exceptions import ControllerError, TrainingFailedError, Wo
 
 from rave_dist import signals
 from rave_dist.errors import ClusterError, ConfigurationError, RaveDistError, StoreError
-from rave_dist.rave.presets import window_and_batch
+from rave_dist.rave.step_config import StepConfig
 from rave_dist.records import ModelCard, ModelFolder, Problem, RunActivity, RunRecord, TrainingSpec
 from rave_dist.storage.store import Store
 from rave_dist.training.admission import Node, Share, admit, capacity, gpu_share, share
@@ -339,7 +339,7 @@ def _largest_step(specs: Sequence[TrainingSpec]) -> int:
     sizes = [0]
     for spec in specs:
         with contextlib.suppress(ConfigurationError):
-            sizes.append(measure_model(spec).step_bytes(window_and_batch(spec)[1]))
+            sizes.append(measure_model(spec).step_bytes(StepConfig.of(spec).batch))
     return max(sizes)
 
 

@@ -1,4 +1,4 @@
-"""What a training process does with a run: read its audio, train, and keep its record true. No Ray."""
+"""What a training process does with a run: read its audio, train, and keep its record up to date. No Ray."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import torch
 from rave_dist.dataset.read import load_manifest
 from rave_dist.dataset.split import split_dataset
 from rave_dist.errors import RaveDistError, StoreError
-from rave_dist.rave.presets import window_and_batch
+from rave_dist.rave.step_config import StepConfig
 from rave_dist.records import Problem, RunRecord, TrainingSpec
 from rave_dist.storage.store import Store
 from rave_dist.training.heartbeat import Heartbeat, record_of, sigterm_as_flag, stop_key, termination_requested
-from rave_dist.training.preflight.dry_run import Export, dry_run, forget
+from rave_dist.training.preflight.dry_run import Export, delete_result, dry_run
 from rave_dist.training.state.run_state import RunState
 from rave_dist.training.step.memory import is_out_of_memory
 from rave_dist.training.trainer import train
@@ -24,21 +24,21 @@ logger = logging.getLogger(__name__)
 
 
 def work(store: Store, spec: TrainingSpec, *, threads: int, gpu_share: float = 0.0, export: Export | None = None) -> RunRecord:
-    """Rehearses one run and trains it in this process, on from wherever it is. SIGTERM makes it save itself and stop.
+    """Does a dry run of one run, then trains it in this process from where it is. SIGTERM makes it save itself and stop.
 
     Args:
         store: where the dataset and the run lie.
         spec: what to train.
         threads: CPU threads.
         gpu_share: the part of this process's GPU that it may fill; 0 to compute on the CPU.
-        export: makes a model's files of a run folder, for the rehearsal; without, that is not rehearsed.
+        export: exports a run folder, for the dry run; without, it is left out.
 
     Returns:
-        The run's last record: waiting if it was asked to stop, failed with the reason if it cannot go on, else running, for
-        it is not published yet.
+        The run's last record: waiting if it was asked to stop, failed with the reason if it cannot continue, else running,
+        since it is not published yet.
 
     Raises:
-        StoreError: the store does not answer, which a second try may mend.
+        StoreError: the store does not answer; a second attempt may succeed.
     """
     torch.set_num_threads(threads)
     device = torch.device("cuda" if gpu_share else "cpu")
@@ -49,7 +49,7 @@ def work(store: Store, spec: TrainingSpec, *, threads: int, gpu_share: float = 0
     )
     with sigterm_as_flag(), Heartbeat(store, record, stop=stop_key(spec)) as beat:
 
-        def tell(state: RunState, speed: float | None) -> None:
+        def on_progress(state: RunState, speed: float | None) -> None:
             beat.update(
                 phase=state.phase,
                 step=state.step,
@@ -67,7 +67,7 @@ def work(store: Store, spec: TrainingSpec, *, threads: int, gpu_share: float = 0
 
         try:
             manifest = load_manifest(store, spec.instrument, spec.dataset)
-            audio = split_dataset(store, manifest, window=window_and_batch(spec)[0])
+            audio = split_dataset(store, manifest, window=StepConfig.of(spec).window)
             beat.update(activity="dry run")
             accumulation_steps = dry_run(store, spec, audio.train, audio.validation, device=device, export=export, stop=stop)
             if accumulation_steps is None:
@@ -81,7 +81,7 @@ def work(store: Store, spec: TrainingSpec, *, threads: int, gpu_share: float = 0
                 audio.validation,
                 device=device,
                 accumulation_steps=accumulation_steps,
-                tell=tell,
+                on_progress=on_progress,
                 stop=stop,
             )
         except StoreError:
@@ -89,7 +89,7 @@ def work(store: Store, spec: TrainingSpec, *, threads: int, gpu_share: float = 0
         except RaveDistError as error:
             logger.warning("training %s failed: %s", spec.instrument, error)
             if isinstance(error.__cause__, Exception) and is_out_of_memory(error.__cause__):
-                forget(store, spec, device=device, export=export)
+                delete_result(store, spec, device=device, export=export)
             beat.update(state="failed", activity=None, error=Problem.of(error), steps_per_second=None)
         else:
             if not outcome.finished:

@@ -72,7 +72,7 @@ def go(store: Store, spec: TrainingSpec, *, killed_at: int | None = None, stoppe
         if now == killed_at:
             raise Killed
 
-    train(store, spec, audio.train, audio.validation, tell=tell, stop=lambda: now == stopped_at)
+    train(store, spec, audio.train, audio.validation, on_progress=tell, stop=lambda: now == stopped_at)
     write_record(store, record_of(store, spec))
 
 

@@ -8,7 +8,7 @@ import torch
 
 from rave_dist.dataset.read import Segment, load_manifest
 from rave_dist.errors import DatasetError, NotFiniteError
-from rave_dist.rave.presets import window_and_batch
+from rave_dist.rave.step_config import StepConfig
 from rave_dist.records import NotFiniteReport, TrainingSpec, WindowSource
 from rave_dist.storage.store import Store
 from rave_dist.training.data.loader import PcmSegment
@@ -86,7 +86,7 @@ def explain(error: NotFinite, store: Store, spec: TrainingSpec, segments: Sequen
         segments: what it trains on.
     """
     windows = describe_windows(store, spec, segments, error.places)
-    report = NotFiniteReport(step=error.step, what=error.what, window=window_and_batch(spec)[0], windows=tuple(windows))
+    report = NotFiniteReport(step=error.step, what=error.what, window=StepConfig.of(spec).window, windows=tuple(windows))
     report.save(store, spec.folder.not_finite)
     places = [f"{window.source} at {window.seconds:.2f} s" for window in windows]
     batch = f", of a batch with {', '.join(places[:4])}" if places else ""

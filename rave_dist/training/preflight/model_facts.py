@@ -23,7 +23,7 @@ from rave_dist import isolated
 from rave_dist.errors import ConfigurationError, MisfitError, RaveDistError
 from rave_dist.identity import canonical_json
 from rave_dist.rave.compatibility import check_effective, name_culprit
-from rave_dist.rave.presets import defaults
+from rave_dist.rave.step_config import StepConfig
 from rave_dist.records import TrainingSpec
 from rave_dist.training.preflight.facts_cache import keep_facts, read_facts
 from rave_dist.training.schedule import StepTimes
@@ -82,7 +82,7 @@ def measure_model(spec: TrainingSpec, start: InitialWeights | None = None) -> Mo
         "override": spec.override,
         "sample_rate": spec.sample_rate,
         "channels": spec.channels,
-        "window": spec.window or defaults(spec.config).window,
+        "window": StepConfig.of(spec).window,
         "base": start and {"origin": start.origin, "shapes": start.shapes},
     }
     # Where the weights come from decides what an error says, and nothing of what is measured.

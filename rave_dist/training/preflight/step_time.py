@@ -10,11 +10,11 @@ from rave_dist.training.preflight.throwaway_run import ThrowawayRun
 from rave_dist.training.schedule import StepTimes
 
 
-def measure_step_times(trial: ThrowawayRun) -> StepTimes:
+def measure_step_times(throwaway: ThrowawayRun) -> StepTimes:
     """Runs steps of both phases on noise; what does not fit the memory fails here, in the first minute.
 
     Args:
-        trial: with a new model, in the shapes of the run.
+        throwaway: with a new model, in the shapes of the run.
 
     Raises:
         RuntimeError: the device's memory does not suffice.
@@ -23,13 +23,13 @@ def measure_step_times(trial: ThrowawayRun) -> StepTimes:
     def seconds(steps: range) -> float:
         began = time.perf_counter()
         for step in steps:
-            trial.step(step)
-        if trial.device.type == "cuda":
-            torch.cuda.synchronize(trial.device)
+            throwaway.step(step)
+        if throwaway.device.type == "cuda":
+            torch.cuda.synchronize(throwaway.device)
         return (time.perf_counter() - began) / len(steps)
 
     # The first steps of a phase also pay for memory and for choosing algorithms.
     seconds(range(1))
     phase_1 = min(seconds(range(1)), seconds(range(1)))
-    seconds(range(1, 1 + trial.cycle))
-    return StepTimes(phase_1, seconds(range(1, 1 + trial.cycle)))
+    seconds(range(1, 1 + throwaway.cycle))
+    return StepTimes(phase_1, seconds(range(1, 1 + throwaway.cycle)))

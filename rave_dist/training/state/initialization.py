@@ -73,7 +73,7 @@ class InitialWeights:
     def restore(self, training_step: TrainingStep) -> None:
         """Gives a training step the optimizers, and the learning rate of this moment in its own schedule."""
         if self.optimizers is not None:
-            training_step.go_on(*self.optimizers, step=self.step)
+            training_step.resume(*self.optimizers, step=self.step)
 
 
 def weights_of_model(run: RunFolder, *, version: str, origin: str) -> InitialWeights:

@@ -12,7 +12,7 @@ from rave_dist.dataset.read import load_manifest
 from rave_dist.dataset.split import split_dataset
 from rave_dist.errors import MissingKeyError, TrainingError
 from rave_dist.rave.models import build_model
-from rave_dist.rave.presets import window_and_batch
+from rave_dist.rave.step_config import StepConfig
 from rave_dist.records import RunResult, TrainingSpec
 from rave_dist.storage.store import Store
 from rave_dist.training.data.loader import PcmSegment
@@ -55,7 +55,7 @@ def write_outputs(
     for phase in sorted({state.phase, *weights}, reverse=True):
         if phase in weights:
             model.load_state_dict(dict(weights[phase]))
-        fit_latent(model, segments, window=window_and_batch(spec)[0], device=device)
+        fit_latent(model, segments, window=StepConfig.of(spec).window, device=device)
         with tempfile.TemporaryDirectory(prefix="rave-dist-weights-") as folder:
             save_weights(model, Path(folder) / "weights")
             key = spec.folder.weights if phase == state.phase else spec.folder.weights_phase_1
@@ -96,7 +96,7 @@ def write_outputs_from_checkpoint(store: Store, spec: TrainingSpec) -> None:
     saved = loaded[1]
     model = build_model(store.read_bytes(spec.folder.config).decode(), channels=spec.channels)
     load_weights(model, saved["model"], where=store.address(spec.run_key))
-    audio = split_dataset(store, load_manifest(store, spec.instrument, spec.dataset), window=window_and_batch(spec)[0])
+    audio = split_dataset(store, load_manifest(store, spec.instrument, spec.dataset), window=StepConfig.of(spec).window)
     write_outputs(store, spec, model, RunState.from_saved(saved["state"]), saved["bests"], audio.train, complete=False)
 
 

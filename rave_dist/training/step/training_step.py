@@ -193,7 +193,7 @@ class TrainingStep:
         self._discriminators_descent.load_state_dict(state["discriminator_optimizer"])
         self._scheduler.load_state_dict(state["scheduler"])
 
-    def go_on(self, generator: dict[str, Any], discriminator: dict[str, Any], *, step: int) -> None:
+    def resume(self, generator: dict[str, Any], discriminator: dict[str, Any], *, step: int) -> None:
         """Restores the optimizers of another run after ``step`` steps; the learning rate follows this schedule."""
         self._generators_descent.take_over(generator)
         self._discriminators_descent.take_over(discriminator)

@@ -13,7 +13,7 @@ from rave_dist.library.keys import Key, all_keys, known_keys
 from rave_dist.library.manifest import Library, load_library
 from rave_dist.library.schema import AUGMENTATIONS, Instrument
 from rave_dist.options import Budget
-from rave_dist.rave.presets import window_and_batch
+from rave_dist.rave.step_config import StepConfig
 from rave_dist.storage.store import Store
 
 Write = Callable[[str], Path]
@@ -169,7 +169,8 @@ def test_a_batch_is_a_number_or_auto(write: Write) -> None:
     library = load_library(write(WHOLE.replace("batch: 4", "batch: auto")))
     asked = library.training_spec("kompang", dataset="x")
     assert asked.batch == "auto"
-    assert window_and_batch(asked) == (131072, 8)
+    step = StepConfig.of(asked)
+    assert (step.window, step.batch) == (131072, 8)
     plain = load_library(write(WHOLE)).training_spec("kompang", dataset="x")
     assert asked.run_id != plain.run_id == plain.model_copy(update={"batch": 4}).run_id
     error = refusal(write(WHOLE.replace("batch: 4", "batch: automatic")))

@@ -92,7 +92,7 @@ def _train(store: Store, spec: TrainingSpec) -> list[RunState]:
     """Trains a run; returns what it told of itself."""
     torch.set_num_threads(1)
     told: list[RunState] = []
-    train(store, spec, TRAIN, HELD_OUT, tell=lambda state, speed: told.append(RunState(**vars(state))))
+    train(store, spec, TRAIN, HELD_OUT, on_progress=lambda state, speed: told.append(RunState(**vars(state))))
     return told
 
 

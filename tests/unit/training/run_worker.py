@@ -52,7 +52,7 @@ def work(job: dict[str, Any]) -> None:
             TrainingSpec.model_validate(job["spec"]),
             [plucks(6, 1)],
             [plucks(1, 2)],
-            tell=lambda state, speed: say("step", state.step),
+            on_progress=lambda state, speed: say("step", state.step),
             stop=termination_requested,
         )
     say("finished" if outcome.finished else "stopped", outcome.step)

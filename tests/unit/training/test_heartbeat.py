@@ -83,14 +83,14 @@ def test_a_store_that_is_away_for_a_moment_stops_nothing(tmp_path: Path) -> None
 def test_speed_is_of_the_last_moments() -> None:
     moment = 0.0
     speed = Speed(span=20.0, clock=lambda: moment)
-    assert speed.tell(0) is None
+    assert speed.update(0) is None
     for step in range(1, 101):  # two steps a second
         moment += 0.5
-        slow = speed.tell(step)
+        slow = speed.update(step)
     assert slow == pytest.approx(2)
     for step in range(101, 501):  # then ten a second
         moment += 0.1
-        fast = speed.tell(step)
+        fast = speed.update(step)
     assert fast == pytest.approx(10)
 
 

@@ -94,7 +94,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, TrainingSpec
     """A run that nothing interrupted, and what it told on its way."""
     store, spec = Store(str(tmp_path_factory.mktemp("whole"))), _spec()
     told: list[RunState] = []
-    outcome = _train(store, spec, tell=lambda state, speed: told.append(RunState(**vars(state))))
+    outcome = _train(store, spec, on_progress=lambda state, speed: told.append(RunState(**vars(state))))
     assert outcome == Outcome(finished=True, step=STEPS, phase=2)
     return store, spec, told
 
@@ -170,7 +170,7 @@ def test_a_stopped_run_is_playable_and_goes_on_to_the_same_weights(
     store, spec = Store(str(tmp_path / "stopped")), _spec(checkpoint=CheckpointPolicy())
     assert spec.run_key == whole[1].run_key  # when a run saves itself is no part of what it computes
     steps: list[int] = []
-    outcome = _train(store, spec, tell=lambda state, speed: steps.append(state.step), stop=lambda: steps[-1] >= at)
+    outcome = _train(store, spec, on_progress=lambda state, speed: steps.append(state.step), stop=lambda: steps[-1] >= at)
     assert outcome == Outcome(finished=False, step=at, phase=1 if at <= 6 else 2)
     result = read_result(store, spec)
     assert result is not None
@@ -179,7 +179,7 @@ def test_a_stopped_run_is_playable_and_goes_on_to_the_same_weights(
     build_model(store.read_bytes(spec.folder.config).decode(), channels=1).load_state_dict(_weights(store, spec, tmp_path))
     torch.manual_seed(99)  # what else this process did meanwhile does not matter
     steps.clear()
-    assert _train(store, spec, tell=lambda state, speed: steps.append(state.step)).finished
+    assert _train(store, spec, on_progress=lambda state, speed: steps.append(state.step)).finished
     assert steps[0] == at
     expected, resumed = _weights(whole[0], spec, tmp_path / "a"), _weights(store, spec, tmp_path / "b")
     assert all(torch.equal(expected[name], resumed[name]) for name in expected)
@@ -199,7 +199,7 @@ def test_a_run_goes_on_in_the_parts_that_it_began_with(
                 store,
                 spec,
                 accumulation_steps=asked,
-                tell=lambda state, speed: steps.append(state.step),
+                on_progress=lambda state, speed: steps.append(state.step),
                 stop=lambda at=at: steps[-1] == at,
             )
             at = STEPS
@@ -228,7 +228,7 @@ def test_sigterm_leads_to_a_checkpoint_at_the_next_step(tmp_path: Path) -> None:
     before = signal.getsignal(signal.SIGTERM)
     with sigterm_as_flag():
         assert not termination_requested()
-        outcome = _train(store, spec, tell=end_the_machine, stop=termination_requested)
+        outcome = _train(store, spec, on_progress=end_the_machine, stop=termination_requested)
     assert signal.getsignal(signal.SIGTERM) is before
     assert outcome == Outcome(finished=False, step=2, phase=1)
     assert (load_checkpoint(store, spec.folder.checkpoints) or (0, {}))[0] == 2
@@ -257,7 +257,7 @@ def test_a_step_that_takes_long_need_not_end_before_the_run_is_saved(monkeypatch
             raise Killed
 
     with pytest.raises(Killed):
-        _train(store, spec, tell=be_long, stop=stop.is_set)
+        _train(store, spec, on_progress=be_long, stop=stop.is_set)
 
 
 def test_a_run_that_is_stopped_and_killed_in_a_validation_does_it_again(
@@ -277,8 +277,8 @@ def test_a_run_that_is_stopped_and_killed_in_a_validation_does_it_again(
     with monkeypatch.context() as patch:
         patch.setattr(trainer, "validate", be_long)
         with pytest.raises(Killed):
-            _train(store, spec, tell=lambda state, speed: steps.append(state.step), stop=stop.is_set)
-    assert _train(store, spec, tell=lambda state, speed: steps.append(state.step)).finished
+            _train(store, spec, on_progress=lambda state, speed: steps.append(state.step), stop=stop.is_set)
+    assert _train(store, spec, on_progress=lambda state, speed: steps.append(state.step)).finished
     assert steps == [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 9]
     expected, resumed = _weights(whole[0], spec, tmp_path / "a"), _weights(store, spec, tmp_path / "b")
     assert all(torch.equal(expected[name], resumed[name]) for name in expected)
@@ -296,12 +296,12 @@ def test_a_killed_run_goes_on_from_its_last_good_checkpoint(
             raise Killed
 
     with pytest.raises(Killed):
-        _train(store, spec, tell=die)
+        _train(store, spec, on_progress=die)
     assert read_result(store, spec) is None
     newest = f"{spec.run_key}/checkpoints/step-000000006.pt"
     store.write_bytes(newest, store.read_bytes(newest)[:5000])  # and the disk lost the end of the newest checkpoint
     steps: list[int] = []
-    _train(store, spec, tell=lambda state, speed: steps.append(state.step))
+    _train(store, spec, on_progress=lambda state, speed: steps.append(state.step))
     assert steps[0] == 3
     expected, resumed = _weights(whole[0], spec, tmp_path / "a"), _weights(store, spec, tmp_path / "b")
     assert all(torch.equal(expected[name], resumed[name]) for name in expected)
@@ -317,7 +317,7 @@ def _poison() -> None:
 def test_a_loss_that_is_not_finite_ends_the_run_and_names_the_step_and_the_batch(tmp_path: Path) -> None:
     store, spec = Store(str(tmp_path / "broken")), _spec(seed=5, checkpoint=CheckpointPolicy(steps=3))
     with pytest.raises(NotFiniteError, match="not a finite number at step 4, of a batch with segment 0 at") as caught:
-        _train(store, spec, tell=lambda state, speed: _poison() if state.step == 4 else None)
+        _train(store, spec, on_progress=lambda state, speed: _poison() if state.step == 4 else None)
     assert caught.value.where == "plucks"
     for word in ("seed", "recover"):
         assert word in caught.value.fix
@@ -347,9 +347,9 @@ def test_a_run_recovers_with_a_lower_rate_and_says_so(
         if steps.count(5) <= 2 and state.step == 5:
             _poison()
 
-    assert _train(store, spec, tell=poison_twice, stop=lambda: steps[-3:] == [4, 5, 6]) == Outcome(False, 6, 1)
+    assert _train(store, spec, on_progress=poison_twice, stop=lambda: steps[-3:] == [4, 5, 6]) == Outcome(False, 6, 1)
     assert steps == [0, 1, 2, 3, 4, 5, 3, 4, 5, 3, 4, 5, 6]
-    assert _train(store, spec, tell=poison_twice).finished
+    assert _train(store, spec, on_progress=poison_twice).finished
     result = read_result(store, spec)
     assert result is not None
     assert [(rollback.step, rollback.rate) for rollback in result.rollbacks] == [(5, 0.25)] * 2
@@ -374,7 +374,7 @@ def test_a_rollback_in_phase_2_leaves_the_best_of_phase_1_as_it_was(
         if steps.count(8) == 1 and state.step == 8:
             _poison()
 
-    assert _train(store, spec, tell=poison_once).finished
+    assert _train(store, spec, on_progress=poison_once).finished
     assert steps.count(8) == 2
     expected, same = (_weights(where, spec, tmp_path / name, PHASE_1) for where, name in ((whole[0], "a"), (store, "b")))
     assert all(torch.equal(expected[name], same[name]) for name in expected)
@@ -396,7 +396,7 @@ def test_a_run_that_fails_again_and_again_ends(tmp_path: Path) -> None:
             _poison()
 
     with pytest.raises(NotFiniteError, match="at step 1"):
-        _train(store, spec, tell=poison)
+        _train(store, spec, on_progress=poison)
     assert steps == [0, 1] * 3  # without a checkpoint it begins again
 
 
@@ -412,7 +412,7 @@ def test_recovery_changes_nothing_for_a_run_that_is_well(
 def test_a_checkpoint_of_other_shapes_is_refused_with_a_diff(tmp_path: Path) -> None:
     store = Store(str(tmp_path / "store"))
     small, large = (_spec(config=("v2_small",), override={"CAPACITY": n, "LATENT_SIZE": 8}) for n in (4, 6))
-    _train(store, small, stop=lambda: True, tell=lambda state, speed: None)
+    _train(store, small, stop=lambda: True, on_progress=lambda state, speed: None)
     for entry in list(store.list(small.folder.checkpoints)):
         store.write_bytes(entry.key.replace(small.run_key, large.run_key), store.read_bytes(entry.key))
     with pytest.raises(ConfigurationError, match=r"! encoder\S+ \[4, \d+, \d+\] -> \[6, ") as caught:
@@ -454,7 +454,7 @@ def test_the_best_of_phase_2_is_exported_and_never_one_of_phase_1(monkeypatch: p
 
     def exported(until: int) -> RunResult:
         steps: list[int] = []
-        _train(store, spec, tell=lambda state, speed: steps.append(state.step), stop=lambda: steps[-1] >= until)
+        _train(store, spec, on_progress=lambda state, speed: steps.append(state.step), stop=lambda: steps[-1] >= until)
         result = read_result(store, spec)
         assert result is not None
         weights = _weights(store, spec, tmp_path)
@@ -492,7 +492,7 @@ def test_the_best_of_phase_1_is_kept_beside_that_of_phase_2(monkeypatch: pytest.
         scripted = iter([value for step, value in distances.items() if step > done for _ in ("held out", "training audio")])
         monkeypatch.setattr(trainer, "validate", lambda *_, **__: {"validation": next(scripted)})
         steps: list[int] = []
-        _train(store, spec, tell=lambda state, speed: steps.append(state.step), stop=lambda: steps[-1] >= until)
+        _train(store, spec, on_progress=lambda state, speed: steps.append(state.step), stop=lambda: steps[-1] >= until)
         result = read_result(store, spec)
         assert result is not None
         return result
@@ -538,7 +538,9 @@ def test_patience_ends_each_phase(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     validations((8, 3.0), (16, 7.0))  # a stop validates what it leaves; that changes nothing for the run that goes on
     steps: list[int] = []
     for until in (8, 16, 100):
-        _train(cut, spec, tell=lambda state, speed: steps.append(state.step), stop=lambda until=until: steps[-1] >= until)
+        _train(
+            cut, spec, on_progress=lambda state, speed: steps.append(state.step), stop=lambda until=until: steps[-1] >= until
+        )
     again = read_result(cut, spec)
     assert again is not None
     assert again.model_copy(update={"seconds": 0}) == result.model_copy(update={"seconds": 0})

@@ -19,10 +19,11 @@ from hypothesis import strategies as st
 from rave_dist.dataset.read import Segment
 from rave_dist.errors import ConfigurationError
 from rave_dist.options import Budget
+from rave_dist.rave.step_config import StepConfig
 from rave_dist.records import DryRunResult, TrainingSpec
 from rave_dist.registry.export import export_run
 from rave_dist.storage.store import Store
-from rave_dist.training.preflight import dry_run as rehearsal
+from rave_dist.training.preflight import dry_run as dry_runs
 from rave_dist.training.preflight.dry_run import dry_run
 from rave_dist.training.state.outputs import read_result
 from rave_dist.training.step.memory import usable_bytes
@@ -75,7 +76,7 @@ def test_what_works_is_noted_once_and_changes_nothing(local_store: Store, monkey
     assert not rehearsed(instrument="another", seed=2)
     assert rehearsed(batch=2), "another batch is another memory"
     assert rehearsed(compute=("bf16",)), "another arithmetic is another step"
-    monkeypatch.setattr(rehearsal, "usable_bytes", lambda device: usable_bytes(device) // 4)
+    monkeypatch.setattr(dry_runs, "usable_bytes", lambda device: usable_bytes(device) // 4)
     assert rehearsed(), "a quarter of a card, or of a machine, is not the whole"
     assert not rehearsed()
 
@@ -109,7 +110,8 @@ def test_the_process_that_tries_a_batch_ends_when_it_is_asked_to_stop(local_stor
 @given(batch=st.integers(1, 4096), data=st.data())
 def test_the_largest_that_fits_is_found(batch: int, data: st.DataObject) -> None:
     fitting = data.draw(st.integers(0, batch - 1))
-    assert rehearsal._largest(batch, lambda size: size <= fitting) == fitting
+    config = StepConfig.of(_spec(batch=batch))
+    assert dry_runs._largest_batch(config, lambda smaller: smaller.batch <= fitting) == fitting
 
 
 def test_what_cannot_be_exported_is_known_before_the_first_step(local_store: Store) -> None:
@@ -175,7 +177,7 @@ spec, audio, steps = t._spec(**t.AUTO), (t._segments(3, 0), t._segments(1, 1)), 
 for until in (2, 100):
     accumulation_steps = t._rehearse(store, spec)
     tell, stop = lambda state, speed: steps.append(state.step), lambda: steps[-1] >= until
-    train(store, spec, *audio, accumulation_steps=accumulation_steps, tell=tell, stop=stop)
+    train(store, spec, *audio, accumulation_steps=accumulation_steps, on_progress=tell, stop=stop)
 say(f"\\n{accumulation_steps}")
 """,
             tmp_path / "little",

@@ -124,8 +124,8 @@ def test_what_another_optimizer_knows_is_taken_over_without_its_way_to_compute(b
     for optimizer in (stock.generator_optimizer, stock.discriminator_optimizer):
         optimizer.param_groups[0].update(fused=False, foreach=True)
     trained(stock)
-    ours.slow_down(0.5)
-    ours.go_on(
+    ours.scale_learning_rate(0.5)
+    ours.resume(
         copy.deepcopy(stock.generator_optimizer.state_dict()), copy.deepcopy(stock.discriminator_optimizer.state_dict()), step=1
     )
     for known, taken in zip(stock.generator_optimizer.state.values(), ours.generator_optimizer.state.values(), strict=True):

@@ -1,0 +1,176 @@
+"""What a run trains with: new, from initial weights, or as its last checkpoint holds it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from rave_dist.rave.models import build_model
+from rave_dist.rave.step_config import StepConfig
+from rave_dist.rave.window import check_window
+from rave_dist.records import Rollback, TrainingSpec
+from rave_dist.storage.store import Store
+from rave_dist.training.data.loader import PcmSegment, Windows
+from rave_dist.training.evaluation.receptive_field import set_receptive_field
+from rave_dist.training.preflight.step_time import measure_step_times
+from rave_dist.training.preflight.throwaway_run import ThrowawayRun
+from rave_dist.training.schedule import first_schedule
+from rave_dist.training.state import checkpoint
+from rave_dist.training.state.async_checkpoint import on_host
+from rave_dist.training.state.initialization import InitialWeights, load_initial_weights
+from rave_dist.training.state.run_state import RunState
+from rave_dist.training.step.training_step import TrainingStep
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class RunParts:
+    """All that a checkpoint saves, live.
+
+    Attributes:
+        config: the step, with the accumulation steps that the run uses.
+        state: its progress.
+        model: a ``rave.RAVE`` on the device.
+        best: the best weights of each phase that has some, on the CPU.
+        windows: the sampler.
+        training_step: model, optimizers and learning rates.
+        metrics: saved state of the metrics log, of a resumed run.
+        resumed: whether they come from a checkpoint.
+    """
+
+    config: StepConfig
+    state: RunState
+    model: Any
+    best: dict[int, dict[str, torch.Tensor]]
+    windows: Windows
+    training_step: TrainingStep
+    metrics: dict[str, Any] | None
+    resumed: bool
+
+    def to_saved(self, device: torch.device, metrics: dict[str, Any]) -> dict[str, Any]:
+        """All that decides what the next step computes, on the CPU, for a checkpoint.
+
+        Args:
+            device: where the run computes.
+            metrics: the state of the metrics log.
+        """
+        live = {
+            "state": self.state.to_saved(),
+            "model": self.model.state_dict(),
+            "training": self.training_step.state_dict(),
+            "windows": self.windows.state_dict(),
+            "random": checkpoint.random_states(device),
+            "metrics_log": metrics,
+        }
+        return {**on_host(live), "bests": dict(self.best)}
+
+
+def assemble(
+    store: Store,
+    spec: TrainingSpec,
+    segments: Sequence[PcmSegment],
+    *,
+    device: torch.device,
+    accumulation_steps: int,
+    rollbacks: Sequence[Rollback] = (),
+) -> RunParts:
+    """Makes what a run trains with, and sets the global random generators.
+
+    Args:
+        store: where its checkpoints and initial weights are.
+        spec: the run.
+        segments: PCM to train on.
+        device: where to compute.
+        accumulation_steps: parts of the batch; a resumed run keeps its own number unless this is larger.
+        rollbacks: all so far; those that the last checkpoint does not know yet lower its learning rate.
+
+    Raises:
+        TrainingError: all checkpoints are damaged, or the initial weights are missing.
+        ConfigurationError: the configuration makes no model, the window is too short for it, or weights do not fit it.
+        DatasetError: there is no audio.
+    """
+    config = StepConfig.of(spec, accumulation_steps=accumulation_steps)
+    text = config.config_text
+    loaded = checkpoint.load_checkpoint(store, spec.folder.checkpoints)
+    saved = None if loaded is None else loaded[1]
+    initial = load_initial_weights(store, spec.base) if saved is None and spec.base is not None else None
+    if saved is None:
+        state = _first_state(spec, config, device, initial)
+    else:
+        state = RunState.from_saved(saved["state"])
+        _adapt_accumulation_steps(state, spec, config)
+    config = replace(config, accumulation_steps=state.accumulation_steps)
+
+    checkpoint.seed_everything(spec.seed)
+    model = build_model(text, channels=config.channels).to(device)
+    if saved is None:
+        set_receptive_field(model)
+        check_window(model, config.window)
+        if initial is not None:
+            initial.put_into(model)
+    else:
+        checkpoint.load_weights(model, saved["model"], where=store.address(spec.folder.checkpoints))
+    windows = Windows(
+        segments,
+        window=config.window,
+        batch=config.batch,
+        seed=spec.seed,
+        device=device,
+        sample_rate=config.sample_rate,
+        augment=spec.augment,
+    )
+    training_step = TrainingStep(
+        model,
+        phase_1_steps=state.schedule.phase_1_steps,
+        warmup_steps=state.schedule.warmup_steps,
+        device=device,
+        compute=config.compute,
+        accumulation_steps=config.accumulation_steps,
+    )
+    if initial is not None:
+        initial.restore(training_step)
+    if saved is not None:
+        training_step.load_state_dict(saved["training"])
+        windows.load_state_dict(saved["windows"])
+        checkpoint.restore_random_states(saved["random"], device)
+    for rollback in rollbacks[len(state.rollbacks) :]:
+        training_step.scale_learning_rate(rollback.rate)
+        state.rollbacks.append(rollback)
+    return RunParts(
+        config=config,
+        state=state,
+        model=model,
+        best=saved["bests"] if saved else {},
+        windows=windows,
+        training_step=training_step,
+        metrics=saved["metrics_log"] if saved else None,
+        resumed=saved is not None,
+    )
+
+
+def _first_state(spec: TrainingSpec, config: StepConfig, device: torch.device, initial: InitialWeights | None) -> RunState:
+    """The state before the first step; budgets in hours need measured step times for their number of steps."""
+    step_times = None
+    if spec.budget.hours is not None:
+        throwaway = ThrowawayRun(config, device=device)
+        step_times = measure_step_times(throwaway)
+        del throwaway  # its memory, before the run takes as much
+    resume_point = None if initial is None else initial.resume_point
+    schedule = first_schedule(spec.budget, step_times=step_times, override=spec.override, resume_point=resume_point)
+    step = 0 if resume_point is None else resume_point.step
+    return RunState(schedule, step=step, step_times=step_times, accumulation_steps=config.accumulation_steps)
+
+
+def _adapt_accumulation_steps(state: RunState, spec: TrainingSpec, config: StepConfig) -> None:
+    """A resumed run computes as before, or in smaller parts where there is less memory now."""
+    if config.accumulation_steps > state.accumulation_steps:
+        logger.warning(
+            "%s: there is less memory now: from step %d on a step of %d windows is computed in %d parts instead of %d",
+            *(spec.instrument, state.step, config.batch, config.accumulation_steps, state.accumulation_steps),
+        )
+        state.accumulation_steps = config.accumulation_steps

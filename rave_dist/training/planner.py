@@ -1,0 +1,76 @@
+"""When the phases of a run end: a budget in hours follows the speed of the machine, early stopping follows validation."""
+
+from __future__ import annotations
+
+from rave_dist.records import TrainingSpec
+from rave_dist.training.schedule import Schedule, continue_schedule, end_phase_1, plan_schedule
+from rave_dist.training.state.run_state import RunState
+from rave_dist.training.step.training_step import TrainingStep
+
+_REPLANS = 50  # per budget
+
+
+class Planner:
+    """Keeps the schedule of a run true to its budget.
+
+    Args:
+        spec: the run.
+        state: its state, whose schedule is changed.
+        training_step: is told of changed phases.
+    """
+
+    def __init__(self, spec: TrainingSpec, state: RunState, training_step: TrainingStep) -> None:
+        self._spec, self._state, self._training_step = spec, state, training_step
+        self._planned = (state.step, state.seconds)
+
+    def budget_used_up(self) -> bool:
+        """Whether training ends: for hours by the clock, but never before phase 2; for steps by count; or by early stopping."""
+        hours, state = self._spec.budget.hours, self._state
+        if hours is None or state.ended_early:
+            return state.ended_early or state.step >= state.schedule.steps
+        return state.phase == 2 and state.seconds >= 3600 * hours
+
+    def apply_early_stopping(self) -> None:
+        """Ends the phase in which validation has not improved for as long as the budget allows."""
+        until, state = self._spec.budget.until, self._state
+        if until is None or state.validations_without_improvement < until.patience:
+            return
+        if state.phase == 2:
+            state.ended_early = True
+        elif state.step < state.schedule.phase_1_steps:
+            self._reschedule(end_phase_1(state.schedule, done=state.step))
+            if self._spec.budget.hours is not None and state.step_times is not None:
+                self._move_end(state.step_times.phase_2, self._spec.budget.hours)
+                self._planned = (state.step, state.seconds)
+
+    def follow_speed(self) -> bool:
+        """Moves the ends of the phases, for hours only, as steps turn out faster or slower than measured.
+
+        Returns:
+            Whether phase 1 has ended by this at the present step.
+        """
+        hours, state = self._spec.budget.hours, self._state
+        steps, seconds = state.step - self._planned[0], state.seconds - self._planned[1]
+        if hours is None or state.step_times is None or seconds < 3600 * hours / _REPLANS:
+            return False
+        measured, done = seconds / steps, state.step
+        self._planned = (done, state.seconds)
+        if state.schedule.phase(done) == 2:
+            self._move_end(measured, hours)
+            return False
+        state.step_times = state.step_times.scaled(measured)
+        schedule = plan_schedule(
+            self._spec.budget, step_times=state.step_times, override=self._spec.override, done=done, seconds=state.seconds
+        )
+        self._reschedule(schedule)
+        return schedule.phase_1_steps == done
+
+    def _reschedule(self, schedule: Schedule) -> None:
+        self._state.schedule = schedule
+        self._training_step.reschedule(phase_1_steps=schedule.phase_1_steps, warmup_steps=schedule.warmup_steps)
+
+    def _move_end(self, step_seconds: float, hours: float) -> None:
+        state = self._state
+        state.schedule = continue_schedule(
+            state.schedule, pace_phase_2=step_seconds, done=state.step, seconds=state.seconds, hours=hours
+        )
