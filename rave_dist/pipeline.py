@@ -1,6 +1,6 @@
 """The whole job as a list of stages: check, ingest, train, publish, report; each stage only meets the records of the last.
 
-Instruments are independent: what goes wrong with one is kept as its error and the others go on.
+Instruments are independent: an error of one is kept in its record and the others continue.
 """
 
 from __future__ import annotations
@@ -218,7 +218,7 @@ def _reference(base: RunRecord) -> str:
         TrainingError: none, with what went wrong.
     """
     if base.state != "done" or base.model is None:
-        problem = base.error or Problem(what=f"it is {base.state}", fix="run the same command again: it goes on")
+        problem = base.error or Problem(what=f"it is {base.state}", fix="run the same command again to resume")
         raise TrainingError(f"the library's base has no model: {problem.what}", where=base.instrument, fix=problem.fix)
     return base.model
 
@@ -229,7 +229,7 @@ def run(
     *,
     progress: Progress = SILENT,
 ) -> LibraryRun:
-    """The whole job: check, ingest, train, publish, report. Instruments that a stage refuses are named, the others go on."""
+    """Runs all stages: check, ingest, train, publish, report. Instruments that a stage refuses are named, others continue."""
     names = library.select(only)
     checks = check(library, only, progress=progress)
     failed: dict[str, RunRecord] = {}

@@ -23,7 +23,7 @@ class ConversionParameters(Record):
 
 
 class ConversionItem(Record):
-    """What became of one source; the journal's entry. ``seconds`` is the length of what was written; ``source_fingerprint``
+    """The outcome of one source; the journal's entry. ``seconds`` is the length of the output; ``source_fingerprint``
     and ``output_tag`` tell, without reading them, that neither file has changed since."""
 
     source: str

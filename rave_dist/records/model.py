@@ -50,17 +50,25 @@ class Metrics(Record):
 
 
 class ModelCard(Record):
-    """A published model. ``version`` is the hash of its weights and configuration; a version never changes.
+    """A published model; a version never changes.
 
-    ``engine`` is what trained and exported it, with its licence; ``credit`` what the manifest says of the recordings.
-
-    ``hop`` is the number of samples per latent frame; ``receptive_field`` is (left, right) in samples;
-    ``latents`` is how many the exports expose, ``latent_size`` how many the network has; ``seconds`` is the
-    audio that it was trained on; ``complete`` is False when its run was cut before its budget was spent. The weights are those
-    after ``best_step`` of the ``step`` steps that the run did, the closest to held-out audio of their phase. Every step was
-    computed in ``accumulation_steps`` parts, one unless the manifest said ``batch: auto``.
-    ``metrics`` are those of the ``model``, and next to it of an ``mp3`` at 64 kbit/s, of ``noise`` of equal loudness and of
-    ``silence``; of a model of phase 2 also of what the best weights of ``phase_1`` give, unless its run began after that.
+    Attributes:
+        version: hash of weights and configuration.
+        engine: what trained and exported it, with its licence.
+        latents: dimensions that the exports expose.
+        latent_size: dimensions of the network's latent space.
+        hop: samples per latent frame.
+        receptive_field: (left, right) in samples.
+        phase: phase of the weights, 1 or 2.
+        step: steps that the run did.
+        best_step: steps after which it had these weights, the closest to held-out audio of their phase.
+        complete: False when the run was stopped before its budget was used up.
+        seconds: duration of the audio that it was trained on.
+        metrics: distances from held-out audio of the ``model``, and for comparison of an ``mp3`` at 64 kbit/s, of ``noise`` of
+            the same loudness and of ``silence``; for a model of phase 2 also of the best weights of ``phase_1``, unless the run
+            began after it.
+        accumulation_steps: parts in which every step was computed; 1 unless the manifest said ``batch: auto``.
+        credit: what the manifest says of the recordings.
     """
 
     name: str
@@ -137,7 +145,7 @@ class ModelPointer(Record):
 class ExportRecord(Record):
     """An export: its files, by their names in the export's folder, and facts of its model.
 
-    ``phase_1`` is the offline export of the best weights of phase 1, of runs that went on to phase 2; it is measured and not
+    ``phase_1`` is the offline export of the best weights of phase 1, of runs that reached phase 2; it is measured and not
     published. ``checks`` are the numbers of the verification.
     """
 

@@ -18,8 +18,8 @@ RunActivity = Literal["waiting for room", "starting", "dry run", "training", "ex
 class TrainingSpec(Record):
     """All that decides what one run computes, plus when it saves itself and what it does after a failure.
 
-    ``window`` (samples) and ``batch`` are None where the configuration's own default holds; ``auto`` is that batch too, in as
-    many parts as the memory needs. ``base`` is the id of what it starts from, kept in a `BaseFolder`; None for new weights.
+    ``window`` (samples) and ``batch`` are None where the configuration's default holds; ``auto`` is that batch too, with the
+    accumulation steps that the memory needs. ``base`` is the id of the initial weights (`BaseFolder`); None for new ones.
     ``augment`` has the probability of each augmentation, ``compute`` the options of arithmetic and speed
     (`rave_dist.training.step.precision`).
     """
@@ -44,8 +44,8 @@ class TrainingSpec(Record):
 
     @property
     def run_id(self) -> str:
-        """Hash of what affects the result: not of the checkpoint policy, not of the credit, and not of the recovery, which
-        changes nothing for runs that need none and must find the checkpoints of those that do."""
+        """Hash of all that affects the result. The checkpoint policy and the credit do not; the recovery changes nothing for
+        runs that need none, and must find the checkpoints of those that do."""
         return content_id(self.model_dump(mode="json", exclude={"checkpoint", "recover", "credit"}))
 
     @property

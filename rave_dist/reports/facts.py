@@ -92,7 +92,7 @@ def _read_curves(store: Store, run: RunFolder) -> TrainingCurves | None:
 
 
 def curves_of(metrics: RunMetrics) -> TrainingCurves:
-    """The curves of what a run measured, without NaN and infinite values."""
+    """The curves of a run's metrics, without NaN and infinite values."""
     losses: dict[str, list[Point]] = {}
     for row in metrics.train:
         for name, value in row.values.items():

@@ -111,7 +111,7 @@ def bird(sample_rate: int) -> TransferSource:
 
 
 def samples(store: Store, card: ModelCard, *, instrument: Excerpt, stranger: TransferSource) -> Samples:
-    """The sounds of a model: from the store where they were made before, else made now and stored beside the model.
+    """The sounds of a model: from the store where they were made before, else made now and stored next to the model.
 
     Raises:
         RaveDistError: the model or a stored sound cannot be read.

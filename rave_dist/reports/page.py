@@ -187,7 +187,7 @@ def _heard(players: Sequence[dict[str, Any]]) -> list[Problem]:
 
 
 def _training_notes(facts: Facts) -> list[Problem]:
-    """That a run went on with a lower learning rate; that it learnt its recordings by heart."""
+    """Rollbacks to a lower learning rate, and over-fitting."""
     notes = [
         Problem(what=f"{rollback.what}; it was resumed from its last checkpoint with the learning rate times {rollback.rate:g}")
         for rollback in facts.record.rollbacks

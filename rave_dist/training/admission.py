@@ -1,6 +1,6 @@
 """How many runs at once, and with what: admission of runs to a cluster as plain arithmetic. No Ray.
 
-A run that waits inside Ray Train holds processes and retries for ever, so a run is handed over only when there is room.
+A run that waits inside Ray Train holds processes and retries without end, so a run is handed over only when there is room.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ MOST_CPUS_PER_RUN = 8
 """More threads than that hardly help a RAVE step on a CPU."""
 
 FINEST_GPU_SHARE = 4
-"""At most so many runs on one GPU: packed further they wait for one another's kernels."""
+"""Most runs on one GPU: more would wait for one another's kernels."""
 
 _MEMORY_MARGIN = 1.3
-"""What the CUDA context, the allocator's gaps and cuDNN's workspaces take beside the tensors of a step."""
+"""What the CUDA context, the allocator's gaps and cuDNN's workspaces take in addition to the tensors of a step."""
 
 
 @dataclass(frozen=True)

@@ -90,13 +90,13 @@ def install_sigterm_flag() -> None:
 
 
 def termination_requested() -> bool:
-    """Whether a SIGTERM was heard: the machine wants this process to save itself and end."""
+    """Whether SIGTERM was received: the machine wants this process to save itself and end."""
     return _termination.is_set()
 
 
 @contextmanager
 def sigterm_as_flag() -> Iterator[None]:
-    """Hears SIGTERM meanwhile; in another thread than the main one it leaves what is set."""
+    """Turns SIGTERM into the flag meanwhile; outside the main thread it changes nothing."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -76,14 +76,14 @@ def train_library(
 ) -> list[RunRecord]:
     """Trains runs, as many at once as the cluster has room for, and publishes each as it ends; needs a connected Ray.
 
-    Runs that are done are left alone, others go on from their last checkpoints. One that fails is named in its record and the
+    Finished runs are skipped, others resume from their last checkpoints. One that fails is named in its record and the
     others finish.
 
     Args:
         store: where datasets and runs lie.
         specs: at most one for each instrument.
         publish: makes a model of a finished run and reports its activities; called in a process of the cluster.
-        export: makes a model's files of a run folder, for the rehearsals; without, that is not rehearsed.
+        export: exports a run folder, for the dry runs; without, it is left out.
         progress: called with all records every two seconds, in the order of the specs.
         stage: called with what is done before the first run may start.
 
@@ -283,7 +283,9 @@ def _train_one(store: Store, spec: TrainingSpec, wanted: Share, export: Export |
     result = read_result(store, spec)
     if record.state == "failed" or (result is not None and result.complete):
         return record
-    return Problem(what="the run was stopped before its budget was spent", fix="run the same command again: it goes on")
+    return Problem(
+        what="the run was stopped before its training budget was used up", fix="run the same command again to resume"
+    )
 
 
 class _SigtermAsFlag(WorkerGroupCallback):
@@ -305,7 +307,7 @@ def _work(config: dict[str, Any]) -> None:
     wanted: Share = config["share"]
     record = work(config["store"], config["spec"], threads=wanted.cpus, gpu_share=wanted.gpus, export=config["export"])
     if termination_requested() and record.state == "waiting":  # Ray Train starts a failed function again, on another node
-        raise ClusterError("the training process was told to end (SIGTERM)", fix="run the same command again: it goes on")
+        raise ClusterError("the training process was told to end (SIGTERM)", fix="run the same command again to resume")
 
 
 @ray.remote(num_cpus=0, max_retries=2, scheduling_strategy="SPREAD")
@@ -375,15 +377,13 @@ def explain(error: BaseException) -> Problem:
     if isinstance(error, RaveDistError):
         return Problem.of(error)
     if isinstance(error, TaskCancelledError):
-        return Problem(what="the run was cancelled", fix="run the same command again: it goes on")
+        return Problem(what="the run was cancelled", fix="run the same command again to resume")
     first_line = str(error).strip().partition("\n")[0]
     if isinstance(error, OutOfMemoryError | MemoryError):
         return Problem(what=f"out of memory: {first_line}", fix="set a smaller batch, or use a machine with more memory")
     if isinstance(error, RayActorError):
         return Problem(
             what=f"the training process died {MAX_FAILURES + 1} times; the last time: {first_line}",
-            fix="look for a full memory or disk on the machine, then run the same command again: it goes on",
+            fix="look for a full memory or disk on the machine, then run the same command again to resume",
         )
-    return Problem(
-        what=f"{type(error).__name__}: {first_line}", fix="run the same command again: it goes on from its checkpoint"
-    )
+    return Problem(what=f"{type(error).__name__}: {first_line}", fix="run the same command again to resume from its checkpoint")

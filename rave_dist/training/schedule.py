@@ -36,7 +36,7 @@ does rise."""
 
 DISCRIMINATOR_LEAST = 1 / 4
 """Steps of phase 2, as a share of those of phase 1, before which none of its weights are called the best and patience does not
-end it: half of what phase 2 gets where the phases divide a budget two to one."""
+end it: half of its steps where the phases divide a budget two to one."""
 
 VALIDATIONS = 20
 VALIDATE_AT_LEAST_EVERY = 10_000
@@ -57,7 +57,7 @@ class Schedule:
         return 1 if step < self.phase_1_steps else 2
 
     def is_selectable(self, step: int) -> bool:
-        """Whether weights after so many steps may be preferred to later ones of their phase: in phase 1 always; in phase 2,
+        """Whether weights after ``step`` steps may be preferred to later ones of their phase: in phase 1 always; in phase 2,
         where the spectral distance rises as the sound sharpens, once the discriminator has had `DISCRIMINATOR_LEAST`."""
         beyond = step - self.phase_1_steps
         return beyond <= 0 or beyond >= DISCRIMINATOR_LEAST * self.phase_1_steps
@@ -77,7 +77,7 @@ class StepTimes:
 
 @dataclass(frozen=True)
 class ResumePoint:
-    """A run that stock RAVE began and this one goes on with: steps done, and what it states of its schedule, if it does."""
+    """A stock RAVE run that is resumed: steps done, and its schedule as far as it states one."""
 
     origin: str
     step: int
@@ -93,13 +93,13 @@ def first_schedule(
     Phase 2 is not left again, and the warm-up keeps the length that the stock run gave it. Arguments as of `plan_schedule`.
 
     Raises:
-        ConfigurationError: the budget is spent already.
+        ConfigurationError: the budget is used up already.
     """
     if resume_point is None:
         return plan_schedule(budget, step_times=step_times, override=override)
     if budget.steps is not None and budget.steps <= resume_point.step:
         raise ConfigurationError(
-            f"a budget of {budget.steps} steps is spent: the run to go on with has done {resume_point.step}",
+            f"a budget of {budget.steps} steps is used up: the run to resume has done {resume_point.step}",
             where=resume_point.origin,
             fix=f"budget: {{steps: {2 * resume_point.step}}}",
         )

@@ -109,7 +109,7 @@ def train(
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, TrainingError) or not is_out_of_memory(error):
             raise
-        again = "run the same command again, which looks anew for what fits, or " if spec.batch == "auto" else ""
+        again = "run the same command again, which measures again, or " if spec.batch == "auto" else ""
         raise TrainingError(
             f"a training step does not fit the memory of {device_name(device)}",
             where=spec.instrument,
@@ -239,7 +239,7 @@ class _Run:
         if self.saved_step == self.state.step:
             return
         self.monitor.raise_if_bad()
-        self.checkpointer.wait()  # so that there is one copy at most besides the one that is being made
+        self.checkpointer.wait()  # so that at most one other copy is in memory
         self.checkpointer.save(self.state.step, self._saved())
         self._sync(always=True)
         self.saved_step, self.saved_at = self.state.step, time.monotonic()

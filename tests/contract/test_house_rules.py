@@ -101,3 +101,19 @@ def test_no_path_of_one_machine_is_in_the_source(root: Path) -> None:
                 if home.search(allowed.sub("", line)) and path != Path(__file__):
                     culprits.append(f"{path.relative_to(root)}:{number}")
     assert culprits == []
+
+
+def test_names_of_stored_files_stand_in_one_place(modules: tuple[Any, ...]) -> None:
+    """`rave_dist.records.folders` names the files of runs, models, datasets and bases."""
+    names = {"weights.pt", "weights_phase_1.pt", "spec.json", "config.gin", "result.json", "metrics.json", "optimizers.pt"}
+    names |= {"base.json", "export.json", "card.json", "latest.json", "manifest.json", "samples.json", "not_finite.json"}
+    culprits = []
+    for module in modules:
+        if module.name.startswith("rave_dist") and module.name != "rave_dist.records.folders":
+            for node in ast.walk(module.tree):
+                text = node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else ""
+                if text.rpartition("/")[2] in names and not (
+                    module.name.startswith("rave_dist.rave.") and text == "config.gin"
+                ):
+                    culprits.append(f"{module.name}:{node.lineno} {text}")
+    assert culprits == []

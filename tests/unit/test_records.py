@@ -4,27 +4,43 @@ from __future__ import annotations
 
 import pickle
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
 from rave_dist import records
+from rave_dist.errors import MissingKeyError, StoreError
 from rave_dist.identity import canonical_json
 from rave_dist.options import Budget, CheckpointPolicy, Recovery
 from rave_dist.records import (
+    BaseFolder,
+    BestWeights,
+    DatasetFolder,
     DatasetManifest,
     Engine,
+    ExportFolder,
+    ExportRecord,
+    LossRow,
     ModelCard,
     ModelFile,
+    ModelFolder,
     Record,
     Rejection,
+    Rollback,
+    RunFolder,
+    RunMetrics,
     RunRecord,
+    RunResult,
     Shard,
     SourceRecord,
     TrainingSpec,
+    Validation,
+    ValidationRow,
     now,
 )
+from rave_dist.storage.store import Store
 
 SPEC = TrainingSpec(
     library="drums",
@@ -95,8 +111,33 @@ CARD = ModelCard(
 
 RUN = RunRecord(library="drums", instrument="tabla", run_id=SPEC.run_id, dataset="0123456789ab")
 
+RESULT = RunResult(
+    phase=2,
+    step=9,
+    best_step=8,
+    steps=9,
+    phase_1_steps=6,
+    phase_1=BestWeights(step=6, distance=2.0),
+    complete=True,
+    validation=Validation(first=9.0, best=1.0, last=1.5),
+    rollbacks=(Rollback(step=3, what="a loss", rate=0.5),),
+    seconds=1.0,
+)
 
-@pytest.mark.parametrize("record", [SPEC, MANIFEST, CARD, RUN], ids=lambda r: type(r).__name__)
+METRICS = RunMetrics(
+    train=(LossRow(step=1, phase=1, values={"fullband_spectral_distance": 2.0, "regularization": None}),),
+    validation=(ValidationRow(step=0, phase=1, held_out=9.0, training=None),),
+    steps=9,
+    phase_1_steps=6,
+    window=65536,
+)
+
+EXPORT = ExportRecord(
+    offline="tabla.ts", streaming="tabla_streaming.ts", latents=4, latent_size=16, hop=2048, receptive_field=(27117, 26428)
+)
+
+
+@pytest.mark.parametrize("record", [SPEC, MANIFEST, CARD, RUN, RESULT, METRICS, EXPORT], ids=lambda r: type(r).__name__)
 class TestEveryRecord:
     def test_survives_json(self, record: Record) -> None:
         assert type(record).model_validate_json(canonical_json(record.to_json())) == record
@@ -106,7 +147,7 @@ class TestEveryRecord:
 
     def test_is_frozen(self, record: Record) -> None:
         with pytest.raises(ValidationError):
-            record.dataset = "other"  # type: ignore[attr-defined]
+            setattr(record, next(iter(type(record).model_fields)), "other")
 
     def test_forgives_a_key_that_a_newer_version_wrote(self, record: Record) -> None:
         assert type(record).model_validate({**record.to_json(), "of_the_future": 1}) == record
@@ -131,10 +172,43 @@ def test_a_budget_says_one_end(budget: dict[str, Any]) -> None:
         Budget.model_validate(budget)
 
 
+class TestRecordsInAStore:
+    def test_what_is_saved_is_loaded(self, local_store: Store) -> None:
+        RESULT.save(local_store, SPEC.folder.result)
+        assert RunResult.load(local_store, SPEC.folder.result) == RESULT
+
+    def test_what_is_missing_is_told_from_what_is_wrong(self, local_store: Store) -> None:
+        with pytest.raises(MissingKeyError):
+            RunResult.load(local_store, SPEC.folder.result)
+        local_store.write_json(SPEC.folder.result, {**RESULT.to_json(), "validation": {"best": "near"}})
+        with pytest.raises(StoreError, match=r"not a valid RunResult \(validation\.best: ") as wrong:
+            RunResult.load(local_store, SPEC.folder.result)
+        assert wrong.value.where == local_store.address(SPEC.folder.result)
+        assert "delete it" in wrong.value.fix
+
+
+def test_files_of_folders_have_names_of_their_own() -> None:
+    for folder in (RunFolder("r"), ModelFolder("m", "tabla"), ExportFolder("e", "tabla"), DatasetFolder("d"), BaseFolder("b")):
+        names = [name for name, value in vars(type(folder)).items() if isinstance(value, property)]
+        paths = [getattr(folder, name) for name in names]
+        assert len(set(paths)) == len(paths) > 0
+        assert all(path.startswith(f"{folder.root}/") for path in paths)
+
+
+def test_a_folder_may_be_local(tmp_path: Path) -> None:
+    assert Path(RunFolder(tmp_path / "run").weights).parent == tmp_path / "run"
+
+
 def test_where_records_lie() -> None:
     assert SPEC.run_key == f"runs/drums/tabla/{SPEC.run_id}"
+    assert SPEC.folder == RUN.folder == CARD.run_folder
     assert RUN.key == "runs/drums/tabla/record.json"
     assert MANIFEST.key == "datasets/tabla/0123456789ab"
+    assert DatasetFolder.latest("tabla", "drums") == "datasets/tabla/latest/drums.json"
+    assert CARD.folder.card == "models/tabla/ba9876543210/card.json"
+    assert CARD.folder.file("streaming") == CARD.folder.streaming == "models/tabla/ba9876543210/tabla_streaming.ts"
+    assert ModelFolder.latest("tabla") == "models/tabla/latest.json"
+    assert ModelFolder.versions() == "models"
 
 
 def test_every_second_of_a_dataset_is_used_or_rejected() -> None:

@@ -268,7 +268,7 @@ class _Noise:
 def try_out(
     *, spec: dict[str, Any], batch: int, accumulation_steps: int, threads: int, train: int, validation: int, held: int
 ) -> bool:
-    """In the child process: a dry run with so many samples of noise; whether the memory sufficed."""
+    """In the child process: a dry run with noise as audio; whether the memory sufficed."""
     run = TrainingSpec.model_validate(spec)
     torch.set_num_threads(threads)
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)

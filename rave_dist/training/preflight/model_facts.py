@@ -43,7 +43,7 @@ _GROWN_PER_PARAMETER = 12  # bytes: all but the weight, which is there before th
 class ModelFacts:
     """What was found of a model and of a step on one window.
 
-    ``window_bytes`` is what a step needs for each window beside weights, gradients and moments, in the phase that needs more.
+    ``window_bytes`` is the memory of a step per window, without weights, gradients and moments, in the phase that needs more.
     The seconds are those of a step with one window on one of this machine's cores. Receptive field in samples, left and right.
     """
 
@@ -85,7 +85,7 @@ def measure_model(spec: TrainingSpec, start: InitialWeights | None = None) -> Mo
         "window": StepConfig.of(spec).window,
         "base": start and {"origin": start.origin, "shapes": start.shapes},
     }
-    # Where the weights come from decides what an error says, and nothing of what is measured.
+    # The origin of the weights only decides what an error says.
     kept_under = {**request, "base": start and start.shapes}
     try:
         return _FACTS.validate_python(read_facts(kept_under))

@@ -1,4 +1,4 @@
-"""Checkpoints written while training goes on.
+"""Checkpoints written while training continues.
 
 The loop copies its state to host memory, which takes milliseconds, and one thread writes the copy to the store, which may
 take minutes. The next checkpoint waits for the one before, so that copies do not pile up.
@@ -54,7 +54,7 @@ class AsyncCheckpointer:
         except StoreError as mine:
             if kind is None:
                 raise
-            logger.warning("the last checkpoint could not be written: %s", mine.what)  # not in the place of what went wrong
+            logger.warning("the last checkpoint could not be written: %s", mine.what)  # not in place of the first error
 
     def save(self, step: int, state: Mapping[str, Any]) -> None:
         """Begins to write a checkpoint, once the one before it is written.

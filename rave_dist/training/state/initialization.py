@@ -2,10 +2,10 @@
 
 ::
 
-    bases/<id>/    config.gin, weights.pt, optimizers.pt (of runs that go on), base.json (written last)
+    bases/<id>/    see `rave_dist.records.BaseFolder`
 
 A base is either a published model, whose weights are taken and nothing else, or a stock RAVE run. Of that the optimizers and
-the step can be taken too: the run then goes on where stock RAVE stopped, and a budget in steps counts those of stock RAVE.
+the step can be used too: the run then resumes where stock RAVE stopped, and a budget in steps counts those of stock RAVE.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class InitialWeights:
 
     @property
     def resume_point(self) -> ResumePoint | None:
-        """Where it stands in its schedule, if the run goes on from there."""
+        """Where it stands in its schedule, if the run is resumed from there."""
         if self.optimizers is None:
             return None
         return ResumePoint(self.origin, self.step, *schedule_of(self.config_text))
@@ -93,7 +93,7 @@ def weights_of_stock_run(folder: Path, *, resume: bool, ema: bool) -> InitialWei
 
     Args:
         folder: the run's, or one checkpoint.
-        resume: go on with its optimizers and at its step.
+        resume: keep its optimizers and its step.
         ema: its averaged weights.
 
     Raises:
@@ -106,7 +106,7 @@ def weights_of_stock_run(folder: Path, *, resume: bool, ema: bool) -> InitialWei
         raise ConfigurationError("this run kept no averaged weights", where=str(checkpoint), fix="leave out ema")
     if resume and run.optimizers is None:
         raise ConfigurationError(
-            "this checkpoint holds no optimizers to go on with", where=str(checkpoint), fix="leave out resume"
+            "this checkpoint holds no optimizers to resume with", where=str(checkpoint), fix="leave out resume"
         )
     identity = content_id([hash_file(checkpoint), run.config_text, resume, ema])
     start = InitialWeights(identity, f"stock run {folder}", run.config_text, weights)

@@ -46,7 +46,7 @@ def write_outputs(
         state: where the run stands.
         weights: the best of each phase that has some; without the run's own phase the model's are taken.
         segments: training audio, for the latent axes of each.
-        complete: whether the budget is spent.
+        complete: whether the budget is used up.
 
     Raises:
         StoreError: they cannot be written.
@@ -81,7 +81,7 @@ def write_outputs_from_checkpoint(store: Store, spec: TrainingSpec) -> None:
 
     Args:
         store: where the run lies.
-        spec: the run; it can go on afterwards.
+        spec: the run; it can be trained further afterwards.
 
     Raises:
         TrainingError: there is no checkpoint yet, or none that is whole.
