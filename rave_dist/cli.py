@@ -91,6 +91,30 @@ def check(library: LibraryFile, only: Only = None, as_json: Json = False, debug:
 
 
 @app.command()
+def init(
+    folder: Annotated[
+        Path, typer.Argument(metavar="FOLDER", help="Has a folder of recordings for each instrument.", show_default=False)
+    ],
+    output: Annotated[Path, typer.Option("--output", metavar="LIBRARY.yaml", help="The manifest to write.")] = Path(
+        "library.yaml"
+    ),
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Write a first manifest for a folder of folders, with what was found, and guesses of sample rate and mono or stereo.
+
+    Only headers and some seconds of a few recordings are read. An existing file is never overwritten.
+    """
+    from rave_dist.init_manifest import write_first_manifest
+
+    found = write_first_manifest(folder, output)
+    if as_json:
+        console.document(found.to_json())
+    else:
+        console.show_first_manifest(found)
+
+
+@app.command()
 def schema() -> None:
     """Print the JSON Schema of the library manifest, with which editors complete and check it.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ from rave_dist.time_left import duration, time_left, used
 
 if TYPE_CHECKING:
     from rave_dist.checks import LibraryCheck
+    from rave_dist.init_manifest import FirstManifest
     from rave_dist.pipeline import Ingested
 
 out = Console(highlight=False, soft_wrap=True)
@@ -143,6 +145,21 @@ def show_engines(engines: Iterable[Engine]) -> None:
 
 def _or_dash(value: int | None, show: Callable[[int], str]) -> str:
     return "–" if value is None else show(value)
+
+
+def show_first_manifest(found: FirstManifest) -> None:
+    """A row per instrument, what was left out, and the next command."""
+    table = Table(box=None, pad_edge=False)
+    table.add_column("instrument")
+    for column in ("recordings", "audio", "channels"):
+        table.add_column(column, justify="right")
+    for instrument in found.instruments:
+        row = (f"{len(instrument.recordings):,}", clock(instrument.seconds), str(instrument.channels))
+        table.add_row(escape(instrument.name), *row)
+    out.print(table)
+    for text in found.warnings:
+        err.print(f"[yellow]–[/] {escape(text)}")
+    out.print(f"wrote {escape(str(found.path))}; next: rave-dist check {escape(shlex.quote(str(found.path)))}")
 
 
 def show_ingested(items: Sequence[Ingested]) -> None:

@@ -52,6 +52,7 @@ def test_nothing_heavy_is_imported(arguments: str, folder: Path) -> None:
     assert not HEAVY & imported
 
 
+@pytest.mark.slow
 @command
 def test_the_answer_costs_little(arguments: str, folder: Path) -> None:
     def cost() -> float:

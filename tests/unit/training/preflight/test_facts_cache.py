@@ -31,6 +31,7 @@ def _spec(**more: object) -> TrainingSpec:
     return TrainingSpec.model_validate({**values, "channels": 1, "budget": Budget(steps=300), "seed": 0, **more})
 
 
+@pytest.mark.slow
 def test_facts_are_measured_once(cache: Path) -> None:
     measured = measure_model(_spec())
     (entry,) = (path for path in cache.rglob("*") if path.is_file())
@@ -43,6 +44,7 @@ def test_facts_are_measured_once(cache: Path) -> None:
     assert again.receptive_field == measured.receptive_field
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", ["", "{", '{"parameters": 5}', "[1]", "null"])
 def test_a_damaged_entry_is_measured_again_and_replaced(cache: Path, damage: str) -> None:
     measured = measure_model(_spec())
