@@ -67,8 +67,10 @@ def keys(store: Store) -> list[str]:
 
 def test_a_finished_run_becomes_a_model(any_store: Store, tiny_model: Any, tmp_path: Path) -> None:
     spec = put_run(any_store, tiny_model)
-    card = publish(any_store, spec)
+    activities: list[str] = []
+    card = publish(any_store, spec, activities.append)
 
+    assert activities == ["exporting", "measuring"]
     assert (card.name, card.library, card.run_id, card.dataset) == ("drums", "tiny", spec.run_id, spec.dataset)
     assert card.version == model_version(RunFolder(tiny_model.run))
     assert (card.sample_rate, card.channels, card.latents, card.latent_size, card.hop) == (44100, 1, 4, 8, 512)

@@ -52,3 +52,26 @@ def test_a_note_that_did_not_hold_is_withdrawn(local_store: Store, monkeypatch: 
         assert worker.work(local_store, SPEC, threads=1).state == "failed"
         assert len(list(local_store.list("dry_runs"))) == left
     assert noted == [1, 1]
+
+
+def test_the_record_says_what_the_worker_does(local_store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[Any] = []
+
+    class Witness(worker.Heartbeat):
+        def update(self, **fields: Any) -> None:
+            before = self.record.activity
+            super().update(**fields)
+            told.append((before, self.record.activity, self.record.state))
+
+    def train(*_: Any, **__: Any) -> None:
+        raise TrainingError("it failed")
+
+    monkeypatch.setattr(worker, "Heartbeat", Witness)
+    monkeypatch.setattr(worker, "train", train)
+    record = worker.work(local_store, SPEC, threads=1)
+    assert told == [
+        ("starting", "dry run", "running"),
+        ("dry run", "training", "running"),
+        ("training", None, "failed"),
+    ]
+    assert (record.activity, record.budget) == (None, SPEC.budget)
