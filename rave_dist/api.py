@@ -280,7 +280,7 @@ def convert(
         seed: picks the noise of models that have a noise generator.
         salvage: convert the readable part of damaged files.
         chunk_seconds: seconds of audio in memory at once; it does not change the result.
-        workers: files converted at once; None takes as many as fit.
+        workers: files converted at once, on Ray; None converts what takes about a minute in this process, more with all of Ray.
         progress: None is silent, True shows it on stderr.
 
     Returns:

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
+from rich.console import Console, JustifyMethod
 from rich.markup import escape
 from rich.table import Table
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 
+_BOUNDS = {"about": "~", "at least": "≥", "at most": "≤"}
 _STATE_STYLES = {"waiting": "dim", "running": "cyan", "done": "green", "failed": "red"}
 
 
@@ -73,7 +74,8 @@ def run_table(records: Sequence[RunRecord]) -> Table:
     rows = [_run_row(record) for record in records]
     shown = [column for column in rows[0] if any(row[column] for row in rows)] if rows else []
     for column in shown:
-        table.add_column(column, justify="left" if column in ("instrument", "state", "model") else "right")
+        justify: JustifyMethod = "left" if column in ("instrument", "state", "model") else "right"
+        table.add_column(column, justify=justify, no_wrap=column != "held-out distance")
     for row in rows:
         table.add_row(*(row[column] for column in shown))
     return table
@@ -87,11 +89,11 @@ def _run_row(record: RunRecord) -> dict[str, str]:
         "instrument": escape(record.instrument),
         "state": f"[{_STATE_STYLES[record.state]}]{record.activity or record.state}[/]",
         "phase": str(record.phase),
-        "step": f"{record.step:,}",
+        "step": f"{record.step:,}" if record.step and not (training and share is not None) else "",
         "done": "" if share is None or record.state == "done" else f"{100 * share:.0f} %",
         "steps/s": f"{record.steps_per_second:.3g}" if training and record.steps_per_second else "",
         "elapsed": duration(record.seconds) if training else "",
-        "left": "" if left is None else str(left).removesuffix(" left"),
+        "left": "" if left is None else f"{_BOUNDS[left.bound]} {duration(left.seconds)}",
         # Before the first step, the best since, the last.
         "held-out distance": " → ".join("–" if v is None else f"{v:.1f}" for v in points) if any(points) else "",
         "model": escape((record.model or "").rpartition("@")[2]),

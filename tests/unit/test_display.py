@@ -143,9 +143,9 @@ def test_a_terminal_shows_the_stage_its_bars_and_its_runs(screen: io.StringIO) -
     )
     rows = [line.split() for line in shown().splitlines()]
     assert rows[1:] == [
-        ["instrument", "state", "phase", "step", "done", "steps/s", "elapsed", "left", "held-out", "distance"],
-        ["drums", "training", "2", "700", "70", "%", "2", "75", "s", "about", "2", "min", "9.0", "→", "4.0", "→", "5.0"],
-        ["bells", "dry", "run", "1", "0"],
+        ["instrument", "state", "phase", "done", "steps/s", "elapsed", "left", "held-out", "distance"],
+        ["drums", "training", "2", "70", "%", "2", "75", "s", "~", "2", "min", "9.0", "→", "4.0", "→", "5.0"],
+        ["bells", "dry", "run", "1"],
     ]
 
 
