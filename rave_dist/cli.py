@@ -337,6 +337,32 @@ def demo(
         raise typer.Exit(code)
 
 
+@app.command()
+def doctor(
+    store: Annotated[
+        str | None, typer.Option("--store", metavar="URI", help="Examine this store too: a folder or s3://bucket/prefix.")
+    ] = None,
+    no_ray: Annotated[bool, typer.Option("--no-ray", help="Neither start Ray nor connect to RAY_ADDRESS.")] = False,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Examine this machine, its packages and a store: one line each, ok or the fix.
+
+    Starts an embedded Ray for a moment, and writes a few small objects to the store, which it removes.
+    """
+    from rave_dist.doctor import Request, examine
+
+    found = []
+    for diagnosis in examine(Request(Store(store) if store else None, start_ray=not no_ray)):
+        found.append(diagnosis)
+        if not as_json:
+            console.show_diagnosis(diagnosis)
+    healthy = all(diagnosis.state != "error" for diagnosis in found)
+    if as_json:
+        console.document({"ok": healthy, "checks": [diagnosis.to_json() for diagnosis in found]})
+    _finish(healthy)
+
+
 def _existing(uri: str) -> Store:
     store = Store(uri)
     store.check_exists()

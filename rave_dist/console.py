@@ -18,6 +18,7 @@ from rave_dist.time_left import duration, time_left, used
 
 if TYPE_CHECKING:
     from rave_dist.checks import LibraryCheck
+    from rave_dist.doctor import Diagnosis
     from rave_dist.init_manifest import FirstManifest
     from rave_dist.pipeline import Ingested
 
@@ -26,6 +27,8 @@ err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 _BOUNDS = {"about": "~", "at least": "≥", "at most": "≤"}
 _STATE_STYLES = {"waiting": "dim", "running": "cyan", "done": "green", "failed": "red"}
+_DIAGNOSIS_STYLES = {"ok": "green", "warning": "yellow", "error": "bold red", "skipped": "dim"}
+_DIAGNOSIS_COLUMNS = (9, 17)
 
 
 def document(value: dict[str, Any]) -> None:
@@ -191,6 +194,14 @@ def show_models(cards: Sequence[ModelCard]) -> None:
         table.add_row(*(escape(cell) for cell in row))
     out.print(table if cards else "no models are published in this store yet")
     show_engines(card.engine for card in cards)
+
+
+def show_diagnosis(diagnosis: Diagnosis) -> None:
+    """A line of the doctor, with the fix below it where something is wrong; ASCII, because the locale may be what is wrong."""
+    state, name = (text.ljust(width) for text, width in zip((diagnosis.state, diagnosis.name), _DIAGNOSIS_COLUMNS, strict=True))
+    out.print(f"[{_DIAGNOSIS_STYLES[diagnosis.state]}]{state}[/]{escape(name)} {escape(diagnosis.what)}")
+    if diagnosis.fix:
+        out.print(f"{'':{sum(_DIAGNOSIS_COLUMNS)}} [bold]fix[/] {escape(diagnosis.fix)}")
 
 
 def clock(seconds: float) -> str:

@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -68,6 +69,28 @@ def resolved_settings() -> S3Settings:
         access_key=credentials and f"…{credentials.access_key[-4:]}",
         config_file=os.path.expanduser(session._session.get_config_variable("config_file") or ""),
     )
+
+
+def server_time(uri: str) -> float:
+    """The time of the server of a store, in seconds since 1970; whole seconds, as HTTP tells it.
+
+    Args:
+        uri: ``s3://bucket/prefix``.
+
+    Raises:
+        StoreError: the server does not answer.
+    """
+    bucket, _, prefix = uri.removeprefix("s3://").partition("/")
+    place = S3Prefix(bucket, prefix)
+    with place._errors(""):
+        try:
+            answer = place._client.list_objects_v2(Bucket=bucket, Prefix=prefix, MaxKeys=1)
+        except ClientError as error:  # a server refuses requests of a machine whose clock is far off, but tells the time
+            answer = error.response
+        date = answer["ResponseMetadata"]["HTTPHeaders"].get("date")
+    if date is None:
+        raise StoreError("the server does not tell the time", where=uri)
+    return parsedate_to_datetime(date).timestamp()
 
 
 class _Connection:

@@ -59,9 +59,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "initial_weights": GROUND,
     "checks": GROUND | {"initial_weights", "rave"},
     "pipeline": GROUND | {"initial_weights", "checks", "rave"},
-    "console": GROUND | {"checks", "init_manifest", "pipeline"},
+    "doctor": GROUND | {"rave"},
+    "console": GROUND | {"checks", "doctor", "init_manifest", "pipeline"},
     "display": GROUND | {"console"},
-    "cli": GROUND | {"checks", "init_manifest", "pipeline", "console", "display", "demo", ""},
+    "cli": GROUND | {"checks", "doctor", "init_manifest", "pipeline", "console", "display", "demo", ""},
     "__main__": {"cli", "exit_codes", "signals"},
     "demo": GROUND | {"checks", "pipeline", "console", "sample_data"},
 }
