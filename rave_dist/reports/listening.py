@@ -1,4 +1,4 @@
-"""What a model sounds like: a held-out excerpt of its instrument, the same through the model, and a stranger through it."""
+"""What a model sounds like: a held-out excerpt of its instrument, its reconstruction, and other audio through the model."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Excerpt:
 
 @dataclass(frozen=True)
 class TransferSource:
-    """What is played through a model that has never heard it: another instrument's excerpt, or a trill."""
+    """Audio for the transfer example, unlike that of the model: another instrument's excerpt, or a synthetic call."""
 
     name: str
     identity: str
@@ -49,14 +49,14 @@ class TransferSource:
 
 
 @dataclass(frozen=True)
-class Samples:
+class Examples:
     """The three sounds of a model, by role ([channels, samples] each, at the model's rate), and where they came from."""
 
     sample_rate: int
     sounds: dict[str, Audio]
     sources: tuple[str, ...]
     held_out: bool
-    stranger: str
+    transfer_source: str
 
 
 def excerpt(store: Store, manifest: DatasetManifest, *, window: int) -> Excerpt:
@@ -94,15 +94,15 @@ def stored_excerpt(store: Store, card: ModelCard) -> Excerpt | None:
     Raises:
         RaveDistError: it cannot be read.
     """
-    marker = _marker(store, card)
-    if marker is None:
+    record = _record(store, card)
+    if record is None:
         return None
     with TemporaryDirectory(prefix="rave-dist-samples-") as temporary:
         path = store.download(card.folder.sample("original"), Path(temporary) / "original.flac")
-        return Excerpt(_read(path), card.sample_rate, marker.sources, marker.held_out)
+        return Excerpt(_read(path), card.sample_rate, record.sources, record.held_out)
 
 
-def bird(sample_rate: int) -> TransferSource:
+def synthetic_call(sample_rate: int) -> TransferSource:
     """A kingfisher-like trill, for a library of one instrument."""
     quiet = np.zeros(sample_rate // 2, dtype=np.float32)
     calls = [trill(sample_rate=sample_rate, notes_per_second=pace) for pace in (6.5, 8.0)]
@@ -110,66 +110,66 @@ def bird(sample_rate: int) -> TransferSource:
     return TransferSource("a synthesised kingfisher-like trill", "trill", Excerpt(sound[None], sample_rate, ()))
 
 
-def samples(store: Store, card: ModelCard, *, instrument: Excerpt, stranger: TransferSource) -> Samples:
+def examples(store: Store, card: ModelCard, *, instrument: Excerpt, transfer_source: TransferSource) -> Examples:
     """The sounds of a model: from the store where they were made before, else made now and stored next to the model.
 
     Raises:
         RaveDistError: the model or a stored sound cannot be read.
     """
-    marker = _marker(store, card)
+    record = _record(store, card)
     with TemporaryDirectory(prefix="rave-dist-samples-") as temporary:
         local = Path(temporary)
-        if marker is not None and marker.transfer_source == stranger.identity:
+        if record is not None and record.transfer_source == transfer_source.identity:
             sounds = _stored_sounds(store, card, local)
         else:
-            sounds = _play(store, card, instrument, stranger)
-            store.delete(card.folder.samples)  # the marker must not vouch for files that are being replaced
+            sounds = _play(store, card, instrument, transfer_source)
+            store.delete(card.folder.samples)  # the record must not vouch for files that are being replaced
             for role, sound in sounds.items():
                 path = local / f"{role}.flac"
                 with AudioWriter(path, sample_rate=card.sample_rate, channels=sound.shape[0], subtype="PCM_16") as writer:
                     writer.write(sound)
                 sounds[role] = _read(path)  # as a rerun will find it
                 store.upload(path, card.folder.sample(role))
-            marker = ListeningRecord(
+            record = ListeningRecord(
                 recipe=_RECIPE,
                 model=card.reference,
-                transfer_source=stranger.identity,
+                transfer_source=transfer_source.identity,
                 sources=instrument.sources,
                 held_out=instrument.held_out,
             )
-            marker.save(store, card.folder.samples)
-    return Samples(card.sample_rate, sounds, instrument.sources, instrument.held_out, stranger.name)
+            record.save(store, card.folder.samples)
+    return Examples(card.sample_rate, sounds, instrument.sources, instrument.held_out, transfer_source.name)
 
 
-def stored_samples(store: Store, card: ModelCard) -> Samples | None:
+def stored_examples(store: Store, card: ModelCard) -> Examples | None:
     """The sounds of a model as the last report stored them; None before that.
 
     Raises:
         RaveDistError: they cannot be read.
     """
-    marker = _marker(store, card)
-    if marker is None:
+    record = _record(store, card)
+    if record is None:
         return None
     with TemporaryDirectory(prefix="rave-dist-samples-") as temporary:
         sounds = _stored_sounds(store, card, Path(temporary))
-    source = marker.transfer_source.partition("/")[0]
-    name = bird(card.sample_rate).name if source == "trill" else source
-    return Samples(card.sample_rate, sounds, marker.sources, marker.held_out, name)
+    source = record.transfer_source.partition("/")[0]
+    name = synthetic_call(card.sample_rate).name if source == "trill" else source
+    return Examples(card.sample_rate, sounds, record.sources, record.held_out, name)
 
 
 def _stored_sounds(store: Store, card: ModelCard, folder: Path) -> dict[str, Audio]:
     return {role: _read(store.download(card.folder.sample(role), folder / f"{role}.flac")) for role in ROLES}
 
 
-def _marker(store: Store, card: ModelCard) -> ListeningRecord | None:
+def _record(store: Store, card: ModelCard) -> ListeningRecord | None:
     try:
-        marker = ListeningRecord.load(store, card.folder.samples)
+        record = ListeningRecord.load(store, card.folder.samples)
     except MissingKeyError:
         return None
-    return marker if marker.recipe == _RECIPE else None
+    return record if record.recipe == _RECIPE else None
 
 
-def _play(store: Store, card: ModelCard, instrument: Excerpt, stranger: TransferSource) -> dict[str, Audio]:
+def _play(store: Store, card: ModelCard, instrument: Excerpt, transfer_source: TransferSource) -> dict[str, Audio]:
     converter = Converter.load(store, card)
 
     def through(sound: Excerpt) -> Audio:
@@ -177,7 +177,7 @@ def _play(store: Store, card: ModelCard, instrument: Excerpt, stranger: Transfer
             sound.sound, sample_rate=sound.sample_rate, out_sample_rate=card.sample_rate, out_channels=card.channels
         )
 
-    return {"original": instrument.sound, "reconstruction": through(instrument), "transfer": through(stranger.excerpt)}
+    return {"original": instrument.sound, "reconstruction": through(instrument), "transfer": through(transfer_source.excerpt)}
 
 
 def _read(path: Path) -> Audio:

@@ -16,7 +16,7 @@ from rave_dist.errors import RaveDistError
 from rave_dist.library.manifest import Library
 from rave_dist.records import ConversionItem, ConversionRecord, ModelCard, RunRecord
 from rave_dist.reports.facts import gather
-from rave_dist.reports.listening import stored_samples
+from rave_dist.reports.listening import stored_examples
 from rave_dist.reports.page import clock, model_players, template
 from rave_dist.reports.players import make_player
 from rave_dist.storage.store import Store
@@ -58,7 +58,7 @@ def model_html(store: Store, card: ModelCard) -> str:
     notes = [] if card.complete else ["Training was stopped before its budget was used up."]
     players: list[list[dict[str, Any]]] = []
     try:
-        samples = stored_samples(store, card)
+        samples = stored_examples(store, card)
     except RaveDistError as error:
         notes.append(f"The samples cannot be read: {error.what}")
     else:

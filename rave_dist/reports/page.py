@@ -88,8 +88,8 @@ def template(name: str) -> jinja2.Template:
     return environment.get_template(name)
 
 
-def _listen(store: Store, facts: Sequence[Facts]) -> list[listening.Samples | None]:
-    """The sounds of every published model, each with the next instrument of the library as its stranger."""
+def _listen(store: Store, facts: Sequence[Facts]) -> list[listening.Examples | None]:
+    """The sounds of every published model, each with the next instrument of the library as its transfer source."""
     excerpts: dict[str, listening.Excerpt | None] = {}
 
     def excerpt(item: Facts) -> listening.Excerpt | None:
@@ -101,21 +101,23 @@ def _listen(store: Store, facts: Sequence[Facts]) -> list[listening.Samples | No
                 item.problems.append(_problem("no excerpt of its recordings", error))
         return excerpts[item.name]
 
-    def stranger(index: int, sample_rate: int) -> listening.TransferSource:
+    def transfer_source(index: int, sample_rate: int) -> listening.TransferSource:
         for item in (*facts[index + 1 :], *facts[:index]):
             sound = excerpt(item)
             if sound is not None and item.manifest is not None:
                 return listening.TransferSource(item.name, f"{item.name}/{item.manifest.id}", sound)
-        return listening.bird(sample_rate)
+        return listening.synthetic_call(sample_rate)
 
-    sounds: list[listening.Samples | None] = []
+    sounds: list[listening.Examples | None] = []
     for index, item in enumerate(facts):
         own = excerpt(item) if item.card else None
         sounds.append(None)
         if item.card is None or own is None:
             continue
         try:
-            sounds[-1] = listening.samples(store, item.card, instrument=own, stranger=stranger(index, item.card.sample_rate))
+            sounds[-1] = listening.examples(
+                store, item.card, instrument=own, transfer_source=transfer_source(index, item.card.sample_rate)
+            )
         except RaveDistError as error:
             item.problems.append(_problem("no samples of this model", error))
     return sounds
@@ -137,11 +139,10 @@ def _problem(what: str, error: RaveDistError) -> Problem:
     return Problem(what=f"{what}: {problem.what}", fix=problem.fix)
 
 
-def _view(facts: Facts, sounds: listening.Samples | None) -> dict[str, Any]:
+def _view(facts: Facts, sounds: listening.Examples | None) -> dict[str, Any]:
     """One instrument as the template and scripts read it."""
     record, manifest, card = facts.record, facts.manifest, facts.card
     players = model_players(facts.name, sounds) if sounds else []
-    heard = _heard(players)
     first, last = record.validation.first, record.validation.last
     credit = (card.credit if card else None) or (manifest.credit if manifest else {})
     return {
@@ -151,7 +152,7 @@ def _view(facts: Facts, sounds: listening.Samples | None) -> dict[str, Any]:
         "manifest": manifest,
         "card": card,
         "credit": credit,
-        "problems": ([record.error] if record.error else []) + facts.problems + _training_notes(facts) + heard,
+        "problems": ([record.error] if record.error else []) + facts.problems + _training_notes(facts) + _level_notes(players),
         "charts": _charts(facts.name, facts.curves, record) if facts.curves else [],
         "players": players,
         "time_left": time_left(record) if record.activity == "training" else None,
@@ -177,7 +178,7 @@ def _view(facts: Facts, sounds: listening.Samples | None) -> dict[str, Any]:
     }
 
 
-def _heard(players: Sequence[dict[str, Any]]) -> list[Problem]:
+def _level_notes(players: Sequence[dict[str, Any]]) -> list[Problem]:
     """What a person should know before they open a model that has hardly learnt."""
     levels = {player["role"]: player["numbers"]["level_dbfs"] for player in players}
     if not levels or levels["original"] - levels["reconstruction"] < _FAINT_DB:
@@ -201,13 +202,13 @@ def _training_notes(facts: Facts) -> list[Problem]:
     return notes
 
 
-def model_players(name: str, samples: listening.Samples) -> list[dict[str, Any]]:
+def model_players(name: str, samples: listening.Examples) -> list[dict[str, Any]]:
     """A model's sounds as the template plays them: original, reconstruction, transfer."""
     sources = ", ".join(samples.sources[:3]) + (f" and {len(samples.sources) - 3} more" if len(samples.sources) > 3 else "")
     captions = {
         "original": ("Original", f"{'held out of training' if samples.held_out else 'training material'}: {sources}"),
         "reconstruction": ("Reconstruction", "the original through the model"),
-        "transfer": ("Transfer", f"{samples.stranger}, played through {name}"),
+        "transfer": ("Transfer", f"{samples.transfer_source}, played through {name}"),
     }
     original = samples.sounds["original"].mean(axis=0)
     players = []
