@@ -88,6 +88,25 @@ def test_good_ones_are_converted_bad_ones_named_and_a_rerun_does_what_is_missing
     assert hashes(tmp_path / "out") == made
 
 
+def test_a_command_that_is_stopped_resumes(local_store: Store, publish: Publish, recordings: Path, tmp_path: Path) -> None:
+    card = publish("frames")
+    whole = convert(local_store, card, recordings, tmp_path / "whole")
+
+    def stop(done: int, total: int) -> None:
+        if done == 2:
+            raise KeyboardInterrupt
+
+    job = begin(
+        local_store, plan_conversion(card, [str(recordings)], str(tmp_path / "out"), ConversionParameters()), chunk_seconds=0.5
+    )
+    with pytest.raises(KeyboardInterrupt):
+        finish(job, in_process.convert_all(job), stop)
+    assert len(hashes(tmp_path / "out")) == 2
+    rest = convert(local_store, card, recordings, tmp_path / "out")
+    assert (rest.converted, rest.skipped, len(rest.failed)) == (1, 2, len(whole.failed))
+    assert hashes(tmp_path / "out") == hashes(tmp_path / "whole")
+
+
 def test_what_nobody_foresaw_is_one_file_s_failure(
     local_store: Store, publish: Publish, recordings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
