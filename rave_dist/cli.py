@@ -105,7 +105,7 @@ def init(
 
     Only headers and some seconds of a few recordings are read. An existing file is never overwritten.
     """
-    from rave_dist.init_manifest import write_first_manifest
+    from rave_dist.init_manifest.write import write_first_manifest
 
     found = write_first_manifest(folder, output)
     if as_json:

@@ -19,7 +19,7 @@ from rave_dist.time_left import duration, time_left, used
 if TYPE_CHECKING:
     from rave_dist.checks import LibraryCheck
     from rave_dist.doctor import Diagnosis
-    from rave_dist.init_manifest import FirstManifest
+    from rave_dist.init_manifest.write import FirstManifest
     from rave_dist.pipeline import Ingested
 
 out = Console(highlight=False, soft_wrap=True)

@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 import soundfile
 
-from rave_dist import init_manifest
 from rave_dist.audio.io.sources import list_sources
 from rave_dist.errors import LibraryError, StoreError
-from rave_dist.init_manifest import valid_name, write_first_manifest
+from rave_dist.init_manifest import folders
+from rave_dist.init_manifest.folders import valid_name
+from rave_dist.init_manifest.write import write_first_manifest
 from rave_dist.library.manifest import load_library
 
 
@@ -161,7 +162,7 @@ def test_the_command_says_the_next_one(recordings: Path, tmp_path: Path) -> None
 
 
 def test_the_examples_hold() -> None:
-    done = doctest.testmod(init_manifest)
+    done = doctest.testmod(folders)
     assert done.attempted
     assert not done.failed
     assert valid_name("..") == ""
