@@ -9,6 +9,9 @@ user's settings of pip (mirrors, certificates, local wheels) hold.
 acids-rave is installed without its dependencies: see pyproject.toml.
 """
 
+# Readable for older versions of Python too, which then get the line that says what is needed.
+from __future__ import annotations
+
 import importlib.util
 import os
 import re
@@ -54,17 +57,19 @@ def run(command: list[str]) -> list[str] | None:
     lines = []
     for line in process.stdout:
         lines.append(line)
-        if large := LARGE.search(line):
+        large = LARGE.search(line)
+        if large:
             print(f"  downloading {large[1]}, {large[2]}", flush=True)
         elif line.startswith("Installing collected packages") and "," in line:
             print(f"  unpacking {line.count(',') + 1} packages", flush=True)
     done.set()
-    return lines if process.wait() else None
+    return (lines or ["no output"]) if process.wait() else None
 
 
 def must(command: list[str], what: str) -> None:
     """Runs pip or uv; ends the program with its last lines if it fails."""
-    if lines := run(command):
+    lines = run(command)
+    if lines:
         fail(f"{what} could not be installed:\n" + "".join(lines[-20:]))
 
 
@@ -92,9 +97,12 @@ def install_torch(python: str, pip: list[str]) -> None:
     print("PyTorch", flush=True)
     must([*pip, "uv"], "uv")
     uv = [str(Path(python).with_name("uv")), "pip", "install", "--python", python, *CONSTRAINTS, "--torch-backend"]
-    if asked := os.environ.get("TORCH"):
+    asked = os.environ.get("TORCH")
+    if asked:
         must([*uv, asked, "torch", "torchaudio"], f"the build {asked!r} of PyTorch")
-    elif lines := run([*uv, "auto", "torch", "torchaudio"]):
+        return
+    lines = run([*uv, "auto", "torch", "torchaudio"])
+    if lines:
         print(WITHOUT_PYTORCH_INDEX.format(reason=" ".join(lines[0].split())), flush=True)
         must([*pip, "torch", "torchaudio"], "PyTorch")
 
