@@ -8,7 +8,7 @@ import pytest
 
 from rave_dist.audio.dsp.resample import resampled_length
 from rave_dist.conversion.convert import Converter
-from rave_dist.errors import AudioError, ConversionError
+from rave_dist.errors import AudioError, ConversionError, StoreError
 from rave_dist.records import ModelCard
 
 Scripted = Callable[..., tuple[Path, ModelCard]]
@@ -154,3 +154,27 @@ def test_what_cannot_work_says_so(scripted: Scripted, tmp_path: Path) -> None:
     (tmp_path / "text.ts").write_text("no model")
     with pytest.raises(ConversionError, match="not a TorchScript"):
         Converter(tmp_path / "text.ts", card)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_an_array_is_converted_as_the_stream_of_its_blocks(scripted: Scripted, channels: int) -> None:
+    converter = Converter(*scripted("frames"))
+    x = noise(20_000, channels)
+    options = {"sample_rate": 12_000, "seed": 3, "out_sample_rate": 8000, "out_channels": 2}
+    result = converter.convert_array(x, **options)
+    assert result.dtype == np.float32
+    assert result.shape == (2, resampled_length(20_000, 12_000, 8000))
+    assert np.array_equal(result, whole(converter, x, block=20_000, **options))
+    assert converter.convert_array(x[:, :0], sample_rate=12_000).shape == (channels, 0)
+    assert np.array_equal(converter.convert_array(x.astype(np.float64), **options), result)
+
+
+@pytest.mark.parametrize("shape", [(100,), (1, 1, 100), (0, 100)])
+def test_an_array_of_another_shape_is_refused(scripted: Scripted, shape: tuple[int, ...]) -> None:
+    with pytest.raises(ConversionError, match="not \\[C, T\\]"):
+        Converter(*scripted("mirror")).convert_array(np.zeros(shape, np.float32), sample_rate=16_000)
+
+
+def test_a_misspelt_store_is_refused_before_a_model_is_looked_up(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="no such folder"):
+        Converter.load(tmp_path / "stroe", "drum")

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 
 from rave_dist.errors import LibraryError
 from rave_dist.library.keys import Key, all_keys, known_keys
@@ -414,3 +415,17 @@ def test_a_library_travels_as_what_it_was_made_of(write: Write) -> None:
     library = load_library(write(WHOLE))
     twin = Library(library.manifest, path=library.path)
     assert twin.training_spec("rebana", dataset="x") == library.training_spec("rebana", dataset="x")
+
+
+def test_a_dict_is_a_manifest_too(write: Write, tmp_path: Path) -> None:
+    path = write(WHOLE)
+    library = load_library(path)
+    twin = Library.from_dict(yaml.safe_load(path.read_text()), folder=path.parent)
+    assert twin.instruments == library.instruments
+    for name in library.instruments:
+        assert twin.training_spec(name, dataset="x") == library.training_spec(name, dataset="x")
+        assert twin.sources(name) == library.sources(name)
+    with pytest.raises(LibraryError, match="instrumnets") as caught:
+        Library.from_dict({"name": "a", "store": "s", "instrumnets": {}}, folder=tmp_path)
+    assert caught.value.where == "the manifest"
+    assert "instruments" in caught.value.fix
