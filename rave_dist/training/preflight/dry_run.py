@@ -271,12 +271,13 @@ def try_out(
     """In the child process: a dry run with noise as audio; whether the memory sufficed."""
     run = TrainingSpec.model_validate(spec)
     torch.set_num_threads(threads)
+    config = replace(StepConfig.of(run), batch=batch, accumulation_steps=accumulation_steps)
+    _ = config.config_text  # imports RAVE, which the run's own process has done before its memory was counted
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
     if soft != resource.RLIM_INFINITY:
         missing = max(0, held - psutil.Process().memory_info().vms)
         resource.setrlimit(resource.RLIMIT_AS, (soft - missing - _THREADS_BYTES, hard))
     random = np.random.default_rng(0)
     noise = [[_Noise(random.integers(-3000, 3000, (run.channels, length), np.int16))] for length in (train, validation)]
-    config = replace(StepConfig.of(run), batch=batch, accumulation_steps=accumulation_steps)
     here = _DryRun(run, torch.device("cpu"), lambda: False)
     return _fits(lambda: here.run(config, noise[0], noise[1], None))
