@@ -1,6 +1,6 @@
-"""Recordings from equations: instruments and a bird call for machines and tests that have no recordings.
+"""Synthesised instruments and a bird call, for machines and tests without recordings.
 
-Everything is mono float32 at full scale 1, decided by its arguments and a seeded generator alone.
+All audio is mono float32, full scale 1, and depends only on the arguments and a seeded generator.
 """
 
 from __future__ import annotations
@@ -39,15 +39,15 @@ def pink_noise(num_samples: int, rng: np.random.Generator) -> Audio:
 
 
 def plucked_string(frequency: float, seconds: float, *, sample_rate: int, rng: np.random.Generator) -> Audio:
-    """A string after K. Karplus and A. Strong (Computer Music Journal 7(2), 1983).
+    """A plucked string (K. Karplus, A. Strong, Computer Music Journal 7(2), 1983).
 
     ``y[n] = x[n] + g (y[n - N] + y[n - N - 1]) / 2`` with a noise burst of N samples as x. The loop delays by N + 1/2
-    samples, so the pitch is ``sample_rate / (N + 1/2)``, the nearest such to ``frequency`` in Hz.
+    samples, so the pitch is ``sample_rate / (N + 1/2)``; N is chosen for the pitch nearest to ``frequency`` in Hz.
     """
     delay = max(2, round(sample_rate / frequency - 0.5))
     burst = np.zeros(round(seconds * sample_rate))
     noise = rng.uniform(-1, 1, delay)[: len(burst)]
-    burst[: len(noise)] = noise - noise.mean()  # a constant would circulate and hardly decay
+    burst[: len(noise)] = noise - noise.mean()  # a DC offset would circulate and hardly decay
     feedback = np.zeros(delay + 2)
     feedback[0] = 1
     feedback[delay:] = -0.5 * 0.996
@@ -55,13 +55,13 @@ def plucked_string(frequency: float, seconds: float, *, sample_rate: int, rng: n
 
 
 def membrane(frequency: float, seconds: float, *, sample_rate: int, rng: np.random.Generator) -> Audio:
-    """A struck drum head: the modes of an ideal circular membrane, whose frequencies stand as the zeros of the Bessel
-    functions J_m, over a head that is tighter, so sharper, while it moves far; and the noise of the stick.
+    """A struck drum head: the modes of an ideal circular membrane, with the noise of the stick.
 
-    ``frequency`` in Hz is that of the lowest mode at rest.
+    The frequencies of the modes are proportional to the zeros of the Bessel functions J_m. Large displacements stretch the
+    head, so that a stroke starts sharp. ``frequency`` in Hz is that of the lowest mode at rest.
     """
     time = np.arange(round(seconds * sample_rate)) / sample_rate
-    glide = time + 0.02 * (1 - np.exp(-time / 0.05))  # integral of 1 + 0.4 exp(-t / 50 ms): starts sharp, settles
+    glide = time + 0.02 * (1 - np.exp(-time / 0.05))  # integral of 1 + 0.4 exp(-t / 50 ms): starts sharp
     lowest = scipy.special.jn_zeros(0, 1)[0]
     sound = np.zeros_like(time)
     for order in range(4):
@@ -74,7 +74,7 @@ def membrane(frequency: float, seconds: float, *, sample_rate: int, rng: np.rand
 
 
 def bell(frequency: float, seconds: float, *, sample_rate: int, rng: np.random.Generator) -> Audio:
-    """A struck bell whose prime is at ``frequency`` Hz: inharmonic partials, the higher the shorter."""
+    """A struck bell with its prime at ``frequency`` Hz: inharmonic partials; higher ones decay faster."""
     time = np.arange(round(seconds * sample_rate)) / sample_rate
     sound = np.zeros_like(time)
     for ratio, strength in _BELL_PARTIALS:
@@ -101,10 +101,11 @@ def blown_pipe(frequency: float, seconds: float, *, sample_rate: int, rng: np.ra
 def trill(
     *, sample_rate: int, notes: int = 14, notes_per_second: float = 7.0, from_hz: float = 4500.0, to_hz: float = 2800.0
 ) -> Audio:
-    """A descending trill like a white-throated kingfisher's: short whistles at a steady pace, each lower than the last.
+    """A descending trill like a white-throated kingfisher's: short whistles at a constant rate, each lower than the last.
 
-    Note k of K lies at ``from_hz (to_hz / from_hz)^(k / (K - 1))`` Hz and falls by 6 % of it; a Hann window of 0.7 of the
-    pace; a second harmonic 20 dB below, where the rate has room for it. The peak is 1. Output: [K / notes_per_second seconds].
+    Note k of K is centred at ``from_hz (to_hz / from_hz)^(k / (K - 1))`` Hz and falls by 6 % of it, with a Hann window of
+    0.7 times the note period and a second harmonic at -20 dB if it is below half the sample rate. The peak is 1.
+    Output: [K / notes_per_second seconds].
     """
     pace = 1 / notes_per_second
     call = np.zeros(round(notes * pace * sample_rate))
@@ -122,10 +123,11 @@ def trill(
 
 
 def field_recording(seconds: float, *, sample_rate: int, seed: int) -> tuple[Audio, list[Call]]:
-    """A morning at the edge of a forest: pink noise at -46 dBFS that swells and falls, and a kingfisher-like trill every few
-    seconds, near or far (-28 to -10 dBFS), at 6 to 9 notes a second.
+    """A field recording: pink noise and a kingfisher-like trill every few seconds.
 
-    Output: [seconds · sample_rate] and the calls in it, whole ones only.
+    The noise varies slowly around -46 dBFS; the trills peak at -28 to -10 dBFS, with 6 to 9 notes per second.
+
+    Output: [seconds · sample_rate] and the complete calls in it.
     """
     rng = np.random.default_rng(seed)
     num_samples = round(seconds * sample_rate)
@@ -146,7 +148,7 @@ def field_recording(seconds: float, *, sample_rate: int, seed: int) -> tuple[Aud
 
 
 def _finish(sound: NDArray[np.float64], sample_rate: int) -> Audio:
-    """Peak at 1 (silence stays silence) and no click at the end."""
+    """Normalises the peak to 1 (except silence) and fades the end out."""
     fade = min(len(sound), sample_rate // 100)
     sound = np.array(sound)
     sound[len(sound) - fade :] *= np.linspace(1, 0, fade)

@@ -1,1 +1,1 @@
-"""Conversion: sound played through a model, exactly and resumably, one file or an archive."""
+"""Conversion: audio through a model, exact and resumable, one file or an archive."""

@@ -1,11 +1,11 @@
-"""One sound through one model: any sample rate and channel count in and out, any length in constant memory.
+"""Conversion of one recording: any sample rate, channel count and length, in constant memory.
 
-The command and the service both convert here, so that they give the same samples. Steps, each a stream:
+The command and the service share this code, so that they produce the same samples. Steps, each a stream:
 
-    blocks -> channels -> model's rate -> chunks with context -> model -> back to the rate asked for -> exact length
+    blocks -> channels -> model's rate -> chunks with context -> model -> requested rate -> exact length
 
-The result does not depend on the size of the blocks, and on that of the chunks only by rounding (some 1e-6 of its peak):
-chunks carry the model's context, and its noise is a function of seed, channel and absolute position.
+The result does not depend on the block size, and on the chunk size only by rounding (about 1e-6 of its peak): chunks
+include the model's context, and the noise is a function of seed, channel and absolute position.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from rave_dist.records import ModelCard
 from rave_dist.registry.store import fetch, find
 from rave_dist.storage.store import Store
 
-# A GPU is better used by several channels at once; on a CPU that gains nothing and takes memory.
+# Several channels at once use a GPU better; on a CPU they save nothing and cost memory.
 _ROWS_AT_ONCE = {"cpu": 1, "cuda": 8}
 
 
@@ -97,7 +97,7 @@ class Converter:
         out_channels: int | None = None,
         chunk_seconds: float = DEFAULT_CHUNK_SECONDS,
     ) -> Audio:
-        """Converts a whole sound in memory; `convert` is the same for a stream.
+        """Converts a whole recording in memory; `convert` is the same for a stream.
 
         Input: [C, T], float32, full scale 1.
 
@@ -216,7 +216,7 @@ class Converter:
         there = resample(mapped(), rate=rates[0], new_rate=card.sample_rate, channels=channels)
         chunks = cut(there, hop=card.hop, core=core, context=card.receptive_field)
         back = resample(map(play, chunks), rate=card.sample_rate, new_rate=rates[1], channels=channels)
-        # Both ways round a length; together they may end a sample off.
+        # Both resamplings round the length, so the sum may be off by a sample.
         for block in back:
             block = block[:, : max(0, resampled_length(received, *rates) - produced)]
             produced += block.shape[1]
@@ -225,17 +225,17 @@ class Converter:
             yield np.zeros((channels, length - produced), np.float32)
 
     def _play(self, chunk: Chunk, *, seed: int, noise: float) -> Audio:
-        """A chunk's core through the model, all channels."""
+        """Converts a chunk's core, all channels."""
         width = self.card.channels
         channels, length = chunk.samples.shape
         rows = -(-channels // width)
-        alone = rows * width - channels  # channels missing in the last row: its last one takes their places
+        alone = rows * width - channels  # an incomplete last row repeats its last channel
         samples = np.concatenate([chunk.samples, np.repeat(chunk.samples[-1:], alone, axis=0)])
         x = torch.from_numpy(samples.reshape(rows, width, length))
         at_once = _ROWS_AT_ONCE.get(self.device.type, 1)
         results = []
         # Unoptimised: TorchScript's profiling would compile other kernels, with other rounding, after some calls. On a GPU
-        # PyTorch's own settings let convolutions round to 10 bits, each length in its own way, and sum in any order.
+        # PyTorch's defaults let convolutions round to 10 bits (TF32), choose kernels by length, and sum in any order.
         exact = torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False)
         with exact, torch.inference_mode(), torch.jit.optimized_execution(False):  # type: ignore[attr-defined]
             for row in range(0, rows, at_once):
@@ -243,14 +243,14 @@ class Converter:
                     y = self._model.convert(x[row : row + at_once].to(self.device), chunk.position, seed + row, noise)
                 except torch.OutOfMemoryError as error:
                     raise ConversionError(
-                        f"the device has no memory for {length / self.card.sample_rate:.0f} s at once",
+                        f"the device does not have enough memory for {length / self.card.sample_rate:.0f} s at once",
                         where=self.card.reference,
-                        fix="take shorter chunks (--chunk-seconds)",
+                        fix="use shorter chunks (--chunk-seconds)",
                     ) from error
                 results.append(y[..., chunk.core].cpu())
         out = torch.cat(results).reshape(rows * width, -1).numpy()
         if not np.isfinite(out).all():
-            raise AudioError("the model answers this sound with samples that are not finite", where=self.card.reference)
+            raise AudioError("the model's output for this recording is NaN or infinite", where=self.card.reference)
         if alone:
             first = (rows - 1) * width
             out = np.concatenate([out[:first], out[first:].mean(axis=0, keepdims=True)])
@@ -258,7 +258,7 @@ class Converter:
 
 
 class Conversion(Iterator[Audio]):
-    """The blocks of a converted sound, within ±1, and what has been counted so far.
+    """The blocks of a converted recording, within ±1, with counts of the samples so far.
 
     ``samples`` per channel; ``clipped_samples`` over all channels.
     """
@@ -276,7 +276,7 @@ class Conversion(Iterator[Audio]):
 
 
 def chunk_samples(card: ModelCard, chunk_seconds: float) -> int:
-    """The samples of a chunk at the model's rate, whole frames.
+    """The length of a chunk in samples at the model's rate, a multiple of its frame.
 
     Raises:
         ConversionError: less than one frame.
@@ -287,6 +287,6 @@ def chunk_samples(card: ModelCard, chunk_seconds: float) -> int:
         raise ConversionError(
             f"a chunk of {chunk_seconds:g} s is shorter than one frame of this model",
             where=card.reference,
-            fix=f"take {least} s or more; {DEFAULT_CHUNK_SECONDS:g} s suits most",
+            fix=f"use {least} s or more; {DEFAULT_CHUNK_SECONDS:g} s suits most",
         )
     return frames * card.hop

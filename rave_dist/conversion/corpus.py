@@ -1,12 +1,12 @@
-"""A folder through a model, planned: what becomes what, what is done already, and what must not start.
+"""Plans the conversion of a corpus: output names, finished files, and conflicts of inputs and OUTPUT.
 
-OUTPUT has the tree of the sources below the deepest folder that holds all inputs; a single folder's own tree, that is. Names
-keep all but their extension. Where two sources would get one name (``take.wav`` and ``take.mp3``, or names that differ in
-case only), they keep their extension as well (``take.wav.flac``), and are numbered if that does not tell them apart.
+OUTPUT has the folder tree of the sources below the deepest folder that contains all inputs. Only the extension of a name
+changes. Where two sources would get the same name (``take.wav`` and ``take.mp3``, or names that differ only in case), they
+keep their extension as well (``take.wav.flac``), and are numbered if that is not enough.
 
-A conversion's id is that of the model's version, the parameters and OUTPUT: neither of workers and chunks, which do not
-change the result, nor of the inputs, so that a corpus may grow. Its journal has one entry per output, with the hashes of
-source and output: a rerun does again what has no entry, or whose source or output is no longer the one of the entry.
+A conversion's id is a hash of the model's version, the parameters and OUTPUT. Workers and chunks are excluded because they
+do not change the result, and inputs so that a corpus may grow. The journal has one entry per output, with the hashes of
+source and output: a rerun repeats files without an entry, and files whose source or output has changed.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from rave_dist.records import ConversionItem, ConversionParameters, ModelCard
 from rave_dist.storage.schemes import is_remote, local_path
 from rave_dist.storage.store import Store
 
-_CODE = 1  # raised when the same model and parameters give other samples than before
+_CODE = 1  # increased when the same model and parameters produce other samples than before
 _JOURNAL_THREADS = 16
 
 
@@ -42,7 +42,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Plan:
-    """A whole conversion before it starts. ``output`` holds all outputs; it is no part of the library's store."""
+    """A conversion before it starts; ``output`` holds all outputs and is not part of the library's store."""
 
     id: str
     card: ModelCard
@@ -52,24 +52,24 @@ class Plan:
 
     @property
     def key(self) -> str:
-        """Where its record and journal lie in the library's store."""
+        """Key of the record and the journal in the library's store."""
         return f"conversions/{self.id}"
 
     def journal_key(self, task: Task) -> str:
-        """Where a task's entry lies in the library's store."""
+        """Key of a task's entry in the library's store."""
         return f"{self.key}/journal/{content_id(task.output)}.json"
 
 
 def plan_conversion(card: ModelCard, inputs: Sequence[str], output: str, parameters: ConversionParameters) -> Plan:
     """Lists the sources and names their outputs.
 
-    OUTPUT is a folder or an S3 prefix; for a single source it may be the file itself, ``x.flac`` or ``x.wav``, whose
-    extension then decides the format.
+    OUTPUT is a folder or an S3 prefix; for a single source it may be a file, ``x.flac`` or ``x.wav``, and its extension
+    then determines the format.
 
     Raises:
-        ConversionError: no inputs, or OUTPUT and an input lie in one another.
-        AudioError: an input that no recording matches, or parameters that the format cannot hold.
-        StoreError: an input or OUTPUT that cannot be read.
+        ConversionError: no inputs, or OUTPUT is inside an input or contains one.
+        AudioError: no recording matches an input, or the format does not support the parameters.
+        StoreError: an input or OUTPUT cannot be read.
     """
     if not inputs:
         raise ConversionError("there is nothing to convert", fix="give at least one file, folder, glob or s3:// prefix")
@@ -97,7 +97,7 @@ def plan_conversion(card: ModelCard, inputs: Sequence[str], output: str, paramet
     for source in sources:
         _refuse_overwriting(source, whole, as_file=bool(as_file))
     identity = parameters.to_json()
-    del identity["salvage"]  # decides which files are converted, not how
+    del identity["salvage"]  # selects which files are converted, not how
     return Plan(
         id=content_id({"code": _CODE, "model": card.version, "parameters": identity, "output": whole}),
         card=card,
@@ -108,19 +108,19 @@ def plan_conversion(card: ModelCard, inputs: Sequence[str], output: str, paramet
 
 
 def read_entry(store: Store, plan: Plan, task: Task) -> ConversionItem | None:
-    """The journal's entry of a task, if it has one that this version can read."""
+    """The journal's entry of a task, if there is one that this version can read."""
     try:
         return ConversionItem.model_validate_json(store.read_bytes(plan.journal_key(task)))
     except MissingKeyError:
         return None
     except ValueError:
-        return None  # not an entry: the task is done again, which writes it anew
+        return None  # not an entry: the task is repeated, which replaces it
 
 
 def split_done(store: Store, plan: Plan) -> tuple[list[Task], list[ConversionItem]]:
-    """What is still to do, the largest first, and the entries of what is done.
+    """The remaining tasks, the largest first, and the entries of the finished ones.
 
-    Done is what the journal says so of, if source and output still look as they did then. Nothing is read but the journal.
+    A task is finished if the journal says so and the sizes and tags of source and output are unchanged. No audio is read.
 
     Raises:
         StoreError: the store or OUTPUT cannot be read.
@@ -146,7 +146,7 @@ def counts_as_done(entry: ConversionItem, plan: Plan) -> bool:
 
 
 def _names_a_file(output: str) -> str | None:
-    """The format of an OUTPUT that names one file."""
+    """The format of an OUTPUT that is a file."""
     extension = os.path.splitext(output)[1].lower()
     if output.endswith("/") or not is_audio_name(f"x{extension}") or os.path.isdir(os.path.expanduser(output)):
         return None
@@ -156,7 +156,7 @@ def _names_a_file(output: str) -> str | None:
 
 
 def _names(sources: Sequence[AudioSource], file_format: str) -> list[str]:
-    """An output key for every source, no two alike even where case and Unicode's spelling do not count."""
+    """An output key for every source, unique even on file systems that ignore case and Unicode normalisation."""
     trees = [_parts(source.name.removesuffix(_printable(source.relative))) for source in sources]
     shared = 0
     while all(len(tree) > shared and tree[shared] == trees[0][shared] for tree in trees):
@@ -195,12 +195,12 @@ def _without_extension(path: str) -> str:
 
 
 def _refuse_inside(pattern: str, output: str) -> None:
-    """An input that would find its own outputs on the next run."""
+    """Raises if an input would match its own outputs on the next run."""
     place = pattern if is_remote(pattern) else local_path(pattern)
     if not os.path.exists(place) and "**" in place:
         place = os.path.dirname(re.split(r"[*?[]", place)[0])
     elif not is_remote(place) and not os.path.isdir(place):
-        return  # a file, or a glob whose matches are never as deep as its outputs
+        return  # a file, or a glob that cannot match its outputs
     linked: list[str] = []
     if is_remote(place):
         place = place.rstrip("/")
@@ -213,7 +213,7 @@ def _refuse_inside(pattern: str, output: str) -> None:
         ]
     if any(_is_within(output, folder) for folder in (place, *linked)):
         raise ConversionError(
-            f"OUTPUT lies in the input {pattern}: the next run would convert its results",
+            f"OUTPUT is inside the input {pattern}: the next run would convert its results",
             where=output,
             fix="choose an OUTPUT outside the recordings' folder",
         )
@@ -222,14 +222,14 @@ def _refuse_inside(pattern: str, output: str) -> None:
 def _refuse_overwriting(source: AudioSource, output: str, *, as_file: bool) -> None:
     if _is_within(source.uri, output) and (not as_file or _real(source.uri) == _real(output)):
         raise ConversionError(
-            "OUTPUT is this source itself" if as_file else f"this source lies in OUTPUT ({output})",
+            "OUTPUT is this source itself" if as_file else f"this source is inside OUTPUT ({output})",
             where=source.name,
             fix="choose another OUTPUT: recordings are never written to",
         )
 
 
 def _is_within(path: str, folder: str) -> bool:
-    """Whether a path is a folder or lies in it, links followed."""
+    """Whether a path is a folder or inside it, links resolved."""
     path, folder = _real(path), _real(folder)
     return path == folder or path.startswith(folder.rstrip("/") + "/")
 

@@ -1,4 +1,4 @@
-"""How long a conversion would take in one process, from what is known before the model is loaded."""
+"""Estimates the duration of a conversion in one process, before the model is loaded."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from rave_dist.records import ConversionParameters, ModelCard
 from rave_dist.storage.schemes import is_remote
 
 MOMENT_SECONDS = 60.0
-"""Ray's start and end take some ten seconds and several CPU-seconds: what is over sooner than this goes without."""
+"""Conversions shorter than this do not use Ray, whose start and end take about ten seconds."""
 
 _SPEED = 4.0
-"""Seconds of one channel at 44.1 kHz in one second of a CPU core: what the largest stock configurations reach on a slow one."""
+"""Seconds of one channel at 44.1 kHz per CPU-second, for the largest stock configurations on a slow CPU."""
 
-_MOST_FILES = 200  # whose headers are read; more are a corpus
-_LEAST_BYTES_PER_SECOND = 8_000  # 64 kbit/s: of sources whose headers are not at hand, or say nothing
+_MOST_FILES = 200  # number of files whose headers are read
+_LEAST_BYTES_PER_SECOND = 8_000  # 64 kbit/s: assumed for sources without a length in their headers, and for remote ones
 
 
 @dataclass(frozen=True)
 class Length:
-    """The length of a source, and its channels."""
+    """The length of a source and its channels."""
 
     seconds: float
     channels: int = 1
 
 
 def takes_a_moment(card: ModelCard, parameters: ConversionParameters, lengths: Iterable[Length]) -> bool:
-    """Whether one process converts sources of these lengths within `MOMENT_SECONDS`; reads no more of them than it needs."""
+    """Whether one process converts sources of these lengths within `MOMENT_SECONDS`; stops reading once it is exceeded."""
     left = MOMENT_SECONDS
     for length in lengths:
         rows = -(-(parameters.channels or length.channels) // card.channels)
@@ -42,7 +42,7 @@ def takes_a_moment(card: ModelCard, parameters: ConversionParameters, lengths: I
 
 
 def is_small(card: ModelCard, parameters: ConversionParameters, tasks: Sequence[Task]) -> bool:
-    """Whether tasks are few and short enough for one process."""
+    """Whether the tasks are few and short enough for one process."""
     return len(tasks) <= _MOST_FILES and takes_a_moment(card, parameters, _lengths(task.source for task in tasks))
 
 
@@ -57,4 +57,4 @@ def _lengths(sources: Iterable[AudioSource]) -> Iterator[Length]:
                 samples = decoder.declared_samples
                 yield by_size if samples is None else Length(samples / decoder.sample_rate, decoder.channels)
         except (AudioError, StoreError):
-            yield Length(0.0)  # it will fail at once, with its reason
+            yield Length(0.0)  # the conversion will fail at once, with the reason

@@ -1,4 +1,4 @@
-"""One file through one model: the only way in which the command and the service turn a source file into a target file."""
+"""Conversion of one file, used by both the command and the service."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from rave_dist.options import DEFAULT_CHUNK_SECONDS
 from rave_dist.records import ConversionParameters
 
 SecondsRead = Callable[[float], None]
-"""Told how many seconds of the source have been read, before the block that ends there is used; may raise."""
+"""Called with the seconds of the source read so far, before the block that ends there is used; may raise."""
 
 
 @dataclass(frozen=True)
 class ConvertedFile:
-    """What was written: seconds of it, samples that were clipped, and for a salvaged source what is wrong with the rest."""
+    """A written file: its seconds, its clipped samples, and the damage of a salvaged source."""
 
     seconds: float
     clipped_samples: int
@@ -40,12 +40,12 @@ def convert_file(
     chunk_seconds: float = DEFAULT_CHUNK_SECONDS,
     on_read: SecondsRead = lambda seconds: None,
 ) -> ConvertedFile:
-    """Converts a file; the target appears complete or not at all, as wide as the source: 16 or 24 bits.
+    """Converts a file; the target appears complete or not at all, with the bit depth of the source (16 or 24).
 
     Args:
         converter: the model.
         source: any format.
-        target: its folder is made.
+        target: its folder is created.
         parameters: sample rate, channels, format and seed of the target; with ``salvage`` the readable part of a damaged source
             is converted.
         comment: for the target's comment tag.
@@ -54,7 +54,7 @@ def convert_file(
         on_read: called before each block of the source is used.
 
     Raises:
-        AudioError: the source is damaged, unreadable or empty, or the format cannot hold the result.
+        AudioError: the source is damaged, unreadable or empty, or the format does not support the result.
         StoreError: the target cannot be written.
     """
     damage: list[str] = []
@@ -83,13 +83,13 @@ def convert_file(
             for block in conversion:
                 writer.write(block)
             if not conversion.samples:
-                raise AudioError("there is no sound in it", where=str(source))
+                raise AudioError("contains no samples", where=str(source))
     return ConvertedFile(conversion.samples / sample_rate, conversion.clipped_samples, damage[0] if damage else None)
 
 
 @contextmanager
 def _open(source: Path) -> Iterator[Decoder]:
-    """A source that cannot be read is wrong with that source, whereas a target that cannot be written stops everything."""
+    """An unreadable source fails that source only, whereas an unwritable target stops the conversion."""
     with ExitStack() as stack:
         try:
             decoder = stack.enter_context(open_audio(source))
@@ -99,7 +99,7 @@ def _open(source: Path) -> Iterator[Decoder]:
 
 
 def _blocks(decoder: Decoder, on_read: SecondsRead, damage: list[str] | None) -> Iterator[Audio]:
-    """The blocks of a source; what is wrong with the rest goes into ``damage``, or is raised where that is None."""
+    """The blocks of a source; damage is appended to ``damage``, or raised where that is None."""
     seconds = 0.0
     blocks = decoder.blocks()
     while True:

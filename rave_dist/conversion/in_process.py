@@ -1,4 +1,4 @@
-"""A small corpus through a model in this very process, by the same code and to the same bytes as on Ray."""
+"""Conversion of a small corpus in this process, with the same code and the same bytes as on Ray."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ import torch
 from rave_dist.conversion.convert import Converter
 from rave_dist.conversion.corpus import Task
 from rave_dist.conversion.item import Outcome, convert_item
-from rave_dist.conversion.job import OUT_OF_MEMORY, Job, give_up, load_converter, unforeseen
+from rave_dist.conversion.job import OUT_OF_MEMORY, Job, give_up, internal_error, load_converter
 from rave_dist.errors import RaveDistError
 
 _UNFORESEEN = (ArithmeticError, AssertionError, AttributeError, LookupError, OSError, RuntimeError, TypeError, ValueError)
-"""What libraries raise for one strange file, which stops no others."""
+"""Errors that libraries raise for a single file; the others are still converted."""
 
 
 def convert_all(job: Job) -> Iterator[Outcome]:
-    """Converts a job's tasks one after another.
+    """Converts a job's tasks in turn.
 
-    A file that the code did not foresee is a failed item, as on Ray. What ends the process, such as a crash in a native
-    library, ends the command; the same command resumes, and ``--workers 1`` gives the files a process of their own.
+    An unexpected error is a failed item, as on Ray. A crash in a native library ends the command; the same command resumes,
+    and ``--workers 1`` converts in a separate process.
 
     Raises:
         ConversionError: the model cannot be loaded, or the device is out of memory.
@@ -45,4 +45,4 @@ def _convert(job: Job, task: Task, converter: Converter) -> Outcome:
     except MemoryError:
         return give_up(job, task, OUT_OF_MEMORY)
     except _UNFORESEEN as error:
-        return give_up(job, task, unforeseen(error))
+        return give_up(job, task, internal_error(error))

@@ -21,7 +21,7 @@ from rave_dist.storage.store import Store
 
 @dataclass(frozen=True)
 class Outcome:
-    """A task's journal entry, and whether it was found done already."""
+    """A task's journal entry, and whether the task was already finished."""
 
     item: ConversionItem
     skipped: bool = False
@@ -29,19 +29,19 @@ class Outcome:
 
 @dataclass(frozen=True)
 class _Readable:
-    """What can be read of a source; ``damage`` says what is wrong with the rest."""
+    """The readable length of a source; ``damage`` describes the rest."""
 
     samples: int
     damage: str | None
 
 
 def convert_item(store: Store, plan: Plan, task: Task, converter: Converter, *, chunk_seconds: float) -> Outcome:
-    """Converts one source and writes its journal entry; one that cannot be converted gets an entry with the reason.
+    """Converts one source and writes its journal entry, on failure with the reason.
 
-    The source is read through once before the model starts, so that damage is known before anything is written.
+    The source is decoded once before the model starts, so that damage is known before anything is written.
 
     Raises:
-        StoreError: OUTPUT or the store cannot be used: nothing else would succeed either.
+        StoreError: OUTPUT or the store cannot be used, so that other sources would fail too.
     """
     item = failed_item(plan, task, None)
     skipped = False
@@ -72,7 +72,7 @@ def failed_item(plan: Plan, task: Task, reason: str | None) -> ConversionItem:
 
 
 def _done_before(store: Store, plan: Plan, task: Task, sha256: str) -> dict[str, object] | None:
-    """What the journal knows of this very source's output, if that is still what it was; only its time may differ."""
+    """The journal's entry, if source and output have the same bytes as then; only the modification time may differ."""
     entry = read_entry(store, plan, task)
     if entry is None or entry.source_sha256 != sha256 or not counts_as_done(entry, plan) or not plan.output.exists(task.output):
         return None
@@ -92,7 +92,7 @@ def _convert(plan: Plan, task: Task, path: Path, sha256: str, converter: Convert
     if sound.damage and not parameters.salvage:
         raise AudioError(sound.damage, where=task.source.name)
     if not sound.samples:
-        raise AudioError(sound.damage or "there is no sound in it", where=task.source.name)
+        raise AudioError(sound.damage or "contains no samples", where=task.source.name)
     comment = (
         f"rave-dist: {Path(task.source.name).name} (sha256 {sha256}) through {plan.card.reference}, seed {parameters.seed}"
     )
@@ -135,7 +135,7 @@ def _inspect(path: Path) -> _Readable:
 
 @contextmanager
 def _reading(task: Task) -> Iterator[None]:
-    """A source that cannot be read is that source's failure; of OUTPUT and the store it would be everyone's."""
+    """An unreadable source fails that source only, whereas errors of OUTPUT and the store stop the conversion."""
     try:
         yield
     except StoreError as error:

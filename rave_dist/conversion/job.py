@@ -1,4 +1,4 @@
-"""What every conversion of a corpus does before and after its files, wherever these are converted."""
+"""Start and end of a corpus conversion, common to all ways of converting its files."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from rave_dist.errors import ConversionError
 from rave_dist.records import ConversionItem, ConversionRecord, now
 from rave_dist.storage.store import Store
 
-OUT_OF_MEMORY = "there is not enough memory: take fewer workers or shorter chunks"
+OUT_OF_MEMORY = "not enough memory: use fewer workers or shorter chunks"
 
 
 @dataclass(frozen=True)
 class Job:
-    """A conversion that has begun: the tasks that are left, the largest first, and the entries of those done before."""
+    """A conversion in progress: the remaining tasks, the largest first, and the entries of finished ones."""
 
     store: Store
     plan: Plan
@@ -29,13 +29,13 @@ class Job:
 
 
 def begin(store: Store, plan: Plan, *, chunk_seconds: float, workers: int | None = None) -> Job:
-    """Checks that the conversion can be done, notes its request and finds what is left to do.
+    """Checks a conversion, stores its request and lists the remaining tasks.
 
     Args:
-        store: of the library: the model is read from it, journal and record are written to it.
-        plan: `plan_conversion`'s.
-        chunk_seconds: of sound in the model at once.
-        workers: files at once; None for as many as there is room for.
+        store: the library's store, for the model, the journal and the record.
+        plan: from `plan_conversion`.
+        chunk_seconds: seconds of audio in the model at once.
+        workers: files converted at once; None for as many as the resources allow.
 
     Raises:
         ConversionError: chunks too short; workers below 1.
@@ -52,15 +52,15 @@ def begin(store: Store, plan: Plan, *, chunk_seconds: float, workers: int | None
 
 
 def finish(job: Job, outcomes: Iterable[Outcome], progress: Callable[[int, int], None] | None = None) -> ConversionRecord:
-    """Takes the outcomes as they come and writes the record.
+    """Collects the outcomes and writes the record.
 
     Args:
-        job: `begin`'s.
-        outcomes: of the tasks that were left, in any order.
-        progress: called with how many sources are done, and of how many.
+        job: from `begin`.
+        outcomes: of the remaining tasks, in any order.
+        progress: called with the number of finished sources and the total.
 
     Returns:
-        The record, which also lies in the store as ``conversions/<id>/record.json``. Sources that failed are named in it.
+        The record, also stored as ``conversions/<id>/record.json``. It names the failed sources.
     """
     taken = [Outcome(item, skipped=True) for item in job.done]
     report = progress or (lambda count, total: None)
@@ -74,26 +74,26 @@ def finish(job: Job, outcomes: Iterable[Outcome], progress: Callable[[int, int],
 
 
 def load_converter(job: Job, *, device: str) -> Converter:
-    """The model, loaded from the store into this process.
+    """Loads the model from the store into this process.
 
     Raises:
-        StoreError: what is stored is not what was published.
+        StoreError: the stored file is not the published one.
         ConversionError: the file is not TorchScript, or cannot convert.
     """
-    torch.set_num_threads(1)  # Ray has a worker for every CPU; and any number of threads gives the same samples
+    torch.set_num_threads(1)  # Ray has a worker for every CPU; the samples do not depend on the number of threads
     return Converter.load(job.store, job.plan.card, device=device)
 
 
 def give_up(job: Job, task: Task, reason: str) -> Outcome:
-    """The outcome of a task that ended in a way that it does not explain itself; noted in the journal."""
+    """The failed outcome of a task that could not write its own journal entry; writes it."""
     item = failed_item(job.plan, task, reason)
     job.store.write_json(job.plan.journal_key(task), item.to_json())
     return Outcome(item)
 
 
-def unforeseen(error: BaseException) -> str:
-    """The reason to give for an error of unknown kind."""
-    return f"an error that nobody foresaw: {error!r}"
+def internal_error(error: BaseException) -> str:
+    """The reason reported for an unexpected error."""
+    return f"internal error: {error!r}"
 
 
 def _record(plan: Plan, outcomes: list[Outcome]) -> ConversionRecord:

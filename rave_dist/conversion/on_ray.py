@@ -1,4 +1,4 @@
-"""A corpus through a model on Ray Data: a pool of actors, each with the model in memory; one file is one piece of work."""
+"""Conversion of a corpus on Ray Data: a pool of actors, each with the model in memory; one task per file."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from ray.util.annotations import RayDeprecationWarning
 from rave_dist.conversion.convert import Converter
 from rave_dist.conversion.corpus import Plan, Task
 from rave_dist.conversion.item import Outcome, convert_item
-from rave_dist.conversion.job import OUT_OF_MEMORY, Job, begin, finish, give_up, load_converter, unforeseen
+from rave_dist.conversion.job import OUT_OF_MEMORY, Job, begin, finish, give_up, internal_error, load_converter
 from rave_dist.errors import RaveDistError
 from rave_dist.options import DEFAULT_CHUNK_SECONDS
 from rave_dist.records import ConversionRecord
 from rave_dist.storage.store import Store
 
-_MAX_BLOCKS = 2000  # of Ray Data; what a block costs is some milliseconds
-_SUBMITTED = 200  # tasks that Ray knows of at once, where each stands alone
+_MAX_BLOCKS = 2000  # of Ray Data; a block costs some milliseconds
+_SUBMITTED = 200  # tasks submitted to Ray at once, outside the pool
 
 
 def convert_corpus(
@@ -39,17 +39,17 @@ def convert_corpus(
     workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> ConversionRecord:
-    """Converts what a plan names, all that is not done already; needs a connected Ray.
+    """Converts all unfinished tasks of a plan; needs a connected Ray.
 
     Args:
-        store: of the library: the model is read from it, journal and record are written to it.
-        plan: `plan_conversion`'s.
-        chunk_seconds: of sound in the model at once.
-        workers: files at once; one per GPU, or where there are none one per CPU but one, unless given.
-        progress: called with how many sources are done, and of how many.
+        store: the library's store, for the model, the journal and the record.
+        plan: from `plan_conversion`.
+        chunk_seconds: seconds of audio in the model at once.
+        workers: files converted at once; by default one per GPU, or without GPUs one per CPU except one.
+        progress: called with the number of finished sources and the total.
 
     Returns:
-        the record, which also lies in the store as ``conversions/<id>/record.json``. Sources that failed are named in it.
+        The record, also stored as ``conversions/<id>/record.json``. It names the failed sources.
 
     Raises:
         ConversionError: chunks too short; workers below 1; the device is out of memory.
@@ -60,7 +60,7 @@ def convert_corpus(
 
 
 def convert_all(job: Job, *, workers: int | None = None) -> Iterator[Outcome]:
-    """Outcomes of a job's tasks in the order in which they end; arguments and errors of `convert_corpus`."""
+    """Outcomes of a job's tasks in the order of completion; arguments and errors as in `convert_corpus`."""
     tasks = job.to_do
     if not tasks:
         return
@@ -72,8 +72,8 @@ def convert_all(job: Job, *, workers: int | None = None) -> Iterator[Outcome]:
             del left[index]
             yield outcome
     if left:
-        # A worker died, or met what nobody foresaw. The pool cannot say on which file, so the others go on without it. It holds
-        # its CPUs until Python has found that nobody needs it: Ray Data ends the actors of a failed run no sooner.
+        # A worker died or met an internal error. The pool does not report the file, so the remaining tasks run separately. Ray
+        # Data ends the actors of a failed run, and frees their CPUs, only when Python collects them.
         gc.collect()
         yield from _one_by_one(job, list(left.values()), resources)
 
@@ -84,12 +84,12 @@ def _by_pool(job: Job, tasks: Sequence[Task], pool: int, resources: dict[str, An
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     rows = [{"index": index, "task": pickle.dumps(task)} for index, task in enumerate(tasks)]
     with warnings.catch_warnings():
-        # Ray 2.64 will have names of their own for the two limits; by default an actor is restarted for ever.
+        # Ray 2.64 renames the two limits; by default an actor is restarted without end.
         warnings.simplefilter("ignore", RayDeprecationWarning)
         dataset = ray.data.from_items(rows, override_num_blocks=min(len(rows), _MAX_BLOCKS)).map(
             cast(Any, _Worker),
             fn_constructor_args=(job,),
-            # One at a time: none shall wait behind a long file while another actor is idle.
+            # One at a time: no task waits behind a long file while another actor is idle.
             compute=ray.data.ActorPoolStrategy(min_size=1, max_size=pool, initial_size=pool, max_tasks_in_flight_per_actor=1),
             max_restarts=0,
             max_task_retries=0,
@@ -100,7 +100,7 @@ def _by_pool(job: Job, tasks: Sequence[Task], pool: int, resources: dict[str, An
 
 
 def _one_by_one(job: Job, tasks: list[Task], resources: dict[str, Any]) -> Iterator[Outcome]:
-    """Tasks that share nothing: whichever kills its worker, twice, is a failed item with a reason."""
+    """Runs each task in its own process; a task that kills its worker twice is a failed item with the reason."""
     remote = ray.remote(max_retries=1, **resources)(_convert_alone)
     waiting = deque(tasks)
     pending: dict[Any, Task] = {}
@@ -113,13 +113,13 @@ def _one_by_one(job: Job, tasks: list[Task], resources: dict[str, Any]) -> Itera
             try:
                 yield _unpack(ray.get(reference))
             except RayTaskError as error:
-                yield give_up(job, task, unforeseen(error.cause))
+                yield give_up(job, task, internal_error(error.cause))
             except WorkerCrashedError:
-                yield give_up(job, task, "the process that converted it died, and died again on a second try")
+                yield give_up(job, task, "its worker process died twice")
             except OutOfMemoryError:
                 yield give_up(job, task, OUT_OF_MEMORY)
             except RayError as error:
-                yield give_up(job, task, f"the cluster lost it ({type(error).__name__})")
+                yield give_up(job, task, f"the cluster lost the task ({type(error).__name__})")
 
 
 def _unpack(packed: bytes) -> Outcome:
@@ -131,7 +131,7 @@ def _unpack(packed: bytes) -> Outcome:
 
 
 def _resources(num_tasks: int, workers: int | None) -> tuple[int, dict[str, Any]]:
-    """Actors of the pool, and what each of them takes. Something of a CPU always stays free: Ray Data needs it to go on."""
+    """Number of actors in the pool and the resources of each; part of a CPU stays free, which Ray Data needs."""
     total = ray.cluster_resources()  # type: ignore[no-untyped-call]
     cpus, gpus = total.get("CPU", 1.0), total.get("GPU", 0.0)
     count = min(num_tasks, workers or int(gpus) or max(1, int(cpus) - 1))
@@ -147,7 +147,7 @@ def _converter(job: Job) -> Converter:
 
 
 def _run(job: Job, task: Task, converter: Converter) -> bytes:
-    """An outcome, or an error that concerns every source, packed so that either crosses to the driver whole."""
+    """The pickled outcome, or an error that affects every source."""
     outcome: Outcome | RaveDistError
     try:
         outcome = convert_item(job.store, job.plan, task, converter, chunk_seconds=job.chunk_seconds)
@@ -157,7 +157,7 @@ def _run(job: Job, task: Task, converter: Converter) -> bytes:
 
 
 class _Worker:
-    """An actor of the pool: loads the model once, then converts one source after another."""
+    """An actor of the pool: loads the model once, then converts sources in turn."""
 
     def __init__(self, job: Job) -> None:
         self._job = job
@@ -165,7 +165,7 @@ class _Worker:
         try:
             self._converter = _converter(job)
         except RaveDistError as error:
-            self._converter = error  # an actor that fails to start would be started again and again
+            self._converter = error  # an actor that fails to start would be restarted repeatedly
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         if isinstance(self._converter, RaveDistError):

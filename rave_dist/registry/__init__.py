@@ -1,1 +1,1 @@
-"""The registry: trained runs become verified, immutable, findable models."""
+"""The registry: verified, immutable models of finished runs, found by name."""

@@ -1,7 +1,7 @@
-"""The export itself; `rave_dist.registry.export` calls it in a fresh process.
+"""Builds an export; `rave_dist.registry.export` calls this in a fresh process.
 
-Builds the trained model twice, with plain and with cached convolutions, compiles each, and notes what each makes of a sound
-before it is compiled.
+The trained model is built twice, with plain and with cached convolutions. The output of each for a probe is stored before it
+is compiled.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from rave_dist.records import ExportFolder, ExportRecord, RunFolder, TrainingSpe
 
 
 def build(out: Path, run: Path, name: str, fidelity: float = FIDELITY) -> dict[str, Any]:
-    """Builds both files, and a probe for the checks: audio, and the trained model's own output for it.
+    """Builds both files, and a probe for the checks: audio, and the trained model's output for it.
 
     Args:
         out: the folder for the export.
@@ -41,7 +41,7 @@ def build(out: Path, run: Path, name: str, fidelity: float = FIDELITY) -> dict[s
         model = _trained(text, Path(source.weights), channels=spec.channels)
         scripted: ScriptedRave
         with torch.no_grad():
-            # In double precision a difference is a mistake, and not the rounding of a model with steep nonlinearities.
+            # In double precision a difference is an error and not rounding by steep nonlinearities.
             expected = eager_render(model.double(), sound.double(), fidelity)
             model.float()
             if streaming:
@@ -72,7 +72,7 @@ def build(out: Path, run: Path, name: str, fidelity: float = FIDELITY) -> dict[s
 
 
 def _trained(text: str, weights: Path, *, channels: int) -> Any:
-    """The model of a configuration with these weights, weight normalisation folded."""
+    """A configuration's model with these weights, weight normalisation folded."""
     model = build_model(text, channels=channels)
     model.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
     fold_weight_norm(model.eval())
@@ -80,7 +80,7 @@ def _trained(text: str, weights: Path, *, channels: int) -> Any:
 
 
 def _probe(path: Path, channels: int, sample_rate: int) -> Tensor:
-    """A sound ``[1, C, T]`` that asks something of every band: the run's own, or a falling tone in noise with silences."""
+    """Test audio ``[1, C, T]`` with energy in every band: the run's probe, or a falling tone in noise with silences."""
     length = 3 << 15
     if path.exists():
         sound = torch.from_numpy(np.load(path)).float()
@@ -94,7 +94,7 @@ def _probe(path: Path, channels: int, sample_rate: int) -> Tensor:
 
 
 def eager_render(model: Any, x: Tensor, fidelity: float) -> Tensor:
-    """What RAVE's own modules make of a sound when nothing is drawn at random; the measure for the exports.
+    """The deterministic output of RAVE's own modules, the reference for the exports.
 
     Mean latents, only the exposed principal components kept, silent noise generator, noise dimensions at zero.
     """
@@ -107,7 +107,7 @@ def eager_render(model: Any, x: Tensor, fidelity: float) -> Tensor:
     elif "SphericalEncoder" in kinds:
         norm = torch.linalg.vector_norm(h, dim=1, keepdim=True)
         pole = torch.nn.functional.one_hot(torch.tensor(0), h.shape[1]).to(h).reshape(1, -1, 1)
-        z = torch.where(norm > 0, h / norm, pole)  # silence has no direction: RAVE divides 0 by 0 there
+        z = torch.where(norm > 0, h / norm, pole)  # silence has no direction: RAVE would divide 0 by 0
     else:
         z = model.encoder.rvq(h)[0] if "DiscreteEncoder" in kinds and bool(model.encoder.enabled) else h
         z = torch.cat([z, z.new_zeros(z.shape[0], model.encoder.noise_augmentation, z.shape[2])], 1)
@@ -120,19 +120,19 @@ def eager_render(model: Any, x: Tensor, fidelity: float) -> Tensor:
 
 
 def receptive_field(model: Any) -> tuple[int, int]:
-    """How many samples before and after a latent frame's samples can change them.
+    """The number of samples before and after a latent frame that affect its output.
 
-    Found by differentiating one whole frame of output by the input, over ever longer inputs until both ends have no effect.
-    A stretch that starts on a frame, and has that much context on each side rounded up to the hop, is converted exactly.
+    Found from the gradient of one output frame with respect to the input, with longer and longer inputs until both ends have no
+    effect. An excerpt that starts on a frame and has this context on each side, rounded up to the hop, is converted exactly.
 
     Args:
         model: an `OfflineRave`, not yet compiled.
 
     Raises:
-        ConfigurationError: the model hears further than 2^20 samples.
+        ConfigurationError: the receptive field exceeds 2^20 samples.
     """
     latents = model.latents
-    if _quantised(model):  # choosing a codeword has no derivative; the quantiser itself looks at one frame only
+    if _quantised(model):  # choosing a codeword has no derivative, and depends on one frame only
         model.latents = PlainLatents(augmentation=latents.augmentation)
     try:
         for exponent in range(16, 21):
@@ -142,16 +142,16 @@ def receptive_field(model: Any) -> tuple[int, int]:
             x = torch.randn(1, model.n_channels, length, generator=generator).mul_(0.1).requires_grad_()
             y = model.convert(x, 0, 0, 1.0)[..., middle : middle + model.hop]
             (gradient,) = torch.autograd.grad((y * torch.randn(y.shape, generator=generator)).sum(), x)
-            heard = gradient[0].abs().amax(0).nonzero().flatten()
-            first, last = int(heard[0]), int(heard[-1])
+            affecting = gradient[0].abs().amax(0).nonzero().flatten()
+            first, last = int(affecting[0]), int(affecting[-1])
             if first > 0 and last < length - 1:
-                # At least one sample, hence one frame, on the right: a causal model hears nothing of the next frame, but its
-                # transposed convolutions need that there is one.
+                # At least one sample, hence one frame, on the right: a causal model does not depend on the next frame, but its
+                # transposed convolutions need one.
                 return max(0, middle - first), max(1, last - (middle + model.hop - 1))
     finally:
         model.latents = latents
     raise ConfigurationError(
-        "the model's output depends on more than a million samples of its input: it cannot be converted in parts",
+        "the receptive field exceeds a million samples: the model cannot convert audio in chunks",
         fix="use a configuration without a recurrent layer",
     )
 
@@ -161,5 +161,5 @@ def _quantised(model: nn.Module) -> bool:
 
 
 def build_request(*, out: str, run: str, name: str, fidelity: float) -> dict[str, Any]:
-    """`build` with JSON values."""
+    """`build` with JSON arguments."""
     return build(Path(out), Path(run), name, fidelity)

@@ -1,8 +1,8 @@
-"""From a finished run to two TorchScript files, built and then checked in processes of their own.
+"""Exports a finished run to two TorchScript files, built and checked in separate processes.
 
-RAVE's configuration and its kind of convolution belong to a whole process, so that the files are built in a fresh one
-(`rave_dist.registry.build`) and checked in another (`rave_dist.registry.verify`), which has never seen RAVE, as nobody who
-plays them will have. Nothing here imports torch.
+RAVE's configuration and its kind of convolution are global to a process, so the files are built in a fresh process
+(`rave_dist.registry.build`) and checked in another one that does not import RAVE (`rave_dist.registry.verify`), because
+players do not have it. Nothing here imports torch.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ def export_run(
         run: a local `RunFolder` with spec, configuration and weights, and optionally weights of phase 1 and a probe.
         out: the folder for the export, a local `ExportFolder`.
         fidelity: share of the latent variance to keep.
-        should_sound: whether the model has learnt, so that it must answer the probe neither with silence nor far louder.
+        should_sound: whether the model has learnt, so that its output for the probe must be neither silent nor far louder.
 
     Raises:
-        VerificationError: a file that does not do what its model does, or a process that died; nothing is to be published.
-        ConfigurationError: a model of a kind that cannot be exported.
+        VerificationError: a file differs from its model, or a process died; the export must not be published.
+        ConfigurationError: this kind of model cannot be exported.
     """
     out.mkdir(parents=True, exist_ok=True)
     _in_fresh_process("rave_dist.registry.build:build_request", out, timeout, run=str(run), name=name, fidelity=fidelity)
@@ -40,14 +40,14 @@ def export_run(
 
 
 def check_export(out: Path, *, should_sound: bool = False, timeout: float = TIMEOUT_SECONDS) -> ExportRecord:
-    """Checks the files of an export folder in a fresh process and returns what is in it; raises as `export_run` does."""
+    """Checks an export folder in a fresh process and returns its record; raises the errors of `export_run`."""
     checks = _in_fresh_process("rave_dist.registry.verify:verify_request", out, timeout, should_sound=should_sound)
     exported = ExportRecord.model_validate_json(Path(ExportFolder(out, "").record).read_bytes())
     return exported.model_copy(update={"checks": checks})
 
 
 def _in_fresh_process(function: str, out: Path, timeout: float, **request: Any) -> Any:
-    # One thread unless the environment says otherwise: next to other runs, threads that wait for one another waste several
+    # One thread unless the environment says otherwise: on a shared machine, threads that wait for each other cost several
     # times the work.
     environment = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
     try:
@@ -56,7 +56,7 @@ def _in_fresh_process(function: str, out: Path, timeout: float, **request: Any) 
         raise VerificationError(f"the export did not end within {timeout:.0f} s", where=str(out)) from error
     except isolated.ProcessDied as error:
         killed = error.exit_code < 0
-        what = f"its process was ended by signal {-error.exit_code}" if killed else error.last_words
+        what = f"its process was killed by signal {-error.exit_code}" if killed else error.last_words
         raise VerificationError(
             f"the export failed: {what}", where=str(out), fix="free memory and try again" if killed else ""
         ) from error

@@ -1,8 +1,7 @@
-"""How far an exported model's answer is from held-out audio, in units that a person knows, beside what is known to everybody.
+"""Distance of an exported model's output from held-out audio, in familiar units, with reference values.
 
-The whole held-out audio goes through the exported file itself, as in a conversion, and through that of the best weights of
-phase 1, of models that went on from there. The same numbers are given for silence and for noise of equal loudness, which any
-model must beat, and for the audio passed through MP3 at 64 kbit/s.
+All held-out audio is converted by the exported file, and by the export of the best weights of phase 1 if the run continued
+into phase 2. The references are silence and noise of the same loudness, which every model must beat, and MP3 at 64 kbit/s.
 """
 
 from __future__ import annotations
@@ -27,13 +26,15 @@ _SEED = 0
 
 
 def measure_export(out: Path, exported: ExportRecord, segments: Sequence[Segment], *, sample_rate: int) -> dict[str, Metrics]:
-    """The measures of a model, of what it was at the best of phase 1, of silence, of noise and of an MP3, by the names of
-    `rave_dist.records.ModelCard`.
+    """The metrics of a model, of its best weights of phase 1, and of the references.
+
+    Returns:
+        Metrics by the names of `rave_dist.records.ModelCard`.
 
     Args:
         out: the export's folder.
-        exported: what is in it.
-        segments: held-out audio, at the model's rate and with its channels; at least one.
+        exported: its record.
+        segments: held-out audio at the model's rate and with its channels; at least one.
         sample_rate: in Hz.
     """
     sounds = [segment.pcm.astype(np.float32) / np.float32(32768) for segment in segments]
@@ -53,7 +54,7 @@ def measure_export(out: Path, exported: ExportRecord, segments: Sequence[Segment
 
 
 def measure(original: Audio, other: Audio, sample_rate: int) -> Metrics:
-    """How far a sound is from another, both [channels, samples]: spectra by channel, pitch of the channels' mean."""
+    """Distance of two recordings, both [channels, samples]: spectra by channel, pitch of the channels' mean."""
     pairs = list(zip(original, other, strict=True))
     cents, kept = pitch_deviation(original.mean(0), other.mean(0), sample_rate)
     return Metrics(
@@ -67,13 +68,13 @@ def measure(original: Audio, other: Audio, sample_rate: int) -> Metrics:
 
 
 def _answer(file: Path, sounds: Sequence[Audio], exported: ExportRecord, *, chunk: int) -> Audio:
-    """All sounds through one exported file, joined."""
+    """All segments converted by one exported file, concatenated."""
     model = torch.jit.load(str(file), map_location="cpu").eval()  # type: ignore[no-untyped-call]
     return np.concatenate([_convert(model, sound, exported, chunk=chunk) for sound in sounds], axis=1)
 
 
 def _convert(model: Any, sound: Audio, exported: ExportRecord, *, chunk: int) -> Audio:
-    """A sound through the model, a chunk with its context at a time: the same samples as in one piece."""
+    """Converts a segment in chunks with context; the samples are those of one piece."""
     hop = exported.hop
     left, right = (-(-samples // hop) * hop for samples in exported.receptive_field)
     whole = torch.from_numpy(np.pad(sound, ((0, 0), (0, -sound.shape[1] % hop))))[None]

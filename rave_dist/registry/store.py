@@ -1,8 +1,8 @@
-"""The registry: published models in the store, found by name, fetched by hash.
+"""Published models in the store, found by name, fetched by hash.
 
-Files are named by `rave_dist.records.ModelFolder`. A version is the hash of the weights and the configuration, so publishing a
-run again publishes nothing, and a version never changes. What is there without a card was left by a publisher that died: it is
-checked and used, or replaced.
+Files are named by `rave_dist.records.ModelFolder`. A version is the hash of the weights and the configuration, so publishing
+a run again changes nothing, and a version never changes. A version without a card was left by a publisher that died: its
+files are checked and used, or replaced.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ from rave_dist.suggest import suggest
 
 _KINDS: tuple[ExportKind, ...] = ("offline", "streaming")
 _REFERENCE = re.compile(r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]{0,62})(@(?P<version>[0-9a-f]+|latest))?")
-# A validation distance this much below its first value says that a model has learnt to sound like its material.
+# A model has learnt if its validation distance is below this fraction of its first value.
 _LEARNT = 0.9
 _PROBE_SECONDS = 4.0
 _SHORT_SECONDS = 600.0
@@ -69,17 +69,17 @@ def publish(
     """Exports a finished run, checks the files and publishes them under the instrument's name.
 
     Args:
-        store: where the run lies and the model goes.
+        store: for the run and the model.
         spec: the run; its result must be in its folder.
-        report: called with each activity as it begins: exporting, measuring.
+        report: called with each activity when it starts: exporting, measuring.
         fidelity: share of the latent variance that the exports keep.
 
     Returns:
-        The card; of the version that was there already, if the same weights were published before.
+        The card; of the existing version, if the same weights were published before.
 
     Raises:
         TrainingError: the run has not finished.
-        VerificationError: the export does not do what the model does.
+        VerificationError: the export differs from the model.
         DatasetError: the run's dataset is not in the store.
     """
     try:
@@ -122,11 +122,11 @@ def place(
     seconds: float,
     metrics: Mapping[str, Metrics] = MappingProxyType({}),
 ) -> ModelCard:
-    """Puts an export into the registry: its files, then its card, then ``latest``.
+    """Adds an export to the registry: its files, then its card, then ``latest``.
 
     Args:
-        result: how the run ended.
-        exported: what is in ``out``.
+        result: of the run.
+        exported: the record of ``out``.
         out: the export's folder.
         version: from `model_version`.
         seconds: audio that the model was trained on.
@@ -181,7 +181,7 @@ def model_version(run: RunFolder) -> str:
 
 
 def _material(store: Store, dataset: DatasetManifest) -> npt.NDArray[np.float32]:
-    """Some seconds of what the model was trained on, ``[C, T]``: of loud sources that are not too long to read whole."""
+    """Some seconds of training audio, ``[C, T]``, from loud sources that are short enough to read completely."""
     short = [source for source in dataset.sources if source.used_seconds <= _SHORT_SECONDS]
     sources = short or sorted(dataset.sources, key=lambda source: source.used_seconds)[:1]
     chosen: list[SourceRecord] = []
@@ -198,8 +198,8 @@ def _material(store: Store, dataset: DatasetManifest) -> npt.NDArray[np.float32]
 def _metrics(
     store: Store, spec: TrainingSpec, dataset: DatasetManifest, out: Path, exported: ExportRecord
 ) -> dict[str, Metrics]:
-    """What the offline exports make of all audio that the run was not trained on."""
-    from rave_dist.registry.metrics import measure_export  # here, because only publishing needs scipy, FFmpeg and torch
+    """The metrics of the offline exports on all held-out audio."""
+    from rave_dist.registry.metrics import measure_export  # imported here: only publishing needs scipy, FFmpeg and torch
 
     held_out = split_dataset(store, dataset, window=StepConfig.of(spec).window).validation
     return measure_export(out, exported, held_out, sample_rate=spec.sample_rate)
@@ -212,10 +212,10 @@ def _has_learnt(result: RunResult) -> bool:
 
 
 def _place_files(store: Store, folder: ModelFolder, out: Path, exported: ExportRecord) -> dict[ExportKind, ModelFile]:
-    """Stores the exported files and says what is stored.
+    """Stores the exported files and returns the stored export's record.
 
-    Exports of equal weights differ in their bytes, and two publishers must end with one card that fits: whichever file came
-    first stays, if it passes the same checks.
+    Exports of the same weights differ in their bytes, and two publishers must agree on one card that matches the files: files
+    that exist stay if they pass the checks.
     """
     local: dict[ExportKind, str] = {"offline": exported.offline, "streaming": exported.streaming}
     keys = {kind: folder.file(kind) for kind in _KINDS}
@@ -272,7 +272,7 @@ def find(store: Store, reference: str) -> ModelCard:
     cards = _cards(store, ModelFolder.versions(name))
     if not cards:
         raise ModelNotFoundError(f"no model is called {name!r}", where=store.uri, fix=_suggest_model(store, name))
-    if version == "latest":  # its publisher died before it could say so: the newest is the latest
+    if version == "latest":  # the publisher died before writing ``latest``: use the newest
         return cards[-1]
     begins = [card for card in cards if card.version.startswith(version)]
     if len(begins) == 1:
@@ -285,13 +285,13 @@ def find(store: Store, reference: str) -> ModelCard:
 
 
 def fetch(store: Store, card: ModelCard, kind: ExportKind = "offline", *, folder: Path) -> Path:
-    """A local copy of a published file, in a cache that several processes may share.
+    """A local copy of a published file, in a cache that processes may share.
 
     Args:
-        folder: the cache; it is made.
+        folder: the cache; created if necessary.
 
     Raises:
-        StoreError: what is stored is not what was published.
+        StoreError: the stored file is not the published one.
     """
     file = card.files[kind]
     path = folder / f"{card.name}-{card.version}-{kind}-{file.sha256[:ID_LENGTH]}.ts"
@@ -301,7 +301,7 @@ def fetch(store: Store, card: ModelCard, kind: ExportKind = "offline", *, folder
         store.download(file.key, temporary)
         if hash_file(temporary) != file.sha256:
             raise StoreError(
-                f"{card.reference} is not what was published: its sha256 differs",
+                f"{card.reference} is not the published file: its sha256 differs",
                 where=store.address(file.key),
                 fix=f"delete {card.key} and publish the run again",
             )
@@ -309,13 +309,13 @@ def fetch(store: Store, card: ModelCard, kind: ExportKind = "offline", *, folder
 
 
 def fetch_run(store: Store, card: ModelCard, *, folder: Path) -> RunFolder:
-    """A local copy of the configuration and the weights of the run that a model was exported from.
+    """Local copies of the configuration and the weights of the run that a model was exported from.
 
     Args:
-        folder: where to; it is made.
+        folder: target folder; created if necessary.
 
     Raises:
-        ModelNotFoundError: the run is no longer there, or has been trained further since.
+        ModelNotFoundError: the run no longer exists, or has been trained further since.
     """
     run = RunFolder(folder)
     try:
@@ -323,13 +323,13 @@ def fetch_run(store: Store, card: ModelCard, *, folder: Path) -> RunFolder:
         store.download(card.run_folder.weights, run.weights)
     except MissingKeyError as error:
         raise ModelNotFoundError(
-            f"the run that {card.reference} was made of is not in this store", where=error.where, fix=f"train {card.name} again"
+            f"the run of {card.reference} is not in this store", where=error.where, fix=f"train {card.name} again"
         ) from error
     if model_version(run) != card.version:
         raise ModelNotFoundError(
-            f"the run that {card.reference} was made of has been trained further since",
+            f"the run of {card.reference} has been trained further since",
             where=store.address(card.run_key),
-            fix=f"publish it, and take {card.name}",
+            fix=f"publish it, and use {card.name}",
         )
     return run
 

@@ -1,8 +1,8 @@
-"""Does an exported file do what its model does? Asked of the files alone, in a process that has never seen RAVE.
+"""Checks that exported files reproduce their model, in a process that does not import RAVE.
 
-Each check is a number and a bound; differences are relative to the peak of what is expected. They are taken in double
-precision, where a mistake stands out from rounding: a trained network can be steep, and single precision then differs by
-more than 1e-5 between two orders of the same sums.
+Each check is a number and a bound; differences are relative to the peak of the expected output. They are computed in double
+precision, where errors stand out from rounding: in single precision the output of a steep trained network can differ by more
+than 1e-5 between two orders of the same sums.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ TOLERANCE = 1e-9
 BLOCK = 2048
 SEED = 7
 METHODS = ("encode", "decode", "forward")
-# A model that has learnt answers its own material with a sound, and not with a much louder one. A young one is quiet, by as
-# much as 100 dB, and is published all the same, for it is what was trained; the report says so.
+# A model that has learnt is neither silent nor much louder on its training material. One that has hardly learnt can be
+# 100 dB too quiet; it is published all the same, and the report says so.
 LOUDEST_DB = 30.0
 QUIETEST_PEAK = 2.0**-23  # the smallest step of 24 bits
 
-OUR_FAULT = "the run is kept, so nothing is lost: report this with the model's config, for the export is at fault"
-TRAIN_ON = "give the instrument a larger budget; if it happens again, another seed"
+OUR_FAULT = "this is an error of the export; the run is kept: report the message with the model's configuration"
+TRAIN_ON = "give the instrument a larger budget; if it happens again, change the seed"
 
 
 class _Checks:
-    """Collects ``name: number``, and stops at the first that is out of bounds."""
+    """Collects ``name: number`` and raises at the first one that is out of bounds."""
 
     def __init__(self, where: str) -> None:
         self.numbers: dict[str, float] = {}
@@ -54,7 +54,7 @@ class _Probe:
     latents: str
 
     def whole_frames(self, hop: int) -> Tensor:
-        """The audio without the samples after its last whole frame."""
+        """The audio up to its last complete frame."""
         return self.sound[..., : self.sound.shape[-1] // hop * hop]
 
 
@@ -63,7 +63,7 @@ def verify(out: Path, should_sound: bool) -> dict[str, float]:
 
     Args:
         out: the export's folder.
-        should_sound: whether the output must be neither silence nor far louder than the sound.
+        should_sound: whether the output must be neither silent nor far louder than the input.
 
     Returns:
         The numbers, by name of check.
@@ -78,7 +78,7 @@ def verify(out: Path, should_sound: bool) -> dict[str, float]:
     checks = _Checks(out.name)
     with torch.no_grad():
         _offline(checks, _load(offline), export, probe, should_sound)
-        # The rest runs each freshly loaded model once: compiling it would cost more than running it.
+        # The other checks run each loaded model once: optimising it would cost more than running it.
         with torch.jit.optimized_execution(False):  # type: ignore[attr-defined]
             for path in (offline, streaming):
                 _methods(checks, "offline" if path == offline else "streaming", _load(path), export, probe)
@@ -92,7 +92,7 @@ def _load(path: Path) -> Any:
 
 
 def _methods(checks: _Checks, kind: str, model: Any, export: ExportRecord, probe: _Probe) -> None:
-    """What nn~ asks before it plays: the methods, their shapes for one and for four rows, exact lengths, finite samples."""
+    """The requirements of nn~: methods, their shapes for one and for four rows, exact lengths, finite samples."""
     missing = set(METHODS) - set(model.get_methods())
     checks.at_most(f"{kind}/missing_methods", len(missing), 0, "nn~ would not find every method")
     channels, hop = probe.sound.shape[1], export.hop
@@ -106,36 +106,42 @@ def _methods(checks: _Checks, kind: str, model: Any, export: ExportRecord, probe
             samples = -(-8192 // hop) * hop
             y = getattr(model, method)(torch.zeros(rows, in_channels, samples // in_ratio))
             wrong += y.shape != (rows, out_channels, samples // out_ratio) or y.dtype != torch.float32
-            checks.at_most(f"{kind}/{method}_not_finite", _not_finite(y), 0, "silence gives samples that are no numbers")
+            checks.at_most(f"{kind}/{method}_not_finite", _not_finite(y), 0, "silence gives NaN or infinite samples")
     checks.at_most(f"{kind}/wrong_shapes", wrong, 0, "a method's shape is not what it declares")
 
 
 def _offline(checks: _Checks, model: Any, export: ExportRecord, probe: _Probe, should_sound: bool) -> None:
-    """Bulk conversion as it is used: exact length, finite on ordinary and on loud sound, at a sane level."""
+    """Bulk conversion: exact length, finite output for normal and for loud input, plausible level."""
     x, hop = probe.whole_frames(export.hop), export.hop
     y = model.convert(x, 0, SEED, 1.0)
     checks.at_most("offline/wrong_length", abs(y.shape[-1] - x.shape[-1]), 0, "the output is not as long as the input")
-    checks.at_most("offline/not_finite", _not_finite(y), 0, "the output has samples that are no numbers", TRAIN_ON)
+    checks.at_most("offline/not_finite", _not_finite(y), 0, "the output has NaN or infinite samples", TRAIN_ON)
     loud = torch.sign(torch.sin(torch.arange(8 * hop) * 0.05)).expand(1, x.shape[1], -1)
     checks.at_most(
         "offline/loud_not_finite", _not_finite(model.convert(loud, 0, SEED, 1.0)), 0, "full scale overflows", TRAIN_ON
     )
     if should_sound:
-        answer = model.convert(x, 0, SEED, 0.0).abs().max()  # its noise alone is no answer
-        checks.at_most("offline/silent", float(answer < QUIETEST_PEAK), 0, "it answers its own material with silence", TRAIN_ON)
+        answer = model.convert(x, 0, SEED, 0.0).abs().max()  # without its noise generator
+        checks.at_most(
+            "offline/silent",
+            float(answer < QUIETEST_PEAK),
+            0,
+            "the exported model is silent on its own training material",
+            TRAIN_ON,
+        )
         level = 10 * float(torch.log10(y.square().mean() / x.square().mean()))
-        checks.at_most("offline/level_db", level, LOUDEST_DB, "the output is far louder than its material", TRAIN_ON)
+        checks.at_most("offline/level_db", level, LOUDEST_DB, "the output is far louder than its training material", TRAIN_ON)
 
 
 def _equalities(checks: _Checks, model: Any, export: ExportRecord, probe: _Probe) -> None:
-    """Bulk conversion equals the trained model with nothing drawn, and chunks with context equal the whole."""
+    """Bulk conversion without noise equals the trained model, and chunks with context equal the whole."""
     x = probe.whole_frames(export.hop).double()
     y = model.convert(x, 0, SEED, 0.0)
     expected = probe.offline[..., : x.shape[-1]]
     checks.at_most("offline/against_model", _apart(y, expected), TOLERANCE, "the export does not equal the trained model")
     whole = model.convert(x, 0, SEED, 1.0)
     parts = _in_chunks(model, x, hop=export.hop, context=export.receptive_field)
-    checks.at_most("offline/chunks_against_whole", _apart(parts, whole), TOLERANCE, "chunks do not give the whole's samples")
+    checks.at_most("offline/chunks_against_whole", _apart(parts, whole), TOLERANCE, "chunks give other samples than the whole")
 
 
 def _in_chunks(model: Any, x: Tensor, *, hop: int, context: tuple[int, int]) -> Tensor:
@@ -152,7 +158,7 @@ def _in_chunks(model: Any, x: Tensor, *, hop: int, context: tuple[int, int]) -> 
 
 
 def _streaming(checks: _Checks, load: Callable[[], Any], export: ExportRecord, probe: _Probe) -> None:
-    """Real time: blocks give what one long pass gives, and with nothing drawn that is the cached model's own output."""
+    """Real time: blocks give the samples of one pass, which without noise are the cached model's output."""
     x, hop = probe.whole_frames(export.hop).double(), export.hop
     silent = load()
     silent.set_noise(0.0)
@@ -166,7 +172,7 @@ def _streaming(checks: _Checks, load: Callable[[], Any], export: ExportRecord, p
         blocks = [getattr(model, method)(block) for block in whole.split(max(BLOCK // hop, 1) * hop // ratio, -1)]
         turning = method == "encode" and probe.latents == "SphericalLatents"
         difference = _apart(torch.cat(blocks, -1), once, turning=turning)
-        checks.at_most(f"streaming/{method}_in_blocks", difference, TOLERANCE, "blocks do not give what one pass gives")
+        checks.at_most(f"streaming/{method}_in_blocks", difference, TOLERANCE, "blocks give other samples than one pass")
 
 
 def _not_finite(x: Tensor) -> int:
@@ -174,7 +180,7 @@ def _not_finite(x: Tensor) -> int:
 
 
 def _apart(x: Tensor, y: Tensor, *, turning: bool = False) -> float:
-    """The largest difference, by the peak of y; where values are angles, -1 and 1 are the same."""
+    """The largest difference relative to the peak of y; for angles, -1 and 1 are equal."""
     if x.shape != y.shape:
         return float("inf")
     difference = (x - y).abs()
@@ -184,5 +190,5 @@ def _apart(x: Tensor, y: Tensor, *, turning: bool = False) -> float:
 
 
 def verify_request(*, out: str, should_sound: bool) -> dict[str, float]:
-    """`verify` with JSON values."""
+    """`verify` with JSON arguments."""
     return verify(Path(out), should_sound)

@@ -169,7 +169,7 @@ def test_what_concerns_every_file_is_said_once(
 ) -> None:
     card = publish_tiny(local_store, "drum")
     local_store.write_bytes(card.files["offline"].key, b"not what was published")
-    with pytest.raises(StoreError, match="not what was published"):
+    with pytest.raises(StoreError, match="not the published file"):
         convert(local_store, card, str(recordings), str(tmp_path / "out"))
     with pytest.raises(ConversionError, match="one worker"):
         convert(local_store, card, str(recordings), str(tmp_path / "out"), workers=0)

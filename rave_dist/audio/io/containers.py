@@ -1,4 +1,4 @@
-"""What a file's own headers promise, read from a few bytes: decoders shorten a truncated file without a word.
+"""Declared audio lengths, read from a few header bytes, because decoders shorten truncated files without an error.
 
 ``sound_bytes`` walks the chunks of RIFF/WAVE, RF64/BW64, AVI, AIFF, W64, CAF, AU and MP4, and the last page of Ogg. Formats:
 EBU Tech 3306 (RF64), Apple's AIFF-C and CAF specifications, RFC 3533 (Ogg).
@@ -15,28 +15,30 @@ from rave_dist.errors import AudioError
 
 _OGG_TAIL_BYTES = 128 * 1024  # a page is at most 65,307 bytes
 _MOST_CHUNKS = 10_000  # zeros after a header are an endless list of empty chunks, which libsndfile walks to its end
-_NOTHING = "not a sound file that can be read"
+_NOTHING = "not a readable audio file"
 _MP3_HEAD_BYTES = 8192
-_MP3_TAGS_BYTES = 1 << 20  # what may follow the sound: APE and ID3 tags, with pictures
+_MP3_TAGS_BYTES = 1 << 20  # what may follow the audio: APE and ID3 tags, with pictures
 
 
 class SoundBytes(NamedTuple):
-    """How many bytes of sound a header declares, and how many the file has."""
+    """Bytes of audio that a header declares, and bytes that the file has."""
 
     declared: int
     present: int
 
     @property
     def is_cut(self) -> bool:
-        """Whether the file ends before its sound does."""
+        """Whether the file ends before its declared audio does."""
         return self.present < self.declared
 
 
 def sound_bytes(path: Path) -> SoundBytes | None:
-    """Declared and present bytes of a file's sound; None where its format, or a recorder that never closed it, says nothing.
+    """Declared and present bytes of a file's audio; None where the headers do not give them.
+
+    That is so for some formats, and for files that their recorder never closed.
 
     Raises:
-        AudioError: a header with nothing in it.
+        AudioError: an endless list of empty chunks.
         OSError: the file cannot be read.
     """
     with open(path, "rb") as file:
@@ -111,7 +113,7 @@ def _chunks(
 
 
 def _ogg(file: BinaryIO, size: int) -> SoundBytes | None:
-    """The last page must end where the file does, or before (tags, padding)."""
+    """Checks that the last page ends within the file; tags or padding may follow it."""
     start = max(0, size - _OGG_TAIL_BYTES)
     file.seek(start)
     tail = file.read()
@@ -125,7 +127,7 @@ def _ogg(file: BinaryIO, size: int) -> SoundBytes | None:
 
 
 def _mp4(file: BinaryIO, size: int) -> SoundBytes | None:
-    """Every box must end within the file; sizes of 0 (to the end) and 1 (a 64-bit size follows) are special."""
+    """Checks that every box ends within the file; sizes of 0 (to the end) and 1 (a 64-bit size follows) are special."""
     offset = 0
     while offset + 8 <= size:
         file.seek(offset)
@@ -142,10 +144,10 @@ def _mp4(file: BinaryIO, size: int) -> SoundBytes | None:
 
 
 def mp3_length_is_known(path: Path) -> bool:
-    """Whether an MP3's first frame says how long the whole file is (Xing, Info or VBRI header).
+    """Whether an MP3's first frame gives the length of the whole file (Xing, Info or VBRI header).
 
-    Without it libsndfile guesses the length from the first frame's bit rate and reads no further, and so it does where
-    several MP3s were joined into one.
+    Otherwise, and where several MP3s were concatenated, libsndfile estimates the length from the first frame's bit rate
+    and reads no further.
 
     Raises:
         OSError: the file cannot be read.

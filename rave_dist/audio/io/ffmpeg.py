@@ -1,4 +1,4 @@
-"""Recordings through FFmpeg (PyAV): AAC and M4A, WMA, the sound tracks of videos, and what else libsndfile declines."""
+"""Decoding with FFmpeg (PyAV): AAC and M4A, WMA, audio tracks of videos, and other formats that libsndfile cannot read."""
 
 from __future__ import annotations
 
@@ -16,50 +16,50 @@ from rave_dist.audio.io.open_file import LOSSY_TOLERANCE_SAMPLES, OpenFile
 from rave_dist.audio.types import Audio
 from rave_dist.errors import AudioError
 
-# No playlists and no network: a file that is opened must not make this machine open others.
+# No playlists and no network: opening a file must not open others.
 _FORMATS = (
     "aac,ac3,aiff,amr,ape,asf,au,avi,caf,dsf,dts,eac3,flac,flv,matroska,webm,mov,mp4,m4a,3gp,3g2,mj2,"
     "mp3,mpc,mpc8,mpeg,mpegts,ogg,rm,tak,tta,voc,w64,wav,wv"
 )
-# Tags in other encodings than UTF-8 are no reason to refuse the sound: PyAV 19 thinks so too, older versions must be told.
+# Tags that are not UTF-8 must not make a file unreadable: the default from PyAV 19 on, an option before.
 _TAGS: dict[str, Any] = {"metadata_errors": "replace"} if int(av.__version__.partition(".")[0]) < 19 else {}
-# Containers whose headers give the length; for the others FFmpeg guesses it from the bit rate.
+# Containers whose headers give the length; for the others FFmpeg estimates it from the bit rate.
 _EXACT = {"mov", "matroska", "asf", "wv", "tta", "ape", "flac", "wav", "aiff", "caf"}
 _SCALE = {"u8": 2.0**7, "s16": 2.0**15, "s32": 2.0**31, "s64": 2.0**63}
 
 
 @contextmanager
 def open_file(path: Path) -> Iterator[OpenFile]:
-    """Opens a file's first sound track.
+    """Opens a file's first audio track.
 
     Raises:
-        AudioError: not a media file, no sound in it, or nothing of it can be decoded.
-        OSError: the file is not there or may not be read.
+        AudioError: not a media file, no audio track, or an audio track that cannot be decoded.
+        OSError: the file does not exist or cannot be read.
     """
     with open(path, "rb") as file:
         try:
             container = av.open(file, "r", container_options={"format_whitelist": _FORMATS}, **_TAGS)
         except (av.FFmpegError, OSError) as error:
             _raise_if_unreadable(error)
-            raise AudioError("not a sound file that can be read") from error
+            raise AudioError("not a readable audio file") from error
         with closing(container):
             if not container.streams.audio:
-                raise AudioError("there is no sound in it")
+                raise AudioError("the file has no audio track")
             stream = container.streams.audio[0]
             if stream.codec_context is None:
-                raise AudioError("its sound is encoded in a way that is not known")
-            stream.codec_context.options = {"err_detect": "crccheck+explode"}  # damage is told, not concealed
+                raise AudioError("unknown audio encoding")
+            stream.codec_context.options = {"err_detect": "crccheck+explode"}  # report damage, do not conceal it
             frames = container.decode(stream)
-            # The first frame, not the header, knows the rate of HE-AAC.
+            # HE-AAC: only the first frame gives the sample rate, not the header.
             try:
                 first = next(frames, None)
             except (av.FFmpegError, OSError) as error:
                 _raise_if_unreadable(error)
-                raise AudioError("its sound cannot be decoded") from error
+                raise AudioError("the audio cannot be decoded") from error
             rate = first.sample_rate if first is not None else stream.codec_context.sample_rate
             channels = first.layout.nb_channels if first is not None else stream.codec_context.channels
             samples = _declared(container, stream, rate) if first is not None else 0
-            # An MP4's edit list ends inside its last frame, which FFmpeg hands out whole.
+            # An MP4's edit list ends inside its last frame, which FFmpeg returns whole.
             limit = samples if container.format.name.startswith("mov") else None
 
             def read(size: int) -> Iterator[Audio]:
@@ -77,7 +77,7 @@ def open_file(path: Path) -> Iterator[OpenFile]:
 
 
 def _raise_if_unreadable(error: Exception) -> None:
-    """A disk that fails is not a damaged file; a damaged file may send FFmpeg to a place that no file has."""
+    """Raises errors of the disk; EINVAL comes from a damaged file that makes FFmpeg seek to an impossible position."""
     if isinstance(error, OSError) and not isinstance(error, av.FFmpegError) and error.errno != errno.EINVAL:
         raise error
 
@@ -87,7 +87,7 @@ def _declared(container: Any, stream: Any, rate: int) -> int | None:
         return None
     if stream.duration is not None and stream.duration > 0:
         return round(float(stream.duration * stream.time_base) * rate)
-    if container.duration and len(container.streams) == 1:  # with a video, it may be the picture that is longer
+    if container.duration and len(container.streams) == 1:  # in a video the picture may be longer than the audio
         return round(float(container.duration) * rate / av.time_base)
     return None
 
@@ -107,7 +107,7 @@ def _blocks(frames: Iterator[Any], rate: int, channels: int, size: int, limit: i
         if frame is None:
             break
         if (frame.sample_rate, frame.layout.nb_channels) != (rate, channels):
-            damage = AudioError(f"changes to {frame.sample_rate} Hz and {frame.layout.nb_channels} channels")
+            damage = AudioError(f"the format changes to {frame.sample_rate} Hz and {frame.layout.nb_channels} channels")
             break
         part = _to_float(frame)
         if limit is not None:
@@ -128,7 +128,7 @@ def _blocks(frames: Iterator[Any], rate: int, channels: int, size: int, limit: i
 
 
 def _to_float(frame: Any) -> Audio:
-    """A frame's samples, float32 [channels, n], full scale 1, whatever its sample format."""
+    """A frame's samples as float32 [channels, n], full scale 1."""
     array = frame.to_ndarray()
     if not frame.format.is_planar:
         array = array.reshape(-1, frame.layout.nb_channels).T

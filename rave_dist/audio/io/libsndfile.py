@@ -1,4 +1,4 @@
-"""Recordings through libsndfile: WAV of all kinds, FLAC, Ogg, Opus, MP3, AIFF, CAF, W64 and more."""
+"""Decoding with libsndfile: WAV of all kinds, FLAC, Ogg, Opus, MP3, AIFF, CAF, W64 and more."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from rave_dist.audio.types import Audio
 from rave_dist.errors import AudioError
 
 _LOSSY_SUBTYPES = {"VORBIS", "OPUS", "MPEG_LAYER_I", "MPEG_LAYER_II", "MPEG_LAYER_III"}
-_UNKNOWN_FRAMES = 2**60  # libsndfile's word for "until it ends" lies above this
-_PIECE_SAMPLES = 16384  # little is lost before the place where a file is damaged
+_UNKNOWN_FRAMES = 2**60  # libsndfile's value for an unknown length is above this
+_PIECE_SAMPLES = 16384  # short, so that little is lost before damage
 
 
 @contextmanager
 def open_file(path: Path) -> Iterator[OpenFile | None]:
-    """Opens a file; None where libsndfile cannot read it, or would not read it to its end.
+    """Opens a file; None if libsndfile cannot read it, or would not read all of it.
 
     Raises:
-        OSError: the file is not there or may not be read.
+        OSError: the file does not exist or cannot be read.
     """
-    # By descriptor: neither the extension nor letters that are not UTF-8 play a part.
+    # By descriptor: the extension and characters that are not UTF-8 do not matter.
     descriptor = os.open(path, os.O_RDONLY)
     try:
         try:

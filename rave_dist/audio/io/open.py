@@ -1,8 +1,7 @@
-"""Any recording as a stream of float32 blocks: libsndfile first, FFmpeg for what it cannot read.
+"""Any recording as a stream of float32 blocks, decoded by libsndfile or else by FFmpeg.
 
-A file is held to its word. Decoders shorten a truncated file, skip over damage and hand out NaN without complaint; here
-whatever can be read is yielded, and then `AudioError` says what is wrong with it, so that a strict caller rejects the file
-and a salvaging one keeps what it got.
+Decoders shorten truncated files, skip over damage and return NaN without an error. Here all readable audio is yielded, and
+then `AudioError` describes the damage, so that a strict caller can reject the file and a salvaging caller keep the rest.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ _FIX = "replace the file with an intact copy, or leave it out"
 
 @dataclass(frozen=True)
 class AudioInfo:
-    """What a file's headers say. ``samples`` is None where they do not give the length."""
+    """A file's header values; ``samples`` is None where they do not give the length."""
 
     sample_rate: int
     channels: int
@@ -44,7 +43,7 @@ class Decoder:
         channels: as recorded.
         format: of the container, as libsndfile or FFmpeg names it.
         subtype: of the encoding.
-        declared_samples: the length that the headers promise; None where they do not.
+        declared_samples: the length that the headers give, or None.
     """
 
     def __init__(self, sound: OpenFile, *, declared_samples: int | None, cut: bool, where: str) -> None:
@@ -58,16 +57,16 @@ class Decoder:
         self._where = where
 
     def blocks(self, seconds: float = 10) -> Iterator[Audio]:
-        """The recording from its start, in blocks, float32 [channels, n]; full scale is 1. It can be walked once.
+        """The recording from its start, in blocks, float32 [channels, n], full scale 1; can be iterated once.
 
-        Audio that are not numbers come as zero.
+        NaN and infinite samples are replaced by zero.
 
         Args:
             seconds: length of a block; the last one is shorter.
 
         Raises:
-            AudioError: after the last block that could be read: damaged, cut short, or with samples that are not numbers.
-            StoreError: the file could not be read any further.
+            AudioError: after the last readable block: the file is damaged, truncated, or has NaN or infinite samples.
+            StoreError: the file could not be read further.
         """
         read = bad = 0
         first_bad = 0.0
@@ -87,11 +86,11 @@ class Decoder:
             raise from_os_error(error, where=self._where) from error
         declared = self.declared_samples
         if declared is not None and read < declared - self._sound.tolerance:
-            raise self._error(f"cut short: only {self._seconds(read)} of {self._seconds(declared)} can be read")
+            raise self._error(f"truncated: only {self._seconds(read)} of {self._seconds(declared)} can be read")
         if self._cut:
-            raise self._error("cut short: the file ends in the middle of its sound")
+            raise self._error("truncated: the file ends before its audio does")
         if bad:
-            raise self._error(f"{bad} samples are not numbers (NaN or infinite), the first at {first_bad:.3f} s")
+            raise self._error(f"{bad} NaN or infinite samples, the first at {first_bad:.3f} s")
 
     def _seconds(self, samples: int) -> str:
         return f"{samples / self.sample_rate:.3f} s"
@@ -105,8 +104,8 @@ def open_audio(path: Path | str) -> Iterator[Decoder]:
     """Opens a recording of any format.
 
     Raises:
-        AudioError: empty, or not a sound file that libsndfile or FFmpeg can read.
-        StoreError: the file is not there or may not be read.
+        AudioError: empty, or not an audio file that libsndfile or FFmpeg can read.
+        StoreError: the file does not exist or cannot be read.
     """
     path = Path(path)
     where = printable(path)
@@ -118,13 +117,13 @@ def open_audio(path: Path | str) -> Iterator[Decoder]:
             promised = sound_bytes(path)
             sound = stack.enter_context(libsndfile.open_file(path))
             if sound is None:
-                from rave_dist.audio.io import ffmpeg  # here, because most recordings do without its libraries
+                from rave_dist.audio.io import ffmpeg  # imported here: most recordings do not need its libraries
 
                 sound = stack.enter_context(ffmpeg.open_file(path))
             if not (_RATES[0] <= sound.sample_rate <= _RATES[1] and 1 <= sound.channels <= _MOST_CHANNELS):
-                raise AudioError(f"damaged: it claims {sound.channels} channels at {sound.sample_rate} Hz")
+                raise AudioError(f"damaged: the header gives {sound.channels} channels at {sound.sample_rate} Hz")
         except AudioError as error:
-            what = "cut short, and nothing of it can be read" if promised is not None and promised.is_cut else error.what
+            what = "truncated, and none of it can be read" if promised is not None and promised.is_cut else error.what
             raise AudioError(what, where=where, fix=_FIX) from error
         except OSError as error:
             raise from_os_error(error, where=where) from error
@@ -135,12 +134,12 @@ def open_audio(path: Path | str) -> Iterator[Decoder]:
 
 
 def _is_counted(sound: OpenFile) -> bool:
-    """Whether the decoder takes the length from the bytes that are there, rather than from a header."""
+    """Whether the decoder derives the length from the bytes of the file rather than from a header."""
     return sound.format != "mov" and (sound.tolerance == 0 or sound.subtype.startswith("pcm_"))
 
 
 def probe(path: Path | str) -> AudioInfo:
-    """What the headers say, without decoding; for a truncated file ``samples`` is what it was meant to have.
+    """The header values, without decoding; for a truncated file ``samples`` is the intended length.
 
     Raises:
         AudioError: empty, or not a sound file that libsndfile or FFmpeg can read.
@@ -151,5 +150,5 @@ def probe(path: Path | str) -> AudioInfo:
 
 
 def printable(name: Path | str) -> str:
-    """A path in letters that every record can hold; a byte that is not UTF-8 becomes ``\\xNN``."""
+    """A path as valid UTF-8; other bytes become ``\\xNN``."""
     return os.fsencode(name).decode("utf-8", "backslashreplace")

@@ -1,4 +1,4 @@
-"""What a decoding library hands to `rave_dist.audio.io.open`."""
+"""The interface between a decoding library and `rave_dist.audio.io.open`."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ class OpenFile:
     Attributes:
         sample_rate: in Hz.
         channels: as recorded.
-        samples: what the headers promise; None where they do not.
+        samples: the length that the headers give, or None.
         format: of the container.
         subtype: of the encoding.
         tolerance: how many samples may be missing in an intact file.
-        read: gives the blocks of a file, float32 [channels, n], n as asked but for the last; raises `AudioError` at damage,
-            after the block before it.
+        read: returns the blocks of a file, float32 [channels, n], n as requested except in the last one; raises `AudioError` at
+        damage, after the block before it.
     """
 
     sample_rate: int

@@ -1,4 +1,4 @@
-"""Which recordings are meant: files, folders, globs and prefixes of a store become a list of sources."""
+"""Resolves files, folders, globs and prefixes of a store to a list of sources."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from rave_dist.storage.backend import Entry
 from rave_dist.storage.schemes import is_remote, local_path, split
 from rave_dist.storage.store import Store
 
-# No ".ts": beside instruments that is TorchScript, not a transport stream.
+# No ".ts": here it is more often TorchScript than an MPEG transport stream.
 _AUDIO_NAME = re.compile(
     r".*\.(3gp|aac|ac3|aifc?|aiff|amr|ape|asf|au|avi|bwf|caf|dsf|flac|flv|m4[abv]|mk[av]|mov|mp[234c]|mpe?g|mts|og[agv]|opus"
     r"|rf64|snd|tta|voc|w64|wave?|webm|wm[av]|wv)",
@@ -33,7 +33,7 @@ class AudioSource:
         uri: absolute path or address.
         bytes: its size.
         fingerprint: changes when the file does: size and modification time, or the store's tag.
-        relative: its path below the folder, prefix or glob root that it was found by; its name, if named itself.
+        relative: its path below the folder, prefix or glob root that it was found by; the file name, if it was named directly.
     """
 
     uri: str
@@ -43,21 +43,22 @@ class AudioSource:
 
     @property
     def name(self) -> str:
-        """The uri in letters that every record can hold; a byte that is not UTF-8 becomes ``\\xNN``."""
+        """The uri as valid UTF-8; other bytes become ``\\xNN``."""
         return self.uri.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def list_sources(patterns: Sequence[str]) -> list[AudioSource]:
-    """The recordings that patterns mean, in order of uri, each once.
+    """The recordings that patterns match, in order of uri, without duplicates.
 
-    Folders, prefixes and globs skip hidden files and names that are not audio; a file that is named itself is always taken.
+    Folders, prefixes and globs skip hidden files and names that are not audio; a file that is named directly is always
+    included.
 
     Args:
-        patterns: files, folders (with all below), globs (``**`` for any depth), ``s3://bucket/prefix`` or another scheme's
+        patterns: files, folders (recursively), globs (``**`` for any depth), ``s3://bucket/prefix`` or another scheme's
             address, also with globs.
 
     Raises:
-        AudioError: a pattern that no recording matches.
+        AudioError: no recording matches a pattern.
         StoreError: a folder or bucket that cannot be read.
     """
     found: dict[str, AudioSource] = {}
@@ -92,7 +93,7 @@ def _on_disk(pattern: str) -> Iterator[AudioSource]:
 
 
 def _walk(folder: str) -> Iterator[str]:
-    """All recordings below a folder; linked folders too, each once."""
+    """All recordings below a folder, linked folders included, without duplicates."""
     entered: set[tuple[int, int]] = set()
     for place, folders, files in os.walk(folder, followlinks=True, onerror=_refuse):
         status = os.stat(place)
@@ -144,7 +145,7 @@ def _remote(store: Store, entry: Entry, *, root: str) -> AudioSource:
 
 
 def _as_regex(pattern: str) -> re.Pattern[str]:
-    """A glob over keys: ``**/`` any folders or none, ``*`` and ``?`` within one folder."""
+    """A glob over keys: ``**/`` matches any number of folders, ``*`` and ``?`` match within one folder."""
     words = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
     pieces = re.split(r"(\*\*/|\*\*|\*|\?|\[!?[^\]]+\])", pattern)
     return re.compile("".join(words.get(p) or (p.replace("[!", "[^") if p[:1] == "[" else re.escape(p)) for p in pieces))
@@ -152,10 +153,10 @@ def _as_regex(pattern: str) -> re.Pattern[str]:
 
 @contextmanager
 def local_copy(uri: str) -> Iterator[Path]:
-    """A local path with a source's bytes: its own, or a temporary copy that is removed with the block.
+    """A local path with a source's bytes: its own, or a temporary copy that exists while the context is open.
 
     Raises:
-        StoreError: it is not there, or cannot be read.
+        StoreError: it does not exist or cannot be read.
     """
     if not is_remote(uri):
         yield Path(uri)

@@ -1,4 +1,4 @@
-"""Writing sound files: FLAC or WAV, 16 or 24 bits, to a temporary file that is renamed when it is complete."""
+"""Writing audio files: FLAC or WAV, 16 or 24 bits, to a temporary file that is renamed when it is complete."""
 
 from __future__ import annotations
 
@@ -23,34 +23,35 @@ FLAC_MAX_CHANNELS = 8
 FLAC_MAX_SAMPLE_RATE = 655_350
 _WAV_MAX_BYTES = 2**32 - 2**16  # a RIFF chunk counts its bytes in 32 bits; the rest is for headers
 
-# Encodings of more than 16 bits, and lossless ones that may have them, as libsndfile or FFmpeg name them.
+# Encodings of more than 16 bits, and lossless encodings that may have them, by their names in libsndfile or FFmpeg.
 _WIDE = re.compile("24|32|64|float|double|alac|wavpack|tta|ape|mlp|truehd|lossless|dsd", re.IGNORECASE)
 
 
 def subtype_for(source_subtype: str) -> Subtype:
-    """The width that keeps a source's resolution, by the name of its encoding: 16 bits where it has no more, or is lossy."""
+    """The output width for an encoding: 16 bits for 16-bit and lossy sources, otherwise 24."""
     return "PCM_24" if _WIDE.search(source_subtype) else "PCM_16"
 
 
 class AudioWriter:
     """Writes float blocks to a FLAC or WAV file; a context manager.
 
-    The file appears under its name, whole, when the block ends well; after an exception nothing is left. Leftovers of an
-    earlier process that was killed while writing the same file are removed. Audio are rounded to the nearest step of
-    2^-15 or 2^-23; what lies beyond full scale is clipped.
+    The file appears under its name, complete, when the context closes without an exception; after an exception nothing is
+    left. Leftovers of a killed process that was writing the same file are removed. Samples are rounded to the nearest
+    multiple of 2^-15 or 2^-23 and clipped at full scale.
 
     Args:
-        path: where; its folder is made.
+        path: of the file; its folder is created.
         sample_rate: in Hz.
-        channels: of every block.
+        channels: number of channels of every block.
         file_format: ``flac``, or ``wav`` (RF64 where ``expected_samples`` need more than 4 GiB).
         subtype: ``PCM_16`` or ``PCM_24``.
-        comment: kept in the file's comment tag.
+        comment: written to the file's comment tag.
         expected_samples: per channel, if known.
 
     Raises:
-        AudioError: FLAC cannot hold so many channels or such a rate, a WAV file would pass 4 GiB, or nothing was written.
-        StoreError: the place cannot be written.
+        AudioError: FLAC does not support the channel count or the sample rate, a WAV file would exceed 4 GiB, or nothing was
+        written.
+        StoreError: the file cannot be written.
     """
 
     def __init__(
@@ -123,8 +124,11 @@ class AudioWriter:
 
 
 class _Sink:
-    """The file that libsndfile writes to. It cannot pass on what the system says, so the first error is kept for `check`,
-    and the rest of the bytes, which would end in a file that is thrown away, are taken as written."""
+    """The file that libsndfile writes to.
+
+    libsndfile cannot pass on errors of the system, so the first one is kept for `check`; further bytes, which would end in
+    a file that is discarded, are ignored.
+    """
 
     def __init__(self, path: Path) -> None:
         self._file = open(path, "x+b", buffering=0)  # noqa: SIM115 - closed by close()
@@ -150,7 +154,7 @@ class _Sink:
 
     def close(self) -> None:
         try:
-            os.fsync(self._file.fileno())  # a full disk may answer only now
+            os.fsync(self._file.fileno())  # a full disk may be reported only here
         except OSError as error:
             self._error = self._error or error
         finally:
@@ -162,18 +166,18 @@ class _Sink:
 
 
 def check_writable_as(file_format: Format, *, sample_rate: int, channels: int, where: str = "") -> None:
-    """Refuses what a format cannot hold.
+    """Checks that a format supports a sample rate and a channel count.
 
     Raises:
         AudioError: more than 8 channels or 655,350 Hz in FLAC.
     """
     if file_format == "flac" and channels > FLAC_MAX_CHANNELS:
         raise AudioError(
-            f"FLAC holds at most {FLAC_MAX_CHANNELS} channels, not {channels}", where=where, fix="write WAV, or ask for fewer"
+            f"FLAC holds at most {FLAC_MAX_CHANNELS} channels, not {channels}", where=where, fix="write WAV, or use fewer"
         )
     if file_format == "flac" and sample_rate > FLAC_MAX_SAMPLE_RATE:
         raise AudioError(
             f"FLAC holds at most {FLAC_MAX_SAMPLE_RATE} Hz, not {sample_rate}",
             where=where,
-            fix="write WAV, or ask for a lower rate",
+            fix="write WAV, or choose a lower sample rate",
         )

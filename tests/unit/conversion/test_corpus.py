@@ -87,7 +87,7 @@ def test_a_single_source_may_have_a_file_as_output(card: ModelCard, make: Callab
 def test_output_in_an_input_is_refused(card: ModelCard, make: Callable[..., Path], given: str, output: str) -> None:
     root = make("in/sub/a.wav")
     (root / "link").symlink_to(root / "in")
-    with pytest.raises(ConversionError, match="lies in"):
+    with pytest.raises(ConversionError, match="is inside"):
         plan_conversion(card, [str(root / given)], str(root / output), PARAMETERS)
     assert sorted(p.name for p in (root / "in").rglob("*")) == ["a.wav", "sub"]
 
@@ -106,11 +106,11 @@ def test_relative_paths_are_refused_alike(card: ModelCard, make: Callable[..., P
 def test_an_input_in_output_is_refused(card: ModelCard, make: Callable[..., Path]) -> None:
     root = make("all/in/a.wav", "elsewhere/b.wav")
     (root / "all" / "linked").symlink_to(root / "elsewhere")
-    with pytest.raises(ConversionError, match="lies in OUTPUT"):
+    with pytest.raises(ConversionError, match="is inside OUTPUT"):
         plan_conversion(card, [str(root / "all/in")], str(root / "all"), PARAMETERS)
-    with pytest.raises(ConversionError, match="lies in"):
+    with pytest.raises(ConversionError, match="is inside"):
         plan_conversion(card, [str(root / "all")], str(root / "elsewhere"), PARAMETERS)
-    with pytest.raises(ConversionError, match="lies in"):
+    with pytest.raises(ConversionError, match="is inside"):
         plan_conversion(card, [str(root / "all")], str(root / "elsewhere" / "deeper"), PARAMETERS)
     os.link(root / "all/in/a.wav", root / "same.wav")  # another name of the same bytes: replaced as a name, never opened
     plan_conversion(card, [str(root / "all/in/a.wav")], str(root / "same.wav"), PARAMETERS)

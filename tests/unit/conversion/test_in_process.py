@@ -131,7 +131,7 @@ def test_what_nobody_foresaw_is_one_file_s_failure(
 def test_what_concerns_every_file_is_said_once(local_store: Store, publish: Publish, recordings: Path, tmp_path: Path) -> None:
     card = publish("frames")
     local_store.write_bytes(card.files["offline"].key, b"not what was published")
-    with pytest.raises(StoreError, match="not what was published"):
+    with pytest.raises(StoreError, match="not the published file"):
         convert(local_store, card, recordings, tmp_path / "out")
     assert not list((tmp_path / "out").rglob("*.flac"))
 

@@ -65,12 +65,12 @@ def test_every_kind_of_bad_file_is_named_and_the_others_are_used(local_store, re
     found = reasons(manifest)
     assert found == {
         "same.flac": (2.0, f"the same recording as {recordings}/good.wav"),
-        "cut.wav": (3.0, "cut short: only 1.000 s of 3.000 s can be read"),
+        "cut.wav": (3.0, "truncated: only 1.000 s of 3.000 s can be read"),
         "silent.wav": (2.0, "silent throughout: nothing above -66 dBFS"),
         "none.wav": (0.0, "contains no samples"),
-        "nan.wav": (1.0, "1 samples are not numbers (NaN or infinite), the first at 0.000 s"),
+        "nan.wav": (1.0, "1 NaN or infinite samples, the first at 0.000 s"),
         "empty.wav": (0.0, "the file is empty"),
-        "text.wav": (0.0, "not a sound file that can be read"),
+        "text.wav": (0.0, "not a readable audio file"),
         "gap.wav": (4.25, "silence from 0:01.500 to 0:05.750: nothing above -66 dBFS"),
     }
     unreadable = {os.path.basename(r.source) for r in manifest.rejected if r.unreadable}
