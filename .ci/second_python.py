@@ -1,7 +1,7 @@
 """Runs the quick tests on a second Python: ``.venv/bin/python .ci/second_python.py``.
 
-That is another supported Python of this machine or, where there is none and we are root on Debian, the one of Debian 13 in a
-root made by debootstrap. Where neither can be had, a banner says so and the exit code is 0.
+That is another supported Python of this machine or, if there is none and we are root on Debian, that of Debian 13 in a root
+made by debootstrap. If neither is available, a banner says so and the exit code is 0.
 """
 
 import os
@@ -14,13 +14,13 @@ ROOT = Path(__file__).resolve().parents[1]
 SUPPORTED = ("3.13", "3.12", "3.14", "3.11")
 DEBIAN = Path("/var/tmp/rave-dist-debian-13")
 PACKAGES = "ca-certificates,git,make,python3,python3-venv"
-# What the machine needs to reach its package index holds in the other root too.
+# Settings of the machine's package index, which the other root needs too.
 NETWORK = ("PIP_", "UV_", "SSL_CERT_", "REQUESTS_CA_", "http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "no_proxy")
 CERTIFICATES = Path("etc/ssl/certs/ca-certificates.crt")
 
 
 def run(*command: str | Path) -> None:
-    """Runs a command here; its failure is ours."""
+    """Runs a command in the repository; raises if it fails."""
     print("+", *command, flush=True)
     subprocess.run(command, cwd=ROOT, check=True)
 
@@ -33,7 +33,7 @@ def other_python() -> str | None:
         found = [str(path) for path in Path(pyenv, "versions").glob(f"{version}.*/bin/python")] if pyenv else []
         ask = "import ensurepip, sys; print('{}.{}'.format(*sys.version_info))"
         for python in (f"python{version}", *found):
-            # A name on the PATH may be a shim of a version manager that has no such Python.
+            # A name on the PATH may be a shim of a version manager without that Python.
             if version != mine and shutil.which(python):
                 answer = subprocess.run([python, "-c", ask], capture_output=True, text=True)
                 if answer.returncode == 0 and answer.stdout.strip() == version:
@@ -42,7 +42,7 @@ def other_python() -> str | None:
 
 
 def test_here(python: str) -> None:
-    """Installs with uv, which is the quicker, next to the environment, and runs the tests."""
+    """Makes a second environment with uv, which is faster than pip, and runs the tests."""
     folder = ROOT / ".venv-second"
     uv = Path(sys.executable).with_name("uv")
     install = [uv, "pip", "install", "--python", folder, "--constraint", "constraints.txt"]
@@ -54,7 +54,7 @@ def test_here(python: str) -> None:
 
 
 def can_make_debian() -> bool:
-    """Whether debootstrap and our rights suffice for a root of Debian's."""
+    """Whether debootstrap is installed and may make a Debian root."""
     if os.geteuid() != 0 or not shutil.which("apt-get"):
         return False
     if not shutil.which("debootstrap"):
@@ -63,7 +63,7 @@ def can_make_debian() -> bool:
 
 
 def test_in_debian() -> None:
-    """Sets up and tests a copy of the tracked files in Debian 13, as its user would. The mounts are this process's alone."""
+    """Sets up and tests a copy of the tracked files in Debian 13, as a user would; mounts are private to this process."""
     if not (DEBIAN / "usr/bin/python3").exists():
         run("debootstrap", "--variant=minbase", f"--include={PACKAGES}", "trixie", DEBIAN)
     for file in (Path("etc/resolv.conf"), Path("etc/hosts"), CERTIFICATES):
@@ -83,7 +83,7 @@ def test_in_debian() -> None:
 
 
 def main() -> None:
-    """Runs the quick tests where it can."""
+    """Runs the quick tests on a second Python if possible."""
     if python := other_python():
         test_here(python)
     elif can_make_debian():

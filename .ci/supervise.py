@@ -1,8 +1,8 @@
-"""Runs a command and leaves nothing of it behind: ``python3 .ci/supervise.py SECONDS COMMAND...``.
+"""Runs a command and ends all processes that it started: ``python3 .ci/supervise.py SECONDS COMMAND...``.
 
-Tests start servers, browsers and Rays. Should a test's process crash, what it started would live on, hold this run's output
-open and look like a run that never ends. Orphans become children of this process, which ends them when the command has ended
-or its time is up; then the exit code is the command's, or 124.
+Tests start servers, browsers and Ray. If a test process crashes, these would continue to run and keep this run's output open,
+so that the run would never end. Orphans become children of this process, which ends them when the command has ended or its
+time limit is exceeded; the exit code is the command's, or 124.
 """
 
 import ctypes
@@ -21,7 +21,7 @@ def children() -> list[int]:
 
 
 def main(seconds: float, command: list[str]) -> int:
-    """Runs a command for so many seconds at most; returns its exit code."""
+    """Runs a command with a time limit in seconds; returns its exit code."""
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
     try:
@@ -29,7 +29,7 @@ def main(seconds: float, command: list[str]) -> int:
     except subprocess.TimeoutExpired:
         print(f"not done after {seconds:g} s: {' '.join(command)}", file=sys.stderr, flush=True)
         code = 124
-    while left := children():  # whose own children come here next
+    while left := children():  # their children become ours next
         for pid in left:
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)

@@ -1,8 +1,8 @@
-"""Making training batches: CPU milliseconds a window of RAVE's data path and of ours, and of ours with every augmentation.
+"""Training batches: CPU milliseconds per window of RAVE's data path, of ours, and of ours with every augmentation.
 
-Stock is what its loader's workers do for a sample once it is read: the transforms of ``rave.dataset.get_dataset`` in its
-order, on chunks of two windows as ``rave preprocess`` cuts them; the database and the copies between processes are left
-out. Ours is `Windows` whole. Measured in turn in one process, one thread.
+Stock is the work of its loader's workers on a sample after reading: the transforms of ``rave.dataset.get_dataset`` in its
+order, on chunks of two windows as made by ``rave preprocess``, without the database and the copies between processes. Ours is
+all of `Windows`. Measured alternately in one process with one thread.
 """
 
 from __future__ import annotations
@@ -63,14 +63,14 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=20)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    hold_freed_memory()  # as a training process does
+    hold_freed_memory()  # like a training process
     variants = {
         "stock: mangle, dequantisation": stock(),
         "ours: the same": ours({"mangle": AUGMENTATIONS["mangle"]}),
         "ours: low-data": ours(dict(AUGMENTATIONS)),
     }
     seconds: dict[str, list[float]] = {name: [] for name in variants}
-    for index in range(arguments.rounds + 1):  # the first round pays for memory
+    for index in range(arguments.rounds + 1):  # the first round allocates memory
         for name in list(variants) if index % 2 else list(variants)[::-1]:
             began = time.process_time()
             variants[name]()
@@ -80,7 +80,7 @@ def main() -> None:
     base = milliseconds["stock: mangle, dequantisation"]
     report(
         "batches",
-        [{"": name, "CPU ms a window": value} for name, value in milliseconds.items()],
+        [{"": name, "CPU ms per window": value} for name, value in milliseconds.items()],
         {name.removeprefix("ours: "): base / value for name, value in milliseconds.items() if name.startswith("ours")},
         json=arguments.json,
         notes=[f"batches of {BATCH} windows of {WINDOW} samples, mono; medians of {arguments.rounds} interleaved batches"],

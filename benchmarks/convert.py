@@ -2,12 +2,12 @@
 
     python benchmarks/convert.py [--json] [--rounds N] [--seconds S]
 
-The model is v2_small at its full size with random weights, which cost as much as trained ones; the recording is generated
-(mono, 44100 Hz, 16 bits). Measured in turn, each with the start of its process and the loading of its model:
+The model is v2_small at full size with random weights, which cost as much as trained ones; the recording is generated
+(mono, 44100 Hz, 16 bits). Measured alternately, each with the start of its process and the loading of its model:
 
-- stock: ``rave generate`` on a run folder, the way its users go from training to sound.
-- Converter alone: a script that loads the model, reads, converts and writes the file, and nothing else.
-- one worker: what an actor of `rave-dist convert` does with a file: hash, decode, check, convert in chunks, encode, journal.
+- stock: ``rave generate`` on a run folder, RAVE's own conversion.
+- Converter alone: a script that only loads the model and reads, converts and writes the file.
+- one worker: the work of an actor of `rave-dist convert`: hash, decode, check, convert in chunks, encode, journal.
 - whole command: ``rave-dist convert``, which converts a single recording in its own process.
 - whole command, on Ray: the same with ``--workers 1``, with the start and end of an embedded Ray, which a corpus pays once.
 """
@@ -33,7 +33,7 @@ REPAIRS = (
     "repairs without which rave generate does not run with a CPU-only torch: torchaudio's native library is declared absent "
     "(rave_dist.rave.imports); torchaudio's load, save and get_audio_backend, gone or needing torchcodec, are soundfile's"
 )
-# Run in a process of its own, as `rave generate` would be: the script itself is untouched.
+# Runs in a separate process, like `rave generate`, with the unmodified script.
 STOCK = """
 import runpy, sys
 from pathlib import Path
@@ -56,7 +56,7 @@ runpy.run_path(str(script), run_name="__main__")
 
 
 def prepare(folder: Path) -> None:
-    """In a process of its own: the model as a stock run folder, and published in a store."""
+    """In a separate process: the model as a stock run folder, and published in a store."""
     import torch
 
     from rave_dist.options import Budget
@@ -96,7 +96,7 @@ def prepare(folder: Path) -> None:
 
 
 def convert_as_a_worker(folder: Path) -> None:
-    """In a process of its own: one file, without Ray."""
+    """In a separate process: one file, without Ray."""
     import torch
 
     from rave_dist.conversion.convert import Converter
@@ -117,7 +117,7 @@ def convert_as_a_worker(folder: Path) -> None:
 
 
 def convert_alone(folder: Path) -> None:
-    """In a process of its own: the model and one file, without hashes, checks and journal."""
+    """In a separate process: the model and one file, without hashes, checks and journal."""
     import torch
 
     from rave_dist.conversion.convert import Converter
@@ -210,9 +210,9 @@ def main() -> None:
             "cpu, whole command on Ray": theirs.cpu_seconds / on_ray.cpu_seconds,
         },
         json=arguments.json,
-        notes=[REPAIRS, f"the whole command takes {whole.cpu_seconds - converter.cpu_seconds:.1f} CPU-s beyond the Converter, "
+        notes=[REPAIRS, f"the whole command needs {whole.cpu_seconds - converter.cpu_seconds:.1f} CPU-s more than Converter, "
                f"on Ray {on_ray.cpu_seconds - converter.cpu_seconds:.1f}",
-               "a worker's numbers are those of one file; memory on Ray counts pages that its processes share once for each"],
+               "a worker's numbers are those of one file; on Ray, memory counts shared pages once for each process"],
     )  # fmt: skip
 
 

@@ -1,10 +1,10 @@
-"""Memory of a conversion by length of the recording: 3 minutes and 1 hour through `rave-dist convert`.
+"""Memory of `rave-dist convert` by length of the recording: 3 minutes and 1 hour.
 
     python benchmarks/convert_memory.py [--json] [--seconds S ...]
 
-The model is v2_small at its full size (random weights, which cost as much as trained ones), the recording generated noise
-(mono, 44100 Hz, 16 bits), written in blocks. What counts is the largest process of the whole tree, the worker that holds the
-model: its memory shall not grow with the recording.
+The model is v2_small at full size (random weights, which cost as much as trained ones), the recording generated noise
+(mono, 44100 Hz, 16 bits), written in blocks. Measured is the largest process of the tree, the worker with the model: its
+memory must not grow with the length of the recording.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def main() -> None:
         "convert, memory by length",
         rows,
         {"worker's memory, short over long recording": short.largest_rss_bytes / long.largest_rss_bytes},
-        notes=["the largest process of the tree, which has the model; Ray's own processes are not part of it"],
+        notes=["the largest process of the tree, which has the model, without Ray's own processes"],
         json=arguments.json,
     )
 

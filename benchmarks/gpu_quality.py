@@ -1,16 +1,16 @@
-"""Sooner good: stock RAVE and rave-dist train one instrument on one device for the same minutes, from the same seed and data.
+"""Quality over time: stock RAVE and rave-dist train one instrument for the same minutes on one device, seed and data set.
 
     python benchmarks/gpu_quality.py [--json] [--minutes M] [--recordings FOLDER] [--config NAME] [--out FOLDER] [--small]
 
-One GPU (or, with --small or where there is none, a small model on the CPU for seconds, so that the script cannot rot), no Ray.
-Each side runs in its own process, sequentially:
+One GPU, no Ray. With --small, or without a GPU, a small model runs on the CPU for seconds, so that the script stays tested.
+Each side runs in its own process, one at a time:
 
 - stock: RAVE's model, dataset, augmentations and Lightning loop as ``rave train`` sets them up, batch 8, 131072 samples.
-  Its phase 1 lasts a million steps, so that minutes never leave it.
-- rave-dist: the training loop with these minutes as its budget, hence with both phases.
+  Its phase 1 has a million steps, so that minutes never reach phase 2.
+- rave-dist: the training loop with these minutes as its budget, so with both phases.
 
 Both are measured by the same validation on the same held-out audio; stock's clock is paused during it, ours is not.
-OUT gets the curves in one picture, and the held-out audio as it is and through both models.
+OUT receives a picture of both curves, and the held-out audio, original and through both models.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ STOCK_CHUNK = 2 * 131072  # samples of an entry of stock's database
 WORKERS = 8  # of stock's data loader, its default
 SMALL = {"CAPACITY": 4, "LATENT_SIZE": 8}
 REPAIRS = (
-    "stock's preprocessing keeps nothing of files shorter than 5.94 s: it is given the training audio joined, in its format",
-    "stock's validation fails on so little audio (PCA of 128 on fewer frames): it is left out, the receptive field set before",
+    "stock's preprocessing drops files shorter than 5.94 s: its training audio is concatenated, in its format",
+    "stock's validation fails on little audio (PCA of 128 on fewer frames): it is omitted, and the receptive field set before",
     "torchaudio's CUDA library skipped, loss weights not shared between models",
 )
 
 
 def prepare(folder: Path, recordings: Path | None, config: str, *, small: bool) -> None:
-    """Splits the recordings, and writes what both sides read: ``train.npz``, ``held.npz``, stock's database, ``plan.json``."""
+    """Writes the inputs of both sides: ``train.npz``, ``held.npz``, stock's database, ``plan.json``."""
     import lmdb
 
     from rave_dist.audio.dsp.resample import resample
@@ -130,7 +130,7 @@ def stock(folder: Path, seconds: float, plan: dict[str, Any]) -> None:
     points: list[dict[str, float]] = []
 
     class Clock(lightning.Callback):
-        """Stops when the time is up; validates on the way, with the clock standing still."""
+        """Stops at the time limit; validates on the way, with the clock paused."""
 
         spent, began = 0.0, 0.0
 
@@ -155,7 +155,7 @@ def stock(folder: Path, seconds: float, plan: dict[str, Any]) -> None:
             self.began = time.perf_counter()
 
     trainer = lightning.Trainer(
-        logger=lightning.loggers.TensorBoardLogger(str(folder)),  # RAVE writes its configuration there
+        logger=lightning.loggers.TensorBoardLogger(str(folder)),  # RAVE writes its configuration to the working directory
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
@@ -228,7 +228,7 @@ def _leave(folder: Path, side: str, model: Any, held: list[Any], points: list[di
 
 
 def draw(curves: dict[str, list[dict[str, float]]], path: Path, title: str) -> None:
-    """Both curves over the time spent; where ours changes phase is marked."""
+    """Both curves over training time; the start of our phase 2 is marked."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 4.5), layout="constrained")

@@ -1,11 +1,11 @@
 """Training on one GPU, without Ray: stock RAVE's step and ours, both phases, every option of ``compute``, and packed processes.
 
-Each preset is one process (or several, packed, that start their measurement together) which warms up and then does steps
-for some seconds. Stock is called as ``rave train`` calls it, TF32 and cuDNN's search switched on, without Lightning's loop.
-Phase 2 counts whole cycles of a discriminator step and its generator steps. GPU-seconds a step are what the
-whole card is held for, so packing lowers them if it helps; the memory is what is in use on the card, contexts included.
+Each preset is one process (or several packed ones that start together) that warms up and then runs steps for some seconds.
+Stock is called as by ``rave train``, with TF32 and cuDNN's search, without Lightning's loop. Phase 2 counts complete cycles of
+a discriminator step and its generator steps. GPU-seconds per step count the whole card, so that effective packing lowers them;
+memory is the memory in use on the card, contexts included.
 
-``--small`` runs every part of this on any machine, on a CPU too, with models that are too small to be worth measuring.
+``--small`` runs everything on any machine, also on a CPU, with models that are too small for a measurement.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from harness import report
 from rave_dist.options import ComputeOption
 
 SAMPLE_RATE, WINDOW, BATCH = 44100, 131072, 8
-CONFIGS = {"v1": 32768, "v2_small": 40960, "v2": 73728}  # with the smallest handy window
+CONFIGS = {"v1": 32768, "v2_small": 40960, "v2": 73728}  # with the smallest convenient window
 TOGETHER = ("tf32,fused-adam", "bf16,fused-adam", "bf16,fused-adam,cuda-graphs")
 PARTS = (2, 4)
 PACKED = (1, 2, 4, 8)
@@ -37,7 +37,7 @@ WARM_UP_CYCLES = 5  # enough for three steps of each kind before one is recorded
 
 
 def serve(job: Mapping[str, Any]) -> None:
-    """One process: for every line ``PHASE SECONDS`` on stdin, steps for so long (0: a warm-up), and what they took."""
+    """One process: for every line ``PHASE SECONDS`` on stdin, runs steps (0: a warm-up) and prints the usage."""
     import psutil
     import torch
 
@@ -61,12 +61,12 @@ def serve(job: Mapping[str, Any]) -> None:
             took = time.perf_counter() - began
             free, total = torch.cuda.mem_get_info() if on_gpu else (0, psutil.Process().memory_info().rss)
             print(json.dumps({"steps": done, "seconds": took, "memory": total - free}), flush=True)
-    except (RuntimeError, RaveDistError) as error:  # out of memory, or an option that this card does not have
+    except (RuntimeError, RaveDistError) as error:  # out of memory, or an option that this card does not support
         print(json.dumps({"error": str(error).partition("\n")[0]}), flush=True)
 
 
 def stepper(job: Mapping[str, Any], device: str) -> tuple[Callable[[int], object], int]:
-    """A function that does the step of a number, and how many steps a cycle of phase 2 has."""
+    """A function that runs a numbered step, and the number of steps in a cycle of phase 2."""
     import torch
 
     from rave_dist.rave.config import configure
@@ -156,7 +156,7 @@ def multi_process_service() -> Iterator[dict[str, str] | None]:
 
 
 def card() -> str | None:
-    """The GPU's name, asked for in a process of its own, as this one must not hold a context on it."""
+    """The GPU's name, read in a separate process, because this one must not have a context on it."""
     code = "import torch; print(torch.cuda.get_device_name() if torch.cuda.is_available() else '')"
     return subprocess.check_output([sys.executable, "-c", code], text=True).strip() or None
 
@@ -181,13 +181,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     parser.add_argument("--configs", nargs="+", choices=list(CONFIGS), default=list(CONFIGS))
-    parser.add_argument(
-        "--options", nargs="*", help="options of compute, with commas between those taken together; default: all"
-    )
+    parser.add_argument("--options", nargs="*", help="options of compute, with commas between combined ones; default: all")
     parser.add_argument("--parts", nargs="*", type=int, default=list(PARTS), help="parts that a step is computed in")
     parser.add_argument("--packed", nargs="*", type=int, default=list(PACKED), help="processes on the card at once")
-    parser.add_argument("--seconds", type=float, default=5.0, help="how long each is measured")
-    parser.add_argument("--small", action="store_true", help="tiny models and a moment each: only to see that it runs")
+    parser.add_argument("--seconds", type=float, default=5.0, help="duration of each measurement")
+    parser.add_argument("--small", action="store_true", help="tiny models and short measurements, to test the script")
     parser.add_argument("--serve", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.serve:
@@ -209,7 +207,7 @@ def main() -> None:
         notes=[
             f"batches of {BATCH} x {WINDOW} samples"
             if not arguments.small
-            else "tiny models, to see that it runs: no measurement",
+            else "tiny models, to test the script: no measurement",
             "ratios: steps of ours per second, all processes together, over stock's",
             "stock: RAVE.training_step as rave train sets PyTorch up (TF32, cuDNN's search), without Lightning's loop",
             *([] if service is not None else ["MPS is not installed here"]),
@@ -252,7 +250,7 @@ def table(
                     "phase": phase,
                     "preset": label,
                     "steps/s": speed or result["error"],
-                    "GPU-s a step" if name else "s a step": 1 / speed if speed else "",
+                    "GPU-s per step" if name else "s per step": 1 / speed if speed else "",
                     "MiB": result["memory"] >> 20 if speed else "",
                 }
             )

@@ -1,10 +1,9 @@
-"""What every benchmark here shares: the CPU of a whole process tree, interleaving, the machine, and one way to report.
+"""Common parts of the benchmarks: CPU time of a process tree, interleaving, machine, report.
 
-CPU-seconds are user plus system time of the work and of every process that it started, in two counts, of which the
-larger is taken, as each can only miss something: (1) what the kernel adds up for reaped children (exact, but blind to
-children whose parent ignores SIGCHLD, as Ray's raylet does); (2) the last value seen of every descendant, sampled ten
-times a second (blind to the last tenth of a second of each). Orphans stay in the tree: on Linux this process adopts them.
-The sampler's own CPU is not counted.
+CPU-seconds are user plus system time of the work and of all its processes. They are counted in two ways, each of which can only
+miss time, and the larger count is used: (1) the kernel's sum over reaped children (exact, but without children of a parent
+that ignores SIGCHLD, like Ray's raylet); (2) the last value of every descendant, sampled ten times a second (without the last
+tenth of a second of each). Orphans stay in the tree: on Linux this process adopts them. The sampler's CPU is not counted.
 """
 
 from __future__ import annotations
@@ -36,8 +35,10 @@ Work = Sequence[str] | Callable[[], object]
 
 @dataclass(frozen=True)
 class Usage:
-    """What a piece of work took. ``peak_rss_bytes`` is the highest sum of resident memory over the process tree,
-    ``largest_rss_bytes`` the highest of any one process in it."""
+    """Resources used by a piece of work.
+
+    ``peak_rss_bytes`` is the maximum resident memory of the process tree, ``largest_rss_bytes`` that of a single process.
+    """
 
     cpu_seconds: float
     wall_seconds: float
@@ -46,7 +47,7 @@ class Usage:
 
 
 class _Sampler(threading.Thread):
-    """Follows this process's descendants, from the CPU that each has spent so far: what each spends, and their memory."""
+    """Samples the memory of this process's descendants, and the CPU time that each has used since the start."""
 
     def __init__(self, *, include_self: bool) -> None:
         super().__init__(daemon=True)
@@ -82,7 +83,7 @@ class _Sampler(threading.Thread):
         self.sample()
 
     def reap_orphans(self) -> None:
-        """Waits for what the work left behind, so that the kernel adds it up."""
+        """Waits for left processes, so that the kernel counts them."""
         deadline = time.monotonic() + _ORPHAN_SECONDS
         while time.monotonic() < deadline:
             left = [p for p in self._self.children(recursive=True) if p.pid not in self._before]
@@ -92,7 +93,7 @@ class _Sampler(threading.Thread):
                 try:
                     os.waitpid(process.pid, os.WNOHANG)
                 except ChildProcessError:
-                    continue  # a grandchild: its own parent reaps it
+                    continue  # a grandchild: its parent reaps it
             self.sample()
             time.sleep(_SAMPLE_SECONDS)
 
@@ -105,7 +106,7 @@ def _cpu_of(process: psutil.Process) -> float:
 def measure(
     work: Work, *, env: Mapping[str, str] | None = None, cwd: Path | str | None = None, timeout: float | None = None
 ) -> Usage:
-    """Runs a command (its output discarded unless it fails) or a callable of this process, and returns what it took.
+    """Runs a command (its output is discarded unless it fails) or a function, and returns its usage.
 
     Args:
         work: a command line, or a function without arguments; a function's memory includes this process's own.
@@ -161,11 +162,11 @@ def _seconds(usage: resource.struct_rusage) -> float:
 
 
 def interleave(variants: Mapping[str, Callable[[], Usage]], *, rounds: int) -> dict[str, list[Usage]]:
-    """Metrics variants in turn, every other round in reverse order, so that a drifting machine is unfair to none.
+    """Measures variants alternately, every other round in reverse order, so that drift of the machine affects all alike.
 
     Args:
         variants: by name, a function that prepares, calls `measure` and returns its usage.
-        rounds: how often each is measured.
+        rounds: number of measurements of each.
     """
     results: dict[str, list[Usage]] = {name: [] for name in variants}
     for index in range(rounds):
@@ -185,7 +186,7 @@ def median(usages: Sequence[Usage]) -> Usage:
 
 
 def machine() -> str:
-    """The machine and the versions that decide the numbers, in one line; no host name."""
+    """The machine and the relevant versions in one line, without a host name."""
     model = platform.machine()
     if Path("/proc/cpuinfo").exists():
         lines = Path("/proc/cpuinfo").read_text().splitlines()
@@ -217,9 +218,9 @@ def report(
     Args:
         name: the benchmark's name.
         rows: one mapping per row, all with the same keys; floats are shown with three significant digits.
-        ratios: what is claimed, by name.
+        ratios: the results, by name.
         json: print ``{name, ratios, rows, notes, machine, date}`` instead of the table.
-        notes: what was compared, what was repaired to make it run, what is counted.
+        notes: what was compared, repaired and counted.
     """
     date = datetime.now(UTC).date().isoformat()
     if json:

@@ -2,11 +2,11 @@
 
     python benchmarks/ingest.py [--json] [--rounds N]
 
-The recordings are generated (decaying tones and noise, 1 to 4 s, 16-bit mono WAV at 44100 Hz). Measured in turn:
+The recordings are generated (decaying tones and noise, 1 to 4 s, 16-bit mono WAV at 44100 Hz). Measured alternately:
 
 - stock: ``rave preprocess`` with its defaults, the whole command. It needs ffmpeg and ffprobe on the PATH.
-- rave-dist, on a Ray that runs: the first ingest of a Ray that was just started, its workers' start included; then
-  another instrument's, as in a library of several. CPU of the driver, of Ray's workers and its daemons.
+- rave-dist, on a running Ray: the first ingest after Ray's start, with the start of its workers; then the ingest of another
+instrument, as in a library of several. CPU of the driver, of Ray's workers and its daemons.
 - rave-dist, whole command: ``rave-dist ingest``, with the start and end of its embedded Ray.
 """
 
@@ -28,13 +28,13 @@ from harness import Usage, interleave, measure, median, report
 
 SAMPLE_RATE = 44100
 FILES = 200
-SETTLE_SECONDS = 5  # Ray's daemons are busy for a while after their start, which is the whole command's cost
+SETTLE_SECONDS = 5  # Ray's daemons are busy for a while after their start, which belongs to the whole command
 STOCK = "import runpy, sys;from rave_dist.rave.imports import install_repairs; install_repairs(); {run}"
 STOCK_RUN = "sys.argv[0] = 'preprocess'; runpy.run_path({script!r}, run_name='__main__')"
 
 
 def write_recordings(folder: Path) -> float:
-    """Writes the recordings; returns their seconds in all."""
+    """Writes the recordings; returns their total seconds."""
     folder.mkdir(parents=True)
     random = np.random.default_rng(0)
     seconds = 0.0
@@ -48,7 +48,7 @@ def write_recordings(folder: Path) -> float:
 
 
 def stock(recordings: Path, folder: Path) -> tuple[Usage, float]:
-    """Stock's preprocessing: what it took, and how many seconds it kept."""
+    """Stock's preprocessing: its usage, and the seconds that it kept."""
     import lmdb
 
     place = Path(
@@ -65,14 +65,14 @@ def stock(recordings: Path, folder: Path) -> tuple[Usage, float]:
 
 
 def on_running_ray(recordings: Path, folder: Path) -> dict[str, Usage]:
-    """Ours on a Ray of its own, in a process of its own."""
+    """Ours on a separate Ray, in a separate process."""
     shutil.rmtree(folder, ignore_errors=True)
     out = subprocess.check_output([sys.executable, __file__, "--on-ray", str(recordings), str(folder)], text=True)
     return {name: Usage(**values) for name, values in json.loads(out.splitlines()[-1]).items()}
 
 
 def ingest_twice(recordings: Path, folder: Path) -> None:
-    """The part of `on_running_ray` inside that process: prints the two usages."""
+    """The part of `on_running_ray` in that process: prints the two usages."""
     from rave_dist.cluster import connected
     from rave_dist.dataset.on_ray import ingest
     from rave_dist.storage.store import Store
@@ -93,7 +93,7 @@ def ingest_twice(recordings: Path, folder: Path) -> None:
 
 
 def whole_command(recordings: Path, folder: Path, seconds: float) -> Usage:
-    """Ours as a person runs it; every second must stand in its answer."""
+    """Our whole command; its output must account for every second."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     library = folder / "library.yaml"
@@ -168,7 +168,7 @@ def main() -> None:
         f"{FILES} files, {seconds:.3f} s; medians of {arguments.rounds} interleaved rounds; CPU of the whole process tree",
         "stock's whole command is counted; of ours `cpu` counts the driver, Ray's workers and its daemons, on a Ray"
         " that has ingested before; `cpu_first_ingest` also the start of its workers and of Ray Data's own actors, which a"
-        " cluster pays once; `cpu_whole_command` also the start and end of an embedded Ray, which a command pays once",
+        " cluster pays once; `cpu_whole_command` also the start and end of an embedded Ray, once per command",
         "repairs that stock needed: torchaudio's CUDA library skipped (`install_repairs`); ffmpeg from the distribution",
         "stock drops every file, and every tail, shorter than 5.94 s; ours accounts for every millisecond (checked each round)",
     ]

@@ -1,9 +1,9 @@
-"""Our training step against stock ``RAVE.training_step``: CPU-seconds of phase 1 and of phase 2, at equal mathematics.
+"""Our training step against stock ``RAVE.training_step``: CPU-seconds of both phases for the same mathematics.
 
-Each side is a process of its own, with a model from the same seed and the same batches; they are asked for one phase at a
-time, in turn, so that a drifting machine is unfair to none. Stock is called as Lightning's loop calls it, with its optimizers
-and without the loop's own overhead. Phase 2 is a cycle of one discriminator step and its generator steps
-(``update_discriminator_every``). The parity of the two is ``tests/unit/training/test_step_parity.py``.
+Each side is a process with a model from the same seed and the same batches; they run one phase at a time, alternately, so that
+drift of the machine affects both. Stock is called as by Lightning's loop, with its optimizers, without the loop's overhead.
+Phase 2 is a cycle of one discriminator step and its generator steps (``update_discriminator_every``). Their parity is tested
+in ``tests/unit/training/step/test_step_parity.py``.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ FULL = {"v1": (8, 5), "v2_small": (8, 5), "v2": (4, 5)}
 
 
 def serve(side: str, config: str, batch: int) -> None:
-    """One side: for every phase named on standard input, does its steps and prints CPU-seconds per step."""
+    """One side: for every phase named on standard input, runs its steps and prints CPU-seconds per step."""
     import torch
 
     from rave_dist.rave.config import configure
@@ -73,7 +73,7 @@ def measure(config: str, batch: int, rounds: int) -> dict[tuple[str, str], float
         for side in ("stock", "ours")
     }
     seconds: dict[tuple[str, str], list[float]] = {}
-    for index in range(rounds + 1):  # the first round pays for memory and for choosing algorithms
+    for index in range(rounds + 1):  # the first round allocates memory and chooses algorithms
         for phase in ("phase 1", "phase 2"):
             for side in list(sides) if index % 2 else list(sides)[::-1]:
                 process = sides[side]
@@ -114,7 +114,7 @@ def main() -> None:
         ratios,
         json=arguments.json,
         notes=[
-            "CPU-seconds per step, one thread, medians of interleaved rounds; phase 2: mean of a discriminator step and the "
+            "CPU-seconds per step, one thread, medians of interleaved rounds; phase 2: mean of a discriminator step and "
             "its generator steps",
             "stock RAVE's step is called directly, without Lightning's loop; repaired: torchaudio's CUDA library skipped, loss "
             "weights not shared between models",

@@ -1,12 +1,12 @@
-"""A base against none: in how many steps does a run reach the validation distance that a cold run has at its end?
+"""Training with and without a base: the number of steps to the final validation distance of a cold run.
 
     python benchmarks/warm_start.py [--json] [--library sonic-pi|generated] [--instrument NAME] [--steps N]
 
-Three runs of the same length and configuration (v2_tiny), without Ray, on one thread: one instrument of the sample library
-from new weights; a base on all the other instruments, never trained on that one; and the instrument again from this base.
-The validation distance is that of the held-out audio of the instrument. The cold run's is taken at the end of phase 1, where
-RAVE's distance is at its lowest (it rises when the discriminator begins), and again at its very end; the steps are those of the
-first validation of the warm run that is as low.
+Three runs of the same length and configuration (v2_tiny), without Ray, on one thread: one instrument of the sample library from
+new weights; a base on all other instruments; and the instrument again from this base. The validation distance is that of the
+instrument's held-out audio. That of the cold run is taken at the end of phase 1, where RAVE's distance is lowest (it rises when
+the discriminator starts), and at the end of the run. The number of steps is that of the first validation of the warm run with
+the same or a lower distance.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def run(store, spec, parts) -> list[dict]:  # type: ignore[no-untyped-def]
 
 
 def first_as_low(points: list[dict], distance: float) -> int | None:
-    """The step of the first validation that is not higher."""
+    """The step of the first validation with this distance or a lower one."""
     return next((point["step"] for point in points if point["held_out"] <= distance), None)
 
 
@@ -60,7 +60,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--library", choices=("sonic-pi", "generated"), default="sonic-pi")
-    parser.add_argument("--instrument", help="the one that is trained cold and warm  [default: the library's first]")
+    parser.add_argument("--instrument", help="the instrument to train cold and warm  [default: the library's first]")
     parser.add_argument("--steps", type=int, default=1200)
     arguments = parser.parse_args()
 
@@ -123,7 +123,7 @@ def main() -> None:
             f"{CONFIG}, {arguments.steps} steps each; trained on {seconds['own']:.0f} s of {instrument}; the base on "
             f"{seconds['base']:.0f} s of {', '.join(other for other in pcm if other != instrument)}",
             f"before the first step: cold {cold[0]['held_out']:.2f}, from the base {warm[0]['held_out']:.2f}",
-            f"a validation every {between} steps; what is reached before the first step counts as reached after {between}",
+            f"a validation every {between} steps; a distance reached before the first step counts as reached after {between}",
         ],
     )
 

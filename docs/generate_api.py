@@ -25,7 +25,7 @@ INTRODUCTION = """# Python
 import rave_dist as rd
 
 library = rd.Library.load("library.yaml")  # or Library.from_dict({...})
-rd.check(library)  # what would be trained, what is wrong, the smallest fix
+rd.check(library)  # planned runs, problems and fixes
 rd.run(library, progress=True)  # check, ingest, train, publish, report
 rd.find_model(library.store, "rebana")  # in a notebook: facts, pictures and players
 rd.convert(library.store, "rebana", "archive", "converted")
@@ -137,13 +137,13 @@ def record(kind: type) -> Iterator[str]:
 
 
 def split(text: str) -> dict[str, str]:
-    """A docstring's text and its sections, dedented, by title."""
+    """A docstring's text and its dedented sections by title."""
     pieces = re.split(rf"^({'|'.join(SECTIONS)}):\n", text, flags=re.MULTILINE)
     return {"": pieces[0], **{t: textwrap.dedent(body).strip("\n") for t, body in zip(pieces[1::2], pieces[2::2], strict=True)}}
 
 
 def pairs(text: str) -> Iterator[tuple[str, str]]:
-    """``key: text`` entries, whose text may go on in indented lines."""
+    """``key: text`` entries; the text may continue in indented lines."""
     for item in re.split(r"\n(?=\S)", text):
         key, _, meaning = item.partition(":")
         yield key, prose(meaning)

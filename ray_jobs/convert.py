@@ -1,4 +1,4 @@
-"""Job: recordings are played through a published model.
+"""Job: converts recordings with a published model.
 
 ``python -m ray_jobs.convert --store URI --model NAME[@VERSION] INPUT... OUTPUT``
 """

@@ -1,4 +1,4 @@
-"""Job: recordings become datasets.
+"""Job: converts recordings to datasets.
 
 ``python -m ray_jobs.ingest LIBRARY.yaml [--only NAME ...]``
 """

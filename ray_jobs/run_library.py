@@ -1,4 +1,4 @@
-"""Job: a library is checked, ingested, trained, published and reported.
+"""Job: checks, ingests, trains, publishes and reports a library.
 
 ``python -m ray_jobs.run_library LIBRARY.yaml [--only NAME ...]``
 """

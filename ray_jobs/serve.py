@@ -1,4 +1,4 @@
-"""Job: the published models answer over HTTP, on the loopback of the head, until the job is stopped.
+"""Job: serves the published models over HTTP on the head's loopback, until the job is stopped.
 
 ``python -m ray_jobs.serve --store URI [--port 8000]``
 """

@@ -1,4 +1,4 @@
-"""Job: all ingested instruments are trained, as many at once as the cluster has room for, and published.
+"""Job: trains all ingested instruments, as many at once as the cluster allows, and publishes them.
 
 ``python -m ray_jobs.train LIBRARY.yaml [--only NAME ...]``
 """

@@ -1,10 +1,10 @@
 """Makes a virtual environment and installs rave-dist into it: ``python3 tools/install.py FOLDER [dev]``.
 
-Uses the standard library only. ``dev`` adds what the tests need.
+Uses the standard library only. ``dev`` adds the packages of the tests.
 
-PyTorch comes first, in the build for this machine: uv knows PyTorch's own indexes and picks by the card's driver. Where they
-cannot be reached, pip takes the build that it finds, which on PyPI is the one with CUDA. Everything else is pip's, so that a
-user's settings of pip (mirrors, certificates, local wheels) hold.
+PyTorch is installed first, in the build for this machine: uv selects one of PyTorch's own indexes by the card's driver. If
+they cannot be reached, pip installs the build of its index; on PyPI that is the one with CUDA. Everything else is installed by
+pip, so that the user's settings of pip (mirrors, certificates, local wheels) apply.
 
 acids-rave is installed without its dependencies: see pyproject.toml.
 """
@@ -34,22 +34,22 @@ A second set-up takes the downloads from the cache. To choose the build of PyTor
 
 WITHOUT_PYTORCH_INDEX = """\
   PyTorch's own index did not serve ({reason}).
-  PyTorch now comes from where pip looks; PyPI has the build for NVIDIA cards, 2.5 GB more, which also runs without a card."""
+  PyTorch is now installed from pip's index; PyPI has the build for NVIDIA cards (2.5 GB more), which also runs without one."""
 
 
 def fail(message: str) -> None:
-    """Ends the program with one line."""
+    """Ends the program with an error message."""
     sys.exit("error: " + message)
 
 
 def run(command: list[str]) -> list[str] | None:
-    """Runs pip or uv; prints large downloads and every half minute that it is at work. Returns its lines if it fails."""
+    """Runs pip or uv, printing large downloads and a sign of life every 30 s; returns its output if it fails."""
     done = threading.Event()
 
     def say_so() -> None:
         began = time.monotonic()
         while not done.wait(30):
-            print(f"  at work for {time.monotonic() - began:.0f} s", flush=True)
+            print(f"  running for {time.monotonic() - began:.0f} s", flush=True)
 
     threading.Thread(target=say_so, daemon=True).start()
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
@@ -74,7 +74,7 @@ def must(command: list[str], what: str) -> None:
 
 
 def make_environment(folder: Path) -> str:
-    """Makes the environment if it is not there; returns its Python."""
+    """Makes the environment if necessary; returns its Python."""
     if not OLDEST <= sys.version_info[:2] <= NEWEST:
         have, span = "{}.{}".format(*sys.version_info), "{}.{} to {}.{}".format(*OLDEST, *NEWEST)
         fail(f"this is Python {have}; rave-dist needs {span}: make setup PYTHON=python3.13")
@@ -88,7 +88,7 @@ def make_environment(folder: Path) -> str:
 
 
 def install_torch(python: str, pip: list[str]) -> None:
-    """Installs PyTorch, unless the environment has the pinned version already."""
+    """Installs PyTorch unless the environment already has the pinned version."""
     pinned = re.search(r"^torch==(\S+)$", (ROOT / "constraints.txt").read_text(), re.MULTILINE)
     assert pinned is not None
     ask = f"from importlib.metadata import version; import sys; sys.exit(version('torch').split('+')[0] != '{pinned[1]}')"
@@ -108,7 +108,7 @@ def install_torch(python: str, pip: list[str]) -> None:
 
 
 def main(folder: Path, *extras: str) -> None:
-    """Installs everything into an environment."""
+    """Installs all packages into an environment."""
     python = make_environment(folder)
     print(WHAT_HAPPENS.format(folder=folder, version=sys.version.split()[0]), flush=True)
     pip = [python, "-m", "pip", "install", "--disable-pip-version-check", "--progress-bar", "off", *CONSTRAINTS]

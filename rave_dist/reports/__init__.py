@@ -1,1 +1,1 @@
-"""The report: what came out, as a page to look at and listen to."""
+"""The report: results of a library as a page with pictures and sounds."""

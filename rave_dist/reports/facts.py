@@ -1,4 +1,4 @@
-"""What the store knows of each instrument of a library, gathered for its page; what is missing is said, not hidden."""
+"""The stored facts of each instrument of a library, for its page; missing ones are reported as problems."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _WORSE_VALIDATIONS, _WORSE = 3, 1.02
 
 @dataclass(frozen=True)
 class TrainingCurves:
-    """What a run measured: losses by name, the distance from held-out audio, and that from training audio."""
+    """A run's measurements: losses by name, and the distances from held-out and from training audio."""
 
     steps: int
     phase_1_steps: int
@@ -28,9 +28,12 @@ class TrainingCurves:
     training: Curve
 
     @property
-    def over_fitted_since(self) -> int | None:
-        """The step at which held-out audio was closest in the last phase, if it has been farther in three validations or more
-        since, at the end by two percent at least, while training audio came closer; else None."""
+    def overfitted_since(self) -> int | None:
+        """The step of the lowest held-out distance of the last phase, if the run has overfitted since; otherwise None.
+
+        A run has overfitted if at least three later validations are worse, the last one by at least two percent, while the
+        distance of training audio has fallen.
+        """
         last = self.held_out.points[-1].step if self.held_out.points else 0
         first = self.phase_1_steps if last > self.phase_1_steps else 0
         training = {point.step: point.value for point in self.training.points}
@@ -45,7 +48,7 @@ class TrainingCurves:
 
 @dataclass
 class Facts:
-    """All that the page says of one instrument; None where the store has nothing yet."""
+    """The page's facts of one instrument; None where the store has none yet."""
 
     name: str
     record: RunRecord
@@ -56,13 +59,13 @@ class Facts:
 
 
 def gather(store: Store, library: Library, records: Sequence[RunRecord]) -> list[Facts]:
-    """The facts of every instrument of a library, in its order; one without a record is waiting."""
+    """The facts of every instrument of a library, in its order; an instrument without a record is waiting."""
     by_name = {record.instrument: record for record in records}
     return [facts_of(store, library, name, by_name.get(name)) for name in library.instruments]
 
 
 def facts_of(store: Store, library: Library, name: str, record: RunRecord | None) -> Facts:
-    """The facts of one instrument, or of the library's own base."""
+    """The facts of one instrument, or of the library's joint base."""
     facts = Facts(name, record or RunRecord(library=library.name, instrument=name, run_id="", dataset=""))
     record = facts.record
     try:

@@ -1,4 +1,4 @@
-"""Pictures of the page: spectrograms as small PNGs, loss curves as SVG that takes its colours from the page's theme."""
+"""Pictures of the page: spectrograms as small PNGs, loss curves as SVG in the colours of the page's theme."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from rave_dist.audio.types import Audio
 
 LOWEST_HZ = 60.0
 HIGHEST_HZ = 16_000.0
-QUIETEST_DBFS, LOUDEST_DBFS = -95.0, -15.0  # what the darkest and the brightest colour mean
+QUIETEST_DBFS, LOUDEST_DBFS = -95.0, -15.0  # levels of the darkest and the brightest colour
 _COLOURS = 64  # steps of 1.25 dB: PNG packs them three times tighter than 256
 
-# Colours that matplotlib writes and that are then replaced by the page's, so that one drawing serves light and dark.
+# Colours that matplotlib writes, replaced by those of the page, so that one drawing serves light and dark themes.
 _THEME = {
     "#010101": "var(--ink)",
     "#020202": "var(--faint)",
@@ -39,7 +39,7 @@ _INK, _FAINT, _RULE, _TRAIN, _HELD_OUT, _SHADE, _THIRD, _FOURTH = _THEME
 
 @dataclass(frozen=True)
 class Point:
-    """One moment of a run: a step, and what was measured there."""
+    """A measured value at a step of a run."""
 
     step: int
     value: float
@@ -55,8 +55,10 @@ class Curve:
 
 
 def spectrogram(sound: Audio, sample_rate: int, *, width: int = 600, height: int = 180) -> bytes:
-    """A PNG of ``width`` x ``height`` pixels: time from left to right, frequency upwards on a log scale from 60 Hz to
-    16 kHz (or half the sample rate), colour by level. Input: [channels, samples] or [samples]; channels are averaged.
+    """A spectrogram as a PNG of ``width`` x ``height`` pixels.
+
+    Frequency is on a log scale from 60 Hz to 16 kHz or half the sample rate. Input: [channels, samples] or [samples];
+    channels are averaged.
     """
     mono = np.atleast_2d(sound).mean(axis=0)
     n_fft = 2 ** round(np.log2(0.046 * sample_rate))  # 46 ms, 2048 samples at 44.1 kHz
@@ -95,7 +97,7 @@ def frequency_ticks(sample_rate: int) -> list[tuple[str, float]]:
 def chart(curves: Sequence[Curve], *, steps: int, phase_1_steps: int, unit: str, log: bool = False) -> str:
     """An SVG of curves over training steps, with the second phase shaded and both named.
 
-    MetricsLog with many points are drawn faintly with a running mean on top. Non-finite points are left out.
+    Curves with many points are drawn faintly with a running mean on top. NaN and infinite points are omitted.
     """
     style: Any = {
         "svg.fonttype": "none",
@@ -180,10 +182,10 @@ def _themed(figure: Figure) -> str:
     svg = file.getvalue()
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    svg = re.sub(r'<g id="[^"]*"', "<g", svg)  # the same names in every drawing of a page
+    svg = re.sub(r'<g id="[^"]*"', "<g", svg)  # ids repeat in every drawing of a page
     svg = re.sub(r' (?:width|height)="[\d.]+pt"', "", svg, count=2)
-    svg = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>", "", svg, count=1, flags=re.DOTALL)  # it would style the whole page
-    svg = re.sub(r" font-family: [^;]*;", "", svg)  # the page's own
+    svg = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>", "", svg, count=1, flags=re.DOTALL)  # would style the whole page
+    svg = re.sub(r" font-family: [^;]*;", "", svg)  # inherited from the page
     for colour, variable in _THEME.items():
         svg = svg.replace(colour, variable)
     return svg

@@ -1,4 +1,4 @@
-"""What a model sounds like: a held-out excerpt of its instrument, its reconstruction, and other audio through the model."""
+"""Listening examples: a held-out excerpt of the instrument, its reconstruction, and other audio through the model."""
 
 from __future__ import annotations
 
@@ -25,13 +25,15 @@ EXCERPT_SECONDS = 6.0
 ROLES = ("original", "reconstruction", "transfer")
 _GAP_SECONDS = 0.15
 _FADE_SECONDS = 0.01
-_RECIPE = 1  # raise it when samples of the same model would come out otherwise
+_RECIPE = 1  # increase it when the examples of a model would change
 
 
 @dataclass(frozen=True)
 class Excerpt:
-    """A few seconds of an instrument. ``sound`` is [channels, samples], full scale 1; ``held_out`` is False where nothing of
-    the dataset was kept from training."""
+    """A few seconds of an instrument.
+
+    ``sound`` is [channels, samples], full scale 1; ``held_out`` is False if the dataset has no held-out audio.
+    """
 
     sound: Audio
     sample_rate: int
@@ -50,7 +52,7 @@ class TransferSource:
 
 @dataclass(frozen=True)
 class Examples:
-    """The three sounds of a model, by role ([channels, samples] each, at the model's rate), and where they came from."""
+    """The three sounds of a model, by role ([channels, samples] each, at the model's rate), and their sources."""
 
     sample_rate: int
     sounds: dict[str, Audio]
@@ -60,17 +62,17 @@ class Examples:
 
 
 def excerpt(store: Store, manifest: DatasetManifest, *, window: int) -> Excerpt:
-    """The held-out part of a dataset, loudest recordings first, short ones joined, up to 6 s.
+    """Up to 6 s of a dataset's held-out audio, from the loudest recordings; short ones are concatenated.
 
     ``window`` is the one that the run was trained with, so that the split is the same.
 
     Raises:
-        DatasetError: the dataset holds no audio.
+        DatasetError: the dataset contains no audio.
     """
     parts = split_dataset(store, manifest, window=window)
     segments = parts.validation or parts.train
     if not segments:
-        raise DatasetError("the dataset holds no audio", where=store.address(manifest.key), fix="ingest it again")
+        raise DatasetError("the dataset contains no audio", where=store.address(manifest.key), fix="ingest it again")
     rate = manifest.sample_rate
     most = round(EXCERPT_SECONDS * rate)
     gap = np.zeros((manifest.channels, round(_GAP_SECONDS * rate)), dtype=np.float32)
@@ -89,7 +91,7 @@ def excerpt(store: Store, manifest: DatasetManifest, *, window: int) -> Excerpt:
 
 
 def stored_excerpt(store: Store, card: ModelCard) -> Excerpt | None:
-    """The excerpt that a model's samples were made of, so that a large dataset need not be read again; None before that.
+    """The stored excerpt of a model's examples, or None; saves reading a large dataset again.
 
     Raises:
         RaveDistError: it cannot be read.
@@ -111,7 +113,7 @@ def synthetic_call(sample_rate: int) -> TransferSource:
 
 
 def examples(store: Store, card: ModelCard, *, instrument: Excerpt, transfer_source: TransferSource) -> Examples:
-    """The sounds of a model: from the store where they were made before, else made now and stored next to the model.
+    """The sounds of a model, from the store, or else generated and stored with the model.
 
     Raises:
         RaveDistError: the model or a stored sound cannot be read.
@@ -123,12 +125,12 @@ def examples(store: Store, card: ModelCard, *, instrument: Excerpt, transfer_sou
             sounds = _stored_sounds(store, card, local)
         else:
             sounds = _play(store, card, instrument, transfer_source)
-            store.delete(card.folder.samples)  # the record must not vouch for files that are being replaced
+            store.delete(card.folder.samples)  # the record must not exist while the files are replaced
             for role, sound in sounds.items():
                 path = local / f"{role}.flac"
                 with AudioWriter(path, sample_rate=card.sample_rate, channels=sound.shape[0], subtype="PCM_16") as writer:
                     writer.write(sound)
-                sounds[role] = _read(path)  # as a rerun will find it
+                sounds[role] = _read(path)  # as a rerun reads it
                 store.upload(path, card.folder.sample(role))
             record = ListeningRecord(
                 recipe=_RECIPE,
@@ -142,7 +144,7 @@ def examples(store: Store, card: ModelCard, *, instrument: Excerpt, transfer_sou
 
 
 def stored_examples(store: Store, card: ModelCard) -> Examples | None:
-    """The sounds of a model as the last report stored them; None before that.
+    """The stored sounds of a model, or None.
 
     Raises:
         RaveDistError: they cannot be read.

@@ -1,4 +1,4 @@
-"""What a library, a model and a conversion show of themselves in a notebook: HTML with the report's players and pictures."""
+"""HTML of libraries, models and conversions in a notebook, with the report's players and pictures."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def library_html(library: Library, records: Sequence[RunRecord]) -> str:
 
 
 def model_html(store: Store, card: ModelCard) -> str:
-    """A model's facts, and the players of its samples where a report has made them."""
+    """A model's facts, and its listening examples if a report has made them."""
     left, right = (f"{1000 * samples / card.sample_rate:.0f} ms" for samples in card.receptive_field)
     rows = [
         ("configuration", " + ".join(card.config)),
@@ -70,7 +70,7 @@ def model_html(store: Store, card: ModelCard) -> str:
 
 
 def conversion_html(store: Store, record: ConversionRecord) -> str:
-    """What was converted, and a few recordings before and after."""
+    """A conversion's counts, and a few recordings before and after."""
     lead = f"{record.converted} converted ({clock(record.seconds)}), {record.skipped} skipped, {len(record.failed)} failed"
     notes = [f"{item.source}: {item.reason}" for item in (*record.failed, *record.salvaged)[:_FAILURES_SHOWN]]
     players = []

@@ -1,5 +1,5 @@
 "use strict";
-// One sound at a time, and a line across its spectrogram that shows where it is; a click on the picture goes there.
+// Plays one sound at a time; a line across the spectrogram shows the position, and a click on the picture sets it.
 const players = [...document.querySelectorAll("figure.sound")].map((figure) => ({
   audio: figure.querySelector("audio"),
   picture: figure.querySelector(".picture"),

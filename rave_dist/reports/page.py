@@ -1,4 +1,4 @@
-"""The page of a library: one HTML file that holds its pictures and sounds and asks no network for anything."""
+"""The page of a library: one HTML file with embedded pictures and sounds, which makes no network requests."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ _OTHERS = ("regularization", "feature_matching", "adversarial", "loss_dis")
 
 
 def write_report(store: Store, library: Library, records: Sequence[RunRecord], *, base: RunRecord | None = None) -> str:
-    """Writes ``report/<library>/index.html`` from what the store holds now, and ``report/index.html``, its copy.
+    """Writes ``report/<library>/index.html`` from the present contents of the store, and a copy, ``report/index.html``.
 
-    Instruments without a record are waiting; ``base`` is the record of the library's own base, where it has one. What cannot
-    be read (a model's file, a dataset) is said on the page.
+    Instruments without a record are waiting; ``base`` is the record of the library's joint base, if it has one. Files that
+    cannot be read (a model, a dataset) are reported on the page.
 
     Returns:
         The page's key.
@@ -53,8 +53,10 @@ def write_report(store: Store, library: Library, records: Sequence[RunRecord], *
 
 
 def render(library: str, store: Store, instruments: Sequence[dict[str, Any]], *, base: dict[str, Any] | None = None) -> str:
-    """The page's text, the base before the instruments that start from it. All that comes from people is escaped; a content
-    policy forbids every request and foreign script."""
+    """The page's HTML, with the base before the instruments that start from it.
+
+    User data is escaped; a content security policy forbids all requests and other scripts.
+    """
     script = (_FOLDER / "page.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return template("page.html").render(
@@ -76,7 +78,7 @@ def render(library: str, store: Store, instruments: Sequence[dict[str, Any]], *,
 
 
 def template(name: str) -> jinja2.Template:
-    """An HTML template of this folder. It escapes all values and has the filters clock, number, size and percent."""
+    """An HTML template of this folder; it escapes all values and has the filters clock, number, size and percent."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_FOLDER),
         autoescape=True,
@@ -140,7 +142,7 @@ def _problem(what: str, error: RaveDistError) -> Problem:
 
 
 def _view(facts: Facts, sounds: listening.Examples | None) -> dict[str, Any]:
-    """One instrument as the template and scripts read it."""
+    """The template's variables of one instrument."""
     record, manifest, card = facts.record, facts.manifest, facts.card
     players = model_players(facts.name, sounds) if sounds else []
     first, last = record.validation.first, record.validation.last
@@ -179,7 +181,7 @@ def _view(facts: Facts, sounds: listening.Examples | None) -> dict[str, Any]:
 
 
 def _level_notes(players: Sequence[dict[str, Any]]) -> list[Problem]:
-    """What a person should know before they open a model that has hardly learnt."""
+    """Warnings about a model that has hardly learnt."""
     levels = {player["role"]: player["numbers"]["level_dbfs"] for player in players}
     if not levels or levels["original"] - levels["reconstruction"] < _FAINT_DB:
         return []
@@ -188,16 +190,16 @@ def _level_notes(players: Sequence[dict[str, Any]]) -> list[Problem]:
 
 
 def _training_notes(facts: Facts) -> list[Problem]:
-    """Rollbacks to a lower learning rate, and over-fitting."""
+    """Rollbacks to a lower learning rate, and overfitting."""
     notes = [
         Problem(what=f"{rollback.what}; it was resumed from its last checkpoint with the learning rate times {rollback.rate:g}")
         for rollback in facts.record.rollbacks
     ]
     since = facts.curves.over_fitted_since if facts.curves else None
     if since is not None:
-        what = f"over-fitted since step {number(since)}: held-out audio came no closer while training audio did"
+        what = f"overfitted since step {number(since)}: only the distance of training audio has fallen since"
         notes.append(
-            Problem(what=f"{what}; the weights are chosen by held-out audio", fix="add recordings, or a smaller budget")
+            Problem(what=f"{what}; the weights are chosen by held-out audio", fix="add recordings or reduce the budget")
         )
     return notes
 
@@ -223,14 +225,14 @@ def model_players(name: str, samples: listening.Examples) -> list[dict[str, Any]
 
 
 def _charts(name: str, curves: TrainingCurves, record: RunRecord) -> list[dict[str, Any]]:
-    """The distance that says how close the model is, then what else the run minimised."""
+    """The spectral distance, then the other losses."""
     distances = [c for c in curves.losses if _DISTANCE in c.name]
     others = [c for name in _OTHERS for c in curves.losses if c.name == name]
     steps, boundary = max(curves.steps, record.step), curves.phase_1_steps
     charts = [
         {
             "title": "Spectral distance",
-            "note": "how far the output is from the input; lower is closer",
+            "note": "distance of output and input; lower is better",
             "alt": _describe(name, [*distances, curves.training, curves.held_out], boundary),
             "svg": Markup(
                 chart(
@@ -247,7 +249,7 @@ def _charts(name: str, curves: TrainingCurves, record: RunRecord) -> list[dict[s
         charts.append(
             {
                 "title": "Other losses",
-                "note": "what else training weighs in each phase",
+                "note": "the other terms of the loss in each phase",
                 "alt": _describe(name, others, boundary),
                 "svg": Markup(chart(_named(others), steps=steps, phase_1_steps=boundary, unit="loss")),
             }
@@ -270,7 +272,7 @@ def _describe(name: str, curves: Sequence[Curve], boundary: int) -> str:
 
 
 def clock(seconds: float | None) -> str:
-    """Seconds as a person says them: 42.5 s, 3 min 49 s, 2 h 05 min; a dash for none."""
+    """A duration for people: 42.5 s, 3 min 49 s, 2 h 05 min; a dash for none."""
     if seconds is None:
         return "–"
     if seconds < 60:

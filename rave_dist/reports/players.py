@@ -1,4 +1,4 @@
-"""One sound as the page and notebooks show it: a spectrogram, an MP3 preview, and numbers."""
+"""A player of the page and notebooks: a spectrogram, an MP3 preview, and numbers."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from rave_dist.reports.figures import frequency_ticks, spectrogram
 
 
 def make_player(sound: Audio, sample_rate: int, *, title: str, caption: str, name: str) -> dict[str, Any]:
-    """What a template needs to show and play a sound.
+    """The variables of a template that shows and plays a sound.
 
     Input: [C, T], full scale 1.
 
     Args:
         sound: the sound.
         sample_rate: in Hz.
-        title: what it is, such as "Reconstruction".
-        caption: where it comes from.
-        name: whose it is, for the picture's description.
+        title: for example "Reconstruction".
+        caption: its origin.
+        name: of the instrument, for the picture's description.
 
     Returns:
         Title, caption, description, numbers, picture and sound as data URIs, and the labels of the frequency axis.

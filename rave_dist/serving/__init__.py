@@ -1,1 +1,1 @@
-"""Serving: the registry's models behind HTTP, on Ray Serve."""
+"""Serving: the registry's models over HTTP, on Ray Serve."""

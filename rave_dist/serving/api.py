@@ -1,13 +1,13 @@
-"""The HTTP interface: routes, limits and errors over a backend that does the work. Knows no Ray.
+"""The HTTP interface: routes, limits and errors; independent of Ray.
 
 ::
 
     GET  /v1/models                    all published models, as `rave-dist models --json` lists them
     GET  /v1/models/NAME[@VERSION]     one of them
-    POST /v1/convert?model=…           a sound in the body, the converted sound in the answer
-    POST /v1/jobs                      a corpus by address; 202 with the job
-    GET  /v1/jobs/ID                   its progress
-    GET  /healthz                      whether the service answers
+    POST /v1/convert?model=…           converts the audio file in the body
+    POST /v1/jobs                      converts a corpus by address; 202 with the job
+    GET  /v1/jobs/ID                   the job's progress
+    GET  /healthz                      whether the service is running
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ _JOB_BYTES = 4 << 20
 
 @dataclass(frozen=True)
 class ConvertedAudio:
-    """A converted sound, encoded: what it is, how many bytes, and the bytes."""
+    """An encoded result: media type, size and bytes."""
 
     media_type: str
     num_bytes: int
@@ -72,7 +72,7 @@ class ConvertedAudio:
 
 
 class Backend(Protocol):
-    """What the routes need; each method raises the errors that ``_STATUS`` names."""
+    """The backend of the routes; its methods raise the errors listed in ``_STATUS``."""
 
     store_uri: str
 
@@ -83,17 +83,17 @@ class Backend(Protocol):
         """The model of NAME (the latest) or NAME@VERSION."""
 
     async def convert(self, card: ModelCard, sound: Path, parameters: ConversionParameters) -> ConvertedAudio:
-        """Plays a sound, in any format, through a model."""
+        """Converts an audio file of any format with a model."""
 
     async def submit(self, request: JobRequest) -> Job:
-        """Accepts a corpus; one that is queued or running already stays as it is."""
+        """Submits a corpus job; one that is already queued or running is returned unchanged."""
 
     async def job(self, job_id: str) -> Job:
-        """How far a corpus has come."""
+        """The progress of a corpus job."""
 
 
 def build_api(backend: Backend, limits: Limits) -> FastAPI:
-    """The application. The pages that FastAPI offers as documentation load scripts from elsewhere, so they are off."""
+    """The application, without FastAPI's documentation pages, which load scripts from the network."""
     api = FastAPI(title="rave-dist", version=__version__, docs_url=None, redoc_url=None)
     api.add_middleware(LocalOnly)
     _report_errors(api, limits)
@@ -141,10 +141,10 @@ def build_api(backend: Backend, limits: Limits) -> FastAPI:
 
     @api.post("/v1/jobs", status_code=202, openapi_extra=job_body)
     async def submit(request: Request) -> dict[str, Any]:
-        # A form on a foreign page cannot send this type without asking first; nobody answers it.
+        # A form on another site cannot send this type without a preflight request, which is not answered.
         if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
             fix = "send JSON with the header Content-Type: application/json"
-            raise HTTPException(415, error_document("a job is described in JSON", where=request.url.path, fix=fix))
+            raise HTTPException(415, error_document("a job must be sent as JSON", where=request.url.path, fix=fix))
         body = bytearray()
         await receive_body(request, body.extend, most_bytes=_JOB_BYTES, most_seconds=limits.upload_seconds, what="job")
         try:
@@ -178,7 +178,7 @@ def _report_errors(api: FastAPI, limits: Limits) -> None:
 
     @api.exception_handler(ClientDisconnect)
     async def gone(request: Request, error: ClientDisconnect) -> Response:
-        return Response(status_code=400)  # nobody reads it
+        return Response(status_code=400)  # the client has gone
 
     @api.exception_handler(Exception)
     async def unknown(request: Request, error: Exception) -> JSONResponse:
@@ -191,15 +191,15 @@ def _report_errors(api: FastAPI, limits: Limits) -> None:
 
 
 def _document(detail: Any, *, where: str) -> dict[str, Any]:
-    """Our own refusals carry their document; the framework's, of an unknown path or method, a word."""
+    """Our own errors carry a document; those of the framework (unknown path or method) a string."""
     if isinstance(detail, dict):
         return detail
-    fix = "there are GET /v1/models, POST /v1/convert, POST /v1/jobs and GET /healthz; all in /openapi.json"
+    fix = "the routes are GET /v1/models, POST /v1/convert, POST /v1/jobs and GET /healthz; all in /openapi.json"
     return error_document(str(detail), where=where, fix=fix)
 
 
 def _explain(problems: Any, model: type[ConvertQuery | JobRequest], *, where: str) -> RequestError:
-    """All that is wrong with a request in one message."""
+    """All errors of a request in one message."""
     what: list[str] = []
     fixes: list[str] = []
     for problem in problems:

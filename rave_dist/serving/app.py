@@ -2,11 +2,11 @@
 
 ::
 
-    HTTP ──> Ingress ──(model id)──> ModelReplica   one sound: `conversion.convert`, as the command does it
-                └────────────────> JobRunner        a corpus: `conversion.on_ray`, as the command does it
+    HTTP ──> Ingress ──(model id)──> ModelReplica   one file: `conversion.convert`, as in the command
+    └────────────────> JobRunner        a corpus: `conversion.on_ray`, as in the command
 
-It listens on loopback and has no passwords: anyone who can log in to the machine can read and write through corpus jobs
-whatever its user can. Requests that a browser sends on behalf of other sites are refused (`intake.LocalOnly`).
+It listens on loopback and has no passwords: through corpus jobs, anyone who can log in to the machine can read and write
+all files of its user. Requests that a browser sends on behalf of other sites are refused (`intake.LocalOnly`).
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ _WATCH_SECONDS = 5.0
 
 @serve.ingress()
 class Ingress:
-    """The HTTP side: one process; sounds pass through its disk and Ray's object store, not its memory."""
+    """The HTTP process; audio passes through its disk and Ray's object store, not its memory."""
 
     def __init__(self, store_uri: str, limits: Limits, models: DeploymentHandle[Any]) -> None:
         self.store_uri = store_uri
@@ -75,10 +75,10 @@ class Ingress:
         return await self._listing.find(reference)
 
     async def convert(self, card: ModelCard, sound: Path, parameters: ConversionParameters) -> ConvertedAudio:
-        """Sends a sound to a replica, preferably one that has loaded the model.
+        """Sends audio to a replica, preferably one that has loaded the model.
 
         Raises:
-            BusyError: too many requests wait.
+            BusyError: too many requests are waiting.
             ClusterError: there is no replica, or it died.
         """
         # In the object store, which spills to disk, rather than in the memory of this process while the request waits.
@@ -92,7 +92,7 @@ class Ingress:
             raise
         except BackPressureError as error:
             seconds = self._limits.retry_after_seconds
-            raise BusyError("too many requests wait already", fix=f"send it again in {seconds} seconds") from error
+            raise BusyError("too many requests are waiting", fix=f"send it again in {seconds} seconds") from error
         except RayTaskError as error:
             if isinstance(error.cause, RaveDistError):
                 raise error.cause from None
@@ -106,15 +106,15 @@ class Ingress:
         """Submits a corpus to the job runner, after the checks of the command.
 
         Raises:
-            ConversionError: OUTPUT and an input lie in one another.
-            AudioError: an input that no recording matches.
-            RequestError: an input or OUTPUT that cannot be read.
+            ConversionError: OUTPUT is inside an input or contains one.
+            AudioError: no recording matches an input.
+            RequestError: an input or OUTPUT cannot be read.
         """
         card = await self.find(request.model)
         job = Job.of(request, model=card.reference)
         try:
             await asyncio.to_thread(plan_conversion, card, job.inputs, job.output, job.parameters)
-        except StoreError as error:  # what the request names, not the service's own store
+        except StoreError as error:  # an address of the request, not the service's own store
             raise RequestError(error.what, where=error.where, fix=error.fix) from error
         runner = await asyncio.to_thread(jobs.job_runner, self.store_uri)
         submitted: Job = await runner.submit.remote(job)
@@ -142,10 +142,10 @@ def build(
     """The application, for ``serve.run``, ``serve build`` or a test.
 
     Args:
-        store_uri: where the models are published; every node must be able to read it.
+        store_uri: the store of the models; every node must be able to read it.
         limits: sizes, times and queue lengths.
         max_models: models cached by each replica; by default as many as fit in its memory.
-        replicas: processes that convert.
+        replicas: number of converting processes.
         num_cpus: CPUs reserved by each; below 1, so that a corpus job finds one on the smallest machine.
         num_gpus: share of a GPU reserved by each; 0 converts on the CPU.
     """
@@ -167,7 +167,7 @@ def build(
     ingress: Any = serve.deployment(
         Ingress,
         name="ingress",
-        # It holds every request that a replica processes or that waits for one; listings and refusals need extra room.
+        # It holds every request that a replica processes and every one that waits; listings and errors need extra room.
         max_ongoing_requests=2 * (limits.queued + replicas * _ONGOING_PER_REPLICA),
         max_queued_requests=limits.queued,
         backpressure_config=full,
@@ -195,11 +195,11 @@ def run(
 
     Args:
         port: 0 picks a free one.
-        progress: receives what is started, and the address once the service answers.
+        progress: receives the stages of the start, and the address once the service is ready.
 
     Raises:
         StoreError: the store cannot be read.
-        ClusterError: the port is taken, Ray does not answer, or the service could not start or has gone.
+        ClusterError: the port is in use, Ray does not respond, or the service could not start or has ended.
     """
     limits = limits or Limits()
     stop = stop or threading.Event()
@@ -208,17 +208,17 @@ def run(
     address = f"http://{HOST}:{port}"
     logging.getLogger("ray.serve").setLevel(logging.ERROR)
     serving = False
-    patience = signals.allow(lambda: 2 * _DRAIN_SECONDS if serving else 0.0)  # for the requests that are being answered
+    patience = signals.allow(lambda: 2 * _DRAIN_SECONDS if serving else 0.0)  # for the requests in progress
     with patience, connected(dashboard=True, say=progress.say) as ends_with_us:
         # A Serve instance that was running before keeps running; our own ends with our Ray.
         stays = ends_with_us or bool(serve.status().proxies)
         try:
             progress.stage("starting the service")
-            # Longer than our own limits, which answer with a message; this one is for clients that do not read.
+            # Longer than our own limits, which respond with a message; this one is for clients that do not read.
             seconds = 2 * (limits.upload_seconds + limits.request_seconds)
             options = {"host": HOST, "port": port, "request_timeout_s": seconds}
             serve.start(proxy_location="HeadOnly", http_options=options)
-            # The command's workers use a GPU where there is one: so do we, or the samples would differ. A part of it, for jobs.
+            # A GPU if there is one, like the command's workers, or the samples would differ; a part of it is left for jobs.
             gpus = 0.5 if jobs.num_gpus() else 0.0
             application = build(store.uri, limits=limits, max_models=max_models, num_gpus=gpus)
             serve.run(application, name=APPLICATION, route_prefix="/")
@@ -238,7 +238,7 @@ def run(
             raise ClusterError(what, where=address, fix="see Ray's logs in /tmp/ray/session_latest/logs/serve") from error
         finally:
             jobs.stop_jobs(store.uri)
-            with suppress(RayError, RayServeException):  # gone already
+            with suppress(RayError, RayServeException):  # it has ended
                 serve.delete(APPLICATION)
                 if not stays:
                     serve.shutdown()  # type: ignore[no-untyped-call]
@@ -261,7 +261,7 @@ def _free_port(port: int) -> int:
 
 
 def _check_answers(port: int) -> None:
-    """Raises ClusterError unless the service answers: Serve takes the port only from whoever starts it in a cluster."""
+    """Raises ClusterError unless the service responds: Serve keeps the port of its first start in a cluster."""
     connection = http.client.HTTPConnection(HOST, port, timeout=30)
     try:
         connection.request("GET", "/healthz")
@@ -272,7 +272,7 @@ def _check_answers(port: int) -> None:
     finally:
         connection.close()
     raise ClusterError(
-        "the service does not answer at this port",
+        "the service does not respond at this port",
         where=f"{HOST}:{port}",
-        fix="if Serve runs in this cluster already, give its port, or end it with serve shutdown",
+        fix="if Serve is already running in this cluster, give its port, or stop it with serve shutdown",
     )

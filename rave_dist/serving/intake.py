@@ -1,4 +1,4 @@
-"""Intake of requests: the hosts that may be answered, and bodies limited while they are received."""
+"""Intake of requests: allowed hosts, and bodies that are limited while they are received."""
 
 from __future__ import annotations
 
@@ -19,11 +19,10 @@ _DISCARD_SECONDS = 5.0
 
 
 class LocalOnly:
-    """Answers only requests that name this machine itself.
+    """Accepts only requests that are addressed to this machine by this machine.
 
-    The service has no passwords and can read and write what its user can. A page on the internet could otherwise reach it
-    through the browser of the person who runs it: by a form (another Origin) or by a name that resolves to 127.0.0.1
-    (another Host).
+    The service has no passwords and can access all files of its user. A web page could otherwise reach it through the user's
+    browser: by a form (another Origin) or by a name that resolves to 127.0.0.1 (another Host).
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -38,7 +37,7 @@ class LocalOnly:
             if not _is_loopback(f"//{host}") or (origin is not None and urlsplit(origin).netloc != host):
                 answer = JSONResponse(
                     error_document(
-                        "this service answers only requests from this machine to this machine",
+                        "this service accepts only requests from this machine",
                         where=origin or host,
                         fix="use its 127.0.0.1 address; from elsewhere, through an SSH tunnel",
                     ),
@@ -63,15 +62,15 @@ async def receive_body(
     """Passes a body to ``sink`` as it arrives.
 
     Args:
-        what: how errors call the body ("sound").
+        what: the name of the body in errors ("sound").
 
     Returns:
         Its size in bytes.
 
     Raises:
         RequestError: it is empty.
-        LimitError: it is, or says that it is, larger than ``most_bytes``.
-        HTTPException: 408, it did not arrive within ``most_seconds``; 415, it is wrapped or compressed.
+        LimitError: its size, or its declared size, exceeds ``most_bytes``.
+        HTTPException: 408, it did not arrive within ``most_seconds``; 415, it is a form or compressed.
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     wrapping = request.headers.get("content-encoding", "identity").lower()
@@ -121,7 +120,7 @@ async def receive_body(
 
 
 async def _discard(request: Request, most_bytes: int) -> None:
-    """Reads some more of a refused body: many clients read the answer only after sending everything."""
+    """Reads more of a refused body, because many clients read the response only after sending everything."""
     size = 0
     try:
         async with asyncio.timeout(_DISCARD_SECONDS):

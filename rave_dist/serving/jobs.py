@@ -1,7 +1,7 @@
-"""Corpus jobs: one at a time, on Ray Data, outside the replicas of the service.
+"""Corpus jobs, run in turn on Ray Data, outside the replicas of the service.
 
-A job's record in the store is its truth. The runner writes it before it answers, and when it starts, it takes up what an
-earlier one left unfinished; the conversion's own journal makes that a resume.
+A job's state is its record in the store. The runner writes it before it responds. When it starts, it resumes the unfinished
+jobs of an earlier runner from the conversions' journals.
 """
 
 from __future__ import annotations
@@ -35,22 +35,22 @@ def read_job(store: Store, job_id: str) -> Job:
         MissingKeyError: there is no such job.
     """
     if not job_id.isalnum():  # an id is a key in the store, never a path
-        raise MissingKeyError("there is no such job", where=job_id, fix="POST /v1/jobs answers with the id of a job")
+        raise MissingKeyError("there is no such job", where=job_id, fix="POST /v1/jobs returns the id of a job")
     try:
         return Job.model_validate(store.read_json(job_key(job_id)))
     except MissingKeyError as error:
-        raise MissingKeyError("there is no such job", where=job_id, fix="POST /v1/jobs answers with the id of a job") from error
+        raise MissingKeyError("there is no such job", where=job_id, fix="POST /v1/jobs returns the id of a job") from error
 
 
 def job_runner(store_uri: str) -> Any:
-    """The handle of the one runner of a store in this cluster; started if necessary."""
+    """The handle of a store's only runner in this cluster; started if necessary."""
     return JobRunner.options(  # type: ignore[attr-defined]
         name=f"jobs-{content_id(store_uri)}", namespace=NAMESPACE, lifetime="detached", get_if_exists=True
     ).remote(store_uri)
 
 
 def stop_jobs(store_uri: str) -> None:
-    """Ends the runner of a store and what it runs; the next service on this store resumes its jobs."""
+    """Ends the runner of a store and its job; the next service on this store resumes the jobs."""
     try:
         ray.kill(ray.get_actor(f"jobs-{content_id(store_uri)}", namespace=NAMESPACE))
     except ValueError:
@@ -64,7 +64,7 @@ def num_gpus() -> int:
 
 @ray.remote(num_cpus=0, max_restarts=3, max_task_retries=3)
 class JobRunner:
-    """Runs the jobs of one store in order of arrival. Detached: it outlives the replicas."""
+    """Runs the jobs of one store in order of arrival; detached, so that it outlives the replicas."""
 
     def __init__(self, store_uri: str) -> None:
         self._store = Store(store_uri)
@@ -93,9 +93,7 @@ class JobRunner:
                 # A task of its own: a crash does not affect the runner, and its exceptions are Ray's.
                 ray.get(_run_job.remote(self._store, job))
             except RayError as error:
-                reason = Problem(
-                    what=f"the job failed: {str(error).strip().splitlines()[-1]}", fix="ask for it again: it resumes"
-                )
+                reason = Problem(what=f"the job failed: {str(error).strip().splitlines()[-1]}", fix="send it again to resume")
                 failed = job.model_copy(update={"state": "failed", "error": reason, "ended_at": now()})
                 self._store.write_json(job.key, failed.to_json())
 
@@ -121,7 +119,7 @@ def _run_job(store: Store, job: Job) -> None:
         result = convert_corpus(
             store,
             plan,
-            # Two to a GPU, each with half of it: the service holds the other half of one.
+            # Half a GPU each: the service reserves the other half of one.
             workers=2 * num_gpus() or None,
             progress=progress,
         )

@@ -1,4 +1,4 @@
-"""The registry's listing, cached for a few seconds: a burst of requests reads the store once, and new models still appear."""
+"""The registry's listing, cached for a few seconds, so that a burst of requests reads the store once."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Listing:
     """The models of a store.
 
     Args:
-        seconds: how long an answer is good. Errors are never kept: a model published after a 404 is found at once.
+        seconds: lifetime of an entry. Errors are not cached: a model published after a 404 is found at once.
     """
 
     def __init__(self, store: Store, *, seconds: float = 3.0) -> None:
@@ -44,7 +44,7 @@ class Listing:
         if key not in self._answers:
             answer = asyncio.get_running_loop().run_in_executor(None, ask)
             self._answers[key] = (present + self._seconds, answer)
-        # Shielded: others may wait for the same answer when this request is cancelled.
+        # Shielded: other requests may wait for the same listing when this one is cancelled.
         result: Result = await asyncio.shield(self._answers[key][1])
         return result
 

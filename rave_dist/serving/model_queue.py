@@ -1,7 +1,7 @@
-"""A fair lock for the device that prefers waiters of the model that is loaded.
+"""A fair lock for the device that prefers waiters of the loaded model.
 
-Requests for different models arrive mixed. In order of arrival, a cache that is smaller than the number of models would
-load one for almost every request; grouped, it loads each once in a while.
+In order of arrival, mixed requests for more models than the cache holds would load a model for almost every request.
+Grouping them makes loads rare.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 
 
 class GroupedLock:
-    """A lock that is passed to a waiter of the same group, if there is one.
+    """A lock that is preferably passed to a waiter of the same group.
 
     Args:
         patience: number of waiters that may overtake the one that has waited longest.
@@ -39,7 +39,7 @@ class GroupedLock:
             try:
                 await turn
             except asyncio.CancelledError:
-                if not turn.cancelled():  # the lock arrived at the same moment: pass it on
+                if not turn.cancelled():  # acquired at the same moment: pass it on
                     self._hand_on()
                 raise
         self._taken = True

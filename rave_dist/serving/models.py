@@ -1,4 +1,4 @@
-"""The replica behind the service: it holds as many models as fit in memory and converts one sound at a time."""
+"""The service's replica: caches as many models as fit in memory and converts one file at a time."""
 
 from __future__ import annotations
 
@@ -30,31 +30,31 @@ from rave_dist.storage.store import Store
 
 Result = TypeVar("Result")
 
-# A loaded TorchScript takes about twice its file: weights, and the constants and code around them.
+# A loaded TorchScript needs about twice the size of its file: weights, constants and code.
 _MEMORY_PER_FILE_BYTE = 2
-_MEMORY_SHARE = 0.5  # the other half is for the sounds and for corpus jobs beside the replica
+_MEMORY_SHARE = 0.5  # the other half is for audio and corpus jobs
 _MOST_MODELS = 32
 _BLOCK_BYTES = 1 << 20
 _ASSUMED_MEMORY = 4 << 30
 
 
 class ModelReplica:
-    """Converts sounds with any published model.
+    """Converts audio with any published model.
 
     Args:
-        store_uri: where the models are published.
-        limits: what one request may ask for.
-        max_models: models kept in memory; as many as fit when not given.
-        device: where they run.
+        store_uri: the store of the models.
+        limits: limits of a request.
+        max_models: models kept in memory; by default as many as fit.
+        device: ``cpu`` or ``cuda``.
     """
 
     def __init__(self, store_uri: str, limits: Limits, *, max_models: int | None = None, device: str = "cpu") -> None:
-        torch.set_num_threads(1)  # as the command's workers: another number may round otherwise
+        torch.set_num_threads(1)  # like the command's workers: another number may round differently
         self._store = Store(store_uri)
         self._limits = limits
         self._device = device
         self._folder = tempfile.TemporaryDirectory(prefix="rave-dist-serving-")
-        # One thread: what runs on the device never runs beside something else on it.
+        # One thread, so that only one task uses the device at a time.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="device")
         self._turns = GroupedLock()
         self._busy_since: float | None = None
@@ -65,14 +65,14 @@ class ModelReplica:
         async def load(reference: str) -> Converter:
             return await asyncio.get_running_loop().run_in_executor(self._thread, self._load, reference)
 
-        # Decorated here, because only a replica knows how much memory its node has.
+        # Decorated here, because only the replica knows its node's memory.
         self._model = serve.multiplexed(max_num_models_per_replica=max_models)(load)
 
     def check_health(self) -> None:
         """Called by Serve, which replaces a replica that raises.
 
         Raises:
-            RuntimeError: a conversion outlived its request by as long again: it does not answer to being stopped.
+            RuntimeError: a conversion has run for twice the limit of a request and does not stop.
         """
         if self._busy_since is not None and time.monotonic() - self._busy_since > 2 * self._limits.request_seconds:
             raise RuntimeError("a conversion is stuck on the device")
@@ -80,7 +80,7 @@ class ModelReplica:
     async def convert(
         self, sound: NDArray[np.uint8], card: ModelCard, parameters: ConversionParameters
     ) -> AsyncIterator[dict[str, Any] | bytes]:
-        """Plays a sound through a model.
+        """Converts audio with a model.
 
         Args:
             sound: the bytes of a file in any format.
@@ -91,8 +91,8 @@ class ModelReplica:
             first ``{num_bytes, media_type, headers}``, then the encoded result in blocks.
 
         Raises:
-            AudioError: the sound is damaged or not a sound.
-            LimitError: it is longer than the service allows.
+            AudioError: the file is damaged or not an audio file.
+            LimitError: the audio is longer than the service allows.
             StoreError: the model cannot be read.
         """
         with tempfile.TemporaryDirectory(dir=self._folder.name) as folder:
@@ -105,7 +105,7 @@ class ModelReplica:
                     headers = await self._run(lambda stop: self._convert(model, source, result, parameters, stop))
                 except AudioError as error:
                     fix = error.fix
-                    if error.where == str(source):  # not the client's words for it
+                    if error.where == str(source):  # independent of the client's wording
                         fix = "send an intact sound; salvage=true converts what can be read of a damaged one"
                     raise AudioError(error.what, where="sound", fix=fix) from error
             media_type = f"audio/{parameters.format}"
@@ -124,7 +124,7 @@ class ModelReplica:
         except asyncio.CancelledError:
             stop.set()
             await asyncio.wait([future])
-            future.exception()  # seen: nobody is told of it any more
+            future.exception()  # retrieved, so that it is not reported as unhandled
             raise
         finally:
             self._busy_since = None
@@ -137,13 +137,13 @@ class ModelReplica:
     def _convert(
         self, model: Converter, source: Path, result: Path, parameters: ConversionParameters, stop: threading.Event
     ) -> dict[str, str]:
-        """The work in the device's thread; returns the headers of the answer."""
+        """The conversion in the device's thread; returns the headers of the response."""
         info = probe(source)
         self._check_length((info.samples or 0) / info.sample_rate)
 
         def on_read(seconds: float) -> None:
             if stop.is_set():
-                raise RequestError("nobody waits for this conversion any more")
+                raise RequestError("the request of this conversion was cancelled")
             self._check_length(seconds)
 
         comment = f"rave-dist: sha256 {hash_file(source)} through {model.card.reference}, seed {parameters.seed}"
@@ -162,13 +162,13 @@ class ModelReplica:
 
 
 def models_that_fit(memory: float, file_bytes: Sequence[int]) -> int:
-    """How many models of these sizes a replica may keep in half of its node's memory: at least one, at most 32."""
+    """The number of models of these sizes that fit in half of the node's memory, from 1 to 32."""
     largest = max(file_bytes, default=0)
     return max(1, min(_MOST_MODELS, int(_MEMORY_SHARE * memory / max(1, _MEMORY_PER_FILE_BYTE * largest))))
 
 
 def _node_memory() -> float:
-    """Bytes that Ray counts as this node's own, which knows of container limits."""
+    """This node's memory in bytes according to Ray, which respects container limits."""
     here = ray.get_runtime_context().get_node_id()
     nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
     return next((n["Resources"].get("memory", _ASSUMED_MEMORY) for n in nodes if n["NodeID"] == here), _ASSUMED_MEMORY)

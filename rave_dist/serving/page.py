@@ -1,4 +1,4 @@
-"""The page at ``/``: one file of HTML with its style and script inside."""
+"""The page at ``/``: one HTML file with inline style and script."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ from importlib import resources
 
 @cache
 def page_html() -> str:
-    """The page, as UTF-8 text; read once."""
+    """The page's HTML; read once."""
     return resources.files("rave_dist.serving").joinpath("page.html").read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Requests and answers of the service as pydantic models; no Ray, no torch."""
+"""Requests and responses of the service as pydantic models; imports neither Ray nor torch."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ class Limits(StrictRecord):
 class Parameters(StrictRecord):
     """Parameters of a conversion, with the names and bounds of the command."""
 
-    sample_rate: int | None = Field(default=None, ge=8000, le=192_000, description="Hertz; the sound's own when not given.")
-    channels: int | None = Field(default=None, ge=1, le=8, description="The sound's own when not given.")
+    sample_rate: int | None = Field(default=None, ge=8000, le=192_000, description="Hertz; by default that of the recording.")
+    channels: int | None = Field(default=None, ge=1, le=8, description="By default those of the recording.")
     format: Literal["flac", "wav"] = "flac"
-    seed: int = Field(default=0, ge=0, lt=2**31, description="Picks the noise of models that add noise.")
-    salvage: bool = Field(default=False, description="Convert what can be read of a damaged sound.")
+    seed: int = Field(default=0, ge=0, lt=2**31, description="Seed for models with a noise generator.")
+    salvage: bool = Field(default=False, description="Convert the readable part of a damaged recording.")
 
     def record(self) -> ConversionParameters:
-        """The same as the record that conversions are keyed by."""
+        """The parameters as the record that identifies conversions."""
         return ConversionParameters(**self.model_dump(include=set(Parameters.model_fields)))
 
 
@@ -84,7 +84,7 @@ class Job(Record):
 
     @property
     def key(self) -> str:
-        """Where this record lies in the store."""
+        """Key of this record in the store."""
         return job_key(self.id)
 
     @property
@@ -94,7 +94,7 @@ class Job(Record):
 
     @classmethod
     def of(cls, request: JobRequest, *, model: str) -> Job:
-        """The job that a request asks for; ``model`` is the NAME@VERSION that its model resolved to."""
+        """The job of a request; ``model`` is the resolved NAME@VERSION."""
         parameters = request.parameters.record()
         asked = {"model": model, "inputs": request.inputs, "output": request.output, "parameters": parameters.to_json()}
         return cls(id=content_id(asked), model=model, inputs=request.inputs, output=request.output, parameters=parameters)
@@ -106,5 +106,5 @@ def job_key(job_id: str) -> str:
 
 
 def error_document(what: str, *, where: str = "", fix: str = "") -> dict[str, Any]:
-    """The one form in which the service reports an error."""
+    """The form in which the service reports errors."""
     return {"error": {"what": what, "where": where, "fix": fix}}

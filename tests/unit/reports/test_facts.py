@@ -13,7 +13,7 @@ def _since(held_out: list[float], training: list[float], *, phase_1_steps: int =
         ValidationRow(step=10 * i, phase=1, held_out=distance, training=other)
         for i, (distance, other) in enumerate(zip(held_out, training, strict=True))
     ]
-    return curves_of(RunMetrics(steps=1000, phase_1_steps=phase_1_steps, window=1, validation=rows)).over_fitted_since
+    return curves_of(RunMetrics(steps=1000, phase_1_steps=phase_1_steps, window=1, validation=rows)).overfitted_since
 
 
 FALLING = [9.0, 6.0, 5.0, 4.0, 3.0, 2.0, 1.0]
@@ -31,7 +31,7 @@ FALLING = [9.0, 6.0, 5.0, 4.0, 3.0, 2.0, 1.0]
         ([], [], None),
     ],
 )
-def test_over_fitted_since(held_out: list[float], training: list[float], expected: int | None) -> None:
+def test_overfitted_since(held_out: list[float], training: list[float], expected: int | None) -> None:
     assert _since(held_out, training) == expected
 
 

@@ -26,9 +26,9 @@ def test_rollbacks_and_over_fitting_are_told(tmp_path: Path) -> None:
     page = library.store.read_bytes(write_report(library.store, library, [record])).decode()
     tabla, rebana = page.split('<article class="card"')[1:]
     assert "take 1.wav at 3.20 s; it was resumed from its last checkpoint with the learning rate times 0.5" in tabla
-    assert "over-fitted since step 20" in tabla
+    assert "overfitted since step 20" in tabla
     assert "training audio from 9 at step 0 to 2 at step 50" in tabla  # drawn beside the held-out distance
-    assert "over-fitted" not in rebana
+    assert "overfitted" not in rebana
 
 
 def test_the_librarys_base_has_a_card_of_its_own(tmp_path: Path) -> None:
