@@ -51,7 +51,7 @@ DEFAULT_CHUNK_SECONDS = 20.0
 
 
 class StrictRecord(BaseModel):
-    """Base of what people write by hand: frozen; unknown keys are refused."""
+    """Base of hand-written records: frozen; unknown keys are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -71,7 +71,7 @@ def key(description: str, *examples: Any, without: str = "", default: Any = None
 
 
 def _as_number(value: Any) -> Any:
-    """YAML reads ``1e6`` as a string, and ``yes`` as a truth value that pydantic would take for 1."""
+    """YAML reads ``1e6`` as a string, and ``yes`` as a boolean, which pydantic would accept as 1."""
     if isinstance(value, bool):
         raise PydanticCustomError("float_type", "must be a number")
     if isinstance(value, str) and _EXPONENT.fullmatch(value):

@@ -1,4 +1,4 @@
-"""Checks of what the manifest says: configurations, options of arithmetic, budgets and initial weights. Nothing is measured."""
+"""Checks of the manifest: configurations, options of arithmetic, budgets and initial weights. Nothing is measured."""
 
 from __future__ import annotations
 

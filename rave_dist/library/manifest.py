@@ -65,7 +65,7 @@ class Library:
         self.name = manifest.name
         address = manifest.store
         if not has_scheme(address):
-            address = _beside(path, address)
+            address = _resolved(path, address)
         self.store = Store(address)
 
     @property
@@ -89,7 +89,7 @@ class Library:
             >>> source == str(folder / "recordings" / "rebana")
             True
         """
-        return tuple(s if has_scheme(s) else _beside(self.path, s) for s in self.manifest.instruments[instrument].sources)
+        return tuple(s if has_scheme(s) else _resolved(self.path, s) for s in self.manifest.instruments[instrument].sources)
 
     def settings(self, instrument: str) -> Settings:
         """Returns an instrument's settings: its own values override the library's defaults, these the built-in ones.
@@ -132,7 +132,7 @@ class Library:
         base = self.settings(instrument).base
         if base is None or base.stock is None:
             return base
-        return base.model_copy(update={"stock": _beside(self.path, base.stock)})
+        return base.model_copy(update={"stock": _resolved(self.path, base.stock)})
 
     def training_spec(self, instrument: str, *, dataset: str, base: str | None = None) -> TrainingSpec:
         """Returns all parameters of an instrument's training run on a dataset.
@@ -210,7 +210,7 @@ def load_library(path: Path | str) -> Library:
 
 
 def _merged(*layers: Settings) -> Settings:
-    """Settings of which a later one's word wins; ``override`` and ``credit`` are merged key by key."""
+    """Settings in which later layers override earlier ones; ``override`` and ``credit`` are merged key by key."""
     merged: dict[str, Any] = {}
     for layer in layers:
         for key in Settings.model_fields:
@@ -224,6 +224,6 @@ def _seed_of(name: str) -> int:
     return zlib.crc32(name.encode()) & 0x7FFFFFFF
 
 
-def _beside(manifest: Path, path: str) -> str:
-    """A path as written in the manifest; without ``..``, so that it is the same wherever the command was started."""
+def _resolved(manifest: Path, path: str) -> str:
+    """The absolute path of a path in the manifest, relative to its folder, without ``..``."""
     return os.path.abspath(manifest.parent / Path(path).expanduser())
