@@ -195,7 +195,7 @@ def _training_notes(facts: Facts) -> list[Problem]:
         Problem(what=f"{rollback.what}; it was resumed from its last checkpoint with the learning rate times {rollback.rate:g}")
         for rollback in facts.record.rollbacks
     ]
-    since = facts.curves.over_fitted_since if facts.curves else None
+    since = facts.curves.overfitted_since if facts.curves else None
     if since is not None:
         what = f"overfitted since step {number(since)}: only the distance of training audio has fallen since"
         notes.append(
