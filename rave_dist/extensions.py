@@ -1,4 +1,4 @@
-"""Extensions: modules that register a storage scheme, a decoder, an augmentation and so on, found by name.
+"""Extensions: modules that register a storage scheme, a decoder, an augmentation, a loss, an export format or a metric.
 
 An extension is a module that is either named by an installed package in the entry-point group ``rave_dist.extensions``, or
 listed in the environment variable ``RAVE_DIST_EXTENSIONS`` (comma-separated module names). Every process imports them when a
@@ -11,10 +11,18 @@ import importlib
 import importlib.metadata
 import os
 import threading
-from collections.abc import Iterator, Mapping
-from typing import Generic, TypeVar
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar, get_args
 
+from rave_dist import options
 from rave_dist.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch import Tensor
 
 VARIABLE = "RAVE_DIST_EXTENSIONS"
 GROUP = "rave_dist.extensions"
@@ -59,12 +67,13 @@ class Registry(Mapping[str, Entry], Generic[Entry]):
     Args:
         kind: what an entry is, for messages: ``storage scheme``.
         builtin: the entries of this package, in order.
+        reserved: names that this package gives to what is no entry.
     """
 
-    def __init__(self, kind: str, builtin: Mapping[str, Entry]) -> None:
+    def __init__(self, kind: str, builtin: Mapping[str, Entry] | None = None, *, reserved: Iterable[str] = ()) -> None:
         self.kind = kind
-        self.builtin = tuple(builtin)
-        self._entries = dict(builtin)
+        self._entries = dict(builtin or {})
+        self._reserved = frozenset(reserved)
 
     def register(self, name: str, entry: Entry) -> None:
         """Adds an entry; called by an extension when it is imported.
@@ -72,7 +81,7 @@ class Registry(Mapping[str, Entry], Generic[Entry]):
         Raises:
             ConfigurationError: the name is taken by something else.
         """
-        if name in self._entries:
+        if name in self._entries or name in self._reserved:
             raise ConfigurationError(f"there already is a {self.kind} of this name", where=name, fix="choose another name")
         self._entries[name] = entry
 
@@ -88,3 +97,72 @@ class Registry(Mapping[str, Entry], Generic[Entry]):
     def __len__(self) -> int:
         load()
         return len(self._entries)
+
+
+class ApplyAugmentation(Protocol):
+    """The function of an `Augmentation`."""
+
+    def __call__(self, x: Tensor, value: Tensor, /, *, sample_rate: int) -> Tensor:
+        """Rows ``[R, C, T]`` of the same shape."""
+        ...
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """A change of training windows.
+
+    Attributes:
+        probability: of a window being changed, where the manifest names the augmentation without a probability.
+        apply: the changed rows; called with rows ``[R, C, T]``, a random number in [0, 1) for each ``[R]``, and
+            ``sample_rate=`` in Hz.
+    """
+
+    probability: float
+    apply: ApplyAugmentation
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A further term of the generator's loss.
+
+    Attributes:
+        weight: where the manifest names the loss without a weight.
+        compute: the mean over a batch, of the recording ``[B, C, T]``, the output ``[B, C, T]`` and the sample rate in
+            Hz; differentiable in the output.
+    """
+
+    weight: float
+    compute: Callable[[Tensor, Tensor, int], Tensor]
+
+
+@dataclass(frozen=True)
+class ExportFormat:
+    """A further file of a published model.
+
+    Attributes:
+        suffix: of the file's name: ``.onnx``.
+        write: makes the file, from the path of the verified offline TorchScript and the path to write.
+    """
+
+    suffix: str
+    write: Callable[[Path, Path], None]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A further number on how close a model's output is to the held-out recordings.
+
+    Attributes:
+        label: for people, with the unit: ``Crest factor (dB)``.
+        measure: the number, from the recording ``[C, T]``, the output ``[C, T]`` (float32, full scale 1) and the sample rate in
+            Hz; None where it does not apply.
+    """
+
+    label: str
+    measure: Callable[[NDArray[np.float32], NDArray[np.float32], int], float | None]
+
+
+AUGMENTATIONS: Registry[Augmentation] = Registry("augmentation", reserved=(*get_args(options.Augmentation), "low-data"))
+LOSSES: Registry[Loss] = Registry("loss")
+EXPORT_FORMATS: Registry[ExportFormat] = Registry("export format", reserved=("offline", "streaming", "phase_1"))
+METRICS: Registry[Metric] = Registry("metric")

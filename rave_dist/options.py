@@ -24,7 +24,7 @@ from pydantic_core import CoreSchema, PydanticCustomError
 
 Augmentation = Literal["mangle", "pitch", "mute", "compress", "gain", "polarity"]
 
-STOCK_AUGMENTATIONS: dict[Augmentation, float] = {"mangle": 0.8}
+STOCK_AUGMENTATIONS: dict[str, float] = {"mangle": 0.8}
 """The probability of each augmentation of RAVE's own chain."""
 
 ComputeOption = Literal["tf32", "bf16-discriminator", "bf16", "fp16", "compile", "cuda-graphs", "fused-adam"]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BeforeValidator, Field, StringConstraints, model_validator
 from pydantic_core import PydanticCustomError
 
+from rave_dist import extensions
 from rave_dist.options import (
     EXCLUSIVE_OPTIONS,
     STOCK_AUGMENTATIONS,
@@ -26,7 +28,7 @@ NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"
 Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
 Text = Annotated[str, StringConstraints(min_length=1)]
 
-AUGMENTATIONS: dict[Augmentation, float] = {
+AUGMENTATIONS: dict[str, float] = {
     **STOCK_AUGMENTATIONS,
     "pitch": 0.5,
     "mute": 0.1,
@@ -50,8 +52,31 @@ def _augmentations(value: Any) -> Any:
     """A set's name, names, or names with probabilities, as probabilities by name."""
     value = LOW_DATA if value == "low-data" else _as_tuple(value)
     for name in value if isinstance(value, list | tuple | dict) else ():
-        _check_known(name, tuple(AUGMENTATIONS), "augmentation", more=("low-data",))
-    return {name: AUGMENTATIONS[name] for name in value} if isinstance(value, list | tuple) else value
+        if name not in AUGMENTATIONS:
+            _check_known(name, (*AUGMENTATIONS, *extensions.AUGMENTATIONS), "augmentation", more=("low-data",))
+    if not isinstance(value, list | tuple):
+        return value
+    return {n: AUGMENTATIONS[n] if n in AUGMENTATIONS else extensions.AUGMENTATIONS[n].probability for n in value}
+
+
+def _losses(value: Any) -> Any:
+    """Names, or names with weights, as weights by name."""
+    value = _as_tuple(value)
+    for name in value if isinstance(value, list | tuple | dict) else ():
+        _check_known(name, tuple(extensions.LOSSES), "loss")
+    return {name: extensions.LOSSES[name].weight for name in value} if isinstance(value, list | tuple) else value
+
+
+def _registered(registry: extensions.Registry[Any]) -> Callable[[Any], Any]:
+    """Checks names, one or several, against a registry."""
+
+    def check(value: Any) -> Any:
+        value = _as_tuple(value)
+        for name in value if isinstance(value, list | tuple) else ():
+            _check_known(name, tuple(registry), registry.kind)
+        return value
+
+    return check
 
 
 def _options(value: Any) -> Any:
@@ -99,11 +124,22 @@ Options = Annotated[
     tuple[ComputeOption, ...], BeforeValidator(_options, json_schema_input_type=ComputeOption | list[ComputeOption])
 ]
 Augmentations = Annotated[
-    dict[Augmentation, _Probability],
+    dict[str, _Probability],
     BeforeValidator(
         _augmentations,
         json_schema_input_type=Literal["low-data"] | Augmentation | list[Augmentation] | dict[Augmentation, _Probability],
     ),
+]
+Losses = Annotated[
+    dict[str, Annotated[Number, Field(ge=0)]],
+    BeforeValidator(_losses, json_schema_input_type=Text | list[Text] | dict[str, Annotated[Number, Field(ge=0)]]),
+]
+Exports = Annotated[
+    tuple[Text, ...],
+    BeforeValidator(_registered(extensions.EXPORT_FORMATS), json_schema_input_type=Text | list[Text]),
+]
+MetricNames = Annotated[
+    tuple[Text, ...], BeforeValidator(_registered(extensions.METRICS), json_schema_input_type=Text | list[Text])
 ]
 SampleRate = Annotated[int, Field(ge=8000, le=192_000, strict=True)]
 Channels = Annotated[int, Field(ge=1, le=2, strict=True)]
@@ -155,6 +191,15 @@ class Settings(StrictRecord):
         "low-data",
         ["mangle", "gain"],
         {"pitch": 0.5},
+    )
+    losses: Losses | None = key(
+        "further losses of extensions, or their weights, see CONTRIBUTING.md", ["crest"], {"crest": 0.1}, without="none"
+    )
+    exports: Exports | None = key(
+        "further files of the published model, in formats of extensions, see CONTRIBUTING.md", ["weights"], without="none"
+    )
+    metrics: MetricNames | None = key(
+        "further metrics of extensions in the model's card and the page, see CONTRIBUTING.md", ["crest"], without="none"
     )
     compute: Options | None = key(
         "options of faster arithmetic: `tf32`, `bf16`, `fp16`, `bf16-discriminator`, `compile`, `cuda-graphs`, `fused-adam`,"
@@ -239,5 +284,8 @@ HOUSE_DEFAULTS = Settings(
     checkpoint=CheckpointPolicy(),
     credit={},
     augment=STOCK_AUGMENTATIONS,
+    losses={},
+    exports=(),
+    metrics=(),
     compute=(),
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -25,6 +25,7 @@ class StepConfig:
         batch: windows per step.
         compute: options of arithmetic and speed.
         accumulation_steps: equal parts of the batch whose gradients are added up in a step.
+        losses: weights of further losses, by name (`rave_dist.extensions.LOSSES`).
     """
 
     config: tuple[str, ...]
@@ -35,6 +36,7 @@ class StepConfig:
     batch: int
     compute: tuple[ComputeOption, ...] = ()
     accumulation_steps: int = 1
+    losses: Mapping[str, float] = field(default_factory=dict)
 
     @staticmethod
     def of(spec: TrainingSpec, *, accumulation_steps: int = 1) -> StepConfig:
@@ -54,6 +56,7 @@ class StepConfig:
             batch=spec.batch if isinstance(spec.batch, int) else suited.batch,
             compute=spec.compute,
             accumulation_steps=accumulation_steps,
+            losses=spec.losses,
         )
 
     @cached_property

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from rave_dist.identity import content_id
-from rave_dist.options import STOCK_AUGMENTATIONS, Augmentation, Budget, CheckpointPolicy, ComputeOption, Recovery
+from rave_dist.options import STOCK_AUGMENTATIONS, Budget, CheckpointPolicy, ComputeOption, Recovery
 from rave_dist.records.base import Problem, Record, now
 from rave_dist.records.folders import RunFolder
 
@@ -21,7 +21,8 @@ class TrainingSpec(Record):
     ``window`` (samples) and ``batch`` are None where the configuration's default holds; ``auto`` is that batch too, with the
     accumulation steps that the memory needs. ``base`` is the id of the initial weights (`BaseFolder`); None for new ones.
     ``augment`` has the probability of each augmentation, ``compute`` the options of arithmetic and speed
-    (`rave_dist.training.step.precision`).
+    (`rave_dist.training.step.precision`). Of extensions (`rave_dist.extensions`): ``losses`` has the weight of each further
+    loss, ``exports`` and ``metrics`` the names of further files and numbers of the published model.
     """
 
     library: str
@@ -39,14 +40,20 @@ class TrainingSpec(Record):
     recover: Recovery | None = None
     credit: dict[str, str] = Field(default_factory=dict)
     base: str | None = None
-    augment: dict[Augmentation, float] = STOCK_AUGMENTATIONS
+    augment: dict[str, float] = STOCK_AUGMENTATIONS
+    losses: dict[str, float] = Field(default_factory=dict)
+    exports: tuple[str, ...] = ()
+    metrics: tuple[str, ...] = ()
     compute: tuple[ComputeOption, ...] = ()
 
     @property
     def run_id(self) -> str:
         """Hash of all that affects the result. The checkpoint policy and the credit do not; the recovery changes nothing for
-        runs that need none, and must find the checkpoints of those that do."""
-        return content_id(self.model_dump(mode="json", exclude={"checkpoint", "recover", "credit"}))
+        runs that need none, and must find the checkpoints of those that do. Further exports and metrics are made of the result."""
+        excluded = {"checkpoint", "recover", "credit", "exports", "metrics"}
+        if not self.losses:  # so that runs without keep their identity
+            excluded.add("losses")
+        return content_id(self.model_dump(mode="json", exclude=excluded))
 
     @property
     def folder(self) -> RunFolder:

@@ -131,6 +131,7 @@ def assemble(
         device=device,
         compute=config.compute,
         accumulation_steps=config.accumulation_steps,
+        losses=config.losses,
     )
     if initial is not None:
         initial.restore(training_step)

@@ -36,7 +36,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "views": GROUND | {"pipeline"},
     "errors": set(),
     "suggest": set(),
-    "extensions": {"errors"},
+    "extensions": {"errors", "options"},
     "isolated": {"errors"},
     "identity": {"errors"},
     "options": set(),

@@ -16,6 +16,7 @@ import numpy as np
 
 from rave_dist.audio.io import libsndfile
 from rave_dist.audio.io.containers import sound_bytes
+from rave_dist.audio.io.decoders import decoder_for, is_builtin
 from rave_dist.audio.io.open_file import OpenFile
 from rave_dist.audio.types import Audio
 from rave_dist.errors import AudioError, from_os_error
@@ -114,8 +115,9 @@ def open_audio(path: Path | str) -> Iterator[Decoder]:
         try:
             if os.stat(path).st_size == 0:
                 raise AudioError("the file is empty")
-            promised = sound_bytes(path)
-            sound = stack.enter_context(libsndfile.open_file(path))
+            registered = None if is_builtin(path) else decoder_for(path)
+            promised = sound_bytes(path) if registered is None else None
+            sound = stack.enter_context((registered or libsndfile.open_file)(path))
             if sound is None:
                 from rave_dist.audio.io import ffmpeg  # imported here: most recordings do not need its libraries
 

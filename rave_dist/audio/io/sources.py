@@ -9,19 +9,14 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
+from rave_dist.audio.io.decoders import decoder_for, is_builtin
 from rave_dist.errors import AudioError, from_os_error
 from rave_dist.storage.backend import Entry
 from rave_dist.storage.schemes import is_remote, local_path, split
 from rave_dist.storage.store import Store
 
-# No ".ts": here it is more often TorchScript than an MPEG transport stream.
-_AUDIO_NAME = re.compile(
-    r".*\.(3gp|aac|ac3|aifc?|aiff|amr|ape|asf|au|avi|bwf|caf|dsf|flac|flv|m4[abv]|mk[av]|mov|mp[234c]|mpe?g|mts|og[agv]|opus"
-    r"|rf64|snd|tta|voc|w64|wave?|webm|wm[av]|wv)",
-    re.IGNORECASE | re.DOTALL,
-)
 _MAGIC = re.compile(r"[*?[]")
 
 
@@ -73,7 +68,9 @@ def list_sources(patterns: Sequence[str]) -> list[AudioSource]:
 
 def is_audio_name(path: str) -> bool:
     """Whether a relative path looks like a recording: an audio extension, and no part of it hidden."""
-    return _AUDIO_NAME.fullmatch(path) is not None and not any(p.startswith(".") for p in path.split("/"))
+    if any(part.startswith(".") for part in path.split("/")):
+        return False
+    return is_builtin(PurePosixPath(path)) or decoder_for(PurePosixPath(path)) is not None
 
 
 def _on_disk(pattern: str) -> Iterator[AudioSource]:

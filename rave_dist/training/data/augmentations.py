@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -30,7 +30,7 @@ from torch import Tensor
 from rave_dist.options import Augmentation
 
 ORDER: tuple[Augmentation, ...] = ("mangle", "pitch", "mute", "compress", "gain", "polarity")
-"""In which the chances of a batch are drawn; RAVE's own first."""
+"""In which the chances of a batch are drawn; RAVE's own first. Those of extensions follow by name."""
 
 _GAIN_DECIBELS = (-6.0, 3.0)
 _THRESHOLD, _HIGHEST_LIFT, _RELEASE_SECONDS, _BLOCK = -40.0, 20.0, 0.1, 64
@@ -46,7 +46,7 @@ class Draw:
     values: Tensor
 
 
-def draw(probabilities: Mapping[Augmentation, float], batch: int, generator: torch.Generator) -> dict[str, Draw]:
+def draw(probabilities: Mapping[str, float], batch: int, generator: torch.Generator) -> dict[str, Draw]:
     """Draws what happens to the windows of a batch.
 
     Args:
@@ -55,15 +55,19 @@ def draw(probabilities: Mapping[Augmentation, float], batch: int, generator: tor
         generator: on the CPU.
     """
     draws: dict[str, Draw] = {}
-    for name in ORDER:
-        if name in probabilities:
-            chosen = torch.rand(batch, generator=generator) < probabilities[name]
-            values = torch.rand(batch, generator=generator, dtype=torch.float64)
-            rows = chosen.nonzero().flatten()
-            if name == "mute" and len(rows) == batch:
-                rows = rows[1:]
-            draws[name] = Draw(rows, values[rows])
+    for name in (*(name for name in ORDER if name in probabilities), *of_extensions(probabilities)):
+        chosen = torch.rand(batch, generator=generator) < probabilities[name]
+        values = torch.rand(batch, generator=generator, dtype=torch.float64)
+        rows = chosen.nonzero().flatten()
+        if name == "mute" and len(rows) == batch:
+            rows = rows[1:]
+        draws[name] = Draw(rows, values[rows])
     return draws
+
+
+def of_extensions(names: Iterable[str]) -> list[str]:
+    """Those of the names that extensions register, in the order in which they are drawn and applied."""
+    return sorted(set(names) - set(ORDER))
 
 
 def gain(x: Tensor, value: Tensor) -> Tensor:

@@ -27,7 +27,8 @@ import torch
 from torch import Tensor
 
 from rave_dist.errors import DatasetError
-from rave_dist.options import STOCK_AUGMENTATIONS, Augmentation
+from rave_dist.extensions import AUGMENTATIONS
+from rave_dist.options import STOCK_AUGMENTATIONS
 from rave_dist.training.data import augmentations as effects
 from rave_dist.training.data.phase_mangle import all_pass_, random_angles
 
@@ -148,7 +149,7 @@ class Windows:
         seed: int,
         device: torch.device | str,
         sample_rate: int = 44100,
-        augment: Mapping[Augmentation, float] | None = STOCK_AUGMENTATIONS,
+        augment: Mapping[str, float] | None = STOCK_AUGMENTATIONS,
         resident: bool | None = None,
     ) -> None:
         self._device = torch.device(device)
@@ -233,6 +234,8 @@ class Windows:
         self._apply(cut, "compress", x, partial(effects.compress, sample_rate=self._sample_rate))
         self._apply(cut, "gain", x, effects.gain)
         self._apply(cut, "polarity", x, lambda rows, value: -rows)
+        for name in effects.of_extensions(cut.draws):
+            self._apply(cut, name, x, partial(AUGMENTATIONS[name].apply, sample_rate=self._sample_rate))
 
     def _apply(self, cut: _Cut, name: str, x: Tensor, effect: Callable[[Tensor, Tensor], Tensor]) -> None:
         """Changes the rows of ``x`` that an effect was drawn for."""

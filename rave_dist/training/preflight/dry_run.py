@@ -131,6 +131,8 @@ def _result_key(spec: TrainingSpec, device: torch.device, export: Export | None)
         **{"device": device_name(device), "torch": torch.__version__, "memory": usable_bytes(device)},
         **{"auto": spec.batch == "auto", "export": export is not None},
     }
+    if spec.losses:
+        tried["losses"] = spec.losses
     return DryRunResult.key(content_id(tried))
 
 

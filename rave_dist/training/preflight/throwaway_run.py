@@ -37,6 +37,7 @@ class ThrowawayRun:
             device=device,
             compute=config.compute,
             accumulation_steps=config.accumulation_steps,
+            losses=config.losses,
         )
         self.cycle = int(self.model.update_discriminator_every)
         """Steps of phase 2 after which both networks have been trained."""

@@ -31,7 +31,7 @@ part.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -39,6 +39,7 @@ import torch
 from torch import Tensor, nn
 
 from rave_dist.errors import ConfigurationError
+from rave_dist.extensions import LOSSES
 from rave_dist.options import ComputeOption
 from rave_dist.rave.imports import rave_module
 from rave_dist.rave.models import BetaWarmup
@@ -66,6 +67,7 @@ class TrainingStep:
             and round in another order.
         compute: ways to compute faster (`rave_dist.training.step.precision`).
         accumulation_steps: equal parts of the batch whose gradients are added up in a step; at most one per window.
+        losses: weights of further losses of the generator, by their names in `rave_dist.extensions.LOSSES`.
 
     Raises:
         ConfigurationError: phase 1 has no step, or the device does not have what ``compute`` asks for.
@@ -82,6 +84,7 @@ class TrainingStep:
         fused_distances: bool = True,
         compute: Collection[ComputeOption] = (),
         accumulation_steps: int = 1,
+        losses: Mapping[str, float] | None = None,
     ) -> None:
         if phase_1_steps < 1:
             raise ConfigurationError("phase 1 needs at least one step", fix="give a larger budget")
@@ -93,6 +96,7 @@ class TrainingStep:
         self.phase_1_steps = phase_1_steps
         self.warmup_steps = warmup_steps
         self._accumulation_steps = accumulation_steps
+        self._further_losses = {name: (LOSSES[name].compute, weight) for name, weight in sorted((losses or {}).items())}
         self._beta: BetaWarmup = model.beta_warmup
         self._fullband, self._multiband = (
             lean_distance(module) if fused_distances else module
@@ -298,6 +302,8 @@ class TrainingStep:
             matching, adversarial, extra = self._judge(real, self._discriminate(y))
             losses["feature_matching"] = model.weights["feature_matching"] * matching
             losses["adversarial"] = model.weights["adversarial"] * adversarial
+        for name, (compute, weight) in self._further_losses.items():
+            losses[f"extension_{name}"] = weight * compute(x, y, int(model.sr))
         total: Any = sum(loss * model.weights.get(name, 1.0) for name, loss in losses.items())
         return total, {name: value.detach() for name, value in {**losses, **extra}.items()}
 
