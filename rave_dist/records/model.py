@@ -39,7 +39,8 @@ class ModelFile(Record):
 
 class Metrics(Record):
     """How far a sound is from held-out audio: spectra in dB over five window lengths and over mel bands, momentary loudness in
-    LU, pitch in cents where both have one, the share of pitch that is left; the last two are None where there is no pitch."""
+    LU, pitch in cents where both have one, the share of pitch that is left; the last two are None where there is no pitch.
+    ``further`` has the numbers of extensions, by their labels."""
 
     spectral_db: float
     mel_db: float
@@ -47,6 +48,7 @@ class Metrics(Record):
     pitch_cents: float | None = None
     pitch_kept: float | None = None
     seconds: float
+    further: dict[str, float | None] = Field(default_factory=dict)
 
 
 class ModelCard(Record):
@@ -69,6 +71,7 @@ class ModelCard(Record):
             began after it.
         accumulation_steps: parts in which every step was computed; 1 unless the manifest said ``batch: auto``.
         credit: what the manifest says of the recordings.
+        exports: further files, in formats of extensions.
     """
 
     name: str
@@ -97,6 +100,7 @@ class ModelCard(Record):
     accumulation_steps: int = 1
     credit: dict[str, str] = Field(default_factory=dict)
     files: dict[ExportKind, ModelFile]
+    exports: dict[str, ModelFile] = Field(default_factory=dict)
     created_at: str
 
     def __hash__(self) -> int:
@@ -132,7 +136,7 @@ class ModelCard(Record):
         keys = ("name", "version", "config", "sample_rate", "channels", "latents", "phase", "step", "seconds")
         more = ("steps", "complete", "hop", "library", "validation", "metrics", "credit", "engine", "created_at")
         document = self.to_json()
-        files = {kind: f"{store_uri}/{file.key}" for kind, file in self.files.items()}
+        files = {kind: f"{store_uri}/{file.key}" for kind, file in (*self.files.items(), *self.exports.items())}
         return {**{key: document[key] for key in (*keys, *more)}, "files": files}
 
 

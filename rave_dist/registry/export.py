@@ -8,11 +8,13 @@ players do not have it. Nothing here imports torch.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from rave_dist import isolated
 from rave_dist.errors import VerificationError
+from rave_dist.extensions import EXPORT_FORMATS
 from rave_dist.rave.presets import FIDELITY
 from rave_dist.records import ExportFolder, ExportRecord
 
@@ -44,6 +46,26 @@ def check_export(out: Path, *, should_sound: bool = False, timeout: float = TIME
     checks = _in_fresh_process("rave_dist.registry.verify:verify_request", out, timeout, should_sound=should_sound)
     exported = ExportRecord.model_validate_json(Path(ExportFolder(out, "").record).read_bytes())
     return exported.model_copy(update={"checks": checks})
+
+
+def export_further(out: Path, exported: ExportRecord, formats: Sequence[str], *, name: str) -> dict[str, Path]:
+    """Writes the files of further export formats, each in a fresh process, and returns their paths by format.
+
+    Args:
+        out: a checked export folder.
+        exported: what is in it.
+        formats: names in `rave_dist.extensions.EXPORT_FORMATS`.
+        name: of the model.
+
+    Raises:
+        VerificationError: the extension failed, or wrote no file.
+    """
+    files: dict[str, Path] = {}
+    for format_name in formats:
+        files[format_name] = out / f"{name}_{format_name}{EXPORT_FORMATS[format_name].suffix}"
+        request = {"name": format_name, "offline": exported.offline, "target": files[format_name].name}
+        _in_fresh_process("rave_dist.registry.formats:write_request", out, TIMEOUT_SECONDS, **request)
+    return files
 
 
 def _in_fresh_process(function: str, out: Path, timeout: float, **request: Any) -> Any:

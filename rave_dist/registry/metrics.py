@@ -19,13 +19,16 @@ from rave_dist.audio.metrics.spectral import mel_distance_db, spectral_distance_
 from rave_dist.audio.mp3_reference import through_mp3
 from rave_dist.audio.types import Audio
 from rave_dist.dataset.read import Segment
+from rave_dist.extensions import METRICS
 from rave_dist.records import ExportRecord, Metrics
 
 _CHUNK_SECONDS = 10.0
 _SEED = 0
 
 
-def measure_export(out: Path, exported: ExportRecord, segments: Sequence[Segment], *, sample_rate: int) -> dict[str, Metrics]:
+def measure_export(
+    out: Path, exported: ExportRecord, segments: Sequence[Segment], *, sample_rate: int, further: Sequence[str] = ()
+) -> dict[str, Metrics]:
     """The metrics of a model, of its best weights of phase 1, and of the references.
 
     Returns:
@@ -36,6 +39,7 @@ def measure_export(out: Path, exported: ExportRecord, segments: Sequence[Segment
         exported: its record.
         segments: held-out audio at the model's rate and with its channels; at least one.
         sample_rate: in Hz.
+        further: names in `rave_dist.extensions.METRICS`.
     """
     sounds = [segment.pcm.astype(np.float32) / np.float32(32768) for segment in segments]
     original = np.concatenate(sounds, axis=1)
@@ -50,10 +54,10 @@ def measure_export(out: Path, exported: ExportRecord, segments: Sequence[Segment
         "noise": noise * np.float32(10 ** (level / 20)),
         "silence": np.zeros_like(original),
     }
-    return {name: measure(original, other, sample_rate) for name, other in others.items()}
+    return {name: measure(original, other, sample_rate, further=further) for name, other in others.items()}
 
 
-def measure(original: Audio, other: Audio, sample_rate: int) -> Metrics:
+def measure(original: Audio, other: Audio, sample_rate: int, *, further: Sequence[str] = ()) -> Metrics:
     """Distance of two recordings, both [channels, samples]: spectra by channel, pitch of the channels' mean."""
     pairs = list(zip(original, other, strict=True))
     cents, kept = pitch_deviation(original.mean(0), other.mean(0), sample_rate)
@@ -64,6 +68,7 @@ def measure(original: Audio, other: Audio, sample_rate: int) -> Metrics:
         pitch_cents=cents,
         pitch_kept=kept,
         seconds=original.shape[1] / sample_rate,
+        further={METRICS[name].label: METRICS[name].measure(original, other, sample_rate) for name in further},
     )
 
 

@@ -42,7 +42,7 @@ from rave_dist.records import (
     TrainingSpec,
     now,
 )
-from rave_dist.registry.export import check_export, export_run
+from rave_dist.registry.export import check_export, export_further, export_run
 from rave_dist.storage.atomic import replacing
 from rave_dist.storage.store import Store
 from rave_dist.suggest import suggest
@@ -103,10 +103,11 @@ def publish(
             should_sound = sounds and _has_learnt(result)
             report("exporting")
             exported = export_run(Path(run.root), out, name=spec.instrument, fidelity=fidelity, should_sound=should_sound)
+            further = export_further(out, exported, spec.exports, name=spec.instrument)
             report("measuring")
             metrics = _metrics(store, spec, dataset, out, exported) if sounds else {}
             seconds = dataset.used_seconds
-            return place(store, spec, result, exported, out, version=version, seconds=seconds, metrics=metrics)
+            return place(store, spec, result, exported, out, version=version, seconds=seconds, metrics=metrics, further=further)
     _point_latest(store, card)
     return card
 
@@ -121,6 +122,7 @@ def place(
     version: str,
     seconds: float,
     metrics: Mapping[str, Metrics] = MappingProxyType({}),
+    further: Mapping[str, Path] = MappingProxyType({}),
 ) -> ModelCard:
     """Adds an export to the registry: its files, then its card, then ``latest``.
 
@@ -131,6 +133,7 @@ def place(
         version: from `model_version`.
         seconds: audio that the model was trained on.
         metrics: from `rave_dist.registry.metrics`.
+        further: from `rave_dist.registry.export.export_further`.
     """
     folder = ModelFolder.of(spec.instrument, version)
     card = ModelCard(
@@ -160,6 +163,7 @@ def place(
         metrics=dict(metrics),
         credit=spec.credit,
         files=_place_files(store, folder, out, exported),
+        exports={name: _place_further(store, folder, path) for name, path in further.items()},
         created_at=now(),
     )
     if not store.claim(folder.card, canonical_json(card.to_json()) + b"\n"):
@@ -202,7 +206,7 @@ def _metrics(
     from rave_dist.registry.metrics import measure_export  # imported here: only publishing needs scipy, FFmpeg and torch
 
     held_out = split_dataset(store, dataset, window=StepConfig.of(spec).window).validation
-    return measure_export(out, exported, held_out, sample_rate=spec.sample_rate)
+    return measure_export(out, exported, held_out, sample_rate=spec.sample_rate, further=spec.metrics)
 
 
 def _has_learnt(result: RunResult) -> bool:
@@ -235,6 +239,14 @@ def _place_files(store: Store, folder: ModelFolder, out: Path, exported: ExportR
                 store.upload(out / local[kind], keys[kind])
             return files
         return {**files, **theirs}
+
+
+def _place_further(store: Store, folder: ModelFolder, path: Path) -> ModelFile:
+    """Stores a further file; one of another publisher of the same weights, if that came first, stays."""
+    key = f"{folder.root}/{path.name}"
+    if not store.claim(key, path.read_bytes()):
+        store.download(key, path)
+    return _file(key, path)
 
 
 def _file(key: str, path: Path) -> ModelFile:
