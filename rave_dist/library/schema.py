@@ -193,10 +193,10 @@ class Settings(StrictRecord):
         {"pitch": 0.5},
     )
     losses: Losses | None = key(
-        "further losses of extensions, or their weights, see CONTRIBUTING.md", ["crest"], {"crest": 0.1}, without="none"
+        "further losses of extensions, or their weights, see CONTRIBUTING.md", ["level"], {"level": 0.1}, without="none"
     )
     exports: Exports | None = key(
-        "further files of the published model, in formats of extensions, see CONTRIBUTING.md", ["weights"], without="none"
+        "further files of the published model, in formats of extensions, see CONTRIBUTING.md", ["arrays"], without="none"
     )
     metrics: MetricNames | None = key(
         "further metrics of extensions in the model's card and the page, see CONTRIBUTING.md", ["crest"], without="none"

@@ -223,6 +223,9 @@ def test_every_second_of_a_dataset_is_used_or_rejected() -> None:
         {"checkpoint": CheckpointPolicy(steps=10)},
         {"recover": Recovery(rate=0.1)},
         {"credit": {"performer": "someone"}},
+        {"exports": ("arrays",)},
+        {"metrics": ("crest",)},
+        {"losses": {}},
     ],
 )
 def test_a_run_is_the_same_run_whatever_saves_or_credits_it(change: dict[str, Any]) -> None:
@@ -248,6 +251,7 @@ def test_a_run_is_the_same_run_whatever_saves_or_credits_it(change: dict[str, An
         {"augment": {}},
         {"compute": ("bf16",)},
         {"augment": {"mangle": 0.8, "gain": 0.5}},
+        {"losses": {"level": 0.5}},
     ],
     ids=lambda change: next(iter(change)),
 )
@@ -258,8 +262,8 @@ def test_what_affects_the_result_makes_another_run(change: dict[str, Any]) -> No
 def test_every_field_of_a_spec_is_decided_on() -> None:
     # A new field changes the ids of all runs unless it is left out of them: think, then add it here.
     affecting = {"library", "instrument", "dataset", "config", "override", "sample_rate", "channels"}
-    affecting |= {"window", "batch", "budget", "seed", "base", "augment", "compute"}
-    assert set(TrainingSpec.model_fields) == affecting | {"checkpoint", "recover", "credit"}
+    affecting |= {"window", "batch", "budget", "seed", "base", "augment", "losses", "compute"}
+    assert set(TrainingSpec.model_fields) == affecting | {"checkpoint", "recover", "credit", "exports", "metrics"}
 
 
 def test_an_id_is_the_same_in_every_version() -> None:

@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from rave_dist.errors import LibraryError
+from rave_dist.extensions import EXPORT_FORMATS, LOSSES, METRICS, ExportFormat, Loss, Metric
 from rave_dist.library.keys import Key, all_keys, known_keys
 from rave_dist.library.manifest import Library, load_library
 from rave_dist.library.schema import AUGMENTATIONS, Instrument
@@ -319,8 +320,16 @@ def test_a_refusal_says_in_plain_words_what_is_needed_and_shows_it(write: Write,
     assert "Input should" not in error.what
 
 
+@pytest.fixture
+def extensions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The extensions that examples of keys name."""
+    monkeypatch.setitem(LOSSES._entries, "level", Loss(weight=1.0, compute=lambda x, y, sample_rate: (x - y).abs().mean()))
+    monkeypatch.setitem(EXPORT_FORMATS._entries, "arrays", ExportFormat(suffix=".npz", write=lambda offline, target: None))
+    monkeypatch.setitem(METRICS._entries, "crest", Metric(label="Crest factor (dB)", measure=lambda x, y, sample_rate: None))
+
+
 @pytest.mark.parametrize("key", all_keys(), ids=lambda key: ".".join(key.path))
-def test_every_key_is_described_and_its_examples_are_accepted(write: Write, key: Key) -> None:
+def test_every_key_is_described_and_its_examples_are_accepted(write: Write, key: Key, extensions: None) -> None:
     assert key.description
     assert not key.description.endswith(".")
     assert key.examples
