@@ -49,7 +49,7 @@ class TrainingSpec(Record):
     @property
     def run_id(self) -> str:
         """Hash of all that affects the result. The checkpoint policy and the credit do not; the recovery changes nothing for
-        runs that need none, and must find the checkpoints of those that do. Further exports and metrics are made of the result."""
+        runs that need none, and must find the checkpoints of those that do. Exports and metrics are made of the result."""
         excluded = {"checkpoint", "recover", "credit", "exports", "metrics"}
         if not self.losses:  # so that runs without keep their identity
             excluded.add("losses")
