@@ -24,7 +24,7 @@ from rave_dist.audio.io.sources import AudioSource, is_audio_name, list_sources
 from rave_dist.audio.io.write import check_writable_as
 from rave_dist.errors import ConversionError, MissingKeyError
 from rave_dist.identity import content_id
-from rave_dist.records import ConversionItem, ConversionParameters, ModelCard
+from rave_dist.records import ConversionFolder, ConversionItem, ConversionParameters, ModelCard
 from rave_dist.storage.schemes import is_remote, local_path
 from rave_dist.storage.store import Store
 
@@ -51,13 +51,13 @@ class Plan:
     tasks: tuple[Task, ...]
 
     @property
-    def key(self) -> str:
-        """Key of the record and the journal in the library's store."""
-        return f"conversions/{self.id}"
+    def folder(self) -> ConversionFolder:
+        """Its folder in the library's store."""
+        return ConversionFolder.of(self.id)
 
     def journal_key(self, task: Task) -> str:
-        """Key of a task's entry in the library's store."""
-        return f"{self.key}/journal/{content_id(task.output)}.json"
+        """The key of a task's entry in the library's store."""
+        return self.folder.entry(content_id(task.output))
 
 
 def plan_conversion(card: ModelCard, inputs: Sequence[str], output: str, parameters: ConversionParameters) -> Plan:

@@ -55,7 +55,7 @@ def convert_item(store: Store, plan: Plan, task: Task, converter: Converter, *, 
             item = item.model_copy(update=done or _convert(plan, task, path, item.source_sha256, converter, chunk_seconds))
     except AudioError as error:
         item = item.model_copy(update={"reason": error.what})
-    store.write_json(plan.journal_key(task), item.to_json())
+    item.save(store, plan.journal_key(task))
     return Outcome(item, skipped)
 
 

@@ -11,7 +11,7 @@ from rave_dist.conversion.convert import Converter, chunk_samples
 from rave_dist.conversion.corpus import Plan, Task, split_done
 from rave_dist.conversion.item import Outcome, failed_item
 from rave_dist.errors import ConversionError
-from rave_dist.records import ConversionItem, ConversionRecord, now
+from rave_dist.records import ConversionItem, ConversionRecord, ConversionRequest, now
 from rave_dist.storage.store import Store
 
 OUT_OF_MEMORY = "not enough memory: use fewer workers or shorter chunks"
@@ -45,8 +45,8 @@ def begin(store: Store, plan: Plan, *, chunk_seconds: float, workers: int | None
     if workers is not None and workers < 1:
         raise ConversionError("a conversion needs at least one worker", fix="give --workers 1 or more")
     plan.output.check_writable()
-    request = {"model": plan.card.reference, "parameters": plan.parameters.to_json(), "output": plan.output.uri}
-    store.write_json(f"{plan.key}/request.json", request)
+    request = ConversionRequest(model=plan.card.reference, parameters=plan.parameters, output=plan.output.uri)
+    request.save(store, plan.folder.request)
     to_do, done = split_done(store, plan)
     return Job(store, plan, chunk_seconds, tuple(to_do), tuple(done))
 
@@ -69,7 +69,7 @@ def finish(job: Job, outcomes: Iterable[Outcome], progress: Callable[[int, int],
         taken.append(outcome)
         report(len(taken), len(job.plan.tasks))
     record = _record(job.plan, taken)
-    job.store.write_json(f"{job.plan.key}/record.json", record.to_json())
+    record.save(job.store, job.plan.folder.record)
     return record
 
 
@@ -87,7 +87,7 @@ def load_converter(job: Job, *, device: str) -> Converter:
 def give_up(job: Job, task: Task, reason: str) -> Outcome:
     """The failed outcome of a task that could not write its own journal entry; writes it."""
     item = failed_item(job.plan, task, reason)
-    job.store.write_json(job.plan.journal_key(task), item.to_json())
+    item.save(job.store, job.plan.journal_key(task))
     return Outcome(item)
 
 

@@ -7,9 +7,17 @@
 """
 
 from rave_dist.records.base import Problem, Record, now
-from rave_dist.records.conversion import ConversionItem, ConversionParameters, ConversionRecord
+from rave_dist.records.conversion import ConversionItem, ConversionParameters, ConversionRecord, ConversionRequest
 from rave_dist.records.dataset import DatasetManifest, DatasetPointer, Rejection, Shard, SourceRecord
-from rave_dist.records.folders import BaseFolder, DatasetFolder, ExportFolder, ExportKind, ModelFolder, RunFolder
+from rave_dist.records.folders import (
+    BaseFolder,
+    ConversionFolder,
+    DatasetFolder,
+    ExportFolder,
+    ExportKind,
+    ModelFolder,
+    RunFolder,
+)
 from rave_dist.records.model import Engine, ExportRecord, ListeningRecord, Metrics, ModelCard, ModelFile, ModelPointer
 from rave_dist.records.run import (
     BaseRecord,
@@ -30,9 +38,11 @@ __all__ = [
     "BaseRecord",
     "BestWeights",
     "CheckpointInfo",
+    "ConversionFolder",
     "ConversionItem",
     "ConversionParameters",
     "ConversionRecord",
+    "ConversionRequest",
     "DatasetFolder",
     "DatasetManifest",
     "DatasetPointer",

@@ -22,6 +22,14 @@ class ConversionParameters(Record):
     salvage: bool = False
 
 
+class ConversionRequest(Record):
+    """What a conversion was asked for: NAME@VERSION of the model, the parameters, and the address of the outputs."""
+
+    model: str
+    parameters: ConversionParameters
+    output: str
+
+
 class ConversionItem(Record):
     """The outcome of one source; the journal's entry. ``seconds`` is the length of the output; ``source_fingerprint``
     and ``output_tag`` tell, without reading them, that neither file has changed since."""

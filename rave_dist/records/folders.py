@@ -220,3 +220,34 @@ class BaseFolder:
     def record(self) -> str:
         """`rave_dist.records.BaseRecord`."""
         return f"{self.root}/base.json"
+
+
+@dataclass(frozen=True)
+class ConversionFolder:
+    """A conversion of a corpus."""
+
+    root: str | Path
+
+    @staticmethod
+    def of(conversion_id: str) -> ConversionFolder:
+        """The folder of a conversion in a store."""
+        return ConversionFolder(f"conversions/{conversion_id}")
+
+    @property
+    def request(self) -> str:
+        """What was asked for: `rave_dist.records.ConversionRequest`."""
+        return f"{self.root}/request.json"
+
+    @property
+    def record(self) -> str:
+        """The outcome: `rave_dist.records.ConversionRecord`."""
+        return f"{self.root}/record.json"
+
+    @property
+    def journal(self) -> str:
+        """The folder of `rave_dist.records.ConversionItem`, one per output."""
+        return f"{self.root}/journal"
+
+    def entry(self, output_id: str) -> str:
+        """The journal's entry of an output, by the hash of its name."""
+        return f"{self.journal}/{output_id}.json"

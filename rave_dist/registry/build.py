@@ -21,15 +21,15 @@ from rave_dist.rave.presets import FIDELITY
 from rave_dist.records import ExportFolder, ExportRecord, RunFolder, TrainingSpec
 
 
-def build(out: Path, run: Path, name: str, fidelity: float = FIDELITY) -> dict[str, Any]:
-    """Builds both files, and a probe for the checks: audio, and the trained model's output for it.
+def build(out: Path, run: Path, name: str, fidelity: float = FIDELITY) -> ExportRecord:
+    """Builds both files, and a probe for the checks: audio, and the trained model's own output for it.
 
     Args:
         out: the folder for the export.
         run: as in `rave_dist.registry.export.export_run`.
 
     Returns:
-        The fields of `ExportRecord`.
+        What was exported; it is written to the folder too.
     """
     source, target = RunFolder(run), ExportFolder(out, name)
     spec = TrainingSpec.model_validate_json(Path(source.spec).read_bytes())
@@ -68,7 +68,7 @@ def build(out: Path, run: Path, name: str, fidelity: float = FIDELITY) -> dict[s
     )
     torch.save({**probe, "latents": type(offline.latents).__name__}, target.probe)
     Path(target.record).write_text(exported.model_dump_json())
-    return exported.to_json()
+    return exported
 
 
 def _trained(text: str, weights: Path, *, channels: int) -> Any:
@@ -161,5 +161,5 @@ def _quantised(model: nn.Module) -> bool:
 
 
 def build_request(*, out: str, run: str, name: str, fidelity: float) -> dict[str, Any]:
-    """`build` with JSON arguments."""
-    return build(Path(out), Path(run), name, fidelity)
+    """`build` with JSON values."""
+    return build(Path(out), Path(run), name, fidelity).to_json()

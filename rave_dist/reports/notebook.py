@@ -14,7 +14,7 @@ from rave_dist.audio.io.sources import local_copy
 from rave_dist.audio.types import Audio
 from rave_dist.errors import RaveDistError
 from rave_dist.library.manifest import Library
-from rave_dist.records import ConversionItem, ConversionRecord, ModelCard, RunRecord
+from rave_dist.records import ConversionFolder, ConversionItem, ConversionRecord, ModelCard, RunRecord
 from rave_dist.reports.facts import gather
 from rave_dist.reports.listening import stored_examples
 from rave_dist.reports.page import clock, model_players, template
@@ -88,8 +88,8 @@ def conversion_html(store: Store, record: ConversionRecord) -> str:
 
 def _converted(store: Store, record: ConversionRecord) -> Any:
     """The journal's successful entries, in the store's order."""
-    for entry in store.list(f"conversions/{record.id}/journal"):
-        item = ConversionItem.model_validate(store.read_json(entry.key))
+    for entry in store.list(ConversionFolder.of(record.id).journal):
+        item = ConversionItem.load(store, entry.key)
         if item.state != "failed":
             yield item
 

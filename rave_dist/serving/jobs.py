@@ -37,7 +37,7 @@ def read_job(store: Store, job_id: str) -> Job:
     if not job_id.isalnum():  # an id is a key in the store, never a path
         raise MissingKeyError("there is no such job", where=job_id, fix="POST /v1/jobs returns the id of a job")
     try:
-        return Job.model_validate(store.read_json(job_key(job_id)))
+        return Job.load(store, job_key(job_id))
     except MissingKeyError as error:
         raise MissingKeyError("there is no such job", where=job_id, fix="POST /v1/jobs returns the id of a job") from error
 
@@ -69,7 +69,7 @@ class JobRunner:
     def __init__(self, store_uri: str) -> None:
         self._store = Store(store_uri)
         self._queue: queue.SimpleQueue[str] = queue.SimpleQueue()
-        records = [Job.model_validate(self._store.read_json(entry.key)) for entry in self._store.list("jobs")]
+        records = [Job.load(self._store, entry.key) for entry in self._store.list("jobs")]
         for job in sorted((job for job in records if not job.is_over), key=lambda job: job.submitted_at):
             self._queue.put(job.id)
         threading.Thread(target=self._work, daemon=True).start()
@@ -82,7 +82,7 @@ class JobRunner:
             known = None
         if known is not None and not known.is_over:
             return known
-        self._store.write_json(job.key, job.to_json())
+        job.save(self._store, job.key)
         self._queue.put(job.id)
         return job
 
@@ -95,7 +95,7 @@ class JobRunner:
             except RayError as error:
                 reason = Problem(what=f"the job failed: {str(error).strip().splitlines()[-1]}", fix="send it again to resume")
                 failed = job.model_copy(update={"state": "failed", "error": reason, "ended_at": now()})
-                self._store.write_json(job.key, failed.to_json())
+                failed.save(self._store, job.key)
 
 
 @ray.remote(num_cpus=0, max_retries=1)
@@ -103,7 +103,7 @@ def _run_job(store: Store, job: Job) -> None:
     def write(**changes: Any) -> None:
         nonlocal job
         job = job.model_copy(update=changes)
-        store.write_json(job.key, job.to_json())
+        job.save(store, job.key)
 
     reported = -math.inf  # the first report says how many there are
 

@@ -51,7 +51,7 @@ def read_records(store: Store, library: str, instruments: Sequence[str]) -> list
 def write_record(store: Store, record: RunRecord) -> RunRecord:
     """Stores a record under its instrument, with the present moment in it."""
     record = record.model_copy(update={"updated_at": now()})
-    store.write_json(record.key, record.to_json())
+    record.save(store, record.key)
     return record
 
 

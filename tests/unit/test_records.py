@@ -17,6 +17,7 @@ from rave_dist.options import Budget, CheckpointPolicy, Recovery
 from rave_dist.records import (
     BaseFolder,
     BestWeights,
+    ConversionFolder,
     DatasetFolder,
     DatasetManifest,
     Engine,
@@ -188,7 +189,14 @@ class TestRecordsInAStore:
 
 
 def test_files_of_folders_have_names_of_their_own() -> None:
-    for folder in (RunFolder("r"), ModelFolder("m", "tabla"), ExportFolder("e", "tabla"), DatasetFolder("d"), BaseFolder("b")):
+    for folder in (
+        RunFolder("r"),
+        ModelFolder("m", "tabla"),
+        ExportFolder("e", "tabla"),
+        DatasetFolder("d"),
+        BaseFolder("b"),
+        ConversionFolder("c"),
+    ):
         names = [name for name, value in vars(type(folder)).items() if isinstance(value, property)]
         paths = [getattr(folder, name) for name in names]
         assert len(set(paths)) == len(paths) > 0
