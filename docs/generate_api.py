@@ -34,6 +34,8 @@ rd.convert(library.store, "rebana", "archive", "converted")
 The functions are those of the command line, with the same defaults, and silent unless `progress` asks for a display.
 A library may be given as the path of its manifest, a store as its address. Shapes: `[C, T]` means channels, samples.
 
+[first_instrument.ipynb](first_instrument.ipynb) is a notebook from recordings to a converted file.
+
 Generated from the docstrings by `make docs`. The examples run as tests, in a folder with `library.yaml`, recordings, a store
 with a model named *rebana*, and a field recording.
 """
