@@ -68,6 +68,13 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
     return environment
 
 
+def test_the_sample_libraries_are_in_the_wheel(installed: Installed, tmp_path: Path) -> None:
+    prepared = installed.run("demo", "generated", "--prepare-only", "--folder", tmp_path / "first")
+    assert prepared.returncode == 0, prepared.stderr
+    assert prepared.stdout.strip() == str(tmp_path / "first" / "generated.yaml")
+    assert len(list((tmp_path / "first" / "recordings").rglob("*.flac"))) == 40
+
+
 def test_reading_commands_work_without_acids_rave(
     installed: Installed, publish_tiny: Callable[..., ModelCard], tmp_path: Path
 ) -> None:
