@@ -15,7 +15,7 @@ import soundfile
 import rave_dist as rd
 from rave_dist.records import ConversionItem, ConversionParameters, ConversionRecord, ModelCard, Problem, RunRecord
 from rave_dist.registry.store import find
-from rave_dist.reports.listening import Excerpt, bird, samples
+from rave_dist.reports.listening import Excerpt, examples, synthetic_call
 from rave_dist.storage.store import Store
 from rave_dist.views import Conversion
 
@@ -66,7 +66,7 @@ def test_a_model_shows_its_facts_and_plays_what_the_report_made(local_store: Sto
     assert sounds(html) == []
     assert "No samples yet" in html
     noise = (0.1 * np.random.default_rng(0).standard_normal((1, 44100))).astype(np.float32)
-    samples(local_store, card, instrument=Excerpt(noise, 44100, ("noise.wav",)), stranger=bird(44100))
+    examples(local_store, card, instrument=Excerpt(noise, 44100, ("noise.wav",)), transfer_source=synthetic_call(44100))
     (again,) = rd.list_models(local_store)
     html = again._repr_html_()
     assert sounds(html) == [(1, 44100)] * 3
