@@ -64,6 +64,11 @@ class _Item:
     task: ray.ObjectRef[Any] | None = None
     stored: bool = True
 
+    @property
+    def is_training(self) -> bool:
+        """Whether it takes training steps, by what it last said."""
+        return self.stage == "training" and self.record.state == "running" and self.record.activity == "training"
+
 
 def train_library(
     store: Store,
@@ -156,9 +161,8 @@ class _Fleet:
                 self._write(item)
 
     def seconds_to_stop(self) -> float:
-        """How long `stop` may take; runs that have not begun have nothing to save."""
-        training = any(item.stage == "training" and item.record.state == "running" for item in self._items)
-        return STOP_SECONDS + _CANCEL_SECONDS if training else 0.0
+        """How long `stop` may take: before its first step a run has nothing to save."""
+        return STOP_SECONDS + _CANCEL_SECONDS if any(item.is_training for item in self._items) else 0.0
 
     def stop(self) -> None:
         """Lets the runs that train save themselves, ends everything, and leaves records that say so."""
@@ -166,7 +170,7 @@ class _Fleet:
             training = [item for item in self._items if item.stage == "training" and item.task is not None]
             self._refresh()
             for item in training:
-                if item.record.state == "running":
+                if item.is_training:
                     self._store.write_bytes(stop_key(item.spec), b"")
                 else:  # it has nothing to save yet
                     ray.cancel(item.task)

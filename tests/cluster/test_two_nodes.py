@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter
 from pathlib import Path
@@ -173,3 +175,24 @@ def test_work_was_done_on_both_nodes_and_nothing_lies_beside_the_store(two_nodes
     assert {kind for kind, _ in workers} == {"RayTrainWorker", "MapWorker"}
     assert {node for _, node in workers} == set(two_nodes.nodes), workers
     assert [path.name for path in folder.iterdir()] == ["library.yaml"]
+
+
+@pytest.mark.parametrize("address", ["named", "auto"])
+def test_the_doctor_joins_it(address: str, two_nodes: Any) -> None:
+    with tempfile.TemporaryDirectory(prefix="rd-", dir="/tmp") as folder:  # where `ray start` notes what "auto" means
+        os.mkdir(f"{folder}/ray")
+        Path(folder, "ray", "ray_current_cluster").write_text(two_nodes.address)
+        environment = two_nodes.env | {"RAY_TMPDIR": folder}
+        if address == "auto":
+            environment["RAY_ADDRESS"] = "auto"
+        asked = subprocess.run(
+            [sys.executable, "-m", "rave_dist", "doctor", "--json"],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    (ray,) = (check for check in json.loads(asked.stdout)["checks"] if check["name"] == "Ray")
+    assert ray["state"] == "ok", ray
+    expected = f"joined the Ray at {two_nodes.address}" if address == "auto" else f"answers at {two_nodes.address}"
+    assert expected in ray["what"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,8 +12,12 @@ import numpy as np
 import pytest
 import soundfile
 
+from rave_dist.records import RunRecord
 from rave_dist.signals import STOPPED
-from tests.marked_command import CODES, READY_SECONDS, command
+from rave_dist.storage.store import Store
+from rave_dist.training.heartbeat import read_records
+from rave_dist.training.on_ray import STOP_SECONDS
+from tests.marked_command import BOUND_SECONDS, CODES, READY_SECONDS, command
 
 
 @pytest.fixture
@@ -47,6 +52,38 @@ def test_a_command_ends_with_all_its_processes(moment: str, number: signal.Signa
         assert STOPPED in started.stopped_by(number)
         assert started.process.returncode == CODES[number]
         assert started.processes() == []
+
+
+def test_a_run_ends_before_its_first_step_and_saves_itself_after(tmp_path: Path, manifest: Path) -> None:
+    store = Store(str(tmp_path / "store"))
+    manifest.write_text(
+        manifest.read_text().replace(
+            "budget: {steps: 16}", "override: {CAPACITY: 4, LATENT_SIZE: 8}, window: 65536, batch: 2, budget: {steps: 1000000}"
+        )
+    )
+
+    def stopped_when(begun: Callable[[RunRecord], bool], seconds: float) -> RunRecord:
+        """Starts the run, stops it when its record says so, and returns the record that is left."""
+        with command("-m", "rave_dist", "run", str(manifest)) as started:
+            deadline = time.monotonic() + READY_SECONDS
+            while not begun(read_records(store, "small", ["noise"])[0]):
+                assert time.monotonic() < deadline
+                assert started.process.poll() is None, started.process.communicate()[1]
+                time.sleep(0.2)
+            started.stopped_by(signal.SIGTERM, within=seconds)
+            assert started.process.returncode == CODES[signal.SIGTERM]
+            assert started.processes() == []
+        while read_records(store, "small", ["noise"])[0].state == "running":  # if it was ended before it could say so
+            assert time.monotonic() < deadline + READY_SECONDS
+            time.sleep(1)
+        return read_records(store, "small", ["noise"])[0]
+
+    before = stopped_when(lambda record: record.activity == "dry run", BOUND_SECONDS)
+    assert (before.state, before.step) == ("waiting", 0)
+    after = stopped_when(lambda record: record.step > 0, STOP_SECONDS + BOUND_SECONDS)
+    assert after.state == "waiting"
+    saved = [entry.key for entry in store.list("runs") if "/checkpoints/" in entry.key and entry.key.endswith(".json")]
+    assert len(saved) == 1, "none is due for ten minutes: it is of the signal"
 
 
 def test_a_start_that_fails_is_tried_three_times() -> None:
