@@ -34,6 +34,7 @@ _KILL_SECONDS = 1.0
 _PR_SET_CHILD_SUBREAPER = 36
 
 _allowances: list[Callable[[], float]] = []
+_heard: list[int] = []  # signals so far, in order
 
 
 class Terminated(KeyboardInterrupt):
@@ -41,8 +42,8 @@ class Terminated(KeyboardInterrupt):
 
 
 def exit_code(stop: KeyboardInterrupt) -> int:
-    """The exit code of a command that was stopped."""
-    return TERMINATED if isinstance(stop, Terminated) else INTERRUPTED
+    """The exit code of a command that was stopped; libraries may have replaced a `Terminated` by a KeyboardInterrupt."""
+    return TERMINATED if isinstance(stop, Terminated) or _heard[:1] == [signal.SIGTERM] else INTERRUPTED
 
 
 @contextmanager
@@ -72,11 +73,10 @@ def install() -> None:
     writer.setblocking(False)
     signal.set_wakeup_fd(writer.detach(), warn_on_full_buffer=False)
     os.register_at_fork(after_in_child=_uninstall)
-    heard: list[int] = []
 
     def interrupt(number: int, frame: FrameType | None) -> None:
-        heard.append(number)
-        if len(heard) == 1:
+        _heard.append(number)
+        if len(_heard) == 1:
             raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
 
     for number in (signal.SIGINT, signal.SIGTERM):

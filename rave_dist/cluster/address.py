@@ -1,4 +1,4 @@
-"""What ``RAY_ADDRESS`` names, and whether a Ray answers there: asked without Ray, which waits for minutes."""
+"""Parses ``RAY_ADDRESS`` and probes it with plain sockets: Ray itself waits for minutes."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from typing import Final, Literal
 from rave_dist.errors import ClusterError
 
 PROBE_SECONDS: Final = 8.0
-"""After so long, names that do not resolve included, an address is refused."""
+"""Limit of a probe, name resolution included."""
 
 _CONNECT_SECONDS = 3.0
 _CLIENT_PORT = 10001
-# What an HTTP/2 client says first, with empty settings, and the type of the frame with which any server answers (RFC 9113).
+# The HTTP/2 connection preface with empty settings, and the frame type with which every server answers (RFC 9113).
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\x00\x00\x00\x04\x00\x00\x00\x00\x00"
 _FRAME_HEADER_BYTES = 9
 _SETTINGS = 4
@@ -26,7 +26,7 @@ Kind = Literal["local", "auto", "cluster", "other"]
 
 @dataclass(frozen=True)
 class Address:
-    """An address as given, its kind, and where to knock.
+    """An address as given, its kind, host and port.
 
     ``local`` starts an embedded Ray, ``auto`` looks for one on this machine, ``cluster`` has a host and a port, ``other`` is
     for a plug-in of Ray.
@@ -85,22 +85,22 @@ def last_started(temp: Path) -> Address | None:
 
 
 def probe(address: Address, *, seconds: float = PROBE_SECONDS) -> None:
-    """Finds out whether a Ray may be reached at a host and port.
+    """Checks that an HTTP/2 server, as Ray is one, answers at a host and port.
 
     Args:
         address: a ``cluster`` address.
         seconds: how long it may take.
 
     Raises:
-        ClusterError: nobody listens there, or what listens there is no Ray or hangs.
+        ClusterError: nothing listens there, or another program does, or it hangs.
     """
     problems: list[str] = []
 
-    def knock() -> None:
-        problems.append(_knock(address, encrypted=os.environ.get("RAY_USE_TLS", "0") == "1"))
+    def attempt() -> None:
+        problems.append(_attempt(address, encrypted=os.environ.get("RAY_USE_TLS", "0") == "1"))
 
-    # A name that does not resolve keeps its thread inside the system for as long as the system likes.
-    thread = threading.Thread(target=knock, name="probe", daemon=True)
+    # Name resolution has no time limit of its own, so it runs in a thread that may be left behind.
+    thread = threading.Thread(target=attempt, name="probe", daemon=True)
     thread.start()
     thread.join(seconds)
     problem = problems[0] if problems else f"no answer within {seconds:.0f} s"
@@ -112,8 +112,8 @@ def probe(address: Address, *, seconds: float = PROBE_SECONDS) -> None:
         )
 
 
-def _knock(address: Address, *, encrypted: bool) -> str:
-    """What is wrong; empty if nothing is."""
+def _attempt(address: Address, *, encrypted: bool) -> str:
+    """Tries one connection; returns what is wrong, or an empty string."""
     try:
         with socket.create_connection((address.host, address.port), timeout=_CONNECT_SECONDS) as connection:
             if encrypted:

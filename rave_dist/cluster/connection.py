@@ -30,8 +30,8 @@ STARTS = 3
 _PAUSE_SECONDS = 2.0
 _LOOPBACK_ONLY = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 
-# Longer than Ray's defaults of 10 to 30 seconds, which a busy machine exceeds. What waits 15 s in Ray without a setting is
-# answered by another start.
+# Longer than Ray's defaults of 10 to 30 seconds, which a busy machine exceeds. Other limits of Ray have no setting: for those
+# the start is retried.
 _PATIENT = {
     "RAY_raylet_start_wait_time_s": "120",
     "RAY_agent_register_timeout_ms": "120000",
@@ -58,8 +58,8 @@ def connected(*, dashboard: bool = False, say: Callable[[str], None] = logger.wa
 
     Args:
         dashboard: whether an embedded Ray needs its dashboard. Ray Train does: without it, a run whose driver dies keeps its
-            CPUs. It costs three CPU-seconds and a gigabyte, so that what is over in seconds goes without.
-        say: told of what a person should know: another start, and which Ray ``auto`` means.
+            CPUs. It costs three CPU-seconds and a gigabyte; short commands omit it.
+        say: receives sentences for the user: a retry, and the Ray that ``auto`` found.
 
     Yields:
         Whether all of Ray ends with the block.
@@ -89,7 +89,7 @@ def _start(dashboard: bool, say: Callable[[str], None]) -> None:
     options: dict[str, Any] = {
         "include_dashboard": dashboard,
         "dashboard_host": "127.0.0.1",
-        # Workers beyond those that are waited for cost a third of a CPU-second each, and mostly nobody comes for them.
+        # Workers started in advance cost a third of a CPU-second each and are mostly not used.
         "_system_config": {"enable_worker_prestart": False},
     }
     with _private_and_patient():
@@ -153,7 +153,8 @@ def _keeping_sigterm() -> Iterator[None]:
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        if before is not None:  # as it is where the handler is not Python's
+            signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""What an embedded Ray needs of this machine, checked before it starts: Ray's own answers come late and name something else.
+"""Checks what an embedded Ray needs of this machine before it starts: Ray's own errors come late and name other causes.
 
 Each check raises `ClusterError` with its own fix; none of them needs Ray.
 """
@@ -43,7 +43,7 @@ def token_file() -> Path:
 
 
 def check_all() -> None:
-    """Checks all that follows, in the order of what a person should fix first, and makes the token file.
+    """Runs all checks and creates the token file.
 
     Raises:
         ClusterError: an embedded Ray cannot start here.
@@ -95,7 +95,7 @@ def check_temp_folder(folder: Path, *, min_free_bytes: int = MIN_FREE_BYTES) -> 
 
 
 def ensure_token(file: Path) -> None:
-    """Makes the token file if there is none, and lets only its owner read it.
+    """Creates the token file if there is none, readable by its owner only.
 
     Raises:
         ClusterError: it cannot be made, read or protected.

@@ -52,6 +52,18 @@ def test_python_code_is_interrupted(number: signal.Signals) -> None:
         assert started.process.returncode == CODES[number]
 
 
+def test_a_library_that_raises_its_own_interrupt_changes_no_exit_code() -> None:
+    body = """
+    try:
+        time.sleep(600)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt from None
+    """
+    with installed(body) as started:
+        assert started.stopped_by(signal.SIGTERM) == "caught KeyboardInterrupt\n"
+        assert started.process.returncode == TERMINATED
+
+
 @both_signals
 def test_a_library_that_never_returns_is_ended(number: signal.Signals) -> None:
     """No Python handler runs while C code waits: here for a lock that nobody releases, which starts again after a signal."""
