@@ -93,6 +93,14 @@ def test_without_acids_rave_a_library_is_refused_with_the_line_that_installs_it(
     assert "Traceback" not in refused.stderr
 
 
+def test_the_wheel_carries_the_sample_libraries(installed: Installed, tmp_path: Path) -> None:
+    prepared = installed.run("demo", "generated", "--prepare-only", "--folder", tmp_path / "demo")
+    assert prepared.returncode == 0, prepared.stderr
+    assert Path(prepared.stdout.strip()).is_relative_to(tmp_path / "demo")
+    assert Path(prepared.stdout.strip()).is_file()
+    assert len(list((tmp_path / "demo").rglob("*.flac"))) == 40
+
+
 def test_with_acids_rave_the_library_is_checked(installed: Installed) -> None:
     installed.link(_is_engine)
     checked = installed.run("check", "library.yaml")
