@@ -328,7 +328,7 @@ def extensions(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(METRICS._entries, "crest", Metric(label="Crest factor (dB)", measure=lambda x, y, sample_rate: None))
 
 
-@pytest.mark.parametrize("key", all_keys(), ids=lambda key: ".".join(key.path))
+@pytest.mark.parametrize("key", list(all_keys()), ids=lambda key: ".".join(key.path))
 def test_every_key_is_described_and_its_examples_are_accepted(write: Write, key: Key, extensions: None) -> None:
     assert key.description
     assert not key.description.endswith(".")
