@@ -27,6 +27,10 @@ import pytest
 from rave_dist.records import ExportRecord, ModelCard, RunFolder, RunResult, TrainingSpec
 from rave_dist.storage.store import Store
 
+# No test depends on how busy the machine is.
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
+
 BUCKET = "rave-dist-tests"
 
 
@@ -126,6 +130,7 @@ def _wait_for_first_put(server: subprocess.Popen[bytes], log: Path) -> None:
     """The port opens seconds before the server can store anything: a put is the only proof."""
     import boto3  # here, as only tests that need the server need it
     from botocore.exceptions import BotoCoreError, ClientError
+from hypothesis import HealthCheck, settings
 
     client = boto3.client("s3")
     deadline = time.monotonic() + 120
