@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from rave_dist.records import ExportRecord, ModelCard, RunFolder, RunResult, TrainingSpec
 from rave_dist.storage.store import Store
@@ -130,7 +131,6 @@ def _wait_for_first_put(server: subprocess.Popen[bytes], log: Path) -> None:
     """The port opens seconds before the server can store anything: a put is the only proof."""
     import boto3  # here, as only tests that need the server need it
     from botocore.exceptions import BotoCoreError, ClientError
-from hypothesis import HealthCheck, settings
 
     client = boto3.client("s3")
     deadline = time.monotonic() + 120
