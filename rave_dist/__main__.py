@@ -1,4 +1,4 @@
-"""``rave-dist`` and ``python -m rave_dist``: answers signals and unforeseen errors in one line from the first moment on."""
+"""``rave-dist`` and ``python -m rave_dist``: handles signals and internal errors from the start, with one-line messages."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Runs the command line and exits the process.
 
     Args:
-        arguments: what stands after the command's name; None takes the process's own.
+        arguments: the command-line arguments; None uses those of the process.
     """
     if arguments is not None:
         sys.argv[1:] = arguments
@@ -28,7 +28,7 @@ def main(arguments: list[str] | None = None) -> None:
         sys.excepthook = _report_unforeseen
     try:
         signals.install()
-        from rave_dist.cli import command  # takes a while, in which signals must be answered
+        from rave_dist.cli import command  # slow; signals must be handled meanwhile
 
         command()(prog_name="rave-dist")
     except KeyboardInterrupt as stop:

@@ -1,6 +1,6 @@
-"""The functions of ``import rave_dist as rd``: the pipeline with paths in place of objects, and silent unless asked.
+"""The functions of ``import rave_dist as rd``: the pipeline, called with paths or objects, without output by default.
 
-Every function of a library takes the path of its manifest or a `Library`, every function of a store its address or a `Store`.
+Functions of a library accept the path of its manifest or a `Library`; functions of a store accept its address or a `Store`.
 ``progress`` is None for silence, True for the display of the command line on stderr, or an object with the methods of
 `rave_dist.progress.Progress`.
 """
@@ -31,7 +31,7 @@ Names: TypeAlias = str | Sequence[str] | None
 
 
 def check(library: AnyLibrary, only: Names = None, *, progress: AnyProgress = None) -> LibraryCheck:
-    """Says what would be trained, what is wrong and the smallest fix; trains nothing.
+    """Reports the planned runs, the problems and their fixes; trains nothing.
 
     Args:
         library: the manifest's path, or a `Library`.
@@ -61,7 +61,7 @@ def ingest(library: AnyLibrary, only: Names = None, *, progress: AnyProgress = N
 
     Args:
         library: the manifest's path, or a `Library`.
-        only: names of instruments; None takes all.
+        only: names of instruments; None selects all.
         progress: None is silent, True shows it on stderr.
 
     Returns:
@@ -135,15 +135,15 @@ def publish(library: AnyLibrary, only: Names = None, *, progress: AnyProgress = 
 
 
 def run(library: AnyLibrary, only: Names = None, *, progress: AnyProgress = None) -> LibraryRun:
-    """Runs all stages: check, ingest, train, publish, report. An instrument that fails does not stop the others.
+    """Runs all stages: check, ingest, train, publish, report. A failed instrument does not stop the others.
 
     Args:
         library: the manifest's path, or a `Library`.
-        only: names of instruments; None takes all.
+        only: names of instruments; None selects all.
         progress: None is silent, True shows it on stderr.
 
     Returns:
-        All run records, what was ingested, and the path or address of the page; ``complete`` where nothing failed.
+        All run records, the outcomes of ingest, and the path or address of the page; ``complete`` if nothing failed.
 
     Raises:
         LibraryError: the manifest is wrong, or has no such instrument.
@@ -204,7 +204,7 @@ def report(library: AnyLibrary, *, progress: AnyProgress = None) -> str:
 
 
 def list_models(store: AnyStore) -> list[PublishedModel]:
-    """Lists the published models, every version, by name and age.
+    """Lists all versions of the published models, by name and age.
 
     Args:
         store: a folder, an ``s3://bucket/prefix`` address, or a `Store`.
@@ -213,7 +213,7 @@ def list_models(store: AnyStore) -> list[PublishedModel]:
         Their model cards.
 
     Raises:
-        StoreError: the store cannot be read, or there is no such folder.
+        StoreError: the store cannot be read or does not exist.
 
     Example:
         >>> [(card.name, card.sample_rate, card.channels) for card in rd.list_models("store")]
@@ -235,7 +235,7 @@ def find_model(store: AnyStore, model: str) -> PublishedModel:
 
     Raises:
         ModelNotFoundError: no such model or version.
-        StoreError: the store cannot be read, or there is no such folder.
+        StoreError: the store cannot be read or does not exist.
 
     Example:
         >>> card = rd.find_model("store", "rebana")
@@ -277,10 +277,10 @@ def convert(
         sample_rate: of the results, in Hz; None keeps each source's.
         channels: of the results; None keeps each source's.
         format: ``flac``, or ``wav`` with 24 bits.
-        seed: picks the noise of models that have a noise generator.
+        seed: seed of models with a noise generator.
         salvage: convert the readable part of damaged files.
         chunk_seconds: seconds of audio in memory at once; it does not change the result.
-        workers: files converted at once, on Ray; None converts what takes about a minute in this process, more with all of Ray.
+        workers: files converted at once, on Ray; None converts in this process if that takes about a minute, otherwise on Ray.
         progress: None is silent, True shows it on stderr.
 
     Returns:
@@ -289,7 +289,7 @@ def convert(
     Raises:
         ModelNotFoundError: no such model or version.
         ConversionError: no inputs, or OUTPUT inside or equal to an input.
-        AudioError: an input that matches no recording.
+        AudioError: no recording matches an input.
         StoreError: the store or OUTPUT cannot be used.
         ClusterError: Ray cannot be started or reached.
 
@@ -320,7 +320,7 @@ def _library(library: AnyLibrary) -> Library:
 
 
 def _store(store: AnyStore) -> Store:
-    """A store that exists: reading from a misspelt address is an error, not an empty list."""
+    """An existing store; a misspelt address is an error, not an empty store."""
     place = store if isinstance(store, Store) else Store(str(store))
     place.check_exists()
     return place

@@ -1,4 +1,4 @@
-"""The command line: parses, assembles, exits with 0 (all done), 1 (could not run), 2 (usage) or 3 (some items failed)."""
+"""The command line: exit codes are 0 (all done), 1 (could not run), 2 (usage) and 3 (some items failed)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from rave_dist.storage.store import Store
 
 
 class _Commands(TyperGroup):
-    """Turns errors meant for people into one message and an exit code, at the one place where all commands pass."""
+    """Turns a `RaveDistError` of any command into a message and an exit code."""
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -47,7 +47,7 @@ app = typer.Typer(
 LibraryFile = Annotated[Path, typer.Argument(metavar="LIBRARY.yaml", help="The library manifest.", show_default=False)]
 Only = Annotated[
     list[str] | None,
-    typer.Option("--only", metavar="NAME", help="Only this instrument; may be given several times.", show_default=False),
+    typer.Option("--only", metavar="NAME", help="Only this instrument; can be repeated.", show_default=False),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout; progress goes to stderr.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the Python traceback of an error.")]
@@ -76,9 +76,9 @@ def about(
 
 @app.command()
 def check(library: LibraryFile, only: Only = None, as_json: Json = False, debug: Debug = False) -> None:
-    """Say what would be trained, what is wrong, and the smallest fix.
+    """Report the planned runs, the problems and their fixes.
 
-    Starts nothing, and only tries whether the store can be written.
+    Trains nothing; tests whether the store can be written.
     """
     loaded = load_library(library)
     with shown_progress() as progress:
@@ -93,7 +93,8 @@ def check(library: LibraryFile, only: Only = None, as_json: Json = False, debug:
 @app.command()
 def init(
     folder: Annotated[
-        Path, typer.Argument(metavar="FOLDER", help="Has a folder of recordings for each instrument.", show_default=False)
+        Path,
+        typer.Argument(metavar="FOLDER", help="A folder with one folder of recordings per instrument.", show_default=False),
     ],
     output: Annotated[Path, typer.Option("--output", metavar="LIBRARY.yaml", help="The manifest to write.")] = Path(
         "library.yaml"
@@ -101,7 +102,7 @@ def init(
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Write a first manifest for a folder of folders, with what was found, and guesses of sample rate and mono or stereo.
+    """Write a first manifest for a folder of folders, with guesses of sample rate and mono or stereo.
 
     Only headers and some seconds of a few recordings are read. An existing file is never overwritten.
     """
@@ -116,7 +117,7 @@ def init(
 
 @app.command()
 def schema() -> None:
-    """Print the JSON Schema of the library manifest, with which editors complete and check it.
+    """Print the JSON Schema of the library manifest, for completion and validation in editors.
 
     In editors with a YAML language server, such as VS Code, save it next to the manifest as `manifest.schema.json` and begin
     the manifest with `# yaml-language-server: $schema=manifest.schema.json`.
@@ -128,9 +129,9 @@ def schema() -> None:
 
 @app.command()
 def ingest(library: LibraryFile, only: Only = None, as_json: Json = False, debug: Debug = False) -> None:
-    """Turn recordings into datasets in the store; every second is used or named with a reason.
+    """Convert recordings to datasets in the store; every second is used or reported with a reason.
 
-    What has not changed since the last time is not read again.
+    Unchanged recordings are not read again.
     """
     loaded = load_library(library)
     with shown_progress() as progress:
@@ -144,9 +145,9 @@ def ingest(library: LibraryFile, only: Only = None, as_json: Json = False, debug
 
 @app.command()
 def train(library: LibraryFile, only: Only = None, as_json: Json = False, debug: Debug = False) -> None:
-    """Train all ingested instruments, as many at once as there is room for, and publish each as it ends.
+    """Train all ingested instruments, as many at once as the resources allow, and publish each when it ends.
 
-    Stopped or killed, it goes on from the last checkpoints when it is run again; what is done is not done again.
+    After an interruption, the same command resumes from the last checkpoints; finished instruments are skipped.
     """
     loaded = load_library(library)
     with shown_progress() as progress:
@@ -156,9 +157,9 @@ def train(library: LibraryFile, only: Only = None, as_json: Json = False, debug:
 
 @app.command()
 def publish(library: LibraryFile, only: Only = None, as_json: Json = False, debug: Debug = False) -> None:
-    """Publish what stopped, killed or running instruments have so far, as of their newest checkpoints.
+    """Publish models from the newest checkpoints of stopped, killed or running instruments.
 
-    Nothing is trained. The card of such a model says that it is not complete; `train` goes on as if nothing had been.
+    Trains nothing. The card marks such a model as incomplete; training can continue unaffected.
     """
     loaded = load_library(library)
     with shown_progress() as progress:
@@ -168,9 +169,9 @@ def publish(library: LibraryFile, only: Only = None, as_json: Json = False, debu
 
 @app.command()
 def run(library: LibraryFile, only: Only = None, as_json: Json = False, debug: Debug = False) -> None:
-    """The whole job: check, ingest, train, publish, report.
+    """Run all stages: check, ingest, train, publish, report.
 
-    An instrument that a stage refuses is named and the others go on.
+    A failed instrument is reported; the others continue.
     """
     loaded = load_library(library)
     with shown_progress() as progress:
@@ -183,14 +184,14 @@ def run(library: LibraryFile, only: Only = None, as_json: Json = False, debug: D
 
 @app.command()
 def status(library: LibraryFile, only: Only = None, as_json: Json = False, debug: Debug = False) -> None:
-    """Show how far each instrument has come; safe to run while training."""
+    """Show the progress of each instrument; safe to run during training."""
     loaded = load_library(library)
     _finish_runs(loaded, pipeline.status(loaded, only), as_json=as_json, complete=True)
 
 
 @app.command()
 def models(store: StoreUri, as_json: Json = False, debug: Debug = False) -> None:
-    """List the published models, every version."""
+    """List all versions of the published models."""
     place = _existing(store)
     cards = pipeline.models(place)
     if as_json:
@@ -207,10 +208,10 @@ def unpack(
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Write a model's run as stock RAVE keeps runs: config.gin and version_0/checkpoints.
+    """Write a model's run in the format of stock RAVE: config.gin and version_0/checkpoints.
 
-    `rave export --run FOLDER` opens it, `rave train --ckpt` goes on from its last.ckpt. The other way round, an instrument
-    starts from a stock run with `base: {stock: FOLDER}` in the library manifest.
+    `rave export --run FOLDER` opens it, and `rave train --ckpt` resumes from its last.ckpt. Conversely, an instrument starts
+    from a stock run with `base: {stock: FOLDER}` in the library manifest.
     """
     path = pipeline.unpack(Store(store), model, folder)
     if as_json:
@@ -223,12 +224,14 @@ def unpack(
 def convert(
     paths: Annotated[
         list[str],
-        typer.Argument(metavar="INPUT... OUTPUT", help="Files, folders or s3:// prefixes; last, where the results go."),
+        typer.Argument(
+            metavar="INPUT... OUTPUT", help="Files, folders or s3:// prefixes, then the folder or prefix of the results."
+        ),
     ],
     store: StoreUri,
     model: Annotated[str, typer.Option("--model", metavar="NAME[@VERSION]", help="The model.", show_default=False)],
     chunk_seconds: Annotated[
-        float, typer.Option("--chunk-seconds", min=0.5, help="Seconds of sound in memory at once; the result is the same.")
+        float, typer.Option("--chunk-seconds", min=0.5, help="Seconds of audio in memory at once; does not affect the result.")
     ] = DEFAULT_CHUNK_SECONDS,
     workers: Annotated[
         int | None,
@@ -239,21 +242,21 @@ def convert(
             show_default=False,
         ),
     ] = None,
-    file_format: Annotated[
-        AudioFormat, typer.Option("--format", help="What to write: FLAC, or WAV with 24 bits.")
-    ] = DEFAULT_FORMAT,
+    file_format: Annotated[AudioFormat, typer.Option("--format", help="Format of the results: FLAC or WAV.")] = DEFAULT_FORMAT,
     sample_rate: Annotated[
-        int | None, typer.Option("--sample-rate", min=8000, max=192_000, help="Hertz.  [default: each source's own]")
+        int | None, typer.Option("--sample-rate", min=8000, max=192_000, help="Hertz.  [default: that of each source]")
     ] = None,
-    channels: Annotated[int | None, typer.Option("--channels", min=1, max=8, help="[default: each source's own]")] = None,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Picks the noise of models that add noise.")] = DEFAULT_SEED,
-    salvage: Annotated[bool, typer.Option("--salvage", help="Convert what can be read of damaged files, and say so.")] = False,
+    channels: Annotated[int | None, typer.Option("--channels", min=1, max=8, help="[default: those of each source]")] = None,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of models with a noise generator.")] = DEFAULT_SEED,
+    salvage: Annotated[
+        bool, typer.Option("--salvage", help="Convert the readable part of damaged files, and report them.")
+    ] = False,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Play recordings through a model: same tree, same names, same length, at each source's rate and channels.
+    """Convert recordings with a model, keeping the folder tree, lengths, sample rates and channels.
 
-    A source is never written to. Run again, it converts only what is missing; damaged files are named (exit code 3).
+    Sources are never modified. A second run converts only missing files; damaged files are reported (exit code 3).
     """
     if len(paths) < 2:
         raise typer.BadParameter("give at least one INPUT, and OUTPUT last", param_hint="INPUT... OUTPUT")
@@ -278,14 +281,14 @@ def convert(
             console.failure(item.source, item.reason or item.state)
         console.out.print(
             f"{record.model}: {record.converted} converted ({console.clock(record.seconds)}), "
-            f"{record.skipped} already there, {len(record.failed)} failed"
+            f"{record.skipped} skipped, {len(record.failed)} failed"
         )
     _finish(not record.failed and not record.salvaged)
 
 
 @app.command()
 def report(library: LibraryFile, as_json: Json = False, debug: Debug = False) -> None:
-    """Write the library's page: curves, spectrograms, players, facts, and what failed and why."""
+    """Write the library's page: curves, spectrograms, players, facts and errors."""
     loaded = load_library(library)
     with shown_progress() as progress:
         place = pipeline.report(loaded, progress=progress)
@@ -320,13 +323,13 @@ def demo(
             show_default=False,
         ),
     ] = None,
-    folder: Annotated[Path, typer.Option("--folder", help="Where everything goes.")] = Path("demo"),
+    folder: Annotated[Path, typer.Option("--folder", help="The folder for all files.")] = Path("demo"),
     prepare_only: Annotated[bool, typer.Option("--prepare-only", help="Write recordings and manifest, then stop.")] = False,
     debug: Debug = False,
 ) -> None:
     """Run all stages on sample recordings, then convert a field recording with every model.
 
-    Trains four small models, in about a quarter of an hour on two cores. Run again, it resumes.
+    Trains four small models, in about a quarter of an hour on two cores. After an interruption, the same command resumes.
     """
     from rave_dist.demo import prepare_demo, run_demo
 
@@ -340,15 +343,15 @@ def demo(
 @app.command()
 def doctor(
     store: Annotated[
-        str | None, typer.Option("--store", metavar="URI", help="Examine this store too: a folder or s3://bucket/prefix.")
+        str | None, typer.Option("--store", metavar="URI", help="Also examine this store: a folder or s3://bucket/prefix.")
     ] = None,
     no_ray: Annotated[bool, typer.Option("--no-ray", help="Neither start Ray nor connect to RAY_ADDRESS.")] = False,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Examine this machine, its packages and a store: one line each, ok or the fix.
+    """Examine this machine, its packages and a store: one line per check, ok or the fix.
 
-    Starts an embedded Ray for a moment, and writes a few small objects to the store, which it removes.
+    Starts an embedded Ray briefly, and writes a few small objects to the store, which are removed.
     """
     from rave_dist.doctor import Request, examine
 

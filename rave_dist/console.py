@@ -1,4 +1,4 @@
-"""What a command prints: results and tables on stdout, errors on stderr; for scripts one JSON document on stdout."""
+"""Output of commands: results and tables on stdout, errors on stderr; with ``--json`` one JSON document on stdout."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ _DIAGNOSIS_COLUMNS = (9, 17)
 
 
 def document(value: dict[str, Any]) -> None:
-    """Prints the one JSON document of a command."""
+    """Prints the JSON document of a command."""
     json.dump(value, sys.stdout, ensure_ascii=False, indent=2)
     sys.stdout.write("\n")
 
 
 def error(problem: RaveDistError) -> None:
-    """Prints what, where and the fix."""
+    """Prints an error: what, where and the fix."""
     where = f"{escape(problem.where)}: " if problem.where else ""
     err.print(f"[bold red]error[/] {where}{escape(problem.what)}")
     if problem.fix:
@@ -51,7 +51,7 @@ def failure(name: str, what: str, fix: str = "") -> None:
 
 
 def run_line(record: RunRecord) -> str:
-    """A run in one line: its activity or state and, while it trains, how far it is."""
+    """A run in one line: its activity or state and, during training, its progress."""
     if record.state != "running" or record.activity not in ("training", None):
         return f"{record.instrument}: {record.activity or record.state}"
     parts = [f"{record.instrument}: training, phase {record.phase}", *_pace(record)]
@@ -72,7 +72,7 @@ def _pace(record: RunRecord) -> list[str]:
 
 
 def run_table(records: Sequence[RunRecord]) -> Table:
-    """A row per instrument: what it does, how far it is, how long it may still take. Empty columns are left out."""
+    """A row per instrument: activity, progress and time left; empty columns are omitted."""
     table = Table(box=None, pad_edge=False)
     rows = [_run_row(record) for record in records]
     shown = [column for column in rows[0] if any(row[column] for row in rows)] if rows else []
@@ -104,7 +104,7 @@ def _run_row(record: RunRecord) -> dict[str, str]:
 
 
 def show_runs(records: Sequence[RunRecord]) -> None:
-    """The table of runs, then what failed and why."""
+    """The table of runs, then the errors."""
     out.print(run_table(records))
     for record in records:
         if record.error:
@@ -112,7 +112,7 @@ def show_runs(records: Sequence[RunRecord]) -> None:
 
 
 def show_checks(checks: LibraryCheck) -> None:
-    """A row for each of what would be trained, in the order of the work, then what is wrong."""
+    """A row for each planned run, in order, then the problems."""
     table = Table(box=None, pad_edge=False)
     table.add_column("instrument")
     table.add_column("ok")
@@ -143,7 +143,7 @@ def show_checks(checks: LibraryCheck) -> None:
 
 
 def show_engines(engines: Iterable[Engine]) -> None:
-    """What may be done with models, once for each engine."""
+    """The licence terms of models, once for each engine."""
     for terms in dict.fromkeys(engine.terms for engine in engines):
         err.print(f"[dim]{escape(terms)}[/]")
 
@@ -153,7 +153,7 @@ def _or_dash(value: int | None, show: Callable[[int], str]) -> str:
 
 
 def show_first_manifest(found: FirstManifest) -> None:
-    """A row per instrument, what was left out, and the next command."""
+    """A row per instrument, the omitted folders, and the next command."""
     table = Table(box=None, pad_edge=False)
     table.add_column("instrument")
     for column in ("recordings", "audio", "channels"):
@@ -168,7 +168,7 @@ def show_first_manifest(found: FirstManifest) -> None:
 
 
 def show_ingested(items: Sequence[Ingested]) -> None:
-    """A line per dataset, then the seconds that are not used and why."""
+    """A line per dataset, then the unused seconds with reasons."""
     for item in items:
         if item.error:
             failure(item.name, item.error.what, item.error.fix)
@@ -197,7 +197,7 @@ def show_models(cards: Sequence[ModelCard]) -> None:
 
 
 def show_diagnosis(diagnosis: Diagnosis) -> None:
-    """A line of the doctor, with the fix below it where something is wrong; ASCII, because the locale may be what is wrong."""
+    """A line of the doctor, with the fix of a problem below it; ASCII, because the locale may be the problem."""
     state, name = (text.ljust(width) for text, width in zip((diagnosis.state, diagnosis.name), _DIAGNOSIS_COLUMNS, strict=True))
     out.print(f"[{_DIAGNOSIS_STYLES[diagnosis.state]}]{state}[/]{escape(name)} {escape(diagnosis.what)}")
     if diagnosis.fix:
@@ -205,7 +205,7 @@ def show_diagnosis(diagnosis: Diagnosis) -> None:
 
 
 def clock(seconds: float) -> str:
-    """Seconds as a person says them: 229 s is 3:49.0."""
+    """A duration: 229 s is 3:49.0."""
     minutes, rest = divmod(round(seconds, 1), 60)
     hours, minutes = divmod(int(minutes), 60)
     return f"{hours}:{minutes:02d}:{rest:04.1f}" if hours else f"{minutes}:{rest:04.1f}"

@@ -1,6 +1,6 @@
-"""``rave-dist demo``: all stages on sample recordings, then a noisy field recording through every model.
+"""``rave-dist demo``: all stages on sample recordings, then the conversion of a field recording with every model.
 
-Everything happens in one folder (``demo/``) and on loopback. Run again, it resumes.
+It uses one folder (``demo/``) and loopback only. After an interruption, the same command resumes.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ _SEED = 2026
 
 
 def write_field_recording(folder: Path, *, seconds: float = FIELD_SECONDS) -> Path:
-    """A stereo recording of a forest's edge with a kingfisher-like bird in the middle, and when it calls, as JSON.
+    """Writes a stereo field recording with a kingfisher-like bird, and the times of its calls as JSON.
 
-    Not at the models' rate and not mono, as real ones are not. Kept if it is there.
+    Its sample rate and channels differ from those of the models, like those of real recordings. An existing file is kept.
     """
     path = folder / "forest edge.wav"
     if path.exists():
         return path
     left, calls = field_recording(seconds, sample_rate=FIELD_RATE, seed=_SEED)
-    right = np.roll(left, 24)  # the bird stands half a millisecond to the left
+    right = np.roll(left, 24)  # the bird is half a millisecond to the left
     truth = [{"start": call.start, "seconds": call.seconds, "peak": call.peak} for call in calls]
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "calls.json").write_text(json.dumps(truth, indent=1) + "\n", encoding="utf-8")
@@ -47,7 +47,7 @@ def write_field_recording(folder: Path, *, seconds: float = FIELD_SECONDS) -> Pa
 
 
 def _command(*arguments: str) -> int:
-    """Runs ``rave-dist`` as a user would, in a process of its own: its memory is free again afterwards."""
+    """Runs ``rave-dist`` in a separate process, which frees its memory afterwards."""
     console.err.print(f"\n$ rave-dist {shlex.join(arguments)}", style="bold", markup=False)
     # One thread for each process: the concurrent runs fill the cores.
     environment = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", **os.environ}
@@ -55,11 +55,11 @@ def _command(*arguments: str) -> int:
 
 
 def prepare_demo(library: str | None, folder: Path) -> Path:
-    """Puts a sample library's recordings and manifest into a folder.
+    """Writes a sample library's recordings and manifest to a folder.
 
     Args:
-        library: a sample library's name or a manifest's path; None takes ``sonic-pi``, or ``generated`` where apt is missing.
-        folder: where they go; it is made.
+        library: a sample library's name or a manifest's path; None is ``sonic-pi``, or ``generated`` without apt.
+        folder: target folder; created if necessary.
 
     Returns:
         The manifest's path in the folder.
@@ -84,10 +84,10 @@ def prepare_demo(library: str | None, folder: Path) -> Path:
 
 
 def run_demo(manifest: Path, folder: Path) -> int:
-    """Trains a prepared library, converts the field recording with every model and says where the results are.
+    """Trains a prepared library, converts the field recording with every model and prints the paths of the results.
 
     Returns:
-        The exit code: 0, or the largest of a command that failed; 3 where an instrument has no model.
+        The exit code: 0, or the largest one of the commands; 3 if an instrument has no model.
     """
     began = time.monotonic()
     library = load_library(manifest)

@@ -1,4 +1,4 @@
-"""What a person sees of an operation's progress, on stderr: one live display on a terminal, lines in a pipe."""
+"""Progress on stderr: one live display on a terminal, lines in a pipe."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from rave_dist.records import RunRecord
 from rave_dist.time_left import duration, library_time_left
 
 LINE_SECONDS = 20.0
-"""In a pipe, what only advances is reported no more often than that."""
+"""Minimum interval of lines in a pipe that report only an advance."""
 
 
 @contextmanager
@@ -34,10 +34,10 @@ def shown_progress() -> Iterator[Progress]:
 
 
 class Lines:
-    """Progress as lines: each change of a stage or of a run at once, what advances every `LINE_SECONDS`.
+    """Progress as lines: changes of a stage or a run at once, advances every `LINE_SECONDS`.
 
     Args:
-        out: where the lines go.
+        out: console of the lines.
         clock: the time in seconds.
     """
 
@@ -60,7 +60,7 @@ class Lines:
             self.say(f"{name or self._stage}: {done:,} of {total:,} {unit}")
 
     def runs(self, records: Sequence[RunRecord]) -> None:
-        """A line for each run that changed or was not mentioned for a while; after a running one, the library's time."""
+        """A line for each run that changed or was not reported for a while; after a running one, the library's time left."""
         moved = False
         for record in records:
             training = record.state == "running" and record.activity == "training"
@@ -93,7 +93,7 @@ class LiveDisplay:
         self.live = Live(console=out, get_renderable=self._render, refresh_per_second=4, transient=True)
 
     def stage(self, name: str) -> None:
-        """Starts the next stage: bars and table of the last one go."""
+        """Starts the next stage and removes the bars and the table of the last one."""
         if name == self._stage:
             return
         self._stage, self._began, self._records = name, time.monotonic(), ()

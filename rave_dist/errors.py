@@ -1,27 +1,27 @@
 """The tree of errors.
 
-Every error says *what* is wrong, *where*, and the smallest *fix*; the command line prints these three and nothing else.
+Every error has *what* is wrong, *where*, and the smallest *fix*; the command line prints only these three.
 
 ::
 
     RaveDistError
-    ├── LibraryError        (ValueError)   the manifest, or what it names
-    │   └── WrongPackageError              a package of recordings that is not the one described
+    ├── LibraryError        (ValueError)   the manifest, or a file that it names
+    │   └── WrongPackageError              a package of recordings differs from its description
     ├── StoreError          (OSError)      the store cannot be reached, read or written
     │   └── MissingKeyError (KeyError)     nothing is stored under that key
-    ├── AudioError          (ValueError)   a recording cannot be decoded or is not what it claims
+    ├── AudioError          (ValueError)   a recording cannot be decoded or differs from its headers
     ├── DatasetError        (ValueError)   a dataset is missing, empty or too small
-    ├── ConfigurationError  (ValueError)   RAVE configuration, override, window or batch that cannot work
+    ├── ConfigurationError  (ValueError)   an impossible RAVE configuration, override, window or batch
     │   └── MisfitError                    configurations or overrides that cannot be combined
     ├── TrainingError       (RuntimeError) a run failed: out of memory, lost its checkpoints
     │   └── NotFiniteError                 a loss or a weight is NaN or infinite
     ├── ModelNotFoundError  (LookupError)  no such model or version in the registry
-    ├── VerificationError   (RuntimeError) an export that does not do what its model does
-    ├── ConversionError     (ValueError)   a conversion that must not start: OUTPUT inside INPUT, no inputs
+    ├── VerificationError   (RuntimeError) an export differs from its model
+    ├── ConversionError     (ValueError)   a conversion cannot start: OUTPUT inside INPUT, no inputs
     ├── ClusterError        (RuntimeError) Ray cannot be reached or lacks what the job needs
-    ├── RequestError        (ValueError)   a request to the service that cannot be understood
-    │   └── LimitError                     a request for more than the service gives at once
-    └── BusyError           (RuntimeError) the service has no room for a request now
+    ├── RequestError        (ValueError)   an invalid request to the service
+    │   └── LimitError                     a request beyond the limits of the service
+    └── BusyError           (RuntimeError) the service has too many requests
 """
 
 from __future__ import annotations
@@ -65,11 +65,11 @@ def _rebuild(kind: type[RaveDistError], what: str, where: str, fix: str) -> Rave
 
 
 class LibraryError(RaveDistError, ValueError):
-    """The library manifest, or something that it names, is wrong."""
+    """The library manifest, or a file that it names, is wrong."""
 
 
 class WrongPackageError(LibraryError):
-    """A package of recordings is not the one that was described."""
+    """A package of recordings differs from its description."""
 
 
 class StoreError(RaveDistError, OSError):
@@ -81,19 +81,19 @@ class MissingKeyError(StoreError, KeyError):
 
 
 class AudioError(RaveDistError, ValueError):
-    """A recording cannot be decoded, or is not what it claims to be."""
+    """A recording cannot be decoded or differs from its headers."""
 
 
 class DatasetError(RaveDistError, ValueError):
-    """A dataset is missing, empty or too small for what is asked of it."""
+    """A dataset is missing, empty or too small."""
 
 
 class ConfigurationError(RaveDistError, ValueError):
-    """A RAVE configuration, override, window or batch that cannot work."""
+    """An impossible RAVE configuration, override, window or batch."""
 
 
 class MisfitError(ConfigurationError):
-    """Configurations or overrides of which RAVE cannot make or train a model, in RAVE's words."""
+    """Configurations or overrides that cannot be combined, with RAVE's message."""
 
 
 class TrainingError(RaveDistError, RuntimeError):
@@ -105,15 +105,15 @@ class NotFiniteError(TrainingError):
 
 
 class ModelNotFoundError(RaveDistError, LookupError):
-    """The registry holds no such model or version."""
+    """The registry has no such model or version."""
 
 
 class VerificationError(RaveDistError, RuntimeError):
-    """An exported model does not do what the trained model does."""
+    """An exported model differs from the trained model."""
 
 
 class ConversionError(RaveDistError, ValueError):
-    """A conversion that must not start."""
+    """A conversion cannot start."""
 
 
 class ClusterError(RaveDistError, RuntimeError):
@@ -121,23 +121,23 @@ class ClusterError(RaveDistError, RuntimeError):
 
 
 class RequestError(RaveDistError, ValueError):
-    """A request to the service that cannot be understood."""
+    """An invalid request to the service."""
 
 
 class LimitError(RequestError):
-    """A request for more than the service gives at once."""
+    """A request beyond the limits of the service."""
 
 
 class BusyError(RaveDistError, RuntimeError):
-    """The service has no room for a request now; later it may."""
+    """The service has too many requests; a later one may succeed."""
 
 
 def from_os_error(error: OSError, *, where: str) -> StoreError:
-    """Turns an operating-system error into one with a fix.
+    """Converts an operating-system error to one with a fix.
 
     Args:
-        error: what the system raised.
-        where: the path or address that was being used.
+        error: the system's error.
+        where: the path or address in use.
     """
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return StoreError("the disk is full", where=where, fix="free space there, or put the store on a larger disk")
@@ -146,5 +146,5 @@ def from_os_error(error: OSError, *, where: str) -> StoreError:
             "no permission to use this path", where=where, fix="give your user read and write access, or choose another"
         )
     if error.errno in (errno.ENOTDIR, errno.EEXIST):
-        return StoreError("a file stands where a folder is needed", where=where, fix="move the file or choose another path")
+        return StoreError("a file exists where a folder is needed", where=where, fix="move the file or choose another path")
     return StoreError(error.strerror or str(error), where=where)

@@ -1,8 +1,8 @@
 """Extensions: modules that register a storage scheme, a decoder, an augmentation, a loss, an export format or a metric.
 
-An extension is a module that is either named by an installed package in the entry-point group ``rave_dist.extensions``, or
-listed in the environment variable ``RAVE_DIST_EXTENSIONS`` (comma-separated module names). Every process imports them when a
-name is looked up that is not built in, so that fresh processes and Ray workers know them too.
+An extension is a module that an installed package names in the entry-point group ``rave_dist.extensions``, or that is listed
+in the environment variable ``RAVE_DIST_EXTENSIONS`` (comma-separated module names). Every process imports them at the first
+look-up of a name that is not built in, so that fresh processes and Ray workers have them too.
 """
 
 from __future__ import annotations
@@ -60,12 +60,12 @@ def load() -> None:
 
 
 class Registry(Mapping[str, Entry], Generic[Entry]):
-    """Named implementations of one kind: those built in, then those that extensions register.
+    """Named implementations of one kind: built-in ones, then those registered by extensions.
 
     A built-in name is found without importing any extension.
 
     Args:
-        kind: what an entry is, for messages: ``storage scheme``.
+        kind: the kind of an entry in messages: ``storage scheme``.
         builtin: the entries of this package, in order.
         reserved: names that this package gives to what is no entry.
     """
@@ -79,7 +79,7 @@ class Registry(Mapping[str, Entry], Generic[Entry]):
         """Adds an entry; called by an extension when it is imported.
 
         Raises:
-            ConfigurationError: the name is taken by something else.
+            ConfigurationError: the name is in use.
         """
         if name in self._entries or name in self._reserved:
             raise ConfigurationError(f"there already is a {self.kind} of this name", where=name, fix="choose another name")

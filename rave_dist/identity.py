@@ -13,10 +13,10 @@ _BLOCK_BYTES = 1 << 20
 
 
 def canonical_json(value: Any) -> bytes:
-    """The one JSON text of a value: sorted keys, no spaces, UTF-8, no NaN.
+    """The canonical JSON of a value: sorted keys, no spaces, UTF-8, no NaN.
 
     Raises:
-        TypeError: a value that JSON has no word for.
+        TypeError: a value without a JSON representation.
         ValueError: NaN or infinity.
     """
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
@@ -29,7 +29,7 @@ def content_id(value: Any) -> str:
 
 
 def hash_blocks(blocks: Iterable[bytes]) -> str:
-    """sha256 (64 hex digits) of bytes that come in blocks."""
+    """sha256 (64 hex digits) of blocks of bytes."""
     digest = hashlib.sha256()
     for block in blocks:
         digest.update(block)

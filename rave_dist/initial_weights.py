@@ -1,4 +1,4 @@
-"""What the instruments of a library start from: found by the names that the manifest gives, or trained on all of them."""
+"""Initial weights of a library's instruments: those of named models, or of a joint base trained on all instruments."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ _ARCHITECTURE = ("config", "override", "sample_rate", "channels")
 
 @dataclass(frozen=True)
 class JointBase:
-    """The run of a library's own base, and its dataset, which refers to the audio of the instruments' datasets."""
+    """The run of a library's joint base, and its dataset, which refers to the audio of the instruments' datasets."""
 
     spec: TrainingSpec
     dataset: DatasetManifest
 
 
 def plan_joint_base(library: Library) -> JointBase | None:
-    """The library's own base, trained on the ingested datasets of its instruments; reads the store and writes nothing.
+    """The library's joint base, on the ingested datasets of its instruments; only reads the store.
 
     Returns:
-        None where the manifest does not ask for a joint base, or nothing is ingested yet.
+        None if the manifest does not request a joint base, or nothing has been ingested yet.
     """
     spec = library.base_spec(dataset="")
     if spec is None:
@@ -43,7 +43,7 @@ def plan_joint_base(library: Library) -> JointBase | None:
         try:
             part = latest_manifest(library.store, name, library.name)
         except DatasetError:
-            continue  # it will be refused itself
+            continue  # refused later
         if (part.sample_rate, part.channels) == (spec.sample_rate, spec.channels):
             parts[name] = part
     if not parts:
@@ -68,12 +68,12 @@ def plan_joint_base(library: Library) -> JointBase | None:
 
 
 def write_joint_dataset(store: Store, base: JointBase) -> None:
-    """Writes the dataset manifest of a joint base; its audio is in the store already."""
+    """Writes the dataset manifest of a joint base; its audio is already in the store."""
     base.dataset.save(store, base.dataset.folder.manifest)
 
 
 def joint_base_problem(library: Library, instrument: str) -> Problem | None:
-    """Why an instrument cannot start from the library's own base; None where it can, or where it has another."""
+    """The reason why an instrument cannot start from the joint base; None if it can, or if it has another base."""
     base, joint = library.base(instrument), library.base_spec(dataset="")
     if base is None or not base.train or joint is None:
         return None
@@ -82,21 +82,21 @@ def joint_base_problem(library: Library, instrument: str) -> Problem | None:
     if not others:
         return None
     return Problem(
-        what=f"it differs from the library's base in {', '.join(others)}",
-        fix=f"set {others[0]} in defaults, or give this instrument a base of its own",
+        what=f"it differs from the joint base in {', '.join(others)}",
+        fix=f"set {others[0]} in defaults, or give this instrument a separate base",
     )
 
 
 def find_initial_weights(library: Library, instrument: str, *, joint: str = "") -> InitialWeights | None:
-    """What an instrument starts from; None where the manifest names no base.
+    """The initial weights of an instrument; None if the manifest names no base.
 
     Args:
-        joint: NAME@VERSION of the library's own base, once it is trained.
+        joint: NAME@VERSION of the joint base, once it is trained.
 
     Raises:
         ModelNotFoundError: no such model or version, or its run is no longer in the store.
-        ConfigurationError: no such stock run, or it has not kept what is asked for.
-        LibraryError: an instrument that would start from its own latest version, which is another every time.
+        ConfigurationError: no such stock run, or it does not have the requested weights.
+        LibraryError: the instrument would start from its own latest version, which changes with every training.
     """
     base = library.base(instrument)
     if base is None or (base.train and not joint):
@@ -110,14 +110,14 @@ def find_initial_weights(library: Library, instrument: str, *, joint: str = "") 
     card = find(library.store, reference)
     if base.model == instrument:
         raise LibraryError(
-            f"{instrument} would start from its own latest version, which every training replaces",
+            f"{instrument} would start from its own latest version, which changes with every training",
             where=f"{instrument}.base",
             fix=f"base: {card.reference}",
         )
     return _published(library.store, card)
 
 
-@functools.lru_cache(maxsize=1)  # mostly the instruments of a library share one; a version never changes
+@functools.lru_cache(maxsize=1)  # the instruments of a library usually share one; a version never changes
 def _published(store: Store, card: ModelCard) -> InitialWeights:
     from rave_dist.registry.store import fetch_run
     from rave_dist.training.state.initialization import weights_of_model

@@ -1,7 +1,7 @@
 """Runs a function of this package in a fresh Python process: JSON values in, a JSON value or a `RaveDistError` out.
 
-For work that configures a whole process, as RAVE's does, or that may end it, as memory that runs out does. The process
-ends with the caller: when it is interrupted, asked to stop, or killed.
+For work that configures the whole process, like RAVE's, or that may end it, like running out of memory. The process ends
+with the caller: when it is interrupted, asked to stop, or killed.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 class ProcessDied(Exception):
-    """The process gave no answer.
+    """The process ended without a result.
 
     Args:
-        exit_code: negative where a signal ended it.
-        last_words: what it raised, or the last line that it wrote to stderr.
+        exit_code: negative if a signal ended it.
+        last_words: its exception, or its last line on stderr.
     """
 
     def __init__(self, exit_code: int, last_words: str) -> None:
@@ -56,20 +56,20 @@ def run(
     timeout: float | None = None,
     stop: Callable[[], bool] = lambda: False,
 ) -> Any:
-    """Calls a function in a fresh process and returns what it returns.
+    """Calls a function in a fresh process and returns its result.
 
     Args:
-        function: ``package.module:function``; it takes the request as keyword arguments.
+        function: ``package.module:function``; receives the request as keyword arguments.
         request: JSON values.
-        environment: variables that the process has otherwise than this one.
+        environment: environment variables to add or replace.
         timeout: seconds.
-        stop: asked twice a second; when true, the process is ended.
+        stop: called twice a second; if it returns True, the process is ended.
 
     Raises:
-        RaveDistError: what the function raised, as the same class.
-        ProcessDied: it raised something else, or the process ended without an answer.
-        TimedOut: it took longer than `timeout`.
-        Stopped: `stop` was true.
+        RaveDistError: raised by the function, as the same class.
+        ProcessDied: it raised another exception, or the process ended without a result.
+        TimedOut: it ran longer than `timeout`.
+        Stopped: `stop` returned True.
     """
     with tempfile.TemporaryDirectory(prefix="rave-dist-isolated-") as folder:
         answer = Path(folder, "answer.json")
@@ -88,7 +88,7 @@ def run(
             if not answer.exists():
                 stderr.seek(0)
                 lines = stderr.read().decode(errors="replace").strip().splitlines()
-                raise ProcessDied(child.returncode, lines[-1] if lines else "it wrote nothing")
+                raise ProcessDied(child.returncode, lines[-1] if lines else "no output")
         told = json.loads(answer.read_bytes())
     if "error" in told:
         kind, what, where, fix = told["error"]
@@ -119,15 +119,15 @@ def _wait(child: subprocess.Popen[bytes], timeout: float | None, stop: Callable[
 
 
 def _end_with(parent: int) -> None:
-    """Ends this process when its parent is killed, where the system can do that."""
+    """Ends this process when its parent is killed, if the system supports it."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # killed meanwhile
+    if os.getppid() != parent:  # killed since
         os._exit(1)
 
 
 def main(function: str, answer: str, parent: str) -> None:
-    """In the child process: reads the request from stdin and leaves the answer in a file."""
+    """In the child process: reads the request from stdin and writes the result to a file."""
     _end_with(int(parent))
     module, _, name = function.partition(":")
     try:

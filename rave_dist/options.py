@@ -1,6 +1,7 @@
-"""The settings of a run as a person writes them in a manifest: budget, checkpoints, recovery, initial weights, options.
+"""Settings of a run in a manifest: budget, checkpoints, recovery, initial weights, options.
 
-Every key carries its description and examples here, once: refusals, the README's table and the JSON Schema are made of them.
+The descriptions and examples of the keys are written only here; error messages, the README's table and the JSON Schema use
+them.
 """
 
 from __future__ import annotations
@@ -39,15 +40,15 @@ EXCLUSIVE_OPTIONS: tuple[tuple[ComputeOption, ComputeOption], ...] = (
 """Options that cannot be combined."""
 
 NEED_CUDA: frozenset[ComputeOption] = frozenset({"tf32", "fp16", "cuda-graphs"})
-"""Options that only NVIDIA GPUs have."""
+"""Options that require an NVIDIA GPU."""
 
 AudioFormat = Literal["flac", "wav"]
-"""What a conversion writes: FLAC, or WAV with 24 bits."""
+"""Output format of a conversion."""
 
 DEFAULT_FORMAT: AudioFormat = "flac"
 DEFAULT_SEED = 0
 DEFAULT_CHUNK_SECONDS = 20.0
-"""Of a conversion, for the command line and Python alike."""
+"""Default of a conversion, for the command line and for Python."""
 
 
 class StrictRecord(BaseModel):
@@ -61,8 +62,8 @@ def key(description: str, *examples: Any, without: str = "", default: Any = None
 
     Args:
         description: one or two sentences without a final full stop; shown by editors and in the README.
-        examples: values as they are written in YAML; the first is the usual one.
-        without: what holds where the key is not written, if the default does not say it.
+        examples: values as in YAML, the usual one first.
+        without: the meaning of an absent key, if the default does not show it.
         default: the value without the key; ``...`` for a key that is required.
         constraints: as of `pydantic.Field`.
     """
@@ -92,7 +93,7 @@ class Until(StrictRecord):
     """Early stopping: each phase ends when the held-out distance no longer decreases."""
 
     patience: Whole = key(
-        "number of validations in a row without an improvement that end a phase", 10, default=..., ge=1, le=1000
+        "number of consecutive validations without an improvement that end a phase", 10, default=..., ge=1, le=1000
     )
     improvement: Number = key(
         "relative decrease of the held-out distance that counts as an improvement", 0.01, default=0.01, ge=0, lt=1
@@ -100,7 +101,7 @@ class Until(StrictRecord):
 
 
 class Budget(StrictRecord):
-    """How long to train: hours or steps, or until validation no longer improves, with hours or steps as an upper limit."""
+    """The training budget: hours or steps; with early stopping they are upper limits."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -124,7 +125,7 @@ class Budget(StrictRecord):
 
     @model_serializer(mode="wrap")
     def _without_what_is_not_said(self, standard: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """An absent ``until`` is not part of a run's identity, which is a hash of this."""
+        """Omits an absent ``until``, which must not change the hash that identifies a run."""
         values: dict[str, Any] = standard(self)
         if self.until is None:
             values.pop("until", None)
@@ -132,7 +133,7 @@ class Budget(StrictRecord):
 
 
 class CheckpointPolicy(StrictRecord):
-    """How often a run saves a checkpoint, and how many are kept. A run that is stopped always saves one."""
+    """The interval of checkpoints, and how many are kept; a stopped run always saves one."""
 
     model_config = ConfigDict(json_schema_extra=_at_most_one("minutes", "steps"))
 
@@ -155,14 +156,14 @@ class CheckpointPolicy(StrictRecord):
 
 
 class Recovery(StrictRecord):
-    """After a NaN or infinite loss or weight a run resumes from its last checkpoint with a lower learning rate."""
+    """Rollback to the last checkpoint, with a lower learning rate, after a NaN or infinite loss or weight."""
 
     rate: Number = key("factor on the learning rate", 0.5, default=0.5, gt=0, lt=1)
-    times: Whole = key("how often at most", 3, default=3, ge=1, le=100)
+    times: Whole = key("maximum number of rollbacks", 3, default=3, ge=1, le=100)
 
 
 class BaseSpec(StrictRecord):
-    """What an instrument starts from: a published model, a stock RAVE run, or a joint base trained on the whole library."""
+    """Initial weights: a published model, a stock RAVE run, or a joint base trained on the whole library."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -185,7 +186,7 @@ class BaseSpec(StrictRecord):
 
     @classmethod
     def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        """A base may also be written as the name of a model alone."""
+        """Accepts the name of a model in place of a mapping."""
         written = handler.resolve_ref_schema(handler(schema))
         return {"description": written.pop("description", ""), "anyOf": [{"type": "string", "minLength": 1}, written]}
 

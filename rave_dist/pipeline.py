@@ -1,4 +1,4 @@
-"""The whole job as a list of stages: check, ingest, train, publish, report; each stage only meets the records of the last.
+"""The stages check, ingest, train, publish and report; a stage depends only on the records of the one before.
 
 Instruments are independent: an error of one is kept in its record and the others continue.
 """
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Ingested:
-    """What became of one instrument's recordings: a dataset, or the reason why there is none."""
+    """The outcome of ingest for one instrument: a dataset, or the reason why there is none."""
 
     name: str
     manifest: DatasetManifest | None = None
@@ -59,7 +59,7 @@ class Ingested:
 
 @dataclass(frozen=True)
 class LibraryRun:
-    """The outcome of a whole run: every instrument's record, what was ingested, and where the page is."""
+    """The outcome of all stages: the run records, the outcomes of ingest, and the address of the page."""
 
     records: list[RunRecord]
     ingested: list[Ingested]
@@ -72,7 +72,7 @@ class LibraryRun:
 
 
 def check(library: Library, only: list[str] | None = None, *, progress: Progress = SILENT) -> LibraryCheck:
-    """What would be trained and what is wrong; reads headers only and starts nothing."""
+    """The planned runs and the problems; reads only headers of recordings and trains nothing."""
     progress.stage("checking")
     from rave_dist.checks import check_library
 
@@ -80,7 +80,7 @@ def check(library: Library, only: list[str] | None = None, *, progress: Progress
 
 
 def ingest(library: Library, only: list[str] | None = None, *, progress: Progress = SILENT) -> list[Ingested]:
-    """Turns the recordings of the named instruments (or of all) into datasets.
+    """Converts the recordings of the named instruments (or of all) to datasets.
 
     Raises:
         StoreError: the store cannot be written.
@@ -119,7 +119,7 @@ def _ingest(library: Library, names: Sequence[str], progress: Progress) -> list[
 
 
 def train(library: Library, only: list[str] | None = None, *, progress: Progress = SILENT) -> list[RunRecord]:
-    """Trains the named instruments (or all) at once on their ingested datasets and publishes each as it ends.
+    """Trains the named instruments (or all) concurrently on their ingested datasets and publishes each when it ends.
 
     Raises:
         StoreError: the store cannot be written.
@@ -133,7 +133,7 @@ def train(library: Library, only: list[str] | None = None, *, progress: Progress
 def _train(
     library: Library, names: Sequence[str], progress: Progress, *, ray: Callable[[], AbstractContextManager[None]]
 ) -> list[RunRecord]:
-    """Trains with the Ray that ``ray`` connects, once it is certain that there is something to train."""
+    """Trains on the Ray that ``ray`` connects to, if there is anything to train."""
     progress.stage("preparing the runs")
     from rave_dist.dataset.read import latest_manifest
     from rave_dist.initial_weights import find_initial_weights, plan_joint_base, write_joint_dataset
@@ -179,12 +179,12 @@ def _train_all(
 
 
 def publish(library: Library, only: list[str] | None = None, *, progress: Progress = SILENT) -> list[RunRecord]:
-    """Publishes what the named instruments (or all) have so far, their newest checkpoints; they can be trained on afterwards.
+    """Publishes models from the newest checkpoints of the named instruments (or all); training can continue afterwards.
 
     Args:
         library: the library.
-        only: the instruments.
-        progress: receives how many instruments are done.
+        only: names of the instruments.
+        progress: receives the number of finished instruments.
 
     Returns:
         Their records, with the model or the reason why there is none.
@@ -199,11 +199,11 @@ def publish(library: Library, only: list[str] | None = None, *, progress: Progre
         progress.advance(index, len(records), "instruments")
         try:
             if not record.run_id:
-                raise TrainingError("nothing of it is trained yet", fix="run rave-dist train first")
+                raise TrainingError("the instrument has not been trained yet", fix="run rave-dist train first")
             spec = TrainingSpec.load(store, record.folder.spec)
             write_outputs_from_checkpoint(store, spec)
             records[index] = record.model_copy(update={"model": publish_run(store, spec).reference})
-            if record.state != "running":  # whoever trains it keeps its record
+            if record.state != "running":  # its record belongs to the training command
                 write_record(store, records[index])
         except RaveDistError as error:
             records[index] = record.model_copy(update={"error": Problem.of(error)})
@@ -212,14 +212,14 @@ def publish(library: Library, only: list[str] | None = None, *, progress: Progre
 
 
 def _reference(base: RunRecord) -> str:
-    """The model that a library's own base became.
+    """The published model of a library's joint base.
 
     Raises:
-        TrainingError: none, with what went wrong.
+        TrainingError: there is none, with the reason.
     """
     if base.state != "done" or base.model is None:
         problem = base.error or Problem(what=f"it is {base.state}", fix="run the same command again to resume")
-        raise TrainingError(f"the library's base has no model: {problem.what}", where=base.instrument, fix=problem.fix)
+        raise TrainingError(f"the joint base has no model: {problem.what}", where=base.instrument, fix=problem.fix)
     return base.model
 
 
@@ -229,7 +229,7 @@ def run(
     *,
     progress: Progress = SILENT,
 ) -> LibraryRun:
-    """Runs all stages: check, ingest, train, publish, report. Instruments that a stage refuses are named, others continue."""
+    """Runs all stages: check, ingest, train, publish, report. A failed instrument does not stop the others."""
     names = library.select(only)
     checks = check(library, only, progress=progress)
     failed: dict[str, RunRecord] = {}
@@ -254,14 +254,14 @@ def run(
 
 
 def status(library: Library, only: list[str] | None = None) -> list[RunRecord]:
-    """How far each instrument has come, from the records in the store."""
+    """The state of each instrument, from the records in the store."""
     from rave_dist.training.heartbeat import read_records
 
     return read_records(library.store, library.name, library.select(only))
 
 
 def base_status(library: Library) -> RunRecord | None:
-    """How far the library's own base has come; None where its manifest asks for none."""
+    """The state of the library's joint base; None if the manifest does not request one."""
     from rave_dist.training.heartbeat import read_records
 
     spec = library.base_spec(dataset="")
@@ -269,7 +269,7 @@ def base_status(library: Library) -> RunRecord | None:
 
 
 def report(library: Library, *, progress: Progress = SILENT) -> str:
-    """Writes the library's page from what the store holds now.
+    """Writes the library's page from the present contents of the store.
 
     Returns:
         The page's full path or s3:// address.
@@ -281,7 +281,7 @@ def report(library: Library, *, progress: Progress = SILENT) -> str:
 
 
 def models(store: Store) -> list[ModelCard]:
-    """All published models, every version, in order of name and age."""
+    """All versions of the published models, by name and age."""
     from rave_dist.registry.store import list_models
 
     return list_models(store)
@@ -299,7 +299,7 @@ def find_model(store: Store, reference: str) -> ModelCard:
 
 
 def unpack(store: Store, model: str, folder: Path) -> Path:
-    """Writes the run of a published model as a folder that stock RAVE opens; returns its checkpoint.
+    """Writes the run of a published model as a folder for stock RAVE; returns its checkpoint.
 
     Raises:
         ModelNotFoundError: no such model or version, or its run is no longer in the store.
@@ -327,9 +327,9 @@ def convert(
     workers: int | None,
     progress: Progress = SILENT,
 ) -> ConversionRecord:
-    """Converts recordings with a published model: in this process where that takes about a minute at most, else on Ray.
+    """Converts recordings with a published model, in this process if that takes about a minute, otherwise on Ray.
 
-    Naming the workers or a cluster in ``RAY_ADDRESS`` chooses Ray. The bytes are the same either way.
+    A number of workers, or ``RAY_ADDRESS``, selects Ray. The output bytes are the same.
 
     Raises:
         ModelNotFoundError: no such model or version.
@@ -343,7 +343,7 @@ def convert(
     from rave_dist.registry.store import find
 
     told = partial(progress.advance, unit="recordings")
-    plan = plan_conversion(find(store, model), inputs, output, parameters)  # what it refuses, it refuses before Ray starts
+    plan = plan_conversion(find(store, model), inputs, output, parameters)  # before Ray, so that errors appear at once
     job = begin(store, plan, chunk_seconds=chunk_seconds, workers=workers)
     if not workers and not os.environ.get("RAY_ADDRESS") and is_small(plan.card, parameters, job.to_do):
         from rave_dist.conversion import in_process
@@ -359,7 +359,7 @@ def convert(
 
 @contextmanager
 def _ray(progress: Progress, *, dashboard: bool = False) -> Iterator[None]:
-    """Ray for the length of a block."""
+    """Connects to Ray in a context."""
     progress.stage("starting Ray")  # before its import, which takes seconds
     from rave_dist.cluster import connected
 
@@ -368,9 +368,9 @@ def _ray(progress: Progress, *, dashboard: bool = False) -> Iterator[None]:
 
 
 def _failed(library: Library, name: str, problem: Problem) -> RunRecord:
-    """Keeps a refusal in the store, so that status and the page show it too.
+    """Writes an instrument's error to its record, for status and the page.
 
-    A model that an earlier run of this instrument published stays in the registry; only its record says failed.
+    Models of earlier runs stay in the registry.
     """
     dataset = ""
     spec = library.training_spec(name, dataset=dataset)

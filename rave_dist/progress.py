@@ -1,7 +1,6 @@
-"""How an operation reports its progress: one protocol for all commands, for the Python API and for the service.
+"""The progress protocol of all commands, the Python API and the service.
 
-What a report looks like is decided by whoever starts the operation: a live display on a terminal, lines in a pipe
-(`rave_dist.display`), nothing (`SILENT`).
+The caller chooses the display: live on a terminal, lines in a pipe (`rave_dist.display`), or nothing (`SILENT`).
 """
 
 from __future__ import annotations
@@ -13,30 +12,30 @@ from rave_dist.records import RunRecord
 
 
 class Progress(Protocol):
-    """Receives the reports of one operation, in order and from one thread; a report never raises and never blocks for long."""
+    """Receives the reports of one operation, in order and from one thread; its methods do not raise or block for long."""
 
     def stage(self, name: str) -> None:
-        """Reports what happens from now on.
+        """Reports the start of a stage.
 
         Args:
-            name: a short lower-case phrase, such as "checking" or "starting Ray"; empty when there is nothing to wait for.
+            name: a short lower-case phrase, for example "starting Ray"; empty at the end.
         """
 
     def advance(self, done: int, total: int, unit: str, *, name: str = "") -> None:
-        """Reports how much of the current stage is done.
+        """Reports progress within the current stage.
 
         Args:
-            done: units done.
-            total: units in all.
-            unit: what is counted, in the plural, such as "recordings".
-            name: the instrument concerned, where a stage has several.
+            done: number of finished units.
+            total: number of all units.
+            unit: name of the units in the plural, for example "recordings".
+            name: the instrument, if a stage has several.
         """
 
     def runs(self, records: Sequence[RunRecord]) -> None:
-        """Reports the records of all training runs; replaces the report before it."""
+        """Reports the records of all training runs; replaces the previous report."""
 
     def say(self, text: str) -> None:
-        """Reports one event in a sentence, such as a retry."""
+        """Reports an event, for example a retry, in a sentence."""
 
 
 class Silent:

@@ -1,8 +1,8 @@
-"""Sample recordings for a first library: fetched from a Debian package without being root, or made from equations.
+"""Sample recordings for a first library: downloaded from a Debian package without root, or synthesised.
 
-The sample libraries are part of the package (``sample_libraries/``). Next to a manifest ``NAME.yaml`` is ``NAME.source.yaml``,
-which says where its recordings come from, under what licence, and how to know that they are the right ones. `prepare` puts
-recordings and manifest into a folder, ready for ``rave-dist run``.
+The sample libraries are part of the package (``sample_libraries/``). Next to a manifest ``NAME.yaml`` is ``NAME.source.yaml``
+with the origin, licence and checksum of its recordings. `prepare` writes recordings and manifest to a folder for
+``rave-dist run``.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Ensemble(StrictRecord):
 
 
 class Generated(StrictRecord):
-    """Recordings from equations (`rave_dist.audio.synthesis`), the same on every machine for the same seed."""
+    """Synthesised recordings (`rave_dist.audio.synthesis`), reproducible from the seed."""
 
     kind: Literal["generated"]
     seed: int
@@ -90,7 +90,7 @@ def load_source(path: Path) -> DebianPackage | Generated:
     """Reads a ``NAME.source.yaml``.
 
     Raises:
-        LibraryError: unreadable, or not what it should be.
+        LibraryError: unreadable or invalid.
     """
     try:
         return _SOURCE.validate_python(yaml.safe_load(path.read_text(encoding="utf-8")))
@@ -101,12 +101,12 @@ def load_source(path: Path) -> DebianPackage | Generated:
 
 
 def prepare(manifest: Path, folder: Path, *, tell: Callable[[str], None] = lambda message: None) -> Path:
-    """Puts a sample library into a folder: its manifest and, in ``recordings/NAME/``, its recordings.
+    """Writes a sample library to a folder: its manifest and, in ``recordings/NAME/``, its recordings.
 
-    What is there already is kept. Returns the manifest's new path.
+    Existing files are kept. Returns the manifest's new path.
 
     Raises:
-        LibraryError: the recordings cannot be had here, or are not the ones that were described.
+        LibraryError: the recordings cannot be downloaded or differ from their description.
         StoreError: the folder cannot be written.
     """
     name = manifest.stem
@@ -136,11 +136,11 @@ def prepare(manifest: Path, folder: Path, *, tell: Callable[[str], None] = lambd
 
 
 def fetch(source: DebianPackage, folder: Path) -> None:
-    """Downloads a package as any user, checks it, and copies its recordings and its copyright file to a folder.
+    """Downloads a package without root, checks it, and copies its recordings and its copyright file to a folder.
 
     Raises:
-        LibraryError: no apt here, or no such version in reach.
-        WrongPackageError: another sha256 than the one stated.
+        LibraryError: apt is missing, or the version is not available.
+        WrongPackageError: the sha256 differs.
     """
     for tool in ("apt-get", "dpkg-deb"):
         if shutil.which(tool) is None:
@@ -164,7 +164,7 @@ def _download(source: DebianPackage, work: Path) -> Path:
     wanted = f"{source.package}={source.version}"
     attempt = _run(["apt-get", "download", wanted], work, check=False)
     if attempt.returncode != 0:
-        # Slim images come without package lists, and the system's may only be written by root: keep our own.
+        # Slim images have no package lists, and only root may write the system's: use separate ones.
         lists = work / "lists"
         (lists / "partial").mkdir(parents=True)
         options = {"Dir::State::Lists": lists, "Dir::Cache": work / "cache", "Debug::NoLocking": "1", "APT::Sandbox::User": ""}
@@ -185,7 +185,7 @@ def _run(command: list[str], folder: Path, *, check: bool = True) -> subprocess.
     try:
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=_APT_SECONDS, check=False)
     except subprocess.TimeoutExpired as error:
-        raise LibraryError(f"no answer within {_APT_SECONDS} s", where=" ".join(command), fix=_WITHOUT_APT) from error
+        raise LibraryError(f"no response within {_APT_SECONDS} s", where=" ".join(command), fix=_WITHOUT_APT) from error
     if check and done.returncode != 0:
         raise LibraryError(f"failed: {_last_line(done.stderr)}", where=" ".join(command))
     return done
@@ -193,11 +193,11 @@ def _run(command: list[str], folder: Path, *, check: bool = True) -> subprocess.
 
 def _last_line(text: str) -> str:
     lines = [line for line in text.splitlines() if line.strip()]
-    return lines[-1].strip() if lines else "it gave no reason"
+    return lines[-1].strip() if lines else "no reason given"
 
 
 def generate(source: Generated, folder: Path) -> None:
-    """Writes every synthesised instrument as FLAC into a folder of its name, and the notes that were played as JSON."""
+    """Writes every synthesised instrument as FLAC to a folder of its name, and its notes as JSON."""
     for name, ensemble in source.instruments.items():
         notes = []
         for number in range(ensemble.num_files):
@@ -211,7 +211,7 @@ def generate(source: Generated, folder: Path) -> None:
 
 
 def phrase(ensemble: Ensemble, *, sample_rate: int, rng: np.random.Generator) -> tuple[Audio, list[dict[str, float]]]:
-    """Notes of a pentatonic scale at a loose pulse, over a quiet room (pink noise at -70 dBFS).
+    """Notes of a pentatonic scale in an irregular rhythm, over room noise (pink noise at -70 dBFS).
 
     Output: [seconds · sample_rate] with a peak of 0.8, and each note's start in seconds and frequency in Hz.
     """

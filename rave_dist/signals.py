@@ -1,8 +1,8 @@
-"""Ctrl-C and SIGTERM: both end a command soon at any moment, and no process of it is left.
+"""Ctrl-C and SIGTERM: both end a command, with all its processes, within seconds at any moment.
 
-A Python handler runs only between two instructions of the main thread, which may be inside a library for minutes (Ray, which
-waits for a cluster). So the system reports every signal to a guard thread at once. It gives the command a few seconds to end
-by itself, then ends it. This loses nothing: a result without its marker does not exist for the store.
+A Python handler runs only between two instructions of the main thread, which may be inside a library for minutes (Ray while
+waiting for a cluster). So the system reports every signal to a guard thread at once, which ends the command if it does not end
+within a few seconds. Nothing is lost: the store ignores results without their marker.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from typing import Final
 from rave_dist.exit_codes import INTERRUPTED, TERMINATED
 
 GRACE_SECONDS: Final = 3.0
-"""How long a command has to end by itself, unless it asked for more with `allow`."""
+"""Time for a command to end, unless `allow` grants more."""
 
 STOPPED: Final = "Stopped. No partial results were kept; run the same command to resume."
 
@@ -38,7 +38,7 @@ _heard: list[int] = []  # signals so far, in order
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM, which is answered wherever Ctrl-C is."""
+    """SIGTERM, handled like Ctrl-C."""
 
 
 def exit_code(stop: KeyboardInterrupt) -> int:
@@ -48,10 +48,10 @@ def exit_code(stop: KeyboardInterrupt) -> int:
 
 @contextmanager
 def allow(seconds: Callable[[], float]) -> Iterator[None]:
-    """Gives the work of a block more time to end after a signal.
+    """Allows the work in a context more time to end after a signal.
 
     Args:
-        seconds: tells, when it matters, how many seconds beyond `GRACE_SECONDS`.
+        seconds: called after a signal; returns the seconds beyond `GRACE_SECONDS`.
     """
     _allowances.append(seconds)
     try:
@@ -61,7 +61,7 @@ def allow(seconds: Callable[[], float]) -> Iterator[None]:
 
 
 def install() -> None:
-    """Answers both signals for the rest of the process; for a command's main thread, in others it does nothing.
+    """Installs the handlers for the rest of the process; has no effect outside the main thread.
 
     The first signal raises KeyboardInterrupt or `Terminated` in the main thread. Another, more than a second later, ends the
     process at once.
@@ -85,7 +85,7 @@ def install() -> None:
 
 
 def end(code: int) -> None:
-    """Ends the process and all that it started, without the interpreter's shutdown.
+    """Ends the process and all its descendants, without the interpreter's shutdown.
 
     An interrupted start of Ray leaves threads behind that crash during a shutdown.
     """
@@ -97,10 +97,10 @@ def end(code: int) -> None:
 
 
 def kill_descendants() -> None:
-    """Kills all processes below this one, those included that lost their parent."""
+    """Kills all descendants of this process, orphans included."""
     import psutil
 
-    for _ in range(3):  # one that dies may have started another just before
+    for _ in range(3):  # a dying process may have started another
         below = psutil.Process().children(recursive=True)
         if not below:
             return
@@ -111,20 +111,20 @@ def kill_descendants() -> None:
 
 
 def _adopt_orphans() -> None:
-    """Makes this process the parent of all below it that lose theirs; Linux only, elsewhere they go to the system."""
+    """Makes this process the parent of orphaned descendants; Linux only."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 def _uninstall() -> None:
-    """In a forked process, whose signals are not for the guard of its parent."""
+    """Detaches a forked process from the guard of its parent."""
     signal.set_wakeup_fd(-1)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_DFL)
 
 
 def _guard(reader: socket.socket) -> None:
-    """Ends the process when its time is over; runs in a thread for as long as the process."""
+    """Ends the process at its time limit; runs in a daemon thread."""
     first: tuple[int, float] | None = None
     while True:
         ready, _, _ = select.select([reader], [], [], None if first is None else _POLL_SECONDS)
@@ -141,7 +141,7 @@ def _guard(reader: socket.socket) -> None:
 
 
 def _end_now(code: int) -> None:
-    """Ends the process from the guard's thread; the streams may be locked by the main one."""
+    """Ends the process from the guard thread; the main thread may hold the locks of the streams."""
     show_cursor = b"\x1b[?25h" if os.isatty(2) else b""
     with contextlib.suppress(OSError):
         os.write(2, show_cursor + f"{STOPPED}\n".encode())

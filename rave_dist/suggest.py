@@ -1,4 +1,4 @@
-"""The fix for a name that is not known: the nearest known name, or all of them."""
+"""The fix for an unknown name: the nearest known name, or all of them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def suggest(name: str, known: Iterable[str]) -> str:
         known: the names that exist.
 
     Returns:
-        ``did you mean 'x'?`` where one of them is near, else all of them; empty where there are none.
+        ``did you mean 'x'?`` if one is near, otherwise all names; empty if there are none.
 
     Example:
         >>> suggest("stroe", ["name", "store"])
@@ -23,7 +23,7 @@ def suggest(name: str, known: Iterable[str]) -> str:
         >>> suggest("zzz", ["name", "store"])
         'one of: name, store'
     """
-    from difflib import get_close_matches  # only who misspells pays for it
+    from difflib import get_close_matches  # imported here: needed only for a misspelt name
 
     names = list(known)
     close = get_close_matches(name, names, n=1, cutoff=_SIMILARITY)

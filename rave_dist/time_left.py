@@ -1,7 +1,7 @@
-"""How much of its budget a training run has used and how long it may still take; None where that is not known.
+"""Progress and remaining time of training runs; None where they are unknown.
 
-Training time alone: exports and measurements, some minutes for each instrument, are not in it. A step of phase 2 takes longer
-than one of phase 1, so that the pace of phase 1 gives a lower limit; early stopping makes the budget an upper one.
+Only training time is included, not exports and measurements, which take some minutes per instrument. A step of phase 2 takes
+longer than one of phase 1, so that the rate of phase 1 gives a lower limit; with early stopping the budget is an upper limit.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Bound = Literal["about", "at least", "at most"]
 
 @dataclass(frozen=True)
 class TimeLeft:
-    """Seconds of training that are left, and which way they may be wrong."""
+    """Remaining seconds of training, and the direction of their error."""
 
     seconds: float
     bound: Bound = "about"
@@ -48,11 +48,11 @@ def used(record: RunRecord) -> float | None:
 
 
 def time_left(record: RunRecord, *, steps_per_second: float | None = None) -> TimeLeft | None:
-    """How long a run trains until its budget is used up.
+    """The training time of a run until its budget is used up.
 
     Args:
-        record: the run's, as it is now.
-        steps_per_second: the pace to assume where the run itself has none yet.
+        record: of the run.
+        steps_per_second: rate to assume if the run has none yet.
     """
     early_stopping = record.budget is not None and record.budget.until is not None
     if record.budget is not None and record.budget.hours is not None:
@@ -68,7 +68,7 @@ def time_left(record: RunRecord, *, steps_per_second: float | None = None) -> Ti
 
 
 def library_time_left(records: Sequence[RunRecord]) -> TimeLeft | None:
-    """How long all runs of a library train, if those that wait take the places of those that end.
+    """The training time of all runs of a library, if waiting runs start when others end.
 
     Args:
         records: of all instruments, in the order in which they are admitted.

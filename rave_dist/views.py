@@ -1,4 +1,4 @@
-"""What the Python API returns: records of the stages that show themselves in a notebook, with players and pictures.
+"""Records returned by the Python API, displayed in notebooks with players and pictures.
 
 The pictures need matplotlib and the sounds the store, so that both are loaded only when a notebook asks for them.
 """
@@ -20,11 +20,11 @@ class Library(LoadedLibrary):
 
     Args:
         manifest: the validated manifest.
-        path: where it stands; relative paths in it are relative to its folder.
+        path: of the manifest; relative paths in it are relative to its folder.
 
     Attributes:
         name: the library's name.
-        store: where datasets, runs and models are kept.
+        store: of datasets, runs and models.
 
     Example:
         >>> library = rd.Library.load("library.yaml")
@@ -42,7 +42,7 @@ class Library(LoadedLibrary):
 
 
 class PublishedModel(ModelCard):
-    """A model card that knows the store it was read from."""
+    """A model card with the store that it was read from."""
 
     _store: Store = PrivateAttr()
 
@@ -65,7 +65,7 @@ class PublishedModel(ModelCard):
 
 
 class Conversion(ConversionRecord):
-    """A conversion record that knows the store whose journal names its outputs."""
+    """A conversion record with the store of its journal."""
 
     _store: Store = PrivateAttr()
 

@@ -60,7 +60,7 @@ def untrainable_joint_base(candidate: Candidate) -> Iterator[Finding]:
         return
     own = library.base(name)
     if own is not None and own.train:
-        yield error(f"the library's base cannot be trained: {base.problems[0].what}", fix=base.problems[0].fix)
+        yield error(f"the joint base cannot be trained: {base.problems[0].what}", fix=base.problems[0].fix)
 
 
 CHECKS: tuple[Check, ...] = (unknown_configuration, missing_gpu, early_stopping, other_architecture, transposed_base)

@@ -1,4 +1,4 @@
-"""The one door to Ray: an embedded one for this machine, or the cluster that ``RAY_ADDRESS`` names."""
+"""All access to Ray: an embedded Ray on this machine, or the cluster of ``RAY_ADDRESS``."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ def from_environment() -> Address:
     """The address that ``RAY_ADDRESS`` gives; ``local`` if it is unset or empty.
 
     Raises:
-        ClusterError: it has no port, or one that is no number.
+        ClusterError: the port is missing or not a number.
     """
     return parse(os.environ.get("RAY_ADDRESS") or "local")
 
@@ -51,7 +51,7 @@ def parse(text: str) -> Address:
     """Reads ``local``, ``auto``, ``HOST:PORT`` or ``ray://HOST[:PORT]``.
 
     Raises:
-        ClusterError: no port, or one that is no number from 1 to 65535.
+        ClusterError: the port is missing or not a number from 1 to 65535.
     """
     if text == "local":
         return Address(text, "local")
@@ -73,7 +73,7 @@ def parse(text: str) -> Address:
 
 
 def last_started(temp: Path) -> Address | None:
-    """The Ray that was started last on this machine with ``ray start``, which ``auto`` means; None if none is noted.
+    """The Ray that was last started on this machine with ``ray start``, the meaning of ``auto``; None if there is none.
 
     Args:
         temp: Ray's folder for temporary files, without ``ray``.
@@ -89,7 +89,7 @@ def probe(address: Address, *, seconds: float = PROBE_SECONDS) -> None:
 
     Args:
         address: a ``cluster`` address.
-        seconds: how long it may take.
+        seconds: time limit.
 
     Raises:
         ClusterError: nothing listens there, or another program does, or it hangs.
@@ -126,7 +126,7 @@ def _attempt(address: Address, *, encrypted: bool) -> str:
                     break
                 answer += received
     except TimeoutError:
-        return "the connection is not answered"
+        return "no response on the connection"
     except OSError as error:
         return (error.strerror or str(error)).lower()
     is_settings = len(answer) == _FRAME_HEADER_BYTES and answer[3] == _SETTINGS

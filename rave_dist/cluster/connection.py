@@ -1,4 +1,4 @@
-"""Starts or finds Ray for the length of a block."""
+"""Context manager that starts Ray or connects to it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from rave_dist.cluster.address import Address
 logger = logging.getLogger(__name__)
 
 STARTS = 3
-"""How often an embedded Ray is started before the command gives up."""
+"""Number of attempts to start an embedded Ray."""
 
 _PAUSE_SECONDS = 2.0
 _LOOPBACK_ONLY = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
@@ -42,7 +42,7 @@ _PATIENT = {
 
 
 class _Chatter(io.TextIOBase):
-    """Where Ray may print what it thinks of its nodes: on the driver's standard output, where only results belong."""
+    """Loggers of Ray that would print on standard output, which is for results only."""
 
     def write(self, text: str) -> int:
         logger.debug("%s", text.rstrip())
@@ -51,10 +51,10 @@ class _Chatter(io.TextIOBase):
 
 @contextmanager
 def connected(*, dashboard: bool = False, say: Callable[[str], None] = logger.warning) -> Iterator[bool]:
-    """Ray for the length of a block: an existing connection, ``RAY_ADDRESS``'s cluster, or an embedded one.
+    """Connects to Ray in a context: an existing connection, the cluster of ``RAY_ADDRESS``, or an embedded Ray.
 
-    The embedded one listens on loopback only, asks its processes for a token, and ends with the block; a cluster and an
-    existing connection are left as they are.
+    An embedded Ray listens on loopback only, requires a token, and ends with the context. A cluster and an existing
+    connection are left unchanged.
 
     Args:
         dashboard: whether an embedded Ray needs its dashboard. Ray Train does: without it, a run whose driver dies keeps its
@@ -62,10 +62,10 @@ def connected(*, dashboard: bool = False, say: Callable[[str], None] = logger.wa
         say: receives sentences for the user: a retry, and the Ray that ``auto`` found.
 
     Yields:
-        Whether all of Ray ends with the block.
+        Whether Ray ends with the context.
 
     Raises:
-        ClusterError: the named cluster does not answer, or no Ray can start here.
+        ClusterError: the named cluster does not respond, or Ray cannot start here.
     """
     if ray.is_initialized():
         yield False
@@ -76,7 +76,7 @@ def connected(*, dashboard: bool = False, say: Callable[[str], None] = logger.wa
             _start(dashboard, say)
         else:
             _join(address, say)
-    with redirect_stdout(_Chatter()):  # the end included: Ray tells then what it has held back
+    with redirect_stdout(_Chatter()):  # the shutdown included, when Ray prints delayed messages
         try:
             yield address.kind == "local"
         finally:
@@ -117,7 +117,7 @@ def _attempt(options: dict[str, Any]) -> BaseException | None:
 
 
 def _join(address: Address, say: Callable[[str], None]) -> None:
-    """Connects to a Ray that runs already."""
+    """Connects to a running Ray."""
     target = addresses.last_started(preflight.temp_folder()) if address.kind == "auto" else address
     if target is not None and target.kind == "cluster":
         addresses.probe(target)
@@ -134,18 +134,18 @@ def _join(address: Address, say: Callable[[str], None]) -> None:
 def _init(address: str, options: dict[str, Any]) -> None:
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **options)
-    except SystemExit as ending:  # Ray's own answer to SIGTERM while it starts
+    except SystemExit as ending:  # Ray's own handling of SIGTERM during its start
         raise signals.Terminated from ending
 
 
 def _is_rays(error: BaseException) -> bool:
-    """Whether an error is Ray's: when a node takes too long to start, it raises nothing more special than Exception."""
+    """Whether an error is Ray's, which raises plain Exception when a node takes too long to start."""
     return type(error) is Exception or isinstance(error, RayError | OSError | RuntimeError | ValueError)
 
 
 @contextmanager
 def _keeping_sigterm() -> Iterator[None]:
-    """Restores the answer to SIGTERM, which Ray replaces in the main thread."""
+    """Restores the handler of SIGTERM, which Ray replaces in the main thread."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -159,7 +159,7 @@ def _keeping_sigterm() -> Iterator[None]:
 
 @contextmanager
 def _private_and_patient() -> Iterator[None]:
-    """What a start needs in the environment: a token, loopback for all ports, and patience; values set by the user stay."""
+    """Sets Ray's environment for a start: token, loopback, longer time limits; values set by the user are kept."""
     from ray._private import ray_constants
     from ray._raylet import Config  # type: ignore[attr-defined]  # compiled
 
@@ -174,12 +174,12 @@ def _private_and_patient() -> Iterator[None]:
         yield
     finally:
         ray_constants.ENABLE_RAY_CLUSTER = clusters
-        for name in ours.keys() - {"RAY_AUTH_MODE"}:  # which what connects to this Ray must know
+        for name in ours.keys() - {"RAY_AUTH_MODE"}:  # which clients of this Ray need
             del os.environ[name]
 
 
 def _end_attempt(before: set[psutil.Process]) -> None:
-    """Kills what a failed start left running; Ray itself knows nothing of it any more."""
+    """Kills the processes of a failed start, which Ray no longer tracks."""
     ray.shutdown()
     started = [child for child in psutil.Process().children() if child not in before and _is_of_ray(child)]
     with contextlib.suppress(psutil.Error):

@@ -1,4 +1,4 @@
-"""Ray's errors at its start, as what is wrong and the fix."""
+"""Translates Ray's start errors to problems and fixes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class _Cause(NamedTuple):
     again: bool = False
 
 
-_LOGS = "look into the logs in ray/session_latest/logs of the folder for temporary files"
+_LOGS = "see the logs in ray/session_latest/logs of the folder for temporary files"
 
 _CAUSES: Final = (
     _Cause(
@@ -31,12 +31,12 @@ _CAUSES: Final = (
     ),
     _Cause(
         "[Aa]uthentication|[Uu]nauthenticated|auth token",
-        "the cluster asks for a token, and it is missing or another one",
+        "the cluster requires a token, and it is missing or wrong",
         "set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN_PATH to the file with the cluster's token",
     ),
     _Cause(
         "Could not find any running Ray instance",
-        "no Ray runs on this machine",
+        "Ray is not running on this machine",
         "start one with `ray start --head`, or unset RAY_ADDRESS",
     ),
     _Cause(
@@ -51,7 +51,7 @@ _CAUSES: Final = (
     ),
     _Cause(
         "minimum allowed is|total available memory|Cannot allocate memory",
-        "there is too little memory for Ray",
+        "not enough memory for Ray",
         "close other programs, give the container more memory, or use a larger machine",
     ),
     _Cause("No space left on device", "the disk is full", "free space, or set RAY_TMPDIR to a folder on another disk"),
@@ -75,11 +75,11 @@ _CAUSES: Final = (
 
 
 def explain(error: BaseException, address: Address) -> ClusterError:
-    """Why Ray did not start or answer; Ray's own first line is kept in parentheses.
+    """The reason why Ray did not start or respond, with the first line of Ray's message in parentheses.
 
     Args:
         error: what ``ray.init`` raised.
-        address: where it tried.
+        address: the address of the attempt.
     """
     cause = _find(str(error))
     if cause is None or (cause.again and address.kind != "local"):
@@ -92,7 +92,7 @@ def explain(error: BaseException, address: Address) -> ClusterError:
 
 
 def is_worth_another_try(error: BaseException) -> bool:
-    """Whether the same start may succeed a moment later: it took too long, or failed for a reason that is not known."""
+    """Whether another attempt may succeed: the start timed out or failed for an unknown reason."""
     cause = _find(str(error))
     return cause is None or cause.again
 

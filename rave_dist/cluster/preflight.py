@@ -23,22 +23,22 @@ MAX_SOCKET_BYTES: Final = 107 if sys.platform == "linux" else 103
 """Longest path of a Unix socket, in bytes, without its final NUL."""
 
 MIN_FREE_BYTES: Final = 500 * 2**20
-"""Free disk that Ray's logs, sockets and spilled objects need at least."""
+"""Minimum free disk space for Ray's logs, sockets and spilled objects."""
 
 MIN_MEMORY_BYTES: Final = 512 * 2**20
-"""Available memory below which Ray cannot make its object store, or is killed soon after."""
+"""Minimum available memory; with less, Ray cannot create its object store or is soon killed."""
 
 _LONGEST_SOCKET = "ray/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store"
 
 
 def temp_folder() -> Path:
-    """Where Ray keeps its logs and sockets: below ``RAY_TMPDIR``, ``TMPDIR`` or ``/tmp``, in this order."""
+    """The folder of Ray's logs and sockets: below ``RAY_TMPDIR``, ``TMPDIR`` or ``/tmp``, in this order."""
     names = ("RAY_TMPDIR", "TMPDIR") if sys.platform == "linux" else ("RAY_TMPDIR",)
     return Path(next((os.environ[name] for name in names if name in os.environ), "/tmp"))
 
 
 def token_file() -> Path:
-    """The file with the token that processes of Ray ask of each other: ``RAY_AUTH_TOKEN_PATH`` or ``~/.ray/auth_token``."""
+    """The file of the token of Ray's processes: ``RAY_AUTH_TOKEN_PATH`` or ``~/.ray/auth_token``."""
     return Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
 
 
@@ -59,7 +59,7 @@ def check_all() -> None:
 
 
 def check_socket_path(folder: Path) -> None:
-    """Refuses a folder for temporary files so deep that Ray's sockets cannot be opened in it."""
+    """Refuses a folder for temporary files with a path too long for Ray's sockets."""
     excess = len(os.fsencode(folder / _LONGEST_SOCKET)) - MAX_SOCKET_BYTES
     if excess > 0:
         raise ClusterError(
@@ -74,7 +74,7 @@ def check_temp_folder(folder: Path, *, min_free_bytes: int = MIN_FREE_BYTES) -> 
     fix = "set RAY_TMPDIR to a folder that you can write, with space on its disk"
     if not folder.is_dir():
         raise ClusterError("the folder for temporary files does not exist", where=str(folder), fix=fix)
-    place = folder / "ray" if (folder / "ray").is_dir() else folder  # of another user, if that one started a Ray before
+    place = folder / "ray" if (folder / "ray").is_dir() else folder  # may belong to another user who started Ray before
     try:
         with tempfile.TemporaryFile(dir=place) as file:
             file.write(b"ok")
@@ -98,7 +98,7 @@ def ensure_token(file: Path) -> None:
     """Creates the token file if there is none, readable by its owner only.
 
     Raises:
-        ClusterError: it cannot be made, read or protected.
+        ClusterError: it cannot be created, read or protected.
     """
     try:
         with contextlib.suppress(FileExistsError):
@@ -121,7 +121,7 @@ def ensure_token(file: Path) -> None:
 
 
 def check_port(port: int, *, host: str = "127.0.0.1") -> None:
-    """Refuses a port for Ray's head that another program holds; without ``RAY_GCS_SERVER_PORT`` Ray takes a free one."""
+    """Refuses a port of Ray's head that is in use; without ``RAY_GCS_SERVER_PORT`` Ray chooses a free one."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -135,7 +135,7 @@ def check_port(port: int, *, host: str = "127.0.0.1") -> None:
 
 
 def available_memory() -> int:
-    """Bytes of memory that this process may still use, the limit of its container (cgroup 2) included."""
+    """Available memory in bytes, including the limit of the container (cgroup 2)."""
     import psutil
 
     available = int(psutil.virtual_memory().available)
@@ -158,7 +158,7 @@ def check_memory(available_bytes: int) -> None:
 
 
 def shared_memory() -> int | None:
-    """Free bytes of ``/dev/shm``, where Ray keeps what its processes share; None where there is no such place."""
+    """Free bytes of ``/dev/shm``, Ray's shared memory; None if it does not exist."""
     try:
         return shutil.disk_usage("/dev/shm").free
     except OSError:

@@ -1,6 +1,6 @@
-"""What is wrong with a machine, its packages or a store, before a night's work: one line each, ok or the fix.
+"""Examines a machine, its packages and a store: one line per check, ok or the fix.
 
-A check is a function that takes a `Request` and yields `Diagnosis` records; it belongs to the list ``CHECKS`` of its module.
+A check is a function of a `Request` that yields `Diagnosis` records; it belongs to the list ``CHECKS`` of its module.
 """
 
 from rave_dist.doctor.diagnosis import Diagnosis, Request

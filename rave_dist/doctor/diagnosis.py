@@ -1,4 +1,4 @@
-"""What a check of the machine is asked and what it answers."""
+"""Arguments and results of the checks of the machine."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ class Diagnosis(Record):
     """One line of ``rave-dist doctor``.
 
     Attributes:
-        name: what was examined, in a word or two.
-        state: an error keeps something from working, a warning makes it slow or uncertain, skipped was not asked for.
-        what: what was found, in one sentence.
-        fix: the smallest change that removes it; empty where nothing is wrong.
+        name: the subject, in a word or two.
+        state: ``error`` (does not work), ``warning`` (slow or unreliable), ``skipped`` (not requested) or ``ok``.
+        what: the finding, in one sentence.
+        fix: the smallest change that solves the problem; empty if there is none.
     """
 
     name: str
@@ -31,10 +31,10 @@ class Diagnosis(Record):
 
 @dataclass(frozen=True)
 class Request:
-    """What to examine.
+    """Options of an examination.
 
     Attributes:
-        store: the store to try, if any.
+        store: the store to examine, if any.
         start_ray: whether to start Ray, or to connect to the cluster that ``RAY_ADDRESS`` names.
     """
 
@@ -46,17 +46,17 @@ Check = Callable[[Request], Iterable[Diagnosis]]
 
 
 def ok(name: str, what: str) -> Diagnosis:
-    """Nothing is wrong."""
+    """No problem."""
     return Diagnosis(name=name, state="ok", what=what)
 
 
 def skipped(name: str, what: str) -> Diagnosis:
-    """It was not examined, and why."""
+    """Not examined, with the reason."""
     return Diagnosis(name=name, state="skipped", what=what)
 
 
 def warning(name: str, what: str, *, fix: str) -> Diagnosis:
-    """It works, but slowly or not surely."""
+    """It works, but slowly or unreliably."""
     return Diagnosis(name=name, state="warning", what=what, fix=fix)
 
 

@@ -1,4 +1,4 @@
-"""Runs all checks of the machine, the quick ones first."""
+"""Runs all checks, the fast ones first."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ def examine(request: Request) -> Iterator[Diagnosis]:
     """Examines this machine.
 
     Args:
-        request: what to examine beyond the machine itself.
+        request: options.
 
     Yields:
-        What was found, as soon as it is known; each check yields at least one.
+        The findings, as soon as they are known; each check yields at least one.
     """
     for check in CHECKS:
         yield from check(request)

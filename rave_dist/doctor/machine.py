@@ -37,7 +37,7 @@ def shared_memory(request: Request) -> Iterator[Diagnosis]:
     if free is None:
         yield ok("shared memory", "no /dev/shm on this system; Ray uses the disk")
     elif free < _COMFORTABLE_SHARED_BYTES:
-        fix = "enlarge it (containers: --shm-size=2g), or delete what lies in it; Ray uses the disk until then, which is slow"
+        fix = "enlarge it (containers: --shm-size=2g), or delete files in it; without it Ray uses the disk, which is slow"
         yield warning("shared memory", f"only {_size(free)} free in /dev/shm", fix=fix)
     else:
         yield ok("shared memory", f"{_size(free)} free in /dev/shm")
@@ -55,7 +55,7 @@ def temporary_files(request: Request) -> Iterator[Diagnosis]:
 
 
 def home(request: Request) -> Iterator[Diagnosis]:
-    """HOME, where Ray keeps the token that its processes ask of each other."""
+    """HOME, the folder of Ray's token."""
     try:
         file = preflight.token_file()
         preflight.ensure_token(file)
@@ -68,19 +68,19 @@ def home(request: Request) -> Iterator[Diagnosis]:
 
 
 def text_encoding(request: Request) -> Iterator[Diagnosis]:
-    """The locale, which decides how names of files are read."""
+    """The locale, which determines the encoding of file names."""
     encodings = {locale.getencoding(), sys.getfilesystemencoding(), sys.stdout.encoding or "utf-8"}
     other = sorted(name for name in encodings if name.lower().replace("-", "") != "utf8")
     if other and not sys.flags.utf8_mode:
         chosen = next((name for name in ("LC_ALL", "LC_CTYPE", "LANG") if os.environ.get(name)), "no locale")
-        what = f"text is {other[0]} ({chosen}={os.environ.get(chosen, '')}): names of files with other letters cannot be read"
+        what = f"text is {other[0]} ({chosen}={os.environ.get(chosen, '')}): file names with other characters cannot be read"
         yield warning("locale", what, fix="export LC_ALL=C.UTF-8")
     else:
         yield ok("locale", "UTF-8")
 
 
 def free_space(name: str, folder: Path) -> Diagnosis:
-    """Free disk where a folder is or will be."""
+    """Free disk space of a folder that exists or will be created."""
     place = next(path for path in (folder, *folder.parents) if path.exists())
     free = shutil.disk_usage(place).free
     if free < _COMFORTABLE_DISK_BYTES:

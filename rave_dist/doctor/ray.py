@@ -1,4 +1,4 @@
-"""A Ray that starts, or the cluster that ``RAY_ADDRESS`` names."""
+"""Starts Ray, or connects to the cluster of ``RAY_ADDRESS``."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rave_dist.errors import ClusterError
 def ray(request: Request) -> Iterator[Diagnosis]:
     """Starts and ends an embedded Ray, or connects to the named one."""
     if not request.start_ray:
-        yield skipped("Ray", "not started, as asked for")
+        yield skipped("Ray", "not started, as requested")
         return
     try:
         from rave_dist.cluster import connected
@@ -31,7 +31,11 @@ def ray(request: Request) -> Iterator[Diagnosis]:
         return
     what = f"starts in {seconds:.0f} s and ends" if ours else f"answers at {address}"
     if ours and said:
-        yield warning("Ray", f"{what}, after {len(said)} failed starts", fix="run less at the same time; Ray has time limits")
+        yield warning(
+            "Ray",
+            f"{what}, after {len(said)} failed starts",
+            fix="run fewer programs at the same time; Ray's start has time limits",
+        )
     else:
         yield ok("Ray", "; ".join([what, *said]))
 

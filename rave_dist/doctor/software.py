@@ -18,7 +18,7 @@ _INSTALL_AGAIN = "install rave-dist again, or this package alone with pip"
 
 
 def python_version(request: Request) -> Iterator[Diagnosis]:
-    """Python against the versions that rave-dist allows."""
+    """Compares Python's version with the supported ones."""
     found = platform.python_version()
     try:
         allowed = importlib.metadata.metadata(_DISTRIBUTION)["Requires-Python"]
@@ -29,7 +29,7 @@ def python_version(request: Request) -> Iterator[Diagnosis]:
 
 
 def packages(request: Request) -> Iterator[Diagnosis]:
-    """The installed packages against the ranges in which rave-dist was tested."""
+    """Compares the installed packages with the tested ranges."""
     try:
         needed = [Requirement(text) for text in importlib.metadata.requires(_DISTRIBUTION) or ()]
     except importlib.metadata.PackageNotFoundError:
@@ -41,7 +41,7 @@ def packages(request: Request) -> Iterator[Diagnosis]:
 
 
 def package(needed: Requirement) -> Diagnosis:
-    """One installed package against what is needed of it."""
+    """Compares an installed package with a requirement."""
     try:
         found = importlib.metadata.version(needed.name)
     except importlib.metadata.PackageNotFoundError:
@@ -50,14 +50,14 @@ def package(needed: Requirement) -> Diagnosis:
 
 
 def compare(name: str, found: str, allowed: SpecifierSet, *, fix: str) -> Diagnosis:
-    """A version against the tested ones."""
+    """Compares a version with the tested ones."""
     if allowed.contains(found, prereleases=True):
         return ok(name, found)
     return error(name, f"{found} was not tested; rave-dist needs {allowed}", fix=fix)
 
 
 def acids_rave(request: Request) -> Iterator[Diagnosis]:
-    """Whether the engine that trains the models can be imported."""
+    """Whether acids-rave can be imported."""
     from rave_dist.rave import imports
 
     try:
@@ -70,7 +70,7 @@ def acids_rave(request: Request) -> Iterator[Diagnosis]:
         OSError,
         RuntimeError,
         AttributeError,
-    ) as problem:  # a library of its needs does not load or does not fit
+    ) as problem:  # one of its dependencies does not load or is incompatible
         yield error("acids-rave", f"cannot be imported ({_line(problem)})", fix=_INSTALL_AGAIN)
         return
     yield ok("acids-rave", f"{importlib.metadata.version('acids-rave')} can be imported")
@@ -93,7 +93,7 @@ def torch(request: Request) -> Iterator[Diagnosis]:
     elif has_card and torch.version.cuda is None:
         yield error("GPU", "there is an NVIDIA card, but this torch is a build without CUDA", fix="install torch with CUDA")
     elif has_card:
-        fix = f"update the NVIDIA driver to one for CUDA {torch.version.cuda}, or look at what nvidia-smi says"
+        fix = f"update the NVIDIA driver to one for CUDA {torch.version.cuda}, or see the output of nvidia-smi"
         yield error("GPU", "there is an NVIDIA card, but torch cannot use it", fix=fix)
     else:
         yield ok("GPU", "none: models are trained on the CPU, which takes many times as long")

@@ -1,4 +1,4 @@
-"""A store: whether it does all that is needed of it, where S3 requests go, free disk and its clock."""
+"""A store: its operations, S3 settings, free disk space and clock."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from rave_dist.errors import StoreError
 from rave_dist.storage.store import Store
 
 _FOLDER = ".doctor"
-_WARN_SECONDS = 5.0  # records of runs that another machine writes seem older or newer by as much
+_WARN_SECONDS = 5.0  # another machine's records of runs appear older or newer by the difference
 _S3_REFUSES_SECONDS = 900.0
 
 
 def store(request: Request) -> Iterator[Diagnosis]:
-    """All that examines a store, if one is given."""
+    """All checks of a store, if one is given."""
     if request.store is None:
-        yield skipped("store", "give --store URI to have a store examined")
+        yield skipped("store", "give --store URI to examine a store")
         return
     if not request.store.is_local:
         yield s3_settings()
@@ -31,7 +31,7 @@ def store(request: Request) -> Iterator[Diagnosis]:
 
 
 def s3_settings() -> Diagnosis:
-    """Where S3 requests go and with which credentials, never the secrets."""
+    """The S3 endpoint and the source of the credentials, without the secrets."""
     from rave_dist.storage.s3 import resolved_settings
 
     try:
@@ -46,7 +46,7 @@ def s3_settings() -> Diagnosis:
 
 
 def operations(place: Store) -> Iterator[Diagnosis]:
-    """Tries what rave-dist does in a store, in a folder of its own which it removes."""
+    """Tests the operations that rave-dist needs, in a temporary folder of the store."""
     is_new = place.is_local and not Path(place.uri).exists()
     folder = f"{_FOLDER}/{uuid.uuid4().hex[:12]}"
     try:
@@ -62,32 +62,32 @@ def operations(place: Store) -> Iterator[Diagnosis]:
             place.delete_folder(folder)
         if place.is_local:
             for left in (folder, _FOLDER, *([""] if is_new else [])):
-                with suppress(OSError):  # another doctor may be at work there
+                with suppress(OSError):  # another doctor may be running
                     Path(place.address(left)).rmdir()
 
 
 def _exclusive(place: Store, folder: str) -> Iterator[Diagnosis]:
     if not place.claim(f"{folder}/claimed", b"first") or place.claim(f"{folder}/claimed", b"second"):
-        fix = "use a server that knows If-None-Match, or a disk that knows hard links: two commands must not train the same run"
+        fix = "use a server with If-None-Match or a disk with hard links: two commands must not train the same run"
         yield error("store", f"{place.uri}: an object can be created twice", fix=fix)
 
 
 def _listed(place: Store, folder: str) -> Iterator[Diagnosis]:
     names = {entry.key for entry in place.list(folder)}
     if f"{folder}/created" not in names or place.read_bytes(f"{folder}/created") != b"ok":
-        fix = "use a store in which an object can be read and listed as soon as it is written"
+        fix = "use a store with read-after-write consistency"
         yield error("store", f"{place.uri}: an object that was just written is not listed", fix=fix)
 
 
 def _deleted(place: Store, folder: str) -> Iterator[Diagnosis]:
     place.delete(f"{folder}/created")
     if place.exists(f"{folder}/created"):
-        fix = "give your user the right to delete, and use a store without locks on objects"
+        fix = "give your user permission to delete, and use a store without object locks"
         yield error("store", f"{place.uri}: an object that was deleted is still there", fix=fix)
 
 
 def _difference(place: Store, written: str) -> float:
-    """Seconds by which the store's clock is ahead of ours, by what it says of an object that was written just now."""
+    """Seconds by which the store's clock is ahead of ours, from the time of an object written now."""
     if place.is_local:
         place.write_bytes(written, b"ok")
         return Path(place.address(written)).stat().st_mtime - time.time()
@@ -97,7 +97,7 @@ def _difference(place: Store, written: str) -> float:
 
 
 def clock(ahead_seconds: float) -> Diagnosis:
-    """This machine's clock against the store's, which tells whole seconds."""
+    """Compares this machine's clock with the store's, which has a resolution of a second."""
     off = abs(ahead_seconds)
     if off < _WARN_SECONDS:
         return ok("clock", "agrees with the store's")

@@ -266,7 +266,7 @@ class LibraryManifest(StrictRecord):
                     "base_place", "{name} asks to train a base, which is one for all instruments", context
                 )
         if self.defaults.base is not None and self.defaults.base.train and base_name(self.name) in self.instruments:
-            raise ValueError(f"{base_name(self.name)} is the name of the library's base: rename that instrument")
+            raise ValueError(f"{base_name(self.name)} is the name of the joint base: rename that instrument")
         return self
 
 

@@ -41,7 +41,7 @@ def test_what_where_and_fix_survive_pickling_with_their_cause_dropped() -> None:
         (errno.EACCES, "no permission to use this path"),
         (errno.EPERM, "no permission to use this path"),
         (errno.EROFS, "no permission to use this path"),
-        (errno.ENOTDIR, "a file stands where a folder is needed"),
+        (errno.ENOTDIR, "a file exists where a folder is needed"),
         (errno.EIO, "Input/output error"),
     ],
 )
@@ -55,7 +55,7 @@ def test_a_real_errno_becomes_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(OSError) as caught:
         (tmp_path / "file" / "below").write_bytes(b"")
-    assert from_os_error(caught.value, where="x").what == "a file stands where a folder is needed"
+    assert from_os_error(caught.value, where="x").what == "a file exists where a folder is needed"
 
 
 def test_the_tree_is_drawn_as_it_is() -> None:

@@ -237,8 +237,8 @@ def test_no_instrument_starts_from_a_base_that_cannot_be_trained(tmp_path: Path)
     assert found.base is not None
     assert "too short" in found.base.problems[0].what
     drum, harp = found.instruments
-    assert "the library's base cannot be trained" in drum.problems[0].what
-    assert "differs from the library's base in channels" in harp.problems[0].what
+    assert "the joint base cannot be trained" in drum.problems[0].what
+    assert "differs from the joint base in channels" in harp.problems[0].what
 
 
 def test_status_lists_the_librarys_base(band: Callable[[str], Library], tmp_path: Path) -> None:

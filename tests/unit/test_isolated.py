@@ -76,7 +76,7 @@ def test_an_error_for_people_comes_back_as_it_was() -> None:
     [
         ("fail", {}, 1, "ValueError: first line"),
         ("leave", {"code": 7}, 7, "last words"),
-        ("end_by_signal", {}, -signal.SIGKILL, "it wrote nothing"),
+        ("end_by_signal", {}, -signal.SIGKILL, "no output"),
         ("no_such_function", {}, 1, "AttributeError: module 'functions_of_a_test' has no attribute 'no_such_function'"),
     ],
 )

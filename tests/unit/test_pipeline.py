@@ -91,7 +91,7 @@ def test_a_killed_run_is_published_as_it_stands_and_goes_on(run: tuple[Path, Sto
     path, store, spec = run
     told = publish(path, 3)
     assert {name: each["error"]["what"] for name, each in told.items()} == dict.fromkeys(
-        ("plucks", "bells"), "nothing of it is trained yet"
+        ("plucks", "bells"), "the instrument has not been trained yet"
     )
     with pytest.raises(Killed):
         go(store, spec, killed_at=5)

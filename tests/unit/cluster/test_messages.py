@@ -16,7 +16,7 @@ AGENT = "Timed out waiting for file /tmp/ray/session_2026-11-25_21-34-38_537388_
     [
         ("validate_socket_filename failed: AF_UNIX path length cannot exceed 107 bytes: /a", "too long", "RAY_TMPDIR"),
         ("Version mismatch: The cluster was started with:\n    Ray: 2.50.0", "another version", "install"),
-        ("Token authentication is enabled but no authentication token was found", "asks for a token", "RAY_AUTH_TOKEN_PATH"),
+        ("Token authentication is enabled but no authentication token was found", "requires a token", "RAY_AUTH_TOKEN_PATH"),
         ("The configured object store size (20 GB) exceeds /dev/shm size (0.06 GB).", "/dev/shm is too small", "--shm-size"),
         (
             "Attempting to cap object store memory usage at 1 bytes, but the minimum allowed is 2 bytes.",

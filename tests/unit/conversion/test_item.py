@@ -159,7 +159,7 @@ def test_a_store_may_be_all_there_is(run: Run, recordings: Path, tmp_path: Path,
 def test_a_place_that_cannot_be_written_ends_it_all(run: Run, recordings: Path, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "deep").write_text("a file where a folder is needed")
-    with pytest.raises(StoreError, match="a file stands where a folder is needed"):
+    with pytest.raises(StoreError, match="a file exists where a folder is needed"):
         run(recordings / "deep", tmp_path / "out" / "deep" / "results")
 
 

@@ -385,7 +385,7 @@ def test_a_download_into_a_closed_folder_is_a_store_error(closed_folder: Path) -
 
 def test_a_store_below_a_file_is_said_so(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(StoreError, match="a file stands where a folder is needed"):
+    with pytest.raises(StoreError, match="a file exists where a folder is needed"):
         Store(str(tmp_path / "file" / "store")).check_writable()
     with pytest.raises(StoreError):
         Store(str(tmp_path / "file")).check_writable()
