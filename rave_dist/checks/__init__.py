@@ -1,6 +1,6 @@
-"""What a library would train, what is wrong with it and the smallest fix, before any work.
+"""Checks of a library before any work: the planned runs, the problems and their fixes.
 
-A check is a function that takes a `Candidate` and yields findings; it belongs to the list ``CHECKS`` of its module.
+A check is a function of a `Candidate` that yields findings; it belongs to the list ``CHECKS`` of its module.
 """
 
 from rave_dist.checks.findings import Finding

@@ -1,4 +1,4 @@
-"""What a check sees: one instrument, or the library's joint base, with everything that is known of it so far."""
+"""The subject of a check: one instrument, or the joint base, with its facts so far."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Recording:
-    """What the headers of a recording say, or why it cannot be opened."""
+    """The header values of a recording, or the reason why it cannot be opened."""
 
     source: AudioSource
     seconds: float = 0.0
@@ -35,7 +35,7 @@ class Recording:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What a run would be and need; the fields are those of `InstrumentCheck`."""
+    """The size and the needs of a run; the fields are those of `InstrumentCheck`."""
 
     parameters: int
     latents: int
@@ -49,18 +49,18 @@ class Plan:
 
 @dataclass(kw_only=True)
 class Candidate:
-    """One instrument, or a joint base, that would be trained.
+    """One instrument, or the joint base, to be trained.
 
     Attributes:
         library: the library.
         spec: the run, without a dataset.
-        recordings: its recordings; empty where they cannot be listed.
-        is_joint_base: whether it is the library's joint base, which keeps no copy of the audio.
-        joint_base: the check of the joint base that it starts from, if it does.
-        initial_weights: what it starts from, once they are found.
+        recordings: its recordings; empty if they cannot be listed.
+        is_joint_base: whether it is the joint base, which keeps no copy of the audio.
+        joint_base: the check of the joint base that it starts from, if any.
+        initial_weights: its initial weights, once they are found.
         facts: of its model, once they are measured.
-        plan: of its run, made from them.
-        free_bytes: free space in the store; None where it is not known.
+        plan: of its run, derived from the facts.
+        free_bytes: free space in the store; None if unknown.
     """
 
     library: Library
@@ -80,15 +80,15 @@ class Candidate:
 
     @cached_property
     def step(self) -> StepConfig:
-        """What its training step computes."""
+        """The configuration of its training step."""
         return StepConfig.of(self.spec)
 
     @cached_property
     def division(self) -> Split:
-        """Training and held-out audio by the rule of training; which files are held out is decided by content there.
+        """Training and held-out audio by the rule of training; the choice of held-out files, by content, may differ.
 
         Raises:
-            DatasetError: there are less than two windows of audio.
+            DatasetError: there are fewer than two windows of audio.
         """
         rate, silence = self.spec.sample_rate, np.int16(0)
         segments = [
@@ -104,4 +104,4 @@ class Candidate:
 
 
 Check = Callable[[Candidate], Iterable[Finding]]
-"""A check: yields what it finds of a candidate. It may raise a `RaveDistError`, which becomes an error of the candidate."""
+"""A check: yields its findings; a `RaveDistError` that it raises becomes an error of the candidate."""

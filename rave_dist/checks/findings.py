@@ -1,4 +1,4 @@
-"""What a check reports: a finding with a severity, what is wrong, where, and the smallest fix."""
+"""Findings of checks: severity, what is wrong, where, and the smallest fix."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ class Finding(Record):
 
     Attributes:
         severity: an error prevents training, a warning does not.
-        what: what was found, in one sentence.
-        fix: the smallest change that removes it; may be empty.
+        what: the finding, in one sentence.
+        fix: the smallest change that solves the problem; may be empty.
         where: the file, address or manifest key concerned; may be empty.
     """
 
@@ -27,7 +27,7 @@ class Finding(Record):
 
     @property
     def problem(self) -> Problem:
-        """The finding without its severity, as other records keep problems."""
+        """The finding without its severity, as in other records."""
         return Problem(what=f"{self.where}: {self.what}" if self.where else self.what, fix=self.fix)
 
 

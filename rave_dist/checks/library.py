@@ -1,6 +1,6 @@
 """The check of a library: manifest and recordings of all instruments first, then the facts of their models.
 
-Models are measured in processes of their own, once for each configuration and machine; see
+Models are measured in separate processes, once for each configuration and machine; see
 `rave_dist.training.preflight.model_facts`. An instrument with errors in its manifest or recordings is not measured.
 """
 
@@ -28,7 +28,7 @@ AFTER_MEASURING: tuple[Check, ...] = resources.CHECKS
 
 
 def check_library(library: Library, only: Sequence[str] | None = None, *, progress: Progress = SILENT) -> LibraryCheck:
-    """Checks the named instruments, or all, and the joint base that is trained on them.
+    """Checks the named instruments, or all, and their joint base.
 
     Args:
         library: the library.
@@ -36,7 +36,7 @@ def check_library(library: Library, only: Sequence[str] | None = None, *, progre
         progress: receives the errors of manifest and recordings before any model is measured.
 
     Raises:
-        LibraryError: an instrument that the manifest does not have.
+        LibraryError: the manifest has no such instrument.
         StoreError: the store cannot be written.
     """
     names = library.select(list(only) if only else None)
@@ -61,12 +61,12 @@ def check_library(library: Library, only: Sequence[str] | None = None, *, progre
 
 
 def _left(free: int | None, checked: Sequence[InstrumentCheck]) -> int | None:
-    """Free space that the runs before leave."""
+    """The free space after the runs before."""
     return None if free is None else free - sum(check.disk_bytes or 0 for check in checked)
 
 
 def _examine(library: Library, name: str) -> tuple[Candidate, list[Finding]]:
-    """An instrument, and what is found of it before its model is measured."""
+    """An instrument, and its findings before its model is measured."""
     candidate = Candidate(library=library, spec=library.training_spec(name, dataset=""))
     found: list[Finding] = []
     try:
@@ -81,7 +81,7 @@ def _examine(library: Library, name: str) -> tuple[Candidate, list[Finding]]:
 
 
 def _check_joint_base(library: Library, candidates: Mapping[str, Candidate], free: int | None) -> InstrumentCheck | None:
-    """The check of the joint base, which is trained on the recordings of the instruments that match it."""
+    """The check of the joint base, trained on the recordings of the matching instruments."""
     spec = library.base_spec(dataset="")
     if spec is None:
         return None
@@ -93,7 +93,7 @@ def _check_joint_base(library: Library, candidates: Mapping[str, Candidate], fre
 
 
 def _complete(candidate: Candidate, found: Sequence[Finding]) -> InstrumentCheck:
-    """Measures the model of a candidate without errors, and runs the checks that need its facts."""
+    """Measures the model of a candidate without errors and runs the checks that need its facts."""
     findings = [*found, *_run(settings.AFTER_JOINT_BASE, candidate)]
     if not any(finding.severity == "error" for finding in findings):
         try:
@@ -118,7 +118,7 @@ def _complete(candidate: Candidate, found: Sequence[Finding]) -> InstrumentCheck
 
 
 def _division(candidate: Candidate) -> tuple[float, float]:
-    """Seconds to train on and seconds held out; none where there is too little audio."""
+    """Seconds of training audio and of held-out audio; None if there is too little audio."""
     try:
         division = candidate.division
     except DatasetError:

@@ -1,4 +1,4 @@
-"""Checks of the recordings. They are only opened, not decoded, so silence and duplicates still count here."""
+"""Checks of the recordings, which are opened but not decoded, so silence and duplicates still count."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def _open(source: AudioSource) -> Recording:
 
 
 def unreadable_recordings(candidate: Candidate) -> Iterator[Finding]:
-    """Recordings that cannot be opened: warnings, or errors where none can be."""
+    """Recordings that cannot be opened: warnings, or an error if none can be."""
     damaged = [r for r in candidate.recordings if r.error is not None]
     report = error if len(damaged) == len(candidate.recordings) else warning
     for recording in damaged:
@@ -67,4 +67,4 @@ def too_little_audio(candidate: Candidate) -> Iterator[Finding]:
 
 
 CHECKS: tuple[Check, ...] = (unreadable_recordings, other_sample_rates, too_little_audio)
-"""Of an instrument; the joint base has the recordings of all, and of them only their length matters."""
+"""The checks of an instrument; for the joint base only the total length matters."""

@@ -1,4 +1,4 @@
-"""Checks of memory and disk, and what a run would need of them. They need the measured facts of the model."""
+"""Checks of memory and disk against the needs of a run, from the measured facts of its model."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from rave_dist.storage.store import Store
 from rave_dist.training.preflight.model_facts import ModelFacts
 from rave_dist.training.schedule import first_schedule
 
-_CHECKPOINT_BYTES = 20  # on disk, per parameter: its value, what Adam keeps of it, and its best value of each phase
+_CHECKPOINT_BYTES = 20  # on disk, per parameter: its value, Adam's moments, and its best value of each phase
 _MODEL_BYTES = 5 * 4  # per parameter: the weights of both phases, and of two exports
 
 
@@ -24,14 +24,14 @@ def plan_run(candidate: Candidate, facts: ModelFacts) -> Plan:
     """Plans a run from the measured facts of its model.
 
     Raises:
-        ConfigurationError: the budget does not fit what the run resumes from.
+        ConfigurationError: the budget is smaller than the steps of the run to resume.
     """
     spec, start = candidate.spec, candidate.initial_weights
     times = facts.step_times(candidate.step.batch)
     resume_point = None if start is None else start.resume_point
     schedule = first_schedule(spec.budget, step_times=times, override=spec.override, resume_point=resume_point)
     spent = schedule.phase_1_steps * times.phase_1 + (schedule.steps - schedule.phase_1_steps) * times.phase_2
-    # One more checkpoint than are kept: the one that is being written.
+    # One checkpoint more than are kept: the one that is being written.
     per_parameter = (spec.checkpoint.keep + 1) * _CHECKPOINT_BYTES + _MODEL_BYTES
     audio_seconds = 0.0 if candidate.is_joint_base else candidate.seconds
     return Plan(
@@ -47,7 +47,7 @@ def plan_run(candidate: Candidate, facts: ModelFacts) -> Plan:
 
 
 def too_little_memory(candidate: Candidate) -> Iterator[Finding]:
-    """A training step that does not fit this machine's memory; what a cluster has is not known here."""
+    """A training step that does not fit this machine's memory; a cluster's memory is not known here."""
     spec, facts, batch = candidate.spec, candidate.facts, candidate.step.batch
     memory = psutil.virtual_memory().total
     if facts is None or os.environ.get("RAY_ADDRESS") or facts.step_bytes(batch) <= memory:
@@ -62,7 +62,7 @@ def too_little_memory(candidate: Candidate) -> Iterator[Finding]:
 
 
 def _windows_at_once(candidate: Candidate, facts: ModelFacts) -> int:
-    """How many windows of a step are computed at once: all, or with ``batch: auto`` as many as fit this machine's memory."""
+    """The number of windows computed at once: all, or with ``batch: auto`` as many as fit this machine's memory."""
     batch = candidate.step.batch
     if candidate.spec.batch != "auto" or os.environ.get("RAY_ADDRESS"):
         return batch
@@ -71,12 +71,12 @@ def _windows_at_once(candidate: Candidate, facts: ModelFacts) -> int:
 
 
 def too_little_disk(candidate: Candidate) -> Iterator[Finding]:
-    """A run that needs more of the store's disk than is free."""
+    """A run that needs more disk space than the store has."""
     needed = 0 if candidate.plan is None else candidate.plan.disk_bytes
     if candidate.free_bytes is not None and needed > candidate.free_bytes:
         yield error(
-            f"it needs about {_in_words(needed)} in the store, and {_in_words(max(candidate.free_bytes, 0))} are free",
-            fix="free space on that disk, or put the store elsewhere",
+            f"it needs about {_in_words(needed)} in the store, but {_in_words(max(candidate.free_bytes, 0))} are free",
+            fix="free space on that disk, or move the store to another",
             where=candidate.library.store.uri,
         )
 

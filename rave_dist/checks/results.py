@@ -1,4 +1,4 @@
-"""The results of a check: per instrument what would be trained and what was found, and the same for a whole library."""
+"""Results of the checks, of an instrument and of a library."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rave_dist.records import Engine, Problem
 
 @dataclass(frozen=True)
 class InstrumentCheck:
-    """What would be trained for one instrument, and what was found.
+    """The planned run of an instrument, and the findings.
 
     Attributes:
         name: the instrument.
@@ -27,8 +27,8 @@ class InstrumentCheck:
         hop: samples per latent frame.
         window: samples per training window.
         batch: windows per step.
-        steps: of the whole run; for a budget in hours an estimate from one of this machine's cores.
-        phase_1_steps: steps before the discriminator takes part.
+        steps: steps of the run; for a budget in hours an estimate for one of this machine's cores.
+        phase_1_steps: steps of phase 1, without the discriminator.
         hours: duration of the training; for a budget in steps an estimate for one of this machine's cores.
         memory_bytes: memory of a training step.
         disk_bytes: size in the store of dataset, checkpoints and exports.

@@ -1,4 +1,4 @@
-"""Checks of the manifest: configurations, options of arithmetic, budgets and initial weights. Nothing is measured."""
+"""Checks of the manifest that measure nothing: configurations, options of arithmetic, budgets and initial weights."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rave_dist.training.preflight.model_facts import has_gpu
 
 
 def unknown_configuration(candidate: Candidate) -> Iterator[Finding]:
-    """Configurations that neither RAVE nor rave-dist has."""
+    """Unknown configurations."""
     known = configurations()
     for name in candidate.spec.config:
         if name.removesuffix(".gin") not in known:
@@ -23,7 +23,7 @@ def unknown_configuration(candidate: Candidate) -> Iterator[Finding]:
 
 
 def missing_gpu(candidate: Candidate) -> Iterator[Finding]:
-    """Options that need an NVIDIA GPU, on a machine without one; what a cluster has is not known here."""
+    """Options that require an NVIDIA GPU on a machine without one; a cluster's GPUs are not known here."""
     needed = sorted(NEED_CUDA & set(candidate.spec.compute))
     if needed and not os.environ.get("RAY_ADDRESS") and not has_gpu():
         names = " and ".join(needed)
@@ -40,7 +40,7 @@ def early_stopping(candidate: Candidate) -> Iterator[Finding]:
 
 
 def other_architecture(candidate: Candidate) -> Iterator[Finding]:
-    """Instruments that cannot start from the library's joint base because their architecture differs."""
+    """Instruments that cannot start from the joint base because their architecture differs."""
     problem = None if candidate.is_joint_base else joint_base_problem(candidate.library, candidate.spec.instrument)
     if problem is not None:
         yield error(problem.what, fix=problem.fix)
@@ -54,7 +54,7 @@ def transposed_base(candidate: Candidate) -> Iterator[Finding]:
 
 
 def untrainable_joint_base(candidate: Candidate) -> Iterator[Finding]:
-    """The joint base that an instrument starts from has errors of its own."""
+    """Errors of the joint base that an instrument starts from."""
     library, name, base = candidate.library, candidate.spec.instrument, candidate.joint_base
     if base is None or base.ok or joint_base_problem(library, name) is not None:
         return

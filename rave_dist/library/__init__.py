@@ -1,1 +1,1 @@
-"""The library manifest: what to train, on what, for how long."""
+"""The library manifest: instruments, recordings and settings."""

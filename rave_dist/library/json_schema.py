@@ -1,4 +1,4 @@
-"""The manifest as a JSON Schema (draft 2020-12): what people may write, for editors that complete and check YAML."""
+"""The JSON Schema (draft 2020-12) of the manifest, for completion and validation of YAML in editors."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class _Generator(GenerateJsonSchema):
 
 
 def manifest_schema() -> dict[str, Any]:
-    """The JSON Schema of a manifest as it is written.
+    """The JSON Schema of a manifest file.
 
-    Relations between keys that JSON Schema cannot express, such as options that cannot be combined, are not in it.
+    It does not contain relations between keys that JSON Schema cannot express, for example options that cannot be combined.
 
     Example:
         >>> sorted(manifest_schema()["required"])
@@ -45,12 +45,12 @@ _BOUNDS = {"ge": "minimum", "gt": "exclusiveMinimum", "le": "maximum", "lt": "ex
 
 
 def _cleaned(value: Any) -> Any:
-    """A schema with bounds in the words of JSON Schema, and without the names of classes and the defaults of absent keys."""
+    """A schema with JSON Schema's names of bounds, without class names and defaults of absent keys."""
     if isinstance(value, list):
         return [_cleaned(item) for item in value]
     if not isinstance(value, dict):
         return value
-    if value.get("type") in ("number", "integer"):  # pydantic leaves the bounds of validated numbers as they are
+    if value.get("type") in ("number", "integer"):  # pydantic does not translate the bounds of validated numbers
         value = {_BOUNDS.get(name, name): inner for name, inner in value.items()}
     if value.get("type") == "object":
         value = {name: inner for name, inner in value.items() if name != "title"}

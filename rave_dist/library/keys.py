@@ -1,4 +1,4 @@
-"""The keys of the manifest as data: where each stands, what it means and how it is written, read from the schema itself."""
+"""The keys of the manifest as data (path, description, examples), read from the schema."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class Key:
     """One key of the manifest.
 
     Attributes:
-        path: its name, after the names of the keys around it: ``("budget", "hours")``; keys of ``defaults`` and of instruments
-            stand at the top.
+        path: the names of the enclosing keys and its own: ``("budget", "hours")``; those of ``defaults`` and of instruments are
+        omitted.
         field: its definition.
     """
 
@@ -32,12 +32,12 @@ class Key:
 
     @property
     def name(self) -> str:
-        """The key as it is written."""
+        """The key's name."""
         return self.path[-1]
 
     @property
     def description(self) -> str:
-        """What it means."""
+        """Its description."""
         return self.field.description or ""
 
     @property
@@ -47,7 +47,7 @@ class Key:
 
     @property
     def default(self) -> str:
-        """What holds without the key."""
+        """The value of an absent key."""
         extra = self.field.json_schema_extra
         if isinstance(extra, dict):
             return str(extra["x-default"])
@@ -58,7 +58,7 @@ class Key:
 
 
 def all_keys() -> Iterator[Key]:
-    """All keys, each once: those of the manifest, of an instrument and of ``defaults``, and the keys inside of them."""
+    """All keys without repeats: those of the manifest, of an instrument and of ``defaults``, and nested ones."""
     for name, field in LibraryManifest.model_fields.items():
         yield Key((name,), field)
     shown: set[type[StrictRecord]] = set()
@@ -67,7 +67,7 @@ def all_keys() -> Iterator[Key]:
 
 
 def _with_inner(key: Key, shown: set[type[StrictRecord]]) -> Iterator[Key]:
-    """A key and the keys inside of it, unless they were shown before."""
+    """A key and its nested keys, unless they were listed before."""
     yield key
     inner = _record_in(key.field.annotation)
     if inner is not None and inner not in shown:
@@ -77,12 +77,12 @@ def _with_inner(key: Key, shown: set[type[StrictRecord]]) -> Iterator[Key]:
 
 
 def known_keys(location: Location) -> tuple[str, ...]:
-    """The keys that may be written where the last part of a location stands."""
+    """The keys that are allowed at the last part of a location."""
     return tuple(_walk(location[:-1])[0].model_fields)
 
 
 def example(location: Location) -> str:
-    """How the key at a location, or the nearest one around it, is written; empty where there is none."""
+    """An example of the key at a location, or of the nearest enclosing one; empty if there is none."""
     found = _walk(location)[1]
     return ", or ".join(found.examples) if found is not None else ""
 
@@ -120,7 +120,7 @@ def in_yaml(value: Any) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """A default as YAML values: what is set of a record, and a single value of a sequence alone."""
+    """A default as YAML values: the fields of a record that are set, and a sequence of one value as that value."""
     if isinstance(value, BaseModel):
         return {name: _plain(inner) for name, inner in value.model_dump(mode="json", exclude_none=True).items()}
     if isinstance(value, tuple):

@@ -29,7 +29,7 @@ class Library:
             path: the YAML file.
 
         Raises:
-            LibraryError: unreadable, not YAML, an unknown key, or a value of the wrong type: with the place and the fix.
+            LibraryError: unreadable, not YAML, an unknown key, or a value of the wrong type.
 
         Example:
             >>> rd.Library.load("library.yaml").name
@@ -47,7 +47,7 @@ class Library:
             folder: relative paths in it are relative to this folder.
 
         Raises:
-            LibraryError: an unknown key, or a value of the wrong type: with the place and the fix.
+            LibraryError: an unknown key, or a value of the wrong type.
 
         Example:
             >>> library = rd.Library.from_dict(
@@ -107,7 +107,7 @@ class Library:
         return _merged(HOUSE_DEFAULTS, self.manifest.defaults, self.manifest.instruments[instrument])
 
     def seed(self, instrument: str) -> int:
-        """Returns an instrument's seed: as written, else from its name, so that the same manifest gives the same weights.
+        """Returns an instrument's seed: that of the manifest, or else one derived from its name.
 
         Args:
             instrument: its name.
@@ -120,7 +120,7 @@ class Library:
         return _seed_of(instrument) if seed is None else seed
 
     def base(self, instrument: str) -> BaseSpec | None:
-        """Returns what an instrument starts from, the path of a stock run absolute; None for new weights.
+        """Returns an instrument's base, with an absolute path of a stock run; None for new weights.
 
         Args:
             instrument: its name.
@@ -158,7 +158,7 @@ class Library:
         )
 
     def base_spec(self, *, dataset: str) -> TrainingSpec | None:
-        """Returns the training run of the library's joint base; None where ``defaults`` does not request one.
+        """Returns the training run of the joint base; None if ``defaults`` does not request one.
 
         Args:
             dataset: the id of the dataset of all instruments.
@@ -182,7 +182,7 @@ class Library:
             only: names; None or an empty list selects all.
 
         Raises:
-            LibraryError: a name that the manifest does not have.
+            LibraryError: the manifest has no such instrument.
 
         Example:
             >>> rd.Library.load("library.yaml").select(None)
@@ -204,7 +204,7 @@ def load_library(path: Path | str) -> Library:
     """Reads and validates a manifest: `Library.load`.
 
     Raises:
-        LibraryError: unreadable, not YAML, an unknown key, a value of the wrong kind: with the place and the fix.
+        LibraryError: unreadable, not YAML, an unknown key, or a value of the wrong type.
     """
     return Library.load(path)
 

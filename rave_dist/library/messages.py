@@ -1,4 +1,4 @@
-"""The refusals of a manifest in plain words, where pydantic speaks of types: all that is wrong, in one message with a fix."""
+"""Translates pydantic's errors of a manifest to one message in plain words, with a fix."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _WORDS = {
     "string_too_short": "must not be empty",
     "string_pattern_mismatch": "letters, digits, '.', '_' and '-' are allowed, up to 63, the first a letter or digit",
 }
-_TYPES = {  # beginnings of pydantic's names
+_TYPES = {  # prefixes of pydantic's error types
     "int_": "must be a whole number",
     "float_": "must be a number",
     "finite_number": "must be a number",
@@ -63,7 +63,7 @@ def _for_example(location: tuple[int | str, ...]) -> str:
 
 
 def words(problem: Mapping[str, Any]) -> str:
-    """What is wrong with a value, from one of the errors of a pydantic ``ValidationError``."""
+    """The problem of a value, from one of the errors of a pydantic ``ValidationError``."""
     kind, context = problem["type"], problem.get("ctx", {})
     if kind in _WORDS:
         return _WORDS[kind].format(**context)

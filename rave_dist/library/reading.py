@@ -16,7 +16,7 @@ def read_yaml(path: Path) -> Any:
     """Reads a YAML file.
 
     Raises:
-        LibraryError: unreadable, not YAML, or a key written twice.
+        LibraryError: unreadable, not YAML, or a repeated key.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -38,7 +38,7 @@ def validate(value: Any, *, where: str) -> LibraryManifest:
     """Validates a manifest's keys and values.
 
     Raises:
-        LibraryError: an unknown key, or a value of the wrong type: with the place and the fix.
+        LibraryError: an unknown key, or a value of the wrong type.
     """
     if not isinstance(value, dict):
         raise LibraryError(
@@ -47,13 +47,13 @@ def validate(value: Any, *, where: str) -> LibraryManifest:
     try:
         return LibraryManifest.model_validate(value)
     except ValidationError as error:
-        from rave_dist.library.messages import explain  # here, because most manifests need no explanation
+        from rave_dist.library.messages import explain  # imported here: most manifests are valid
 
         raise explain(error, where) from error
 
 
 class _UniqueKeys(yaml.SafeLoader):
-    """Refuses a key that is written twice; YAML itself would silently keep the last."""
+    """Refuses a repeated key; YAML would silently keep the last one."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[Any] = set()

@@ -36,10 +36,10 @@ AUGMENTATIONS: dict[str, float] = {
     "gain": 0.5,
     "polarity": 0.5,
 }
-"""The probability that an augmentation has unless the manifest gives another: RAVE's own where RAVE has it."""
+"""Default probabilities of the augmentations: RAVE's, for those that RAVE has."""
 
 LOW_DATA = tuple(AUGMENTATIONS)
-"""What ``augment: low-data`` means: all of them."""
+"""``augment: low-data``: all of them."""
 
 LARGEST_BATCH = 4096
 
@@ -49,7 +49,7 @@ def _as_tuple(value: Any) -> Any:
 
 
 def _augmentations(value: Any) -> Any:
-    """A set's name, names, or names with probabilities, as probabilities by name."""
+    """Converts a set's name, names, or names with probabilities to probabilities by name."""
     value = LOW_DATA if value == "low-data" else _as_tuple(value)
     for name in value if isinstance(value, list | tuple | dict) else ():
         if name not in AUGMENTATIONS:
@@ -80,7 +80,7 @@ def _registered(registry: extensions.Registry[Any]) -> Callable[[Any], Any]:
 
 
 def _options(value: Any) -> Any:
-    """One option's name or several, without repeats, in one order."""
+    """Converts one name or several to sorted names without repeats."""
     value = _as_tuple(value)
     if not isinstance(value, list | tuple):
         return value
@@ -101,7 +101,7 @@ def _check_known(name: Any, known: tuple[str, ...], kind: str, *, more: tuple[st
 
 
 def _batch(value: Any) -> Any:
-    """A number of windows, or the word auto."""
+    """A number of windows, or ``auto``."""
     if value is None or value == "auto" or (type(value) is int and 1 <= value <= LARGEST_BATCH):
         return value
     raise PydanticCustomError(
@@ -110,7 +110,7 @@ def _batch(value: Any) -> Any:
 
 
 _Probability = Annotated[Number, Field(ge=0, le=1)]
-# The types after ``json_schema_input_type`` say what people write, the others what it becomes.
+# The types after ``json_schema_input_type`` are those of the manifest, the others those of the record.
 Strings = Annotated[
     tuple[Text, ...],
     BeforeValidator(_as_tuple, json_schema_input_type=Text | Annotated[list[Text], Field(min_length=1)]),
@@ -146,7 +146,7 @@ Channels = Annotated[int, Field(ge=1, le=2, strict=True)]
 
 
 class Settings(StrictRecord):
-    """Settings that may be written in ``defaults`` and in an instrument; values set on an instrument override the defaults."""
+    """Settings of ``defaults`` and of instruments; values set on an instrument override the defaults."""
 
     config: Strings | None = key(
         "RAVE configuration, or several in order: `v1`, `v2`, `v2_small`, `[v2, causal]`, …; `v2_tiny` is a small preset for"
@@ -163,7 +163,9 @@ class Settings(StrictRecord):
         "sample rate of the model in Hz, from 8000 to 192000; recordings are resampled to it", 44100
     )
     channels: Channels | None = key("audio channels of the model: 1 or 2; recordings are converted", 1)
-    budget: Budget | None = key("how long to train; both phases and the warm-up scale with it", {"hours": 4}, {"steps": 200000})
+    budget: Budget | None = key(
+        "duration of training; both phases and the warm-up scale with it", {"hours": 4}, {"steps": 200000}
+    )
     window: Annotated[int, Field(ge=1, strict=True)] | None = key(
         "samples per training window", 131072, without="suits the configuration"
     )
@@ -175,7 +177,7 @@ class Settings(StrictRecord):
         without="suits the configuration",
     )
     checkpoint: CheckpointPolicy | None = key(
-        "how often a run saves a checkpoint; a run that is stopped always saves one",
+        "interval of checkpoints; a stopped run always saves one",
         {"minutes": 10},
         {"steps": 1000},
         without="every 10 minutes",
@@ -208,7 +210,7 @@ class Settings(StrictRecord):
         without="none",
     )
     base: BaseSpec | None = key(
-        "what an instrument starts from: a published model (`NAME`, `NAME@VERSION`), a stock RAVE run, or a joint base that is"
+        "initial weights: a published model (`NAME`, `NAME@VERSION`), a stock RAVE run, or a joint base that is"
         " trained on all instruments first, see docs/bases.md",
         "kompang",
         {"stock": "runs/drums"},
@@ -239,7 +241,7 @@ class LibraryManifest(StrictRecord):
     """The manifest as written."""
 
     name: Name = key("name of the library", "malay-percussion", default=...)
-    store: Text = key("where everything is kept: a folder or `s3://bucket/prefix`", "./store", default=...)
+    store: Text = key("store of datasets, runs and models: a folder or `s3://bucket/prefix`", "./store", default=...)
     defaults: Settings = key("settings of all instruments", {"config": "v2_small"}, default=Settings(), without="none")
     instruments: dict[Name, Instrument] = key(
         "the instruments by name: letters, digits, `.`, `_` and `-`, at most 63",
@@ -253,7 +255,7 @@ class LibraryManifest(StrictRecord):
         seen: dict[str, str] = {}
         for name in self.instruments:
             if name.lower() in seen:
-                raise ValueError(f"{seen[name.lower()]} and {name} would share a folder on some disks: rename one")
+                raise ValueError(f"{seen[name.lower()]} and {name} would be the same folder on some disks: rename one")
             seen[name.lower()] = name
         return self
 
@@ -263,7 +265,7 @@ class LibraryManifest(StrictRecord):
             if instrument.base is not None and instrument.base.train:
                 context = {"name": name, "fix": "write it in defaults: {base: {train: true}}"}
                 raise PydanticCustomError(
-                    "base_place", "{name} asks to train a base, which is one for all instruments", context
+                    "base_place", "{name} requests a joint base, which is trained on all instruments", context
                 )
         if self.defaults.base is not None and self.defaults.base.train and base_name(self.name) in self.instruments:
             raise ValueError(f"{base_name(self.name)} is the name of the joint base: rename that instrument")
@@ -271,7 +273,7 @@ class LibraryManifest(StrictRecord):
 
 
 def base_name(library: str) -> str:
-    """The name of the model that a library trains on all its instruments."""
+    """The name of a library's joint base."""
     return f"{library[:58]}-base"
 
 

@@ -14,7 +14,7 @@ _TABLE = re.compile(r"^\| key \| meaning \|.*\n(?:\|.*\n)+", re.MULTILINE)
 
 
 def manifest_table() -> str:
-    """All keys of the manifest as a Markdown table; a key inside another is written ``budget: hours``."""
+    """All keys of the manifest as a Markdown table; nested keys are written like ``budget: hours``."""
     rows = []
     for key in all_keys():
         meaning = _DOCUMENT.sub(lambda found: f"[{found[0]}]({found[0]})", key.description)

@@ -1,4 +1,4 @@
-"""The records that stages write to the store for one another.
+"""The records that stages exchange through the store.
 
 ::
 

@@ -1,4 +1,4 @@
-"""What all records have in common: frozen, JSON on disk; no torch, no Ray, no Arrow."""
+"""The base of all records: frozen, stored as JSON; imports neither torch nor Ray nor Arrow."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rave_dist.errors import RaveDistError, StoreError
 
 
 def now() -> str:
-    """The present moment as ISO 8601 in UTC, to the second."""
+    """The current time as ISO 8601 in UTC, to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
@@ -43,7 +43,7 @@ class Record(BaseModel):
 
         Raises:
             MissingKeyError: nothing is stored under the key.
-            StoreError: the store cannot be read, or what it holds is not a record of this kind.
+            StoreError: the store cannot be read, or the object is not a record of this kind.
         """
         try:
             return cls.model_validate(store.read_json(key))
@@ -53,7 +53,7 @@ class Record(BaseModel):
             raise StoreError(
                 f"not a valid {cls.__name__} ({place}: {first['msg']})",
                 where=store.address(key),
-                fix="delete it; the step that makes it will run again",
+                fix="delete it; the stage that writes it will run again",
             ) from error
 
     def save(self, store: JsonStore, key: str) -> None:
@@ -66,12 +66,12 @@ class Record(BaseModel):
 
 
 class Problem(Record):
-    """What is wrong and the smallest fix."""
+    """A problem and the smallest fix."""
 
     what: str
     fix: str = ""
 
     @staticmethod
     def of(error: RaveDistError) -> Problem:
-        """An error as a record keeps it: place and message in one sentence, and the fix."""
+        """An error as a record: place and message in one sentence, and the fix."""
         return Problem(what=f"{error.where}: {error.what}" if error.where else error.what, fix=error.fix)

@@ -9,10 +9,10 @@ from rave_dist.records.base import Record
 
 
 class ConversionParameters(Record):
-    """All that decides the samples of a conversion.
+    """The parameters that determine the samples of a conversion.
 
-    ``sample_rate`` and ``channels`` None mean the source's own. ``seed`` picks the noise of models that have a noise
-    generator. ``salvage`` converts what can be read of a damaged file.
+    ``sample_rate`` and ``channels`` are those of the source if None. ``seed`` is for models with a noise generator.
+    ``salvage`` converts the readable part of a damaged file.
     """
 
     sample_rate: int | None = None
@@ -31,8 +31,11 @@ class ConversionRequest(Record):
 
 
 class ConversionItem(Record):
-    """The outcome of one source; the journal's entry. ``seconds`` is the length of the output; ``source_fingerprint``
-    and ``output_tag`` tell, without reading them, that neither file has changed since."""
+    """The outcome of one source, an entry of the journal.
+
+    ``seconds`` is the length of the output; ``source_fingerprint`` and ``output_tag`` detect later changes of the files without
+    reading them.
+    """
 
     source: str
     source_sha256: str
@@ -47,7 +50,7 @@ class ConversionItem(Record):
 
 
 class ConversionRecord(Record):
-    """A whole conversion, as reported at its end. ``seconds`` is audio converted this time."""
+    """The report of a conversion; ``seconds`` is the audio converted this time."""
 
     id: str
     model: str

@@ -1,4 +1,4 @@
-"""Records of datasets: which recordings, where their PCM is stored, and every second accounted for."""
+"""Records of datasets: recordings, the keys of their PCM, and the use of every second."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from rave_dist.records.folders import DatasetFolder
 
 
 class Rejection(Record):
-    """Seconds of a source that are not used, and why; ``unreadable`` when the file itself is damaged or no audio."""
+    """Unused seconds of a source, with the reason; ``unreadable`` if the file is damaged or not audio."""
 
     source: str
     seconds: float
@@ -18,10 +18,10 @@ class Rejection(Record):
 
 
 class SourceRecord(Record):
-    """One recording as it was ingested. Levels are of the mapped, resampled PCM, full scale = 1.
+    """One ingested recording; levels are those of the mapped, resampled PCM, full scale 1.
 
-    ``used_seconds`` plus the seconds of its rejections is ``seconds``. ``spans`` are the used stretches as
-    [start, stop) in samples at the dataset's rate; the PCM rows of a span are contiguous.
+    ``used_seconds`` plus the seconds of its rejections is ``seconds``. ``spans`` are the used intervals [start, stop) in
+    samples at the dataset's rate; the PCM rows of a span are contiguous.
     """
 
     source: str
@@ -53,11 +53,11 @@ class Shard(Record):
 
 
 class DatasetManifest(Record):
-    """A dataset: which recordings, where their PCM lies, and every second accounted for.
+    """A dataset: its recordings, the keys of their PCM, and the use of every second.
 
-    ``sources`` are the recordings of which something is used, ``unused`` those that could be opened and are rejected whole
-    (kept so that they need not be read again), ``rejected`` every second that is not used, of both. ``recipe`` is the id of
-    the parameters that made it.
+    ``sources`` are the recordings that are used, at least in part; ``unused`` those that could be opened but are rejected
+    completely (kept so that they are not read again); ``rejected`` lists all unused seconds of both. ``recipe`` is the id of
+    the parameters.
     """
 
     id: str
@@ -85,12 +85,12 @@ class DatasetManifest(Record):
 
     @property
     def seconds(self) -> float:
-        """All source seconds, used and rejected."""
+        """Total seconds of the sources, used and rejected."""
         return self.used_seconds + sum(r.seconds for r in self.rejected)
 
 
 class DatasetPointer(Record):
-    """The dataset that a library uses of an instrument, and the last one of each recipe, by recipe id."""
+    """The current dataset of an instrument in a library, and the last one of each recipe, by recipe id."""
 
     id: str
     recipes: dict[str, str] = Field(default_factory=dict)

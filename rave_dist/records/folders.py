@@ -1,6 +1,6 @@
-"""The name of every file of a run, a model, an export, a dataset and a base, each in one place.
+"""The names of all files of runs, models, exports, datasets and bases.
 
-Properties are keys where ``root`` is a folder of a store, and paths where it is a local folder.
+Properties are keys if ``root`` is a folder of a store, and paths if it is a local folder.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class RunFolder:
 
     @property
     def spec(self) -> str:
-        """What is trained: `rave_dist.records.TrainingSpec`."""
+        """The parameters of the run: `rave_dist.records.TrainingSpec`."""
         return f"{self.root}/spec.json"
 
     @property
@@ -35,7 +35,7 @@ class RunFolder:
 
     @property
     def weights(self) -> str:
-        """The weights that are exported: the best of the last phase."""
+        """The weights to export: the best of the last phase."""
         return f"{self.root}/weights.pt"
 
     @property
@@ -45,7 +45,7 @@ class RunFolder:
 
     @property
     def result(self) -> str:
-        """How the run ended: `rave_dist.records.RunResult`."""
+        """The result: `rave_dist.records.RunResult`."""
         return f"{self.root}/result.json"
 
     @property
@@ -120,7 +120,7 @@ class ModelFolder(_ModelFiles):
 
     @staticmethod
     def latest(name: str) -> str:
-        """Which version NAME alone means: `rave_dist.records.ModelPointer`."""
+        """The latest version: `rave_dist.records.ModelPointer`."""
         return f"{ModelFolder.versions(name)}/latest.json"
 
     @property
@@ -130,7 +130,7 @@ class ModelFolder(_ModelFiles):
 
     @property
     def samples(self) -> str:
-        """What the listening examples were made from, written last: `rave_dist.records.ListeningRecord`."""
+        """The sources of the listening examples, written last: `rave_dist.records.ListeningRecord`."""
         return f"{self.root}/samples/samples.json"
 
     def sample(self, role: str) -> str:
@@ -149,12 +149,12 @@ class ExportFolder(_ModelFiles):
 
     @property
     def record(self) -> str:
-        """What was exported: `rave_dist.records.ExportRecord`."""
+        """The export: `rave_dist.records.ExportRecord`."""
         return f"{self.root}/export.json"
 
     @property
     def probe(self) -> str:
-        """Audio, and the trained model's own output for it."""
+        """Audio, and the trained model's output for it."""
         return f"{self.root}/probe.pt"
 
 
@@ -181,7 +181,7 @@ class DatasetFolder:
 
     @staticmethod
     def latest(instrument: str, library: str) -> str:
-        """Which dataset a library uses: `rave_dist.records.DatasetPointer`."""
+        """The current dataset of a library: `rave_dist.records.DatasetPointer`."""
         return f"{DatasetFolder.pointers(instrument)}/{library}.json"
 
     @property
@@ -192,7 +192,7 @@ class DatasetFolder:
 
 @dataclass(frozen=True)
 class BaseFolder:
-    """Initial weights that runs start from. ``record`` is written last and marks them as complete."""
+    """Initial weights of runs; ``record`` is written last and marks them as complete."""
 
     root: str | Path
 

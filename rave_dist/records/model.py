@@ -12,7 +12,7 @@ from rave_dist.records.training import Rollback, Validation
 
 
 class Engine(Record):
-    """The software whose network a model is. Published models contain code of it, so its licence concerns them too."""
+    """The software of a model's network; published models contain its code, so its licence applies to them."""
 
     name: str
     version: str
@@ -21,7 +21,7 @@ class Engine(Record):
     @computed_field  # type: ignore[prop-decorator]  # as pydantic documents it
     @property
     def terms(self) -> str:
-        """What is open and what is not, in words for a studio."""
+        """The licence terms, in plain words."""
         return (
             f"rave-dist is open source (Apache-2.0). Its engine, {self.name} {self.version}, is not: it is licensed "
             f"{self.licence}, for non-commercial use, and published models contain code of it. Ask its authors (IRCAM) before "
@@ -38,9 +38,12 @@ class ModelFile(Record):
 
 
 class Metrics(Record):
-    """How far a sound is from held-out audio: spectra in dB over five window lengths and over mel bands, momentary loudness in
-    LU, pitch in cents where both have one, the share of pitch that is left; the last two are None where there is no pitch.
-    ``further`` has the numbers of extensions, by their labels."""
+    """Distances of audio from held-out audio.
+
+    Spectra in dB over five window lengths and over mel bands; momentary loudness in LU; pitch in cents of frames that are
+    voiced in both, and the share of voiced frames that is kept. The last two are None if the held-out audio is not voiced.
+    ``further`` has the metrics of extensions, by their labels.
+    """
 
     spectral_db: float
     mel_db: float
@@ -56,21 +59,21 @@ class ModelCard(Record):
 
     Attributes:
         version: hash of weights and configuration.
-        engine: what trained and exported it, with its licence.
+        engine: the software of its network, with the licence.
         latents: dimensions that the exports expose.
         latent_size: dimensions of the network's latent space.
         hop: samples per latent frame.
         receptive_field: (left, right) in samples.
         phase: phase of the weights, 1 or 2.
-        step: steps that the run did.
-        best_step: steps after which it had these weights, the closest to held-out audio of their phase.
+        step: steps of the run.
+        best_step: step of the weights, which have the lowest held-out distance of their phase.
         complete: False when the run was stopped before its budget was used up.
         seconds: duration of the audio that it was trained on.
         metrics: distances from held-out audio of the ``model``, and for comparison of an ``mp3`` at 64 kbit/s, of ``noise`` of
             the same loudness and of ``silence``; for a model of phase 2 also of the best weights of ``phase_1``, unless the run
             began after it.
-        accumulation_steps: parts in which every step was computed; 1 unless the manifest said ``batch: auto``.
-        credit: what the manifest says of the recordings.
+        accumulation_steps: parts in which every step was computed; 1 unless the manifest has ``batch: auto``.
+        credit: attribution of the recordings, from the manifest.
         exports: further files, in formats of extensions.
     """
 
@@ -141,7 +144,7 @@ class ModelCard(Record):
 
 
 class ModelPointer(Record):
-    """The version that a model's name alone means."""
+    """The latest version of a model."""
 
     version: str
 
@@ -164,8 +167,10 @@ class ExportRecord(Record):
 
 
 class ListeningRecord(Record):
-    """What a model's listening examples were made from. ``recipe`` is the version of the code that chose them,
-    ``transfer_source`` the identity of the audio of the transfer example."""
+    """The sources of a model's listening examples.
+
+    ``recipe`` is the version of the code that chose them, ``transfer_source`` the identity of the transfer example's input.
+    """
 
     recipe: int
     model: str

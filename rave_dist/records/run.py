@@ -1,4 +1,4 @@
-"""Records that a run leaves in its folder: results, metrics, checkpoints, and what else training keeps in the store."""
+"""Records of runs: results, metrics, checkpoints, dry runs and initial weights."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from rave_dist.records.training import Rollback, Validation
 
 
 class BestWeights(Record):
-    """The best weights of a phase: after how many steps of the run, and their distance from held-out audio."""
+    """The best weights of a phase: their step and their held-out distance."""
 
     step: int
     distance: float
 
 
 class RunResult(Record):
-    """How a run ended, or where it stands: what a model is published from.
+    """The result of a run, or its present state, from which a model is published.
 
-    ``phase_1`` are the best weights of phase 1 where they are stored next to those of phase 2; None for runs that ended in
-    phase 1 and for runs that began after it. ``complete`` says whether the training budget was used up.
+    ``phase_1`` are the best weights of phase 1 if they are stored in addition to those of phase 2; None for runs that ended in
+    phase 1 or began after it. ``complete`` says whether the training budget was used up.
     """
 
     phase: int
@@ -36,7 +36,7 @@ class RunResult(Record):
 
 
 class LossRow(Record):
-    """The losses of a step, by RAVE's names; None stands for NaN or infinite values. ``step`` counts the steps done."""
+    """The losses of a step, by RAVE's names; None stands for NaN or infinite values; ``step`` counts finished steps."""
 
     step: int
     phase: int
@@ -44,7 +44,7 @@ class LossRow(Record):
 
 
 class ValidationRow(Record):
-    """A validation: the distance from held-out audio, and the same measure of training audio."""
+    """A validation: the distances of held-out audio and of training audio."""
 
     step: int
     phase: int
@@ -53,7 +53,7 @@ class ValidationRow(Record):
 
 
 class RunMetrics(Record):
-    """What a run measured: a selection of its losses, and every validation."""
+    """Measurements of a run: a selection of its losses, and all validations."""
 
     train: tuple[LossRow, ...] = ()
     validation: tuple[ValidationRow, ...] = ()
@@ -63,7 +63,7 @@ class RunMetrics(Record):
 
 
 class CheckpointInfo(Record):
-    """The side file of a checkpoint, by which it is checked when it is read."""
+    """The side file of a checkpoint, to verify it."""
 
     step: int
     sha256: str
@@ -71,7 +71,7 @@ class CheckpointInfo(Record):
 
 
 class WindowSource(Record):
-    """Where a training window came from: the recording, and its first sample there at the run's rate."""
+    """The origin of a training window: the recording, and the first sample in it at the run's rate."""
 
     source: str
     sample: int
@@ -88,7 +88,7 @@ class NotFiniteReport(Record):
 
 
 class DryRunResult(Record):
-    """A dry run that succeeded: on which device, and in how many parts a step fits its memory."""
+    """A successful dry run: its device, and the number of accumulation steps that fit its memory."""
 
     instrument: str
     device: str
@@ -97,12 +97,12 @@ class DryRunResult(Record):
 
     @staticmethod
     def key(request_id: str) -> str:
-        """The key of a result, by the hash of all that decides it."""
+        """The key of a result, by the hash of its parameters."""
         return f"dry_runs/{request_id}.json"
 
 
 class BaseRecord(Record):
-    """Initial weights in the store: their origin for people, and the steps of the run that is resumed from them, else 0."""
+    """Initial weights in the store: their origin for people, and the steps of the run to resume, otherwise 0."""
 
     origin: str
     step: int = Field(default=0, ge=0)

@@ -1,4 +1,4 @@
-"""Records of training: what a run computes, and how far it is."""
+"""Records of training: the parameters and the progress of a run."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ RunActivity = Literal["waiting for room", "starting", "dry run", "training", "ex
 
 
 class TrainingSpec(Record):
-    """All that decides what one run computes, plus when it saves itself and what it does after a failure.
+    """The parameters of one run, with its checkpoint policy and its recovery.
 
-    ``window`` (samples) and ``batch`` are None where the configuration's default holds; ``auto`` is that batch too, with the
-    accumulation steps that the memory needs. ``base`` is the id of the initial weights (`BaseFolder`); None for new ones.
-    ``augment`` has the probability of each augmentation, ``compute`` the options of arithmetic and speed
-    (`rave_dist.training.step.precision`). Of extensions (`rave_dist.extensions`): ``losses`` has the weight of each further
-    loss, ``exports`` and ``metrics`` the names of further files and numbers of the published model.
+    ``window`` (samples) and ``batch`` are None for the configuration's default; ``auto`` is that batch, with the accumulation
+    steps that the memory needs. ``base`` is the id of the initial weights (`BaseFolder`); None for new ones. ``augment`` has
+    the probability of each augmentation, ``compute`` the options of arithmetic and speed
+    (`rave_dist.training.step.precision`). For extensions (`rave_dist.extensions`), ``losses`` has the weight of each further
+    loss, ``exports`` and ``metrics`` the names of further files and metrics of the published model.
     """
 
     library: str
@@ -48,10 +48,13 @@ class TrainingSpec(Record):
 
     @property
     def run_id(self) -> str:
-        """Hash of all that affects the result. The checkpoint policy and the credit do not; the recovery changes nothing for
-        runs that need none, and must find the checkpoints of those that do. Exports and metrics are made of the result."""
+        """Hash of the parameters that affect the result.
+
+        The checkpoint policy and the credit do not. The recovery does not change runs that need none, and must find the
+        checkpoints of those that do. Exports and metrics are derived from the result.
+        """
         excluded = {"checkpoint", "recover", "credit", "exports", "metrics"}
-        if not self.losses:  # so that runs without keep their identity
+        if not self.losses:  # so that runs without losses of extensions keep their identity
             excluded.add("losses")
         return content_id(self.model_dump(mode="json", exclude=excluded))
 
@@ -67,7 +70,7 @@ class TrainingSpec(Record):
 
 
 class Validation(Record):
-    """Held-out spectral distance: before the first step, of the weights that an export takes, the last one."""
+    """Held-out spectral distances: before the first step, of the weights to export, and the last one."""
 
     first: float | None = None
     best: float | None = None
@@ -75,8 +78,7 @@ class Validation(Record):
 
 
 class Rollback(Record):
-    """A return to the last checkpoint after a NaN or infinite value: the step (from 0) that produced it, what it was, and the
-    factor on the learning rate from then on."""
+    """A return to the last checkpoint: the step (from 0) of the NaN or infinite value, its kind, and the factor on the rate."""
 
     step: int
     what: str
@@ -84,10 +86,10 @@ class Rollback(Record):
 
 
 class RunRecord(Record):
-    """How far one instrument has come; ``runs/<library>/<instrument>/record.json``, rewritten as it goes.
+    """The progress of one instrument; ``runs/<library>/<instrument>/record.json``, rewritten during the run.
 
-    ``activity`` is what it does now, None where nothing is known to work on it. ``worker`` is host:pid of the process that
-    trains or trained it. ``seconds`` is training time, of ``budget``.
+    ``activity`` is its present activity, None if no process is known to work on it. ``worker`` is host:pid of the last training
+    process. ``seconds`` is training time, of ``budget``.
     """
 
     library: str
@@ -113,12 +115,12 @@ class RunRecord(Record):
 
     @property
     def key(self) -> str:
-        """Where this record lies in the store."""
+        """Key of this record in the store."""
         return run_record_key(self.library, self.instrument)
 
     @property
     def folder(self) -> RunFolder:
-        """The folder of the run that it is about."""
+        """The folder of the run."""
         return RunFolder.of(self.library, self.instrument, self.run_id)
 
     def summary(self) -> dict[str, Any]:

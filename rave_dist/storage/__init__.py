@@ -1,1 +1,1 @@
-"""One store over folders and S3."""
+"""The store, over folders and S3."""

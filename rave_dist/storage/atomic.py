@@ -1,4 +1,4 @@
-"""Files and folders that appear under their name only when they are complete: written next to it, then renamed."""
+"""Atomic writing of files and folders: written under a temporary name, then renamed."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-# At most 16 bytes more than the name itself, because file systems limit a name to 255. Hidden, so that a folder of
-# recordings or results does not show them.
+# At most 16 bytes longer than the name, because file systems limit a name to 255 bytes. Hidden, so that listings of
+# recordings or results do not contain them.
 _FORM = ".{name}.partial-{unique}"
 _TEMPORARY = re.compile(r"\..*\.partial-[0-9a-f]{6}", re.DOTALL)
 
@@ -28,7 +28,7 @@ def is_temporary(name: str) -> bool:
 
 @contextmanager
 def replacing(place: Path) -> Iterator[Path]:
-    """Yields a temporary path; what is written there replaces `place` when the block succeeds, and is removed otherwise.
+    """Yields a temporary path; its file replaces `place` if the context succeeds, and is removed otherwise.
 
     The folder of `place` must exist.
 
@@ -45,7 +45,7 @@ def replacing(place: Path) -> Iterator[Path]:
 
 @contextmanager
 def replacing_folder(place: Path) -> Iterator[Path]:
-    """As `replacing`, for a folder that the block makes; an existing one is removed just before the rename.
+    """Like `replacing`, for a folder created in the context; an existing one is removed just before the rename.
 
     Raises:
         OSError: the folder cannot be removed or renamed.
@@ -62,7 +62,7 @@ def replacing_folder(place: Path) -> Iterator[Path]:
 
 
 def remove_leftovers(place: Path) -> None:
-    """Removes what killed processes left of `place`; only where no other process is writing the same file.
+    """Removes temporary files of killed processes; only safe if no other process is writing the same file.
 
     Raises:
         OSError: the folder cannot be read, or a file not removed.

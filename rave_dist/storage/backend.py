@@ -1,4 +1,4 @@
-"""What a store needs of a place, and what it says of an object."""
+"""The interface of a store's backend, and the entry of an object."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Entry:
-    """One stored object: its key, size in bytes and a tag that changes when its bytes do."""
+    """A stored object: its key, its size in bytes, and a tag that changes with its content."""
 
     key: str
     bytes: int
@@ -21,10 +21,10 @@ class Entry:
 
 
 class Backend(Protocol):
-    """What a store needs of a place; keys are relative, with forward slashes.
+    """The interface of a backend; keys are relative, with forward slashes.
 
-    Every method raises `StoreError` where the place cannot be used, and `MissingKeyError` where an object is needed that does
-    not exist. Objects appear complete or not at all.
+    Every method raises `StoreError` if the backend cannot be used, and `MissingKeyError` if a required object does not exist.
+    Objects appear complete or not at all.
     """
 
     def read(self, key: str) -> bytes:
@@ -52,7 +52,7 @@ class Backend(Protocol):
         ...
 
     def upload(self, path: Path, key: str) -> None:
-        """Copies a local file into an object."""
+        """Copies a local file to an object."""
         ...
 
     def download(self, key: str, path: Path) -> None:

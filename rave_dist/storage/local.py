@@ -1,4 +1,4 @@
-"""The store's backend in a local folder: every object is written to a temporary file in its folder and renamed."""
+"""The store's backend in a local folder: objects are written to a temporary file in their folder and renamed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _BLOCK_BYTES = 1 << 20
 
 
 class LocalFolder:
-    """Keys are paths below a folder; each method as in `rave_dist.storage.store.Store`."""
+    """Keys are paths below a folder; the methods are those of `rave_dist.storage.backend.Backend`."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
@@ -58,14 +58,14 @@ class LocalFolder:
             os.fsync(file.fileno())
 
     def claim(self, key: str, data: bytes) -> bool:
-        """A hard link, which one caller can make."""
+        """A hard link, which only one caller can create."""
         place = self._root / key
         temporary = temporary_path(place)
         with self._errors(key):
             place.parent.mkdir(parents=True, exist_ok=True)
             try:
                 temporary.write_bytes(data)
-                os.link(temporary, place)  # fails if the name is taken, and never shows half the data
+                os.link(temporary, place)  # fails if the name exists, and never shows partial data
                 return True
             except FileExistsError:
                 return False
@@ -89,7 +89,7 @@ class LocalFolder:
             try:
                 yield self._entry(path, path.relative_to(self._root).as_posix())
             except FileNotFoundError:
-                continue  # removed by another process while we walked
+                continue  # removed by another process since
 
     def _entry(self, path: Path, key: str) -> Entry:
         status = path.stat()
@@ -106,7 +106,7 @@ class LocalFolder:
             shutil.copyfile(path, temporary)
 
     def download(self, key: str, path: Path) -> None:
-        """A copy; errors of either side name that side."""
+        """A copy; an error names the side that failed."""
         with self._errors(key):
             stored = (self._root / key).open("rb")
         with stored:
@@ -118,6 +118,6 @@ class LocalFolder:
 
     def filesystem(self) -> tuple[pyarrow.fs.FileSystem, str]:
         """Arrow's local file system."""
-        import pyarrow.fs  # here, because whole objects need no Arrow
+        import pyarrow.fs  # imported here: whole objects do not need Arrow
 
         return pyarrow.fs.LocalFileSystem(), str(self._root)

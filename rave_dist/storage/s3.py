@@ -1,7 +1,7 @@
-"""The store's backend on S3: boto3 for objects and conditional puts, pyarrow for readers that seek.
+"""The store's backend on S3: boto3 for objects and conditional puts, pyarrow for random access.
 
 boto3 resolves endpoint, region and credentials, from the environment (``AWS_ENDPOINT_URL(_S3)``, ``AWS_REGION``,
-``AWS_PROFILE``, …) and the AWS configuration files, and pyarrow is given the same.
+``AWS_PROFILE``, …) and the AWS configuration files; pyarrow receives the same values.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class S3Settings:
 
     Attributes:
         endpoint: URL of the server.
-        region: as requests are signed.
+        region: of the signatures of requests.
         profile: of the AWS configuration files.
         credentials: where they come from (``env``, ``shared-credentials-file``, ``iam-role``, …); None if there are none.
         access_key: its last four characters.
@@ -53,7 +53,7 @@ class S3Settings:
 
 
 def resolved_settings() -> S3Settings:
-    """What requests of this process would use; makes no request, but may ask the machine's own credential service.
+    """The settings of this process's requests; makes no request, except to the machine's credential service.
 
     Raises:
         StoreError: a profile that does not exist, or settings that contradict each other.
@@ -72,32 +72,32 @@ def resolved_settings() -> S3Settings:
 
 
 def server_time(uri: str) -> float:
-    """The time of the server of a store, in seconds since 1970; whole seconds, as HTTP tells it.
+    """The time of a store's server in seconds since 1970, with the resolution of HTTP (a second).
 
     Args:
         uri: ``s3://bucket/prefix``.
 
     Raises:
-        StoreError: the server does not answer.
+        StoreError: the server does not respond.
     """
     bucket, _, prefix = uri.removeprefix("s3://").partition("/")
     place = S3Prefix(bucket, prefix)
     with place._errors(""):
         try:
             answer = place._client.list_objects_v2(Bucket=bucket, Prefix=prefix, MaxKeys=1)
-        except ClientError as error:  # a server refuses requests of a machine whose clock is far off, but tells the time
+        except ClientError as error:  # a server refuses requests from a machine with a wrong clock, but reports its time
             answer = error.response
         date = answer["ResponseMetadata"]["HTTPHeaders"].get("date")
     if date is None:
-        raise StoreError("the server does not tell the time", where=uri)
+        raise StoreError("the server does not report its time", where=uri)
     return parsedate_to_datetime(date).timestamp()
 
 
 class _Connection:
-    """A boto3 session and its client, from which pyarrow's client is made too."""
+    """A boto3 session and its client, and the pyarrow client with the same settings."""
 
     def __init__(self) -> None:
-        # A session of its own, because boto3's default session keeps the first credentials that it saw.
+        # A separate session, because boto3's default session keeps its first credentials.
         self.session = boto3.session.Session()
         self.client = self.session.client("s3", config=Config(retries={"max_attempts": 5, "mode": "standard"}))
 
@@ -106,7 +106,7 @@ class _Connection:
         return self.session.get_credentials()
 
     def arrow(self) -> pyarrow.fs.FileSystem:
-        """Arrow's own S3 client with the same endpoint, region, credentials, addressing and certificates."""
+        """Arrow's S3 client with the same endpoint, region, credentials, addressing and certificates."""
         import pyarrow.fs  # here, because whole objects need no Arrow
 
         meta = self.client.meta
@@ -121,8 +121,7 @@ class _Connection:
         credentials = self.credentials()
         if credentials is None:
             raise NoCredentialsError
-        # Arrow cannot renew keys that it was given, so it asks the same service itself; only roles that a profile assumes it
-        # cannot resolve.
+        # Arrow cannot renew keys, so it resolves the credentials itself; it only cannot resolve roles that a profile assumes.
         if not isinstance(credentials, RefreshableCredentials) or credentials.method == "assume-role":
             keys = credentials.get_frozen_credentials()
             options |= {"access_key": keys.access_key, "secret_key": keys.secret_key, "session_token": keys.token}
@@ -135,19 +134,19 @@ def _connect(_settings: tuple[tuple[str, str], ...]) -> _Connection:
 
 
 def _connection() -> _Connection:
-    """The process's connection for the present AWS settings: making one costs a third of a second, and a store travels often.
+    """The process's connection for the present AWS settings, cached because creating one takes a third of a second.
 
     Raises:
         StoreError: a profile that does not exist, or settings that contradict each other.
     """
     try:
         return _connect(tuple(sorted((name, value) for name, value in os.environ.items() if name.startswith("AWS_"))))
-    except (BotoCoreError, ValueError) as error:  # botocore refuses an endpoint that is no URL with a ValueError
+    except (BotoCoreError, ValueError) as error:  # botocore raises ValueError for an endpoint that is not a URL
         raise StoreError(f"the S3 settings cannot be used: {error}", where="S3 settings", fix=_CHECK) from error
 
 
 class S3Prefix:
-    """Keys below a prefix of a bucket; each method as in `rave_dist.storage.store.Store`."""
+    """Keys below a prefix of a bucket; the methods are those of `rave_dist.storage.backend.Backend`."""
 
     def __init__(self, bucket: str, prefix: str) -> None:
         self._bucket = bucket
@@ -215,7 +214,7 @@ class S3Prefix:
         return Entry(key, int(head["ContentLength"]), str(head["ETag"]).strip('"'))
 
     def list(self, prefix: str) -> Iterator[Entry]:
-        """A request for each page of 1000 keys, as they are asked for."""
+        """A request for each page of 1000 keys, made lazily."""
         full = self._full(prefix)
         strip = len(self._prefix) + 1 if self._prefix else 0
         with self._errors(prefix):
@@ -228,7 +227,7 @@ class S3Prefix:
                         yield Entry(item["Key"][strip:], int(item["Size"]), str(item["ETag"]).strip('"'))
 
     def delete(self, key: str) -> None:
-        """One DELETE, which succeeds too where nothing is."""
+        """One DELETE, which also succeeds if there is no object."""
         with self._errors(key):
             self._client.delete_object(Bucket=self._bucket, Key=self._full(key))
 
@@ -238,7 +237,7 @@ class S3Prefix:
             self._client.upload_fileobj(file, self._bucket, self._full(key))
 
     def download(self, key: str, path: Path) -> None:
-        """Concurrent ranges into a temporary file, then renamed."""
+        """Concurrent range requests to a temporary file, which is then renamed."""
         with self._errors(key):
             try:
                 self._client.download_file(self._bucket, self._full(key), str(path))  # to a temporary file, which it renames

@@ -1,4 +1,4 @@
-"""Addresses and who opens them: a path of this machine, or ``scheme://container/key``.
+"""Addresses and their backends: a local path, or ``scheme://container/key``.
 
 A further scheme is one module with a `Backend` that calls ``SCHEMES.register("name", opener)``; see `rave_dist.extensions`.
 """
@@ -22,7 +22,7 @@ _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 
 
 def _open_s3(bucket: str, prefix: str) -> Backend:
-    from rave_dist.storage.s3 import S3Prefix  # here, because a local store need not pay for boto3's import
+    from rave_dist.storage.s3 import S3Prefix  # imported here: a local store does not need boto3
 
     return S3Prefix(bucket, prefix)
 
@@ -36,7 +36,7 @@ def has_scheme(address: str) -> bool:
 
 
 def is_remote(address: str) -> bool:
-    """Whether an address has a scheme other than ``file://``: it is not a path of this machine."""
+    """Whether an address has a scheme other than ``file://``, so that it is not a local path."""
     found = _SCHEME.match(address)
     return found is not None and found[1].lower() != "file"
 
@@ -45,7 +45,7 @@ def split(address: str) -> tuple[str, str, str]:
     """Scheme, container and key of a remote address; not by `urlsplit`, because a key may have ``#`` and ``?`` in it.
 
     Raises:
-        StoreError: no such scheme is known, or the container is missing.
+        StoreError: the scheme is unknown, or the container is missing.
     """
     scheme, _, rest = address.partition("://")
     scheme = scheme.lower()
@@ -68,7 +68,7 @@ def local_path(address: str) -> str:
 
 
 def normalise(address: str) -> str:
-    """The one form of an address: an absolute path, or ``scheme://container/key`` without slashes at its end.
+    """The normal form of an address: an absolute path, or ``scheme://container/key`` without trailing slashes.
 
     Raises:
         StoreError: as `split`.

@@ -1,7 +1,7 @@
-"""One store over a local folder or S3: whole objects, written atomically, found again by key.
+"""The store over a local folder or S3: whole objects, written atomically, identified by key.
 
-An object exists or it does not: locally it is written to a temporary file and renamed, on S3 a put or a completed
-multipart upload is atomic. Whoever writes several objects that belong together writes their marker last.
+Objects are complete or do not exist: locally they are written to a temporary file and renamed; on S3 a put or a completed
+multipart upload is atomic. Of several objects that belong together, a marker is written last.
 
 S3 settings come from the environment and the AWS configuration files, as boto3 users expect: `rave_dist.storage.s3`.
 """
@@ -33,8 +33,8 @@ class Store:
         uri: a path (``~`` allowed), ``file://…``, ``s3://bucket/prefix`` or an address of a registered scheme.
 
     Raises:
-        StoreError: from every method, when the place cannot be used.
-        MissingKeyError: when a key is read that does not exist.
+        StoreError: by every method, if the store cannot be used.
+        MissingKeyError: by methods that read a key that does not exist.
 
     Example:
         >>> store = rd.Store("store")
@@ -130,7 +130,7 @@ class Store:
             return json.loads(self.read_bytes(key))
         except ValueError as error:
             raise StoreError(
-                f"not valid JSON ({error})", where=self.address(key), fix="delete it; the step that makes it will run again"
+                f"not valid JSON ({error})", where=self.address(key), fix="delete it; the stage that writes it will run again"
             ) from error
 
     def write_json(self, key: str, value: Any) -> None:
@@ -138,7 +138,7 @@ class Store:
 
         Args:
             key: relative to the store.
-            value: what `json` can write.
+            value: any value that `json` supports.
 
         Example:
             >>> rd.Store("store").write_json("notes/b.json", {"take": 2, "good": True})
@@ -162,7 +162,7 @@ class Store:
         return self._backend.claim(key, data)
 
     def exists(self, key: str) -> bool:
-        """Says whether an object is stored under a key.
+        """Returns whether an object is stored under a key.
 
         Args:
             key: relative to the store.
@@ -299,7 +299,7 @@ class Store:
             ...     file.read(1)
             b'{'
         """
-        self.stat(key)  # says in the store's own words if it is missing or refused
+        self.stat(key)  # raises the store's errors if it is missing or refused
         filesystem, path = self.filesystem(key)
         try:
             file = filesystem.open_input_file(path)
@@ -309,7 +309,7 @@ class Store:
             yield file
 
     def check_exists(self) -> None:
-        """Refuses a folder that is not there, which is more often a misspelt address than an empty store.
+        """Refuses a folder that does not exist, which is more often a misspelt address than an empty store.
 
         Raises:
             StoreError: there is no such folder; S3 has none, only keys.
@@ -324,10 +324,10 @@ class Store:
             raise StoreError("there is no such folder", where=self.uri, fix="check the address of the store")
 
     def check_writable(self) -> None:
-        """Writes and removes a small object, so that a wrong address is known before any work.
+        """Writes and removes a small object, to detect a wrong address before any work.
 
         Raises:
-            StoreError: with what the place answered.
+            StoreError: with the reason.
 
         Example:
             >>> rd.Store("store").check_writable()
@@ -335,8 +335,8 @@ class Store:
         key = f".write-check-{uuid.uuid4().hex[:8]}"
         try:
             self.write_bytes(key, b"ok")
-        except MissingKeyError as error:  # a folder that cannot be made
+        except MissingKeyError as error:  # a folder that cannot be created
             raise StoreError(
-                "nothing can be written there", where=self.uri, fix="choose another place for the store"
+                "the store cannot be written", where=self.uri, fix="choose another folder or address for the store"
             ) from error
         self.delete(key)

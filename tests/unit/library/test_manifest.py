@@ -302,7 +302,7 @@ def test_a_value_of_the_wrong_kind_is_named_with_its_place(write: Write, right: 
         ("checkpoint: {minutes: 0}", "must be more than 0", "for example minutes: 10"),
         ("checkpoint: {keep: yes}", "must be a number", "for example keep: 2"),
         ("base: {train: maybe}", "must be true or false", "for example train: true"),
-        ("base: {train: true}", "tabla asks to train a base", "write it in defaults"),
+        ("base: {train: true}", "tabla requests a joint base", "write it in defaults"),
         ("augment: {pitch: yes}", "must be a number", "for example augment: low-data"),
         ("augment: high-data", "no augmentation 'high-data'", "low-data"),
         ("augment: [low-data, pitch]", "no augmentation 'low-data'", "low-data"),
