@@ -1,1 +1,1 @@
-"""Training: RAVE's mathematics in our own loop, one run or many."""
+"""Training: RAVE's mathematics in a new training loop, for one run or many."""

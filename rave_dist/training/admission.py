@@ -1,6 +1,6 @@
-"""How many runs at once, and with what: admission of runs to a cluster as plain arithmetic. No Ray.
+"""Admission of runs to a cluster: how many at once, with which resources; independent of Ray.
 
-A run that waits inside Ray Train holds processes and retries without end, so a run is handed over only when there is room.
+A run that waits inside Ray Train holds processes and retries without end, so runs start only when resources are free.
 """
 
 from __future__ import annotations
@@ -12,18 +12,18 @@ from dataclasses import dataclass
 from rave_dist.errors import ClusterError
 
 MOST_CPUS_PER_RUN = 8
-"""More threads than that hardly help a RAVE step on a CPU."""
+"""Maximum CPU threads of a run; more hardly help a RAVE step."""
 
 FINEST_GPU_SHARE = 4
-"""Most runs on one GPU: more would wait for one another's kernels."""
+"""Maximum runs on one GPU; more would wait for each other's kernels."""
 
 _MEMORY_MARGIN = 1.3
-"""What the CUDA context, the allocator's gaps and cuDNN's workspaces take in addition to the tensors of a step."""
+"""Memory of the CUDA context, fragmentation and cuDNN's workspaces, in addition to the tensors of a step."""
 
 
 @dataclass(frozen=True)
 class Node:
-    """What a node has in all."""
+    """Total resources of a node."""
 
     cpus: float
     gpus: float = 0.0
@@ -31,18 +31,18 @@ class Node:
 
 @dataclass(frozen=True)
 class Share:
-    """What one run gets; ``gpus`` may be a fraction."""
+    """Resources of one run; ``gpus`` may be a fraction."""
 
     cpus: int
     gpus: float = 0.0
 
     def resources(self) -> dict[str, float]:
-        """As Ray writes it."""
+        """In Ray's notation."""
         return {"CPU": self.cpus, "GPU": self.gpus} if self.gpus else {"CPU": self.cpus}
 
 
 def gpu_share(step_bytes: int, gpu_bytes: int) -> float:
-    """The part of a GPU that a run needs: 1, 1/2, 1/3 or 1/4.
+    """The fraction of a GPU that a run needs: 1, 1/2, 1/3 or 1/4.
 
     Args:
         step_bytes: memory of a training step.
@@ -53,15 +53,15 @@ def gpu_share(step_bytes: int, gpu_bytes: int) -> float:
 
 
 def share(nodes: Sequence[Node], runs: int, *, gpus_per_run: float = 0.0) -> Share:
-    """What each of several runs gets: on GPUs its part of one and a CPU; without GPUs an equal part of the CPUs.
+    """The resources of each run: a fraction of a GPU and a CPU, or without GPUs an equal share of the CPUs.
 
     Args:
         nodes: the cluster.
-        runs: how many runs there are to do.
-        gpus_per_run: the part of a GPU that each needs; 0 to train on CPUs.
+        runs: number of runs.
+        gpus_per_run: the fraction of a GPU that each needs; 0 to train on CPUs.
 
     Raises:
-        ClusterError: no node can take even one run.
+        ClusterError: no node has the resources for one run.
     """
     if gpus_per_run:
         wanted = Share(1, gpus_per_run)
@@ -71,27 +71,27 @@ def share(nodes: Sequence[Node], runs: int, *, gpus_per_run: float = 0.0) -> Sha
         wanted = Share(max(1, min(usable // max(1, runs), widest, MOST_CPUS_PER_RUN)))
     if not capacity(nodes, wanted):
         raise ClusterError(
-            "no node has room for a training run",
+            "no node has the resources for a training run",
             fix=f"add a node with {' and '.join(f'{amount:g} {kind}' for kind, amount in wanted.resources().items())}",
         )
     return wanted
 
 
 def capacity(nodes: Sequence[Node], wanted: Share) -> int:
-    """How many runs of a share the cluster holds at once."""
+    """The number of runs that fit the cluster at once."""
     return sum(_fit(node, _usable_cpus(node, nodes), wanted) for node in nodes)
 
 
 def admit(*, waiting: int, running: int, starting: int, capacity: int, free: Node, wanted: Share) -> int:
-    """How many waiting runs to start now.
+    """The number of waiting runs to start now.
 
     Args:
-        waiting: runs that wait.
-        running: runs that hold, or are about to hold, their share.
-        starting: those of them that do not hold it yet, so that what is free still counts it.
-        capacity: how many runs the cluster holds at once.
-        free: what the whole cluster has free at this moment, as others may work on it too.
-        wanted: what each run gets.
+        waiting: number of waiting runs.
+        running: number of runs that have, or will have, their resources.
+        starting: those of them whose resources are not yet allocated, and still count as free.
+        capacity: number of runs that fit the cluster at once.
+        free: free resources of the cluster, which may be shared with others.
+        wanted: resources of each run.
     """
     room = math.floor(free.cpus / wanted.cpus + 1e-6)
     if wanted.gpus:
@@ -100,7 +100,7 @@ def admit(*, waiting: int, running: int, starting: int, capacity: int, free: Nod
 
 
 def _fit(node: Node, cpus: int, wanted: Share) -> int:
-    """Whole shares in a node; a GPU's fractions do not reach over to the next GPU."""
+    """The number of runs that fit a node; fractions of a GPU cannot span two GPUs."""
     by_cpu = cpus // wanted.cpus
     if not wanted.gpus:
         return max(0, by_cpu)
@@ -109,6 +109,6 @@ def _fit(node: Node, cpus: int, wanted: Share) -> int:
 
 
 def _usable_cpus(node: Node, nodes: Sequence[Node]) -> int:
-    """A node's CPUs less the one that the largest node of a cluster of four or more keeps free for reading data."""
+    """A node's CPUs for training; the largest node of a cluster of four or more CPUs reserves one for reading data."""
     spare = 1 if sum(n.cpus for n in nodes) >= 4 and node is max(nodes, key=lambda n: n.cpus) else 0
     return max(0, int(node.cpus) - spare)

@@ -1,4 +1,4 @@
-"""What a run trains with: new, from initial weights, or as its last checkpoint holds it."""
+"""Assembles a run: new, from initial weights, or from its last checkpoint."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class RunParts:
-    """All that a checkpoint saves, live.
+    """The live objects of a run, whose state a checkpoint saves.
 
     Attributes:
         config: the step, with the accumulation steps that the run uses.
         state: its progress.
         model: a ``rave.RAVE`` on the device.
-        best: the best weights of each phase that has some, on the CPU.
+        best: the best weights of each phase so far, on the CPU.
         windows: the sampler.
         training_step: model, optimizers and learning rates.
-        metrics: saved state of the metrics log, of a resumed run.
-        resumed: whether they come from a checkpoint.
+        metrics: saved state of the metrics log of a resumed run.
+        resumed: whether the state is from a checkpoint.
     """
 
     config: StepConfig
@@ -53,7 +53,7 @@ class RunParts:
     resumed: bool
 
     def to_saved(self, device: torch.device, metrics: dict[str, Any]) -> dict[str, Any]:
-        """All that decides what the next step computes, on the CPU, for a checkpoint.
+        """The complete state on the CPU, for a checkpoint.
 
         Args:
             device: where the run computes.
@@ -79,19 +79,19 @@ def assemble(
     accumulation_steps: int,
     rollbacks: Sequence[Rollback] = (),
 ) -> RunParts:
-    """Makes what a run trains with, and sets the global random generators.
+    """Creates or restores the state of a run, and sets the global random generators.
 
     Args:
         store: where its checkpoints and initial weights are.
         spec: the run.
-        segments: PCM to train on.
-        device: where to compute.
+        segments: PCM of the training audio.
+        device: ``cpu`` or ``cuda``.
         accumulation_steps: parts of the batch; a resumed run keeps its own number unless this is larger.
-        rollbacks: all so far; those that the last checkpoint does not know yet lower its learning rate.
+        rollbacks: all so far; those after the last checkpoint lower its learning rate.
 
     Raises:
         TrainingError: all checkpoints are damaged, or the initial weights are missing.
-        ConfigurationError: the configuration makes no model, the window is too short for it, or weights do not fit it.
+        ConfigurationError: the configuration or the window is invalid, or the weights have another architecture.
         DatasetError: there is no audio.
     """
     config = StepConfig.of(spec, accumulation_steps=accumulation_steps)
@@ -160,7 +160,7 @@ def _first_state(spec: TrainingSpec, config: StepConfig, device: torch.device, i
     if spec.budget.hours is not None:
         throwaway = ThrowawayRun(config, device=device)
         step_times = measure_step_times(throwaway)
-        del throwaway  # its memory, before the run takes as much
+        del throwaway  # frees its memory before the run needs it
     resume_point = None if initial is None else initial.resume_point
     schedule = first_schedule(spec.budget, step_times=step_times, override=spec.override, resume_point=resume_point)
     step = 0 if resume_point is None else resume_point.step
@@ -168,10 +168,10 @@ def _first_state(spec: TrainingSpec, config: StepConfig, device: torch.device, i
 
 
 def _adapt_accumulation_steps(state: RunState, spec: TrainingSpec, config: StepConfig) -> None:
-    """A resumed run computes as before, or in smaller parts where there is less memory now."""
+    """The accumulation steps of a resumed run: as before, or more if there is less memory now."""
     if config.accumulation_steps > state.accumulation_steps:
         logger.warning(
-            "%s: there is less memory now: from step %d on a step of %d windows is computed in %d parts instead of %d",
+            "%s: less memory than before: from step %d on, a step of %d windows is computed in %d parts instead of %d",
             *(spec.instrument, state.step, config.batch, config.accumulation_steps, state.accumulation_steps),
         )
         state.accumulation_steps = config.accumulation_steps

@@ -1,4 +1,4 @@
-"""How far runs are: the record that a run rewrites every few seconds, and how it is read back. No Ray."""
+"""The heartbeat of runs: a record that is rewritten every few seconds; independent of Ray."""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ from rave_dist.storage.store import Store
 
 HEARTBEAT_SECONDS = 3.0
 SILENT_SECONDS = 120.0
-"""A running record that was not rewritten for so long belongs to a run that is no longer there."""
+"""Age in seconds at which a running record belongs to a run that has ended."""
 
 logger = logging.getLogger(__name__)
 
 
 def read_record(store: Store, library: str, instrument: str) -> RunRecord | None:
-    """An instrument's current record; a running one that has gone silent reads as waiting."""
+    """An instrument's current record; a running one that is no longer rewritten is returned as waiting."""
     try:
         record = RunRecord.model_validate(store.read_json(run_record_key(library, instrument)))
     except MissingKeyError:
         return None
     except ValidationError:
-        return None  # of another version of this code: the run behind it speaks for itself
+        return None  # written by another version of this code
     if record.state == "running" and seconds_since(record.updated_at) > SILENT_SECONDS:
         return record.model_copy(update={"state": "waiting", "activity": None, "steps_per_second": None})
     return record
 
 
 def read_records(store: Store, library: str, instruments: Sequence[str]) -> list[RunRecord]:
-    """A record for each instrument, in the order given; an instrument that never ran is waiting.
+    """A record for each instrument, in the given order; an instrument without a run is waiting.
 
     Raises:
         StoreError: the store cannot be read.
@@ -49,14 +49,14 @@ def read_records(store: Store, library: str, instruments: Sequence[str]) -> list
 
 
 def write_record(store: Store, record: RunRecord) -> RunRecord:
-    """Stores a record under its instrument, with the present moment in it."""
+    """Stores an instrument's record with the current time."""
     record = record.model_copy(update={"updated_at": now()})
     record.save(store, record.key)
     return record
 
 
 def record_of(store: Store, spec: TrainingSpec) -> RunRecord:
-    """A run's record: the one in the store if it is of this very run, else that of a run that has not begun."""
+    """A run's record: that in the store if it belongs to this run, otherwise that of a new run."""
     record = read_record(store, spec.library, spec.instrument)
     if record is not None and record.run_id == spec.run_id:
         return record.model_copy(update={"budget": spec.budget})
@@ -71,7 +71,7 @@ def record_of(store: Store, spec: TrainingSpec) -> RunRecord:
 
 
 def seconds_since(moment: str) -> float:
-    """Seconds since an ISO 8601 moment; negative if it lies ahead."""
+    """Seconds since an ISO 8601 time; negative if it is in the future."""
     return (datetime.now(UTC) - datetime.fromisoformat(moment)).total_seconds()
 
 
@@ -84,19 +84,19 @@ _termination = threading.Event()
 
 
 def install_sigterm_flag() -> None:
-    """Turns SIGTERM into the flag that `termination_requested` reads; to be called in the main thread."""
+    """Makes SIGTERM set the flag of `termination_requested`; must be called in the main thread."""
     _termination.clear()
     signal.signal(signal.SIGTERM, lambda number, frame: _termination.set())
 
 
 def termination_requested() -> bool:
-    """Whether SIGTERM was received: the machine wants this process to save itself and end."""
+    """Whether SIGTERM was received, so that this process must save its state and end."""
     return _termination.is_set()
 
 
 @contextmanager
 def sigterm_as_flag() -> Iterator[None]:
-    """Turns SIGTERM into the flag meanwhile; outside the main thread it changes nothing."""
+    """Makes SIGTERM set the flag within the context; no effect outside the main thread."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -109,14 +109,14 @@ def sigterm_as_flag() -> Iterator[None]:
 
 
 class Heartbeat:
-    """Rewrites a run's record every few seconds from a thread of its own, and learns whether the run is asked to stop.
+    """Rewrites a run's record every few seconds from a thread, and checks whether the run is to stop.
 
-    A store that does not answer for a moment does not stop a run.
+    Temporary errors of the store do not stop a run.
 
     Args:
-        store: where the record goes.
-        record: the record as it is now.
-        stop: the key to look for, or None.
+        store: of the record.
+        record: the present record.
+        stop: key of the object that asks the run to stop, or None.
         every: seconds between two writes.
     """
 
@@ -132,17 +132,17 @@ class Heartbeat:
 
     @property
     def record(self) -> RunRecord:
-        """The record as it is now."""
+        """The present record."""
         with self._lock:
             return self._record
 
     @property
     def stop_requested(self) -> bool:
-        """Whether the run should save itself and stop."""
+        """Whether the run must save its state and stop."""
         return self._stop.is_set()
 
     def update(self, **fields: Any) -> None:
-        """Changes fields of the record; they are stored with the next beat."""
+        """Changes fields of the record, which is stored with the next beat."""
         with self._lock:
             self._record = self._record.model_copy(update=fields)
 
@@ -170,11 +170,11 @@ class Heartbeat:
 
 
 class Speed:
-    """Steps per second over the last moments.
+    """Steps per second over the last seconds.
 
     Args:
-        span: seconds over which to average.
-        clock: tells the time in seconds.
+        span: seconds to average over.
+        clock: returns the time in seconds.
     """
 
     def __init__(self, span: float = 20.0, clock: Callable[[], float] = time.monotonic) -> None:
@@ -183,7 +183,7 @@ class Speed:
         self._marks: list[tuple[float, int]] = []
 
     def update(self, step: int) -> float | None:
-        """Takes the number of steps done; returns steps per second, None while they are not known."""
+        """Records the number of finished steps; returns steps per second, or None while unknown."""
         moment = self._clock()
         self._marks.append((moment, step))
         while len(self._marks) > 2 and moment - self._marks[1][0] > self._span:

@@ -1,8 +1,7 @@
-"""All runs of a library on Ray: Ray Train supervises each, this module decides which run when, and keeps their records true.
+"""Runs of a library on Ray: Ray Train supervises each; this module admits them and keeps their records.
 
-A run's checkpoints are its own objects in the store, not Ray Train's: they are checked by hash and need no snapshot that a
-kill could leave half written. Ray Train's storage holds nothing that a later attempt needs, so every attempt gets a fresh
-folder.
+A run's checkpoints are objects in the store and not those of Ray Train: they are verified by hash and need no snapshot, which
+a kill could leave incomplete. Ray Train's storage has nothing that a later attempt needs, so every attempt gets a new folder.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from ray.exceptions import GetTimeoutError, OutOfMemoryError, RayActorError, Ray
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.v2._internal.execution.callback import WorkerGroupCallback
 from ray.train.v2._internal.execution.worker_group import WorkerGroup
-from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer  # TorchTrainer starts a process group, 7 s a run
+from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer  # TorchTrainer starts a process group, 7 s per run
 from ray.train.v2.api.exceptions import ControllerError, TrainingFailedError, WorkerGroupError
 
 from rave_dist import signals
@@ -44,7 +43,7 @@ if TYPE_CHECKING:
 
 MAX_FAILURES = 3
 STOP_SECONDS = 60.0
-"""How long runs have to save themselves when the command is interrupted."""
+"""Time for runs to save their state when the command is interrupted."""
 
 _CANCEL_SECONDS = 10.0
 _POLL_SECONDS = 0.5
@@ -56,7 +55,7 @@ Stage = Literal["waiting", "training", "trained", "publishing", "ended"]
 
 @dataclass
 class _Item:
-    """One run on its way: what it waits for or what runs for it."""
+    """One run: its record, and its pending tasks."""
 
     spec: TrainingSpec
     record: RunRecord
@@ -79,26 +78,26 @@ def train_library(
     progress: Callable[[Sequence[RunRecord]], None] = lambda records: None,
     stage: Callable[[str], None] = lambda name: None,
 ) -> list[RunRecord]:
-    """Trains runs, as many at once as the cluster has room for, and publishes each as it ends; needs a connected Ray.
+    """Trains runs, as many at once as the cluster allows, and publishes each when it ends; needs a connected Ray.
 
-    Finished runs are skipped, others resume from their last checkpoints. One that fails is named in its record and the
-    others finish.
+    Finished runs are skipped; others resume from their last checkpoints. A failure is written to the run's record and does
+    not stop the others.
 
     Args:
-        store: where datasets and runs lie.
+        store: of the datasets and runs.
         specs: at most one for each instrument.
-        publish: makes a model of a finished run and reports its activities; called in a process of the cluster.
-        export: exports a run folder, for the dry runs; without, it is left out.
+        publish: publishes the model of a finished run and reports its activities; called in a process of the cluster.
+        export: exports a run folder in the dry runs; None skips that part.
         progress: called with all records every two seconds, in the order of the specs.
-        stage: called with what is done before the first run may start.
+        stage: called with the activity before the first run can start.
 
     Returns:
         The last records, in the order of the specs.
 
     Raises:
-        ClusterError: no node has room for even one run.
+        ClusterError: no node has the resources for one run.
         StoreError: the store cannot be used.
-        KeyboardInterrupt: passed on after the runs have saved themselves.
+        KeyboardInterrupt: raised again after the runs have saved their state.
     """
     items = [_begin(store, spec) for spec in specs]
     todo = [item for item in items if item.stage != "ended"]
@@ -118,7 +117,7 @@ def train_library(
 
 
 def _begin(store: Store, spec: TrainingSpec) -> _Item:
-    """What is left to do of a run, from what the store holds."""
+    """The remaining work of a run, from the store."""
     store.delete(stop_key(spec))
     record = record_of(store, spec)
     result = read_result(store, spec)
@@ -142,7 +141,7 @@ class _Fleet:
         self._told = 0.0
 
     def run(self, progress: Callable[[Sequence[RunRecord]], None]) -> None:
-        """Until every run has ended."""
+        """Runs until every run has ended."""
         while any(item.stage != "ended" for item in self._items):
             self._start()
             busy = [item.task for item in self._items if item.task is not None]
@@ -165,7 +164,7 @@ class _Fleet:
         return STOP_SECONDS + _CANCEL_SECONDS if any(item.is_training for item in self._items) else 0.0
 
     def stop(self) -> None:
-        """Lets the runs that train save themselves, ends everything, and leaves records that say so."""
+        """Lets training runs save their state, ends everything, and updates the records."""
         try:
             training = [item for item in self._items if item.stage == "training" and item.task is not None]
             self._refresh()
@@ -178,7 +177,7 @@ class _Fleet:
                 ray.wait([item.task for item in training], num_returns=len(training), timeout=STOP_SECONDS)
         finally:
             tasks = [item.task for item in self._items if item.task is not None]
-            # Only what still runs: Ray 2.60 aborts the whole driver when a cancelled task has just ended.
+            # Only running tasks: Ray 2.60 aborts the whole driver when a cancelled task has just ended.
             pending = ray.wait(tasks, num_returns=len(tasks), timeout=0)[1] if tasks else []
             for task in pending:
                 ray.cancel(task)
@@ -191,7 +190,7 @@ class _Fleet:
                     self._store.delete(stop_key(item.spec))
 
     def _start(self) -> None:
-        """Publishes what is trained, and trains what there is room for."""
+        """Starts to publish finished runs, and starts waiting runs as resources allow."""
         publishing = sum(item.stage == "publishing" for item in self._items)
         nodes = _nodes()
         most = max(1, capacity(nodes, self._wanted))
@@ -214,12 +213,12 @@ class _Fleet:
             wanted=self._wanted,
         )
         for item in waiting[:starts]:
-            self._keep(item, activity="starting")  # before its process does, whose record is the truth from then on
+            self._keep(item, activity="starting")  # before its process does, whose record is valid from then on
             item.task = _train_one.remote(self._store, item.spec, self._wanted, self._export)
             item.stage = "training"
 
     def _ended(self, item: _Item) -> None:
-        """Takes what a task came back with."""
+        """Handles the result of a task."""
         stage, task, item.task = item.stage, item.task, None
         assert task is not None
         try:
@@ -238,7 +237,7 @@ class _Fleet:
             item.record, item.stage = outcome, "trained"
 
     def _keep(self, item: _Item, **fields: Any) -> None:
-        """Changes a run's record; a store that does not answer now gets it at the end."""
+        """Changes a run's record; if the store is not available now, it is written at the end."""
         self._refresh_one(item)
         item.record = item.record.model_copy(update={"steps_per_second": None, **fields})
         item.stored = False
@@ -255,7 +254,7 @@ class _Fleet:
                 self._refresh_one(item)
 
     def _refresh_one(self, item: _Item) -> None:
-        """What the run says of itself; nothing new while the store does not answer."""
+        """Updates the record from the store; unchanged while the store is not available."""
         with contextlib.suppress(StoreError):
             item.record = record_of(self._store, item.spec)
 
@@ -293,30 +292,32 @@ def _train_one(store: Store, spec: TrainingSpec, wanted: Share, export: Export |
 
 
 class _SigtermAsFlag(WorkerGroupCallback):
-    """Lets a training process save itself when its machine ends: Ray's own answer to SIGTERM is to exit at once, and the train
-    function, which has a thread of its own, cannot set another."""
+    """Lets a training process save its state when its machine shuts down.
+
+    Ray's handler of SIGTERM exits at once, and the train function runs in another thread, where it cannot install a handler.
+    """
 
     def after_worker_group_start(self, worker_group: WorkerGroup) -> None:
-        """Called when the processes are there; runs in the main thread of each."""
+        """Called after the start of the processes; runs in the main thread of each."""
         worker_group.execute(install_sigterm_flag)
 
 
 def _work(config: dict[str, Any]) -> None:
     """In the worker process."""
-    # Threads that wait for one another shall sleep. Spinning, they take the cores of a shared machine from one another, and a
-    # step takes ten times as long. OpenMP reads this when torch is loaded, which is in the next line.
+    # Waiting threads must sleep. Spinning threads of several runs compete for the cores of a shared machine, and a step takes
+    # ten times as long. OpenMP reads this when torch is loaded, which is in the next line.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    from rave_dist.training.worker import work  # here, because it imports torch and RAVE
+    from rave_dist.training.worker import work  # imported here: it imports torch and RAVE
 
     wanted: Share = config["share"]
     record = work(config["store"], config["spec"], threads=wanted.cpus, gpu_share=wanted.gpus, export=config["export"])
-    if termination_requested() and record.state == "waiting":  # Ray Train starts a failed function again, on another node
-        raise ClusterError("the training process was told to end (SIGTERM)", fix="run the same command again to resume")
+    if termination_requested() and record.state == "waiting":  # Ray Train restarts a failed function, on another node
+        raise ClusterError("the training process was terminated (SIGTERM)", fix="run the same command again to resume")
 
 
 @ray.remote(num_cpus=0, max_retries=2, scheduling_strategy="SPREAD")
 def _publish_one(store: Store, spec: TrainingSpec, record: RunRecord, publish: Publish) -> RunRecord | Problem:
-    """Makes a model of a finished run, with its record kept alive meanwhile."""
+    """Publishes the model of a finished run, with a heartbeat of its record."""
     fields = {"state": "running", "activity": "exporting", "steps_per_second": None}
     with Heartbeat(store, record.model_copy(update=fields)) as beat:
         try:
@@ -339,7 +340,7 @@ def _share(specs: Sequence[TrainingSpec]) -> Share:
 
 
 def _largest_step(specs: Sequence[TrainingSpec]) -> int:
-    """Bytes of the largest training step; a configuration that does not work counts nothing, its run will say so."""
+    """Bytes of the largest training step; an invalid configuration counts 0, because its run will report the error."""
     from rave_dist.training.preflight.model_facts import measure_model
 
     sizes = [0]
@@ -357,7 +358,7 @@ def _gpu_memory() -> int:
 
 
 def _gpu_bytes() -> int:
-    """Memory of a GPU of the cluster; 0, which gives every run a whole one, where all are taken."""
+    """Memory of a GPU of the cluster; 0, so that every run gets a whole one, if all are in use."""
     task = _gpu_memory.remote()
     try:
         size: int = ray.get(task, timeout=60)
@@ -368,14 +369,14 @@ def _gpu_bytes() -> int:
 
 
 def explain(error: BaseException) -> Problem:
-    """What went wrong with a run, for people: the innermost cause that Ray has kept."""
+    """The error of a run for users: the innermost cause that Ray reports."""
     if isinstance(error, WorkerGroupError) and error.worker_failures:
         return explain(next(iter(error.worker_failures.values())))
     if isinstance(error, ControllerError):
         return explain(error.controller_failure)
     if isinstance(error, RayTaskError) and isinstance(error.cause, Exception):
         return explain(error.cause)
-    for inner in ("health_check_failure", "_base_exc"):  # Ray Train's own wrappers around what happened in a worker
+    for inner in ("health_check_failure", "_base_exc"):  # Ray Train's wrappers of a worker's error
         if isinstance(getattr(error, inner, None), Exception):
             return explain(getattr(error, inner))
     if isinstance(error, RaveDistError):
@@ -388,6 +389,6 @@ def explain(error: BaseException) -> Problem:
     if isinstance(error, RayActorError):
         return Problem(
             what=f"the training process died {MAX_FAILURES + 1} times; the last time: {first_line}",
-            fix="look for a full memory or disk on the machine, then run the same command again to resume",
+            fix="check the machine's memory and disk, then run the same command again to resume",
         )
     return Problem(what=f"{type(error).__name__}: {first_line}", fix="run the same command again to resume from its checkpoint")

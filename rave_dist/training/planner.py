@@ -1,4 +1,4 @@
-"""When the phases of a run end: a budget in hours follows the speed of the machine, early stopping follows validation."""
+"""Ends the phases of a run: hours are adjusted to the speed of the machine, early stopping follows validation."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from rave_dist.training.schedule import Schedule, continue_schedule, end_phase_1
 from rave_dist.training.state.run_state import RunState
 from rave_dist.training.step.training_step import TrainingStep
 
-_REPLANS = 50  # per budget
+_REPLANS = 50  # adjustments per budget
 
 
 class Planner:
-    """Keeps the schedule of a run true to its budget.
+    """Adjusts the schedule of a run to its budget.
 
     Args:
         spec: the run.
-        state: its state, whose schedule is changed.
-        training_step: is told of changed phases.
+        state: its state, with the schedule.
+        training_step: receives changed phases.
     """
 
     def __init__(self, spec: TrainingSpec, state: RunState, training_step: TrainingStep) -> None:
@@ -24,14 +24,14 @@ class Planner:
         self._planned = (state.step, state.seconds)
 
     def budget_used_up(self) -> bool:
-        """Whether training ends: for hours by the clock, but never before phase 2; for steps by count; or by early stopping."""
+        """Whether training ends: by time (never before phase 2), by steps, or by early stopping."""
         hours, state = self._spec.budget.hours, self._state
         if hours is None or state.ended_early:
             return state.ended_early or state.step >= state.schedule.steps
         return state.phase == 2 and state.seconds >= 3600 * hours
 
     def apply_early_stopping(self) -> None:
-        """Ends the phase in which validation has not improved for as long as the budget allows."""
+        """Ends the phase if validation has not improved for the budget's patience."""
         until, state = self._spec.budget.until, self._state
         if until is None or state.validations_without_improvement < until.patience:
             return
@@ -44,10 +44,10 @@ class Planner:
                 self._planned = (state.step, state.seconds)
 
     def follow_speed(self) -> bool:
-        """Moves the ends of the phases, for hours only, as steps turn out faster or slower than measured.
+        """Moves the ends of the phases of a budget in hours to the present speed.
 
         Returns:
-            Whether phase 1 has ended by this at the present step.
+            Whether this has ended phase 1 at the present step.
         """
         hours, state = self._spec.budget.hours, self._state
         steps, seconds = state.step - self._planned[0], state.seconds - self._planned[1]

@@ -1,13 +1,13 @@
-"""A budget becomes a schedule: how many steps, where phase 1 ends, how long the KL term warms up, when to validate.
+"""Converts a budget to a schedule: total steps, end of phase 1, warm-up of the KL term, validations.
 
-RAVE learns its representation in phase 1 and freezes it in phase 2, where an adversary sharpens the sound. What phase 1
-did not learn is lost for good, so small budgets need most of their steps there. Stock RAVE v2 spends one million steps
-on it, whatever follows. With ``N`` steps in all and a share ``s`` of them,
+RAVE learns its representation in phase 1 and freezes it in phase 2, where a discriminator sharpens the sound. The
+representation cannot improve later, so small budgets need most of their steps in phase 1. Stock RAVE v2 always uses one
+million steps for it. With ``N`` steps in total and a share ``s`` of them,
 
     phase_1 = min(s N, 1,000,000)        1 <= phase_1 <= N - 1
 
-With hours instead, and seconds ``a`` and ``b`` of a step of phases 1 and 2 as measured where the run runs, ``n`` steps done
-(all in phase 1) in ``t`` seconds, the steps in all that spend ``H`` seconds solve
+With a budget of ``H`` seconds, measured seconds ``a`` and ``b`` of a step of phases 1 and 2, and ``n`` steps (all in phase 1)
+finished in ``t`` seconds, the total number of steps solves
 
     t + (phase_1(N) - n) a + (N - phase_1(N)) b = H
 """
@@ -22,21 +22,22 @@ from rave_dist.errors import ConfigurationError
 from rave_dist.options import Budget
 
 PHASE_1_SHARE = 2 / 3
-"""Share of the steps for phase 1. A step of phase 2 takes up to three times as long, so the phases take about equal time."""
+"""Share of the steps for phase 1; a step of phase 2 takes up to three times as long, so the phases take about equal time."""
 
 PHASE_1_MOST = 1_000_000
-"""Where the stock configurations end phase 1."""
+"""End of phase 1 in the stock configurations."""
 
 STEPS_AT_MOST = 1_500_000
-"""Where training ends that only validation was to end: phase 1 has its stock length, phase 2 its share."""
+"""Upper limit of the steps with early stopping alone: phase 1 has its stock length, phase 2 its share."""
 
 WARMUP_SHARE = 0.02
-"""Share of phase 1 over which the KL weight rises: 20,000 of 1,000,000 steps in stock v2, the one configuration in which it
-does rise."""
+"""Share of phase 1 with a rising KL weight: 20,000 of 1,000,000 steps in stock v2, the only configuration with a warm-up."""
 
 DISCRIMINATOR_LEAST = 1 / 4
-"""Steps of phase 2, as a share of those of phase 1, before which none of its weights are called the best and patience does not
-end it: half of its steps where the phases divide a budget two to one."""
+"""Minimum steps of phase 2, as a share of those of phase 1, before its weights can be the best and patience can end it.
+
+For a budget divided two to one this is half of phase 2.
+"""
 
 VALIDATIONS = 20
 VALIDATE_AT_LEAST_EVERY = 10_000
@@ -57,8 +58,10 @@ class Schedule:
         return 1 if step < self.phase_1_steps else 2
 
     def is_selectable(self, step: int) -> bool:
-        """Whether weights after ``step`` steps may be preferred to later ones of their phase: in phase 1 always; in phase 2,
-        where the spectral distance rises as the sound sharpens, once the discriminator has had `DISCRIMINATOR_LEAST`."""
+        """Whether weights after ``step`` steps can be the best of their phase.
+
+        In phase 1 always; in phase 2, where the spectral distance rises as the sound sharpens, after `DISCRIMINATOR_LEAST`.
+        """
         beyond = step - self.phase_1_steps
         return beyond <= 0 or beyond >= DISCRIMINATOR_LEAST * self.phase_1_steps
 
@@ -71,13 +74,13 @@ class StepTimes:
     phase_2: float
 
     def scaled(self, measured_phase_1: float) -> StepTimes:
-        """The step_times when phase 1 turns out to take another time than was measured: what slows one phase slows both."""
+        """The times scaled to the actual speed of phase 1; both phases are assumed to slow down alike."""
         return StepTimes(measured_phase_1, self.phase_2 * measured_phase_1 / self.phase_1)
 
 
 @dataclass(frozen=True)
 class ResumePoint:
-    """A stock RAVE run that is resumed: steps done, and its schedule as far as it states one."""
+    """A stock RAVE run to resume: its finished steps, and its schedule as far as it is known."""
 
     origin: str
     step: int
@@ -88,12 +91,12 @@ class ResumePoint:
 def first_schedule(
     budget: Budget, *, step_times: StepTimes | None, override: Mapping[str, Any], resume_point: ResumePoint | None
 ) -> Schedule:
-    """The schedule with which a run sets out: its own, or the rest of one that was begun.
+    """The initial schedule of a run, new or resumed from a stock run.
 
-    Phase 2 is not left again, and the warm-up keeps the length that the stock run gave it. Arguments as of `plan_schedule`.
+    A run in phase 2 stays there, and the warm-up keeps its length. Arguments as in `plan_schedule`.
 
     Raises:
-        ConfigurationError: the budget is used up already.
+        ConfigurationError: the budget is already used up.
     """
     if resume_point is None:
         return plan_schedule(budget, step_times=step_times, override=override)
@@ -121,17 +124,17 @@ def plan_schedule(
     done: int = 0,
     seconds: float = 0.0,
 ) -> Schedule:
-    """The schedule that spends a budget.
+    """The schedule of a budget.
 
     Args:
-        budget: steps, or hours; or until validation no longer improves, which is planned as the longest that it may take.
+        budget: steps or hours; with early stopping, its upper limit.
         step_times: measured seconds per step; needed for hours, unused for steps.
-        override: the run's gin overrides; ``PHASE_1_DURATION`` and ``…BetaWarmupCallback.warmup_len`` are taken at their word.
-        done: steps already done; phase 1 never ends before them.
-        seconds: training time already spent.
+        override: the run's gin overrides; ``PHASE_1_DURATION`` and ``…BetaWarmupCallback.warmup_len`` are used as given.
+        done: finished steps; phase 1 never ends before them.
+        seconds: training time so far.
 
     Raises:
-        ValueError: hours without a step_times.
+        ValueError: hours without ``step_times``.
     """
     if budget.hours is None:
         return _divide(budget.steps or STEPS_AT_MOST, override or {}, done)
@@ -139,7 +142,7 @@ def plan_schedule(
         raise ValueError("a budget in hours needs measured step times")
     left = 3600.0 * budget.hours - seconds
     a, b = step_times.phase_1, step_times.phase_2
-    # Solved for each of the two branches of phase_1(N); the smaller one holds, as phase_1 is the smaller of two.
+    # Solved for each of the two branches of phase_1(N); the smaller one applies, because phase_1 is the smaller of two.
     by_share = (left + done * a) / (PHASE_1_SHARE * a + (1 - PHASE_1_SHARE) * b)
     fixed = _stated_phase_1(override or {})
     most = PHASE_1_MOST if fixed is None else fixed
@@ -149,13 +152,13 @@ def plan_schedule(
 
 
 def continue_schedule(schedule: Schedule, *, pace_phase_2: float, done: int, seconds: float, hours: float) -> Schedule:
-    """The schedule with its end moved to where the hours will be spent, once phase 2 has begun.
+    """The schedule of a run in phase 2 with its end moved to the end of the hours.
 
     Args:
         schedule: the schedule so far.
-        pace_phase_2: seconds per step as they are now.
-        done: steps done.
-        seconds: training time already spent.
+        pace_phase_2: present seconds per step.
+        done: finished steps.
+        seconds: training time so far.
         hours: the whole budget.
     """
     left = max(0.0, 3600.0 * hours - seconds)
@@ -164,7 +167,7 @@ def continue_schedule(schedule: Schedule, *, pace_phase_2: float, done: int, sec
 
 
 def end_phase_1(schedule: Schedule, *, done: int) -> Schedule:
-    """The schedule with phase 1 ended now; the end of phase 2 stays where it was."""
+    """The schedule with phase 1 ended now; the end of phase 2 is unchanged."""
     return replace(schedule, phase_1_steps=done, steps=max(schedule.steps, done + 1))
 
 

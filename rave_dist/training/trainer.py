@@ -1,7 +1,7 @@
-"""One run, from its first step to the files that a model is published from. No Ray.
+"""One run, from its first step to its outputs; independent of Ray.
 
-What it writes is named in `rave_dist.records.RunFolder`: spec and configuration at once; checkpoints, events and metrics during
-training; weights and last the result at its end.
+It writes the files of `rave_dist.records.RunFolder`: spec and configuration at once; checkpoints, events and metrics during
+training; weights and finally the result at its end.
 """
 
 from __future__ import annotations
@@ -40,15 +40,14 @@ LOG_EVERY = 50
 """Steps between two reads of the losses on long runs, as in stock RAVE: each read waits for the device."""
 
 LONG_STEP_SECONDS = 3.0
-"""After a step longer than this the state is held ready, so that a run can be saved during the next one: whoever asks it to
-stop may not wait for long."""
+"""Duration of a step above which the state is kept ready, so that a run can be stopped during the next step."""
 
 OnProgress = Callable[[RunState, float | None], None]
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended: ``finished`` when its budget is used up, otherwise it was asked to stop and can be resumed."""
+    """The end of a run: ``finished`` if its budget is used up, otherwise it was stopped and can be resumed."""
 
     finished: bool
     step: int
@@ -71,19 +70,20 @@ def train(
     Args:
         store: where the run is stored, in ``spec.folder``.
         spec: what to train.
-        train_segments: PCM to train on.
-        validation_segments: PCM held out.
-        device: where to compute.
+        train_segments: PCM of the training audio.
+        validation_segments: PCM of the held-out audio.
+        device: ``cpu`` or ``cuda``.
         accumulation_steps: equal parts of the batch whose gradients are added up in a step; a resumed run keeps its own
             number unless this is larger.
         on_progress: called after every step and validation with the state and the steps per second.
-        stop: asked before every step, and by a thread during long ones; when true, the run saves itself and returns.
+        stop: called before every step, and by a thread during long ones; if it returns True, the run saves its state and
+        ends.
 
     Raises:
         NotFiniteError: a loss, a weight or a held-out distance is NaN or infinite, and ``spec.recover`` does not allow another
             rollback. The checkpoints are from before.
         TrainingError: the memory does not suffice, or all checkpoints are damaged.
-        ConfigurationError: the configuration does not make a model, or the window is too short for it.
+        ConfigurationError: the configuration or the window is invalid.
         DatasetError: too little audio.
         StoreError: the store cannot be used.
     """
@@ -105,7 +105,7 @@ def train(
             if outcome is not None:
                 return outcome
             rollbacks = run.state.rollbacks
-            del run  # its memory, before the next one takes as much
+            del run  # frees its memory before the next one needs it
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, TrainingError) or not is_out_of_memory(error):
             raise
@@ -147,8 +147,7 @@ class _Run:
         self.saved_at = time.monotonic()
 
     def train(self, on_progress: OnProgress, stop: Callable[[], bool]) -> Outcome | None:
-        """Trains until the budget is used up or the run is asked to stop; None where it is to be resumed from its last
-        checkpoint after a NaN or infinite value."""
+        """Trains until the budget is used up or the run is asked to stop; None after a NaN or infinite value, to resume."""
         try:
             return self._train(on_progress, stop)
         except NotFinite as error:
@@ -169,7 +168,7 @@ class _Run:
             while not self.planner.budget_used_up():
                 if stop():
                     self._save()
-                    self.checkpointer.wait()  # before anything else: whoever asks may not wait for long
+                    self.checkpointer.wait()  # first, because the caller may not wait for long
                     self._finish(complete=False)
                     return Outcome(False, state.step, state.phase)
                 began = time.monotonic()
@@ -208,7 +207,7 @@ class _Run:
         return step % schedule.validate_every == 0 or step in (schedule.phase_1_steps, schedule.steps)
 
     def _validate_if_due(self) -> None:
-        """Also when a run is resumed from just before a validation."""
+        """Whether a validation is due; also for a run that is resumed from just before one."""
         state = self.state
         if state.validated_step != state.step and (state.first is None or self._validation_due()):
             self._validate()
@@ -235,7 +234,7 @@ class _Run:
         return policy.every_seconds is not None and time.monotonic() - self.saved_at >= policy.every_seconds
 
     def _save(self) -> None:
-        """Begins to write a checkpoint, unless this very step has one."""
+        """Starts to write a checkpoint, unless this step has one."""
         if self.saved_step == self.state.step:
             return
         self.monitor.raise_if_bad()
@@ -252,11 +251,11 @@ class _Run:
         self.metrics_log.sync(steps=schedule.steps, phase_1_steps=schedule.phase_1_steps, window=self.window, always=always)
 
     def _finish(self, *, complete: bool) -> None:
-        """Writes what a model is published from: the best weights of the phase, and in phase 2 also those of phase 1, which are
-        measured too. This object cannot continue the run afterwards.
+        """Writes the outputs of the run, which this object cannot continue afterwards.
 
-        The last step of a stopped run is validated too, for it may be the best, or the first of phase 2. The checkpoint was
-        written before, so that the resumed run computes what one that was never stopped does.
+        These are the best weights of the phase, and in phase 2 also those of phase 1. The last step of a stopped run is
+        validated too, because it may be the best, or the first of phase 2. The checkpoint was written before, so that a resumed
+        run computes the same as an uninterrupted one.
         """
         if self.state.validated_step != self.state.step:
             self._validate(logged=complete)

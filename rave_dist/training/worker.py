@@ -1,4 +1,4 @@
-"""What a training process does with a run: read its audio, train, and keep its record up to date. No Ray."""
+"""The work of a training process: read the audio, train, and update the record; independent of Ray."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ logger = logging.getLogger(__name__)
 
 
 def work(store: Store, spec: TrainingSpec, *, threads: int, gpu_share: float = 0.0, export: Export | None = None) -> RunRecord:
-    """Does a dry run of one run, then trains it in this process from where it is. SIGTERM makes it save itself and stop.
+    """Tests a run by a dry run, then trains or resumes it in this process; SIGTERM makes it save its state and stop.
 
     Args:
-        store: where the dataset and the run lie.
-        spec: what to train.
+        store: of the dataset and the run.
+        spec: the run.
         threads: CPU threads.
-        gpu_share: the part of this process's GPU that it may fill; 0 to compute on the CPU.
-        export: exports a run folder, for the dry run; without, it is left out.
+        gpu_share: the fraction of this process's GPU memory that it may use; 0 to compute on the CPU.
+        export: exports a run folder in the dry run; None skips that part.
 
     Returns:
-        The run's last record: waiting if it was asked to stop, failed with the reason if it cannot continue, else running,
-        since it is not published yet.
+        The run's last record: waiting if it was stopped, failed with the reason if it cannot continue, otherwise running,
+        because it is not published yet.
 
     Raises:
-        StoreError: the store does not answer; a second attempt may succeed.
+        StoreError: the store is not available; a second attempt may succeed.
     """
     torch.set_num_threads(threads)
     device = torch.device("cuda" if gpu_share else "cpu")

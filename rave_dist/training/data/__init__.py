@@ -1,1 +1,1 @@
-"""Windows of PCM and their augmentation."""
+"""Training windows of PCM, and their augmentation."""

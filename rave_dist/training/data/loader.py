@@ -1,15 +1,15 @@
-"""Batches made where they are used: the whole audio as int16 on the device, random windows, RAVE's augmentations.
+"""Training batches, made on the device: all audio as int16, random windows, RAVE's augmentations.
 
 RAVE's training chain, per window: a random crop; with probability 0.8 a random all-pass filter (20 Hz to 2 kHz, radius 0.99);
-dequantisation by uniform noise of one step of 16 bits. The differences here: windows come from all audio, weighted by
-length, rather than from chunks that lost their tails; a recording shorter than the window stands at a random place in
-silence; the dequantisation noise is read at a random place of a table of a million numbers. More can be asked for, each with
-its probability (`rave_dist.training.data.augmentations`): pitch, then the all-pass, mute, dequantisation, compression, gain,
-polarity.
+dequantisation by uniform noise of one 16-bit step. The differences here: windows are drawn from all audio, weighted by length,
+rather than from chunks without their tails; a recording shorter than the window is placed at a random position in silence; the
+dequantisation noise is read from a random position of a table of a million numbers. Further augmentations have their own
+probabilities (`rave_dist.training.data.augmentations`), in this order: pitch, the all-pass, mute, dequantisation, compression,
+gain, polarity.
 
-All random numbers come from one generator on the CPU, so that a run draws the same batches on any device, and its state is
-all that a checkpoint needs. Audio that does not fit the device stays in host memory: the next batch is drawn, cut and put
-into page-locked memory by a thread while the device works on this one, and the batches are the same bit by bit.
+All random numbers come from one generator on the CPU, so that a run draws the same batches on any device and a checkpoint only
+needs the generator's state. Audio that does not fit the device stays in host memory: a thread prepares the next batch in
+page-locked memory while the device works on the present one; the batches are bitwise the same.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ from rave_dist.training.data import augmentations as effects
 from rave_dist.training.data.phase_mangle import all_pass_, random_angles
 
 FULL_SCALE = 2**15 - 1
-"""The sample value that becomes 1.0, as RAVE has it."""
+"""The sample value that becomes 1.0, as in RAVE."""
 
-_RESIDENT_SHARE = 1 / 16  # of the device's free memory: other runs may share the card, and the steps need most of it
+_RESIDENT_SHARE = 1 / 16  # fraction of the device's free memory: other runs may share the card, and the steps need most of it
 _MANGLE_RADIUS = 0.99
 _NOISE_TABLE = 2**20
 
 
 class PcmSegment(Protocol):
-    """A contiguous stretch of a recording: ``pcm`` is int16, ``[C, samples]``."""
+    """A contiguous part of a recording; ``pcm`` is int16, ``[C, samples]``."""
 
     @property
     def pcm(self) -> npt.NDArray[np.int16]:
@@ -52,11 +52,11 @@ class PcmStore:
     """All segments of an instrument in one int16 tensor.
 
     Args:
-        segments: at least one sample in all; empty ones are left out.
-        device: where to keep them.
+        segments: with at least one sample; empty ones are omitted.
+        device: of the tensor.
 
     Raises:
-        DatasetError: segments that differ in channels.
+        DatasetError: segments differ in channels.
     """
 
     def __init__(self, segments: Sequence[PcmSegment], *, device: torch.device | str) -> None:
@@ -70,12 +70,11 @@ class PcmStore:
 
     @property
     def samples(self) -> int:
-        """Samples per channel in all."""
+        """Total samples per channel."""
         return int(self.pcm.shape[-1])
 
     def window(self, segment: int, offset: int, size: int) -> Tensor:
-        """``[C, size]`` samples from ``offset`` of a segment on; a negative offset, and what lies behind the segment's end, is
-        silence."""
+        """``[C, size]`` samples of a segment from ``offset``; silence before its start and after its end."""
         start, length = self.starts[segment], self.lengths[segment]
         if offset >= 0 and offset + size <= length:
             return self.pcm[:, start + offset : start + offset + size]
@@ -85,9 +84,11 @@ class PcmStore:
         return out
 
     def tiles(self, size: int, *, hop: int | None = None) -> list[Tensor]:
-        """Windows ``[C, size]`` that together hold every sample: one every ``hop`` (default: ``size``) samples, the last of a
-        segment moved back to its end; a segment shorter than a window stands in the middle of one, or, if they overlap, at
-        every ``hop``-th place."""
+        """Windows ``[C, size]`` that cover every sample, one every ``hop`` (default: ``size``) samples.
+
+        The last window of a segment is moved back to its end. A segment shorter than a window is centred in one, or, if
+        windows overlap, placed at every multiple of ``hop``.
+        """
         hop = hop or size
         tiles: list[Tensor] = []
         for index, length in enumerate(self.lengths):
@@ -103,8 +104,11 @@ def _offsets(last: int, hop: int, *, overlap: bool) -> list[int]:
 
 @dataclass(frozen=True)
 class _Cut:
-    """A batch as it leaves the sampler: PCM ``[C, samples]`` of all windows end to end, whence they are, how many samples each
-    has, what is to be done to them, where in the noise table each row begins, and the generator's state after it all."""
+    """A sampled batch.
+
+    PCM ``[C, samples]`` of all windows, concatenated; their places and lengths; their augmentations; the offset of each row in
+    the noise table; and the generator's state afterwards.
+    """
 
     pcm: Tensor
     places: list[tuple[int, int]]
@@ -129,12 +133,12 @@ class Windows:
         segments: training audio.
         window: samples per window.
         batch: windows per batch.
-        seed: decides every batch.
-        device: where batches are wanted.
+        seed: of the generator.
+        device: of the batches.
         sample_rate: in Hz.
         augment: probability of each augmentation, RAVE's phase mangle by default; None for plain windows,
             without dequantisation.
-        resident: keep all PCM on ``device`` (two bytes a sample), or in host memory whence windows travel; None: if it `fits`.
+        resident: keep all PCM on ``device`` (two bytes per sample) rather than in host memory; None: if it `fits`.
 
     Raises:
         DatasetError: there is no audio.
@@ -182,7 +186,7 @@ class Windows:
         return self._made(cut)
 
     def _cut(self) -> _Cut:
-        """Draws all that is random in a batch, and takes its audio from the store."""
+        """Draws all random numbers of a batch, and copies its audio."""
         segments = torch.searchsorted(self._ends, self._draw(self._batch, int(self._ends[-1])), right=True).tolist()
         positions = torch.rand(self._batch, generator=self._generator, dtype=torch.float64).tolist()
         draws = effects.draw(self._augment or {}, self._batch, self._generator)
@@ -200,7 +204,7 @@ class Windows:
         return _Cut(pcm, places, sizes, draws, noise, self._generator.get_state())
 
     def _offset(self, segment: int, position: float, size: int) -> int:
-        """Where a window begins that has a position in [0, 1) of all that one of its size can have in a segment."""
+        """The offset of a window for a random number in [0, 1), uniform over all positions in a segment."""
         room = self._store.lengths[segment] - size
         offset = int(position * (abs(room) + 1))
         return offset if room >= 0 else -offset
@@ -223,7 +227,7 @@ class Windows:
         return x
 
     def _change(self, x: Tensor, cut: _Cut) -> None:
-        """Augments a batch in place. Dequantisation comes before all that changes how large a step of 16 bits is."""
+        """Augments a batch in place; dequantisation precedes everything that changes the size of a 16-bit step."""
         mangle = cut.draws.get("mangle")
         if mangle is not None and len(mangle.rows):
             angles = random_angles(mangle.values, sample_rate=self._sample_rate).to(self._device)
@@ -238,14 +242,14 @@ class Windows:
             self._apply(cut, name, x, partial(AUGMENTATIONS[name].apply, sample_rate=self._sample_rate))
 
     def _apply(self, cut: _Cut, name: str, x: Tensor, effect: Callable[[Tensor, Tensor], Tensor]) -> None:
-        """Changes the rows of ``x`` that an effect was drawn for."""
+        """Applies an augmentation to its rows of ``x``."""
         drawn = cut.draws.get(name)
         if drawn is not None and len(drawn.rows):
             rows = drawn.rows.to(self._device)
             x[rows] = effect(x.index_select(0, rows), drawn.values.to(self._device))
 
     def state_dict(self) -> dict[str, Any]:
-        """The place in the sequence of batches: after the last that `next_batch` gave, whatever is cut ahead."""
+        """The position in the sequence of batches after the last `next_batch`, without prepared ones."""
         return {"generator": self._state}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -258,7 +262,7 @@ class Windows:
 
 
 def _ratios(draws: Mapping[str, effects.Draw]) -> dict[int, Fraction]:
-    """By row, how much faster it is to be played."""
+    """The speed ratio of each row."""
     if "pitch" not in draws:
         return {}
     pitch = draws["pitch"]

@@ -1,22 +1,22 @@
-r"""RAVE's random phase mangle: an all-pass filter, for a whole batch at once.
+r"""RAVE's random phase mangle: an all-pass filter, computed for a whole batch.
 
 The filter of one window, with a pole pair at radius r and angle w,
 
     H(z) = (r² - 2 r cos w z⁻¹ + z⁻²) / (1 - 2 r cos w z⁻¹ + r² z⁻²),
 
-leaves all levels as they are and turns the phases around w. Sample by sample it is a recursion, which neither Python nor a
-GPU does fast. In blocks of L samples it is a matrix product: with h the impulse response,
+keeps all levels and shifts the phases around w. Sample by sample it is a recursion, which is slow in Python and on a GPU. In
+blocks of L samples it is a matrix product: with h the impulse response,
 
     y[k L + j] = sum_{i ≤ j} h[j - i] x[k L + i]  +  r^j (cos(j w) a_k + sin(j w) / sin w · b_k).
 
-The second term is what the past still rings: for n > 2, h obeys the homogeneous recursion, whose solutions are those two.
-Its state (a, b) = (z₀, z₁ / r - cos w z₀), z being the ringing, takes from each block
+The second term is the ringing of the past: for n > 2, h satisfies the homogeneous recursion, which has these two solutions.
+Each block adds to its state (a, b) = (z₀, z₁ / r - cos w z₀), with z the ringing,
 
     a += sum_i h[L - i] x[i],    b += sum_i (h[L + 1 - i] / r - cos w h[L - i]) x[i]
 
-and from block to block is multiplied by P = r^L [[cos L w, sin L w / sin w], [-sin w sin L w, cos L w]]. The sum over all
-earlier blocks is again such a recursion, and is solved in the same way: in groups, by products. All coefficients are made in
-double precision, so single precision is enough for the signal: the result is within 1e-6 of `scipy.signal.lfilter`'s.
+and from block to block it is multiplied by P = r^L [[cos L w, sin L w / sin w], [-sin w sin L w, cos L w]]. The sum over all
+earlier blocks is again such a recursion and is computed in the same way, in groups, by products. All coefficients are computed
+in double precision, so single precision suffices for the signal: the result is within 1e-6 of `scipy.signal.lfilter`.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def all_pass_(rows: Sequence[Tensor], angle: Tensor, radius: float) -> None:
     decay = radius ** steps.double()
     ringing = torch.stack([decay * (w[:, None] * steps).cos(), decay * _sine_ratio(w, steps)], 1).to(dtype)
 
-    # The large products go row by row, while a row is in the cache; two rows as the result come twice as fast as two columns.
+    # Large products are computed row by row while a row is in the cache; a result of two rows is twice as fast as two columns.
     padded = [torch.nn.functional.pad(row, (0, padding)) for row in rows] if padding else rows
     blocks = [row.view(-1, _BLOCK) for row in padded]
     state = torch.stack([columns @ block.T for columns, block in zip(into_state, blocks, strict=True)]).transpose(1, 2)
@@ -79,7 +79,7 @@ def _sine_ratio(w: Tensor, n: Tensor) -> Tensor:
 
 
 def _transition(w: Tensor, radius: float, n: Tensor) -> Tensor:
-    """The state's matrix over ``n`` samples, ``[B, len(n), 2, 2]``, for row vectors: it is multiplied from the right."""
+    """The transition matrices over ``n`` samples, ``[B, len(n), 2, 2]``, for row vectors (multiplied from the right)."""
     decay = radius ** n.double()
     cos, sin = decay * (w[:, None] * n).cos(), decay * (w[:, None] * n).sin()
     ratio = sin / w.sin()[:, None]
@@ -87,7 +87,7 @@ def _transition(w: Tensor, radius: float, n: Tensor) -> Tensor:
 
 
 def _sum_of_past(v: Tensor, w: Tensor, radius: float, stride: int) -> Tensor:
-    """What all earlier elements left: s[k] = sum_{m < k} v[m] P^(k - 1 - m), with P the transition over ``stride`` samples.
+    """The sum over earlier elements, s[k] = sum_{m < k} v[m] P^(k - 1 - m), with P the transition over ``stride`` samples.
 
     Args:
         v: ``[B, C, K, 2]``.
@@ -122,7 +122,7 @@ def _within_group(v: Tensor, w: Tensor, radius: float, stride: int, count: int) 
 
 
 def random_angles(uniform: Tensor, *, sample_rate: int, lowest: float = 20.0, highest: float = 2000.0) -> Tensor:
-    """Pole angles of frequencies spread evenly in pitch.
+    """Pole angles of frequencies that are uniform in pitch.
 
     Args:
         uniform: random numbers in [0, 1).

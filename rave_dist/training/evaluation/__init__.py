@@ -1,1 +1,1 @@
-"""What is measured of a model while it trains."""
+"""Measurements during training."""

@@ -1,4 +1,4 @@
-"""The principal axes of a latent space, for exports that keep the few that matter."""
+"""The principal axes of a latent space, for exports with fewer dimensions."""
 
 from __future__ import annotations
 
@@ -19,22 +19,21 @@ _FRAMES_PER_LATENT = (10, 100)  # at least, at most
 
 
 def fit_latent(model: Any, segments: Sequence[PcmSegment], *, window: int, device: torch.device | str) -> int:
-    """Finds the latent space's principal axes, for exports that keep the few that matter.
+    """Computes the principal axes of the latent space, for exports with fewer dimensions.
 
-    As RAVE at its validations: PCA of the latent means; ``latent_mean``, ``latent_pca`` (rows are axes, the strongest first)
-    and ``fidelity`` (cumulative share of the variance) are set. RAVE takes them from 2 % of the data and fails when that gives
-    fewer frames than latents; here windows come from all audio given, overlapping as much as ten frames for each latent
-    need, and no more than a hundred, spread evenly. Models without a variational encoder have no such space and are left as
-    they are.
+    As in RAVE's validation: PCA of the latent means; sets ``latent_mean``, ``latent_pca`` (rows are axes, the strongest
+    first) and ``fidelity`` (cumulative share of the variance). RAVE uses 2 % of the data and fails if that has fewer frames
+    than latents. Here windows are spread evenly over all given audio and overlap as necessary for ten to a hundred frames
+    per latent. Models without a variational encoder are not changed.
 
     Args:
         model: a ``rave.RAVE``.
-        segments: any audio of the instrument, training audio included.
+        segments: audio of the instrument; training audio is allowed.
         window: samples per window.
-        device: where the model is.
+        device: of the model.
 
     Returns:
-        How many frames were looked at; 0 for models without a variational encoder.
+        The number of frames; 0 for models without a variational encoder.
 
     Raises:
         DatasetError: there is no audio.
@@ -48,7 +47,7 @@ def fit_latent(model: Any, segments: Sequence[PcmSegment], *, window: int, devic
     while len(tiles := pcm.tiles(window, hop=hop)) < fewest and hop > 1:
         hop //= 2
     if not tiles:
-        raise DatasetError("there is no audio to fit the latent space on", fix="give more recordings")
+        raise DatasetError("there is no audio to fit the latent space on", fix="add recordings")
     stride = max(1, len(tiles) // most)
     frames = []
     with measuring(model):
@@ -66,7 +65,7 @@ def principal_axes(frames: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Mean ``[L]``, principal axes ``[L, L]`` (rows, strongest first, largest entry positive), cumulative variance ``[L]``.
 
     Args:
-        frames: ``[N, L]``, float64; also fewer frames than latents: the axes are orthonormal all the same.
+        frames: ``[N, L]``, float64; with fewer frames than latents the axes are still orthonormal.
     """
     mean = frames.mean(0)
     centred = frames - mean
@@ -74,6 +73,6 @@ def principal_axes(frames: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     variance, axes = variance.flip(0).clamp(min=0), axes.T.flip(0)
     axes = axes * axes.gather(1, axes.abs().argmax(1, keepdim=True)).sign()
     total = variance.sum()
-    if total == 0:  # a network that says the same of everything: any one axis holds all there is
+    if total == 0:  # a network with constant output: any single axis is complete
         return mean, axes, torch.ones_like(variance)
     return mean, axes, variance.cumsum(0) / total

@@ -1,4 +1,4 @@
-"""What a run measures on its way: TensorBoard events under RAVE's own scalar names, and a selection for the page."""
+"""Measurements of a run: TensorBoard events under RAVE's scalar names, and a selection for the page."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ _SYNC_SECONDS = 60.0
 class MetricsLog:
     """Losses and held-out distances by step.
 
-    Events go to a local folder first, as TensorBoard appends to its files and a store has whole objects only; `sync`
-    copies them. A resumed run writes a new events file; TensorBoard joins those of a folder and forgets what the earlier
-    one said of the steps that are done again.
+    Events are first written to a local folder, because TensorBoard appends to its files and a store has whole objects only;
+    `sync` copies them. A resumed run writes a new events file; TensorBoard joins the files of a folder and discards the
+    earlier values of repeated steps.
 
     Args:
-        store: where the run lies.
+        store: of the run.
         run: the run's folder in the store.
         folder: a local folder for the events of this process.
         state: from `state_dict`, for a run that is resumed.
-        step: number of steps done.
+        step: number of finished steps.
     """
 
     def __init__(
@@ -51,17 +51,17 @@ class MetricsLog:
         self._writer.close()
 
     def state_dict(self) -> dict[str, Any]:
-        """The selection so far, as values that a checkpoint can hold."""
+        """The selection so far, as values for a checkpoint."""
         return {"train": [row.to_json() for row in self._train], "validation": [row.to_json() for row in self._validation]}
 
     def train(self, step: int, phase: int, values: Mapping[str, float], *, steps: int) -> None:
-        """Notes the losses of a step.
+        """Records the losses of a step.
 
         Args:
             step: number of steps done.
             phase: 1 or 2.
             values: by RAVE's names.
-            steps: number of steps in all, which decides how many of the points the page gets (all go to TensorBoard).
+            steps: total number of steps, which determines the selection for the page (TensorBoard receives all values).
         """
         for name, value in values.items():
             self._writer.add_scalar(name, value, step)
@@ -70,15 +70,14 @@ class MetricsLog:
             self._train.append(LossRow(step=step, phase=phase, values={name: _finite(v) for name, v in values.items()}))
 
     def validation(self, step: int, phase: int, values: Mapping[str, float]) -> None:
-        """Notes a validation; its ``validation`` is the held-out distance, ``validation/training`` the same measure of training
-        audio."""
+        """Records a validation: ``validation`` is the held-out distance, ``validation/training`` that of training audio."""
         for name, value in values.items():
             self._writer.add_scalar(name, value, step)
         held_out, training = _finite(values["validation"]), _finite(values["validation/training"])
         self._validation.append(ValidationRow(step=step, phase=phase, held_out=held_out, training=training))
 
     def sync(self, *, steps: int, phase_1_steps: int, window: int, always: bool = False) -> None:
-        """Copies events and the selection to the store; without ``always`` only if that was not done for a minute.
+        """Copies events and the selection to the store; without ``always`` at most once per minute.
 
         Raises:
             StoreError: they cannot be written.
@@ -100,5 +99,5 @@ class MetricsLog:
 
 
 def _finite(value: float) -> float | None:
-    """JSON has no NaN."""
+    """None for NaN and infinite values, which JSON does not support."""
     return value if math.isfinite(value) else None

@@ -1,4 +1,4 @@
-"""Watches every step for values that are not finite, without waiting for the device, and tells what the step was made of."""
+"""Monitors every step for NaN and infinite values without waiting for the device, and reports the step's windows."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Places = Sequence[tuple[int, int]]
 
 
 class NotFinite(Exception):
-    """``what`` is NaN or infinite since step number ``step`` (from 0), whose batch came from ``places``."""
+    """``what`` is NaN or infinite since step ``step`` (from 0), with a batch from ``places``."""
 
     def __init__(self, what: str, step: int, places: Places = ()) -> None:
         super().__init__(what, step)
@@ -25,15 +25,14 @@ class NotFinite(Exception):
 
 
 class NonFiniteMonitor:
-    """The latest value of every loss, and the first step after which a loss or a weight was not finite; a weight beyond 1e19,
-    whose square is not, counts as one.
+    """Records the latest value of every loss, and the first step with a NaN or infinite loss or weight.
 
-    Both stay on the device: reading them makes the host wait, so that is done now and then only. Where the batches since came
-    from is kept that long.
+    A weight beyond 1e19, whose square overflows, counts as infinite. All values stay on the device and are read rarely,
+    because reading makes the host wait; the places of the batches are kept until then.
 
     Args:
-        parameters: all that training changes.
-        device: where they are.
+        parameters: all trained parameters.
+        device: of the parameters.
     """
 
     def __init__(self, parameters: Iterable[torch.nn.Parameter], device: torch.device) -> None:
@@ -43,21 +42,21 @@ class NonFiniteMonitor:
         self._places: dict[int, Places] = {}
 
     def record(self, step: int, losses: Mapping[str, torch.Tensor], places: Places) -> None:
-        """Takes what step number ``step`` (from 0) left."""
+        """Records the losses and weights after step ``step`` (from 0)."""
         self._latest.update(losses)
         self._places[step] = places
-        # The Euclidean norm is the cheapest look at all weights: 9 ms for v2's 59 million on a CPU, a twentieth of the largest.
+        # The Euclidean norm is the cheapest test of all weights: 9 ms for v2's 59 million on a CPU, 1/20 of the maximum.
         weights = torch.nn.utils.get_total_norm([p.detach() for p in self._parameters])
         values = [value.detach().float().to(self._bad.device) for value in losses.values()]
-        # A sum of finite values could overflow; zero times each cannot, and is NaN for what is not finite.
+        # A sum of finite losses could overflow; zero times each cannot, and is NaN for NaN and infinite values.
         total = torch.stack([*values, weights.float()]).mul(0).sum()
         self._bad = torch.where((self._bad < 0) & total.isnan(), step, self._bad)
 
     def raise_if_bad(self) -> None:
-        """Waits for the device.
+        """Raises if a loss or a weight was NaN or infinite; waits for the device.
 
         Raises:
-            NotFinite: since the step that made it.
+            NotFinite: with the first such step.
         """
         bad = int(self._bad)
         if bad >= 0:
@@ -65,10 +64,10 @@ class NonFiniteMonitor:
         self._places.clear()
 
     def drain(self) -> dict[str, float]:
-        """The losses since they were last taken.
+        """The losses since the last call.
 
         Raises:
-            NotFinite: one of them, or a weight, is not.
+            NotFinite: one of them, or a weight, is NaN or infinite.
         """
         self.raise_if_bad()
         values = {name: float(value) for name, value in self._latest.items()}
@@ -77,13 +76,13 @@ class NonFiniteMonitor:
 
 
 def explain(error: NotFinite, store: Store, spec: TrainingSpec, segments: Sequence[PcmSegment]) -> NotFiniteError:
-    """The error for people, with the recordings that the step was made of; all of them are written to the run, in the store.
+    """The error for users, with the recordings of the step's batch; a report of all is written to the run's folder.
 
     Args:
-        error: what was found.
-        store: where the run lies.
+        error: from the monitor.
+        store: of the run.
         spec: the run.
-        segments: what it trains on.
+        segments: its training audio.
     """
     windows = describe_windows(store, spec, segments, error.places)
     report = NotFiniteReport(step=error.step, what=error.what, window=StepConfig.of(spec).window, windows=tuple(windows))
@@ -92,19 +91,20 @@ def explain(error: NotFinite, store: Store, spec: TrainingSpec, segments: Sequen
     batch = f", of a batch with {', '.join(places[:4])}" if places else ""
     more = f" and {len(places) - 4} more" if len(places) > 4 else ""
     return NotFiniteError(
-        f"{error.what} is not a finite number at step {error.step}{batch}{more}",
+        f"{error.what} is NaN or infinite at step {error.step}{batch}{more}",
         where=spec.instrument,
-        fix="set recover: {rate: 0.5} to resume from the last checkpoint with half the learning rate, or give another seed; "
-        "if it happens again, look at these recordings",
+        fix="set recover: {rate: 0.5} to resume from the last checkpoint with half the learning rate, or change the seed; "
+        "if it happens again, examine these recordings",
     )
 
 
 def describe_windows(store: Store, spec: TrainingSpec, segments: Sequence[PcmSegment], places: Places) -> list[WindowSource]:
-    """Where windows came from: recording (its name if the dataset is in the store, else its id, else the segment's number), and
-    the first sample and second in it at the run's rate.
+    """The origins of windows: recording, and first sample and second in it at the run's rate.
+
+    A recording is given by its name if the dataset is in the store, otherwise by its id or the segment's number.
 
     Args:
-        segments: as `rave_dist.training.data.loader.Windows` got them.
+        segments: those of `rave_dist.training.data.loader.Windows`.
         places: segment and offset of each window.
     """
     try:

@@ -1,4 +1,4 @@
-"""How far to the left and right one output sample of a model looks."""
+"""The receptive field of a model's output samples, as RAVE measures it."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from rave_dist.training.evaluation.validation import SEED
 
 
 def set_receptive_field(model: Any) -> tuple[int, int]:
-    """Metrics how far to the left and right one output sample looks, as RAVE does, and stores it in the model.
+    """Measures the receptive field of an output sample as RAVE does, and stores it in the model.
 
-    RAVE crops its multiband distance by it from its first (sanity) validation on, so it belongs before the first step. Mode,
-    gradients and the global random state are left as they were. For two channels RAVE's own measure mixes the sides: it
-    is kept, for the crop depends on it.
+    RAVE crops its multiband distance by it from its first (sanity) validation on, so it must precede the first step. Mode,
+    gradients and the global random state are restored. For two channels RAVE's measure mixes the sides; this is kept,
+    because the crop depends on it.
 
     Returns:
         Samples to the left and to the right.
@@ -29,7 +29,7 @@ def set_receptive_field(model: Any) -> tuple[int, int]:
     try:
         for parameter, _ in gradients:
             parameter.grad = None
-        torch.set_default_dtype(next(model.parameters()).dtype)  # RAVE makes its probe in the default precision
+        torch.set_default_dtype(next(model.parameters()).dtype)  # RAVE creates its probe in the default precision
         with torch.random.fork_rng(devices=list(devices)), contextlib.redirect_stdout(io.StringIO()):
             torch.manual_seed(SEED)
             left, right = rave_module("core").get_rave_receptive_field(model, n_channels=model.n_channels)

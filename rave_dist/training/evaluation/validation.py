@@ -1,4 +1,4 @@
-"""How far a RAVE is from audio that it was not trained on."""
+"""The distance of a model's reconstruction from held-out audio."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from rave_dist.errors import DatasetError
 from rave_dist.rave.imports import rave_module
 from rave_dist.training.data.loader import FULL_SCALE, PcmSegment, PcmStore
 
-SEED = 20_221_102  # any fixed number: what is random in a validation is the same in all of them
-_SECONDS_AT_ONCE = 60.0  # of audio in one call of the distance: bounds its memory
-_WINDOWS_AT_ONCE = 8  # in one call of the model; fixed, for it decides which window gets which random numbers
+SEED = 20_221_102  # any constant: all validations use the same random numbers
+_SECONDS_AT_ONCE = 60.0  # of audio per call of the distance, to bound its memory
+_WINDOWS_AT_ONCE = 8  # per call of the model; constant, because it determines the random numbers of each window
 _EXCERPT_WINDOWS = 16
 
 
 @contextmanager
 def measuring(model: Any) -> Iterator[None]:
-    """The model in evaluation mode without gradients, random numbers from a fixed seed; all is put back afterwards."""
+    """The model in evaluation mode, without gradients, with a fixed seed; everything is restored afterwards."""
     training = model.training
     devices = {parameter.device for parameter in model.parameters() if parameter.device.type == "cuda"}
     model.eval()
@@ -40,18 +40,19 @@ def measuring(model: Any) -> Iterator[None]:
 def validate(model: Any, segments: Sequence[PcmSegment], *, window: int, device: torch.device | str) -> dict[str, float]:
     """RAVE's own distances between held-out audio and its reconstruction.
 
-    Every held-out sample is heard: segments are tiled by windows, the last of a segment overlapping the one before it, and
-    all windows are measured as one batch, so that a silent window does not divide by nothing. As in RAVE's validation the
-    decoder gets a sampled latent; what is random is the same every time, and the global random state is left as it was.
+    Every held-out sample is included: segments are tiled by windows, and the last of a segment overlaps the one before it.
+    All windows are measured as one batch, so that a silent window does not cause a division by zero. As in RAVE's
+    validation the decoder receives a sampled latent. The random numbers are the same every time, and the global random
+    state is restored.
 
     Args:
-        model: a ``rave.RAVE``; its mode is left as it was.
+        model: a ``rave.RAVE``; its mode is restored.
         segments: held-out audio.
         window: samples per window.
-        device: where the model is.
+        device: of the model.
 
     Returns:
-        ``validation``, the sum of RAVE's audio distances as RAVE logs it, each of them as ``validation/<name>``, and
+        ``validation``, the sum of RAVE's audio distances; each of them as ``validation/<name>``; and
         ``validation/multiband_<name>`` for those of the bands.
 
     Raises:
@@ -75,20 +76,20 @@ def validate(model: Any, segments: Sequence[PcmSegment], *, window: int, device:
 
 @dataclass(frozen=True)
 class Excerpt:
-    """A stretch of a recording: ``pcm`` is int16, ``[C, samples]``."""
+    """A part of a recording; ``pcm`` is int16, ``[C, samples]``."""
 
     pcm: npt.NDArray[np.int16]
 
 
 def excerpt(segments: Sequence[PcmSegment], *, like: Sequence[PcmSegment], window: int) -> list[Excerpt]:
-    """Windows of training audio, evenly spread over all of it: as many as there is held-out audio for, up to sixteen.
+    """Up to sixteen windows spread evenly over the training audio, no more than the held-out audio has.
 
-    `validate` measures them as it does held-out audio, so that the two distances differ only in what the model was trained on.
+    They are measured by `validate` like held-out audio, so that the two distances are comparable.
 
     Args:
         segments: training audio.
         like: the held-out audio.
-        window: samples per window; of a shorter segment the whole is taken.
+        window: samples per window; a shorter segment is used completely.
     """
     count = min(math.ceil(sum(segment.pcm.shape[-1] for segment in like) / window), _EXCERPT_WINDOWS)
     ends = np.cumsum([segment.pcm.shape[-1] for segment in segments])

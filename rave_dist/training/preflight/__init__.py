@@ -1,1 +1,1 @@
-"""What is measured and tried before a run."""
+"""Measurements and tests before a run."""

@@ -1,12 +1,12 @@
-"""A run in small before the run: what would fail at night fails in the first minute.
+"""A dry run before a run, so that errors appear in the first minute.
 
-One optimizer step of each kind, a validation, a checkpoint, a resume and an export, all at the run's own shapes, with a model
-that is thrown away. What is tried depends only on the configuration, the arithmetic and the memory, so the store keeps the
-result of each dry run that succeeded and it is not repeated.
+One optimizer step of each kind, a validation, a checkpoint, a resume and an export, with the run's shapes and a model that is
+discarded. The result depends only on the configuration, the arithmetic and the memory, so successful dry runs are stored and
+not repeated.
 
-With ``batch: auto`` it also finds the smallest number of accumulation steps that fits the memory. On a GPU numbers are tried in
-this process. On a CPU each is tried in a fresh one: once an allocation has failed in a process its convolutions cannot allocate
-any more, and where the system ends a process instead, it is not this one.
+With ``batch: auto`` it also finds the smallest number of accumulation steps that fits the memory. On a GPU the numbers are
+tested in this process. On a CPU each is tested in a fresh process: after a failed allocation a process cannot allocate memory
+for convolutions any more, or the system may kill it.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ Export = Callable[[Path, Path], object]
 
 logger = logging.getLogger(__name__)
 
-_CODE = 2  # raised when a dry run tries more than before
-_THREADS_BYTES = 3 * 2**27  # of address space, which glibc takes for the threads that save, listen and write curves
+_CODE = 2  # increased when a dry run tests more than before
+_THREADS_BYTES = 3 * 2**27  # of address space, which glibc reserves for the threads of checkpoints, heartbeat and metrics
 
 
 def dry_run(
@@ -60,25 +60,25 @@ def dry_run(
     export: Export | None = None,
     stop: Callable[[], bool] = lambda: False,
 ) -> int | None:
-    """Does everything that a run will do, unless the store holds the result of an equal dry run.
+    """Tests every part of a run, unless the store has the result of an equal dry run.
 
     Args:
-        store: where the result is kept.
+        store: of the result.
         spec: the run.
-        train_segments: PCM to train on.
-        validation_segments: PCM held out.
-        device: where the run will compute.
-        export: makes a model's files; without, that part is left out.
-        stop: asked between the parts; when true, the dry run ends without a result.
+        train_segments: PCM of the training audio.
+        validation_segments: PCM of the held-out audio.
+        device: of the run.
+        export: exports a model; None skips that part.
+        stop: called between the parts; if it returns True, the dry run ends without a result.
 
     Returns:
-        The number of accumulation steps: the smallest that fits if ``spec.batch`` is ``auto``, otherwise 1. None if it was
-        asked to stop.
+        The number of accumulation steps: the smallest that fits if ``spec.batch`` is ``auto``, otherwise 1. None if
+        ``stop`` returned True.
 
     Raises:
         TrainingError: a step does not fit the memory; the fix is the largest batch that does.
-        ConfigurationError: the configuration makes no model, the window is too short for it, or it cannot be exported.
-        VerificationError: an export does not do what its model does.
+        ConfigurationError: the configuration or the window is invalid, or the model cannot be exported.
+        VerificationError: the export differs from its model.
     """
     config, key = StepConfig.of(spec), _result_key(spec, device, export)
     if store.exists(key):
@@ -119,7 +119,7 @@ def dry_run(
 
 
 def delete_result(store: Store, spec: TrainingSpec, *, device: torch.device, export: Export | None = None) -> None:
-    """Deletes the result of a dry run after the run itself ran out of memory, so that the next one measures again."""
+    """Deletes the result of a dry run after the run ran out of memory, so that the next one measures again."""
     store.delete(_result_key(spec, device, export))
 
 
@@ -137,7 +137,7 @@ def _result_key(spec: TrainingSpec, device: torch.device, export: Export | None)
 
 
 def _largest_batch(config: StepConfig, fits: Callable[[StepConfig], bool]) -> int:
-    """The largest batch below a part of the given one that fits; 0 where not even one window does."""
+    """The largest fitting batch below the given one, halved repeatedly; 0 if not even one window fits."""
     fitting, too_large = 0, config.batch // config.accumulation_steps
     while too_large - fitting > 1:
         middle = (fitting + too_large) // 2
@@ -149,7 +149,7 @@ def _largest_batch(config: StepConfig, fits: Callable[[StepConfig], bool]) -> in
 
 
 def _fits(part: Callable[[], object]) -> bool:
-    """Runs a part; whether the memory sufficed. Nothing of it is held afterwards, not even by an error's traceback."""
+    """Runs a part and returns whether the memory sufficed; frees its memory, also that of an error's traceback."""
     try:
         part()
     except (MemoryError, RuntimeError) as error:
@@ -164,7 +164,7 @@ def _samples(segments: Sequence[PcmSegment]) -> int:
 
 
 class _DryRun:
-    """A dry run in this process, with models that are thrown away."""
+    """A dry run in this process, with models that are discarded."""
 
     def __init__(self, spec: TrainingSpec, device: torch.device, stop: Callable[[], bool]) -> None:
         self._spec, self._device, self._stop = spec, device, stop
@@ -179,7 +179,7 @@ class _DryRun:
         """Steps, a validation, a checkpoint, a resumed step, the latent axes, and the export.
 
         Raises:
-            isolated.Stopped: it was asked to stop.
+            isolated.Stopped: ``stop`` returned True.
         """
         with tempfile.TemporaryDirectory(prefix="rave-dist-dry-run-") as name:
             folder = Path(name)
@@ -192,7 +192,7 @@ class _DryRun:
             }
             saved["bests"] = {phase: on_host(saved["model"]) for phase in (1, 2)}
             checkpoint.save_checkpoint(Store(str(folder)), "checkpoints", done, saved)
-            # A resumed run begins with an empty device; what is loaded stands for the copies that a run keeps.
+            # A resumed run starts with an empty device; the loaded state replaces the copies that a run keeps.
             del throwaway, saved
             self._raise_if_stopped()
 
@@ -209,7 +209,7 @@ class _DryRun:
                 self._export(throwaway.model, config, folder, export)
 
     def steps(self, config: StepConfig) -> tuple[ThrowawayRun, int]:
-        """A step of phase 1, then all kinds of phase 2, often enough to be captured; also the number of the next step."""
+        """A step of phase 1, then all kinds of phase 2, often enough for CUDA graphs; also returns the next step's number."""
         throwaway = ThrowawayRun(config, device=self._device)
         rounds = 1 + CudaGraphStep.FIRST if "cuda-graphs" in config.compute else 1
         for number in (*[0] * rounds, *[*range(1, 1 + throwaway.cycle)] * rounds):
@@ -235,7 +235,7 @@ class _DryRun:
 class _IsolatedDryRuns:
     """Dry runs on a CPU in fresh processes, with noise as audio.
 
-    ``held`` is the address space that the run's own process has taken, in bytes, which counts where that is limited.
+    ``held`` is the address space of the run's process in bytes, which counts if it is limited.
     """
 
     spec: TrainingSpec
@@ -244,7 +244,7 @@ class _IsolatedDryRuns:
     held: int
 
     def fit(self, config: StepConfig, stop: Callable[[], bool]) -> bool:
-        """Whether the memory suffices. Also true where it fails for another reason, which the run's own process will meet."""
+        """Whether the memory suffices; also True after another error, which the run's process will report."""
         request = {
             "spec": self.spec.to_json(),
             "batch": config.batch,
@@ -257,7 +257,7 @@ class _IsolatedDryRuns:
         try:
             return bool(isolated.run(f"{__name__}:try_out", request, environment={"CUDA_VISIBLE_DEVICES": ""}, stop=stop))
         except isolated.ProcessDied as error:
-            return error.exit_code >= 0  # otherwise the system has ended it
+            return error.exit_code >= 0  # otherwise the system has killed it
         except RaveDistError:
             return True
 
@@ -270,11 +270,11 @@ class _Noise:
 def try_out(
     *, spec: dict[str, Any], batch: int, accumulation_steps: int, threads: int, train: int, validation: int, held: int
 ) -> bool:
-    """In the child process: a dry run with noise as audio; whether the memory sufficed."""
+    """In the child process: a dry run with noise as audio; returns whether the memory sufficed."""
     run = TrainingSpec.model_validate(spec)
     torch.set_num_threads(threads)
     config = replace(StepConfig.of(run), batch=batch, accumulation_steps=accumulation_steps)
-    _ = config.config_text  # imports RAVE, which the run's own process has done before its memory was counted
+    _ = config.config_text  # imports RAVE, as the run's process has done before its memory is measured
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
     if soft != resource.RLIM_INFINITY:
         missing = max(0, held - psutil.Process().memory_info().vms)

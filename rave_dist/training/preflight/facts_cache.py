@@ -1,11 +1,11 @@
-"""Facts of models, kept in the user's cache: measured once for each configuration, version of the code and machine.
+"""A cache of facts of models, measured once for each configuration, version of the code and machine.
 
 ::
 
     <cache>/model_facts/<id>.json
 
-The cache is the folder that ``RAVE_DIST_CACHE`` names, else ``rave-dist`` in ``XDG_CACHE_HOME``, else ``~/.cache/rave-dist``.
-An entry that is missing, damaged or cannot be written only costs another measurement.
+The cache is the folder ``RAVE_DIST_CACHE``, otherwise ``rave-dist`` in ``XDG_CACHE_HOME`` or in ``~/.cache``. A missing,
+damaged or unwritable entry only costs another measurement.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from rave_dist.identity import content_id, hash_blocks
 from rave_dist.storage.store import Store
 
 _PACKAGES = ("torch", "acids-rave", "cached-conv")
-_MEASURED_CODE = ("rave", "training")  # the folders whose code decides what is measured
+_MEASURED_CODE = ("rave", "training")  # folders with code that affects the measurements
 
 
 def cache_folder() -> Path | None:
-    """The user's cache folder of this package; None where there is no home directory."""
+    """The user's cache folder of this package; None if there is no home directory."""
     own, shared = os.environ.get("RAVE_DIST_CACHE"), os.environ.get("XDG_CACHE_HOME")
     if own:
         return Path(own)
@@ -41,7 +41,7 @@ def cache_folder() -> Path | None:
 
 
 def read_facts(request: Mapping[str, Any]) -> Any:
-    """What was kept for a request; None where nothing is, or nothing that can be read."""
+    """The cached result of a request; None if there is no valid entry."""
     folder = cache_folder()
     if folder is None:
         return None
@@ -52,7 +52,7 @@ def read_facts(request: Mapping[str, Any]) -> Any:
 
 
 def keep_facts(request: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
-    """Keeps the answer to a request, atomically, where the cache can be written."""
+    """Caches the result of a request, atomically, if the cache can be written."""
     folder = cache_folder()
     if folder is not None:
         with suppress(StoreError):
@@ -65,7 +65,7 @@ def _key(request: Mapping[str, Any]) -> str:
 
 @functools.cache
 def _circumstances() -> tuple[str, ...]:
-    """Everything but the request that decides the answer."""
+    """Everything besides the request that affects the result."""
     packages = [f"{name} {_version(name)}" for name in _PACKAGES]
     extensions = os.environ.get(EXTENSIONS, "")
     return (rave_dist.__version__, _code_hash(), *packages, extensions, platform.machine(), _cpu_model())
@@ -79,14 +79,14 @@ def _version(package: str) -> str:
 
 
 def _code_hash() -> str:
-    """Hash of the code that measures and of the code that is measured: in a checkout it changes without its version."""
+    """Hash of the code that affects the measurements, which in a checkout changes without the version."""
     root = Path(rave_dist.__file__).parent
     paths = sorted(path for folder in _MEASURED_CODE for path in (root / folder).rglob("*.py"))
     return hash_blocks(path.read_bytes() for path in paths)
 
 
 def _cpu_model() -> str:
-    """The processor's name: step times are measured on it."""
+    """The processor's name, because step times depend on it."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as lines:
             return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")

@@ -1,7 +1,7 @@
 """Facts of a model and its training step, measured before any training.
 
-RAVE's configuration belongs to a process, so each distinct one is inspected in a process of its own, which reads one JSON
-document from stdin and writes one to stdout. The asking side imports neither torch nor RAVE.
+RAVE's configuration is global to a process, so each one is inspected in a separate process. The calling side imports neither
+torch nor RAVE.
 """
 
 from __future__ import annotations
@@ -36,15 +36,16 @@ if TYPE_CHECKING:
 _TIMEOUT_SECONDS = 900.0
 _WORTH_REPEATING_SECONDS = 3.0
 _PER_PARAMETER = 16  # bytes: weight, gradient, and Adam's two moments
-_GROWN_PER_PARAMETER = 12  # bytes: all but the weight, which is there before the first step
+_GROWN_PER_PARAMETER = 12  # bytes: all except the weight, which exists before the first step
 
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """What was found of a model and of a step on one window.
+    """Facts of a model and of a step on one window.
 
     ``window_bytes`` is the memory of a step per window, without weights, gradients and moments, in the phase that needs more.
-    The seconds are those of a step with one window on one of this machine's cores. Receptive field in samples, left and right.
+    The seconds are those of a step with one window on one of this machine's cores. The receptive field is in samples, left and
+    right.
     """
 
     parameters: int
@@ -56,26 +57,26 @@ class ModelFacts:
     phase_2_seconds: float
 
     def step_bytes(self, batch: int) -> int:
-        """Memory of a training step: weights, gradients, optimizer moments, and what every window takes."""
+        """Memory of a training step: weights, gradients, optimizer moments, and that of every window."""
         return _PER_PARAMETER * self.parameters + batch * self.window_bytes
 
     def step_times(self, batch: int) -> StepTimes:
-        """Seconds of a step of each phase, as a core that does one window after the other would need."""
+        """Seconds of a step of each phase on one core, proportional to the number of windows."""
         return StepTimes(batch * self.phase_1_seconds, batch * self.phase_2_seconds)
 
 
 def measure_model(spec: TrainingSpec, start: InitialWeights | None = None) -> ModelFacts:
     """Facts of the model and the training step of a run; measured once for each configuration and machine.
 
-    Measured in a fresh process and kept in the user's cache (`rave_dist.training.preflight.facts_cache`). Errors are not kept.
+    Measured in a fresh process and kept in the user's cache (`rave_dist.training.preflight.facts_cache`).
 
     Args:
         spec: the run.
-        start: what it starts from.
+        start: its initial weights.
 
     Raises:
-        ConfigurationError: the configuration, an override or the window cannot work, what comes of it could not be exported, or
-            it starts from another architecture.
+        ConfigurationError: the configuration, an override or the window is invalid, the model could not be exported, or the
+        initial weights have another architecture.
     """
     request: dict[str, Any] = {
         "config": list(spec.config),
@@ -85,7 +86,7 @@ def measure_model(spec: TrainingSpec, start: InitialWeights | None = None) -> Mo
         "window": StepConfig.of(spec).window,
         "base": start and {"origin": start.origin, "shapes": start.shapes},
     }
-    # The origin of the weights only decides what an error says.
+    # The origin of the weights only affects error messages.
     kept_under = {**request, "base": start and start.shapes}
     try:
         return _FACTS.validate_python(read_facts(kept_under))
@@ -104,7 +105,7 @@ _FACTS = TypeAdapter(ModelFacts)
 
 @functools.cache
 def _ask(request: bytes) -> dict[str, Any]:
-    """Errors are part of the answer, so that they are cached too."""
+    """Errors are part of the result, so that they are cached too."""
     try:
         answer: dict[str, Any] = isolated.run(
             f"{__name__}:answer_to",
@@ -124,7 +125,7 @@ def _ask(request: bytes) -> dict[str, Any]:
 
 @functools.cache
 def has_gpu() -> bool:
-    """Whether torch finds a GPU on this machine; asked in a fresh process."""
+    """Whether torch finds a GPU on this machine, determined in a fresh process."""
     try:
         return bool(isolated.run(f"{__name__}:cuda_is_available", {}))
     except isolated.ProcessDied:
@@ -132,7 +133,7 @@ def has_gpu() -> bool:
 
 
 def cuda_is_available() -> bool:
-    """In the child process: torch's own answer."""
+    """In the child process: torch's result."""
     import torch
 
     return torch.cuda.is_available()
@@ -147,14 +148,14 @@ def answer_to(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def _inspect_together(*, config: list[str], override: dict[str, Any], **facts: Any) -> ModelFacts:
-    """An inspection that names the configuration or override at which it fails, and refuses one that does nothing."""
+    """An inspection that reports the configuration or override that causes an error or has no effect."""
     from rave_dist.rave.config import configure, settings_read
     from rave_dist.rave.overrides import statements
 
     form = {"sample_rate": facts["sample_rate"], "channels": facts["channels"]}
 
     def known(config: Sequence[str], override: Mapping[str, Any]) -> dict[str, Any]:
-        """Overrides without those that stand on a configuration which is left out."""
+        """The overrides without those of parameters of an omitted configuration."""
         kept = {}
         for key, value in override.items():
             with contextlib.suppress(ConfigurationError):
@@ -166,7 +167,7 @@ def _inspect_together(*, config: list[str], override: dict[str, Any], **facts: A
         try:
             _inspect(config=config, override=known(config, override), **facts)
         except ConfigurationError as error:
-            return error.where == "window"  # that is another matter
+            return error.where == "window"  # an unrelated error
         return True
 
     def settings(config: Sequence[str]) -> Mapping[str, str]:
@@ -187,11 +188,11 @@ def _inspect(*, config: Sequence[str], **facts: Any) -> ModelFacts:
         return _measure(config=config, **facts)
     except RaveDistError:
         raise
-    except (RuntimeError, ValueError, TypeError, IndexError) as error:  # networks that do not fit each other
+    except (RuntimeError, ValueError, TypeError, IndexError) as error:  # networks with incompatible shapes
         if is_out_of_memory(error):
             raise
         said = (str(error).strip() or type(error).__name__).splitlines()[0]
-        fix = "leave out one of the configurations or overrides: they do not fit together"
+        fix = "leave out one of the configurations or overrides: they cannot be combined"
         raise MisfitError(f"RAVE cannot train this model: {said}", where=", ".join(config), fix=fix) from error
 
 
@@ -216,7 +217,7 @@ def _measure(
 
     torch.set_num_threads(1)
     text = configure(config, override, sample_rate=sample_rate, channels=channels)
-    if base is not None:  # into a model of its own, for steps on nothing but zeros take another time
+    if base is not None:  # in a separate model, because steps on zeros take another time
         shapes = {name: torch.zeros(shape) for name, shape in base["shapes"].items()}
         load_weights(build_model(text, channels=channels), shapes, where=base["origin"])
     model = build_model(text, channels=channels)
@@ -230,15 +231,15 @@ def _measure(
 
     def seconds(step: int) -> float:
         taken = _timed(training_step, audio, step)
-        # The first one also pays for memory and for choosing algorithms.
+        # The first one also allocates memory and chooses algorithms.
         return taken if taken > _WORTH_REPEATING_SECONDS else _timed(training_step, audio, step)
 
-    # Of a cycle of phase 2 one step trains the discriminator: here the one numbered `cycle`.
+    # One step of a cycle of phase 2 trains the discriminator: here step number `cycle`.
     phase_1, generator, discriminator = seconds(0), seconds(1), seconds(cycle)
     grown = _peak_bytes() - before
     parameters = sum(parameter.numel() for parameter in model.parameters())
     hop = latent_hop(model)
-    OfflineRave(model.eval())  # refuses, before a night of training, what cannot be exported after it
+    OfflineRave(model.eval())  # refuses, before training, models that cannot be exported
     return ModelFacts(
         parameters=parameters,
         latent_size=int(model.latent_size),
@@ -258,6 +259,6 @@ def _timed(training_step: Any, audio: torch.Tensor, step: int) -> float:
 
 
 def _peak_bytes() -> int:
-    """The most memory that this process has held."""
+    """The peak memory of this process."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else 1024 * peak

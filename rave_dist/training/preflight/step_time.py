@@ -1,4 +1,4 @@
-"""How long a step of each phase takes here: real steps of a model that is thrown away afterwards."""
+"""Measures the duration of a step of each phase with a model that is discarded."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rave_dist.training.schedule import StepTimes
 
 
 def measure_step_times(throwaway: ThrowawayRun) -> StepTimes:
-    """Runs steps of both phases on noise; what does not fit the memory fails here, in the first minute.
+    """Runs steps of both phases on noise; insufficient memory is detected here, in the first minute.
 
     Args:
         throwaway: with a new model, in the shapes of the run.
@@ -28,7 +28,7 @@ def measure_step_times(throwaway: ThrowawayRun) -> StepTimes:
             torch.cuda.synchronize(throwaway.device)
         return (time.perf_counter() - began) / len(steps)
 
-    # The first steps of a phase also pay for memory and for choosing algorithms.
+    # The first steps of a phase also allocate memory and choose algorithms.
     seconds(range(1))
     phase_1 = min(seconds(range(1)), seconds(range(1)))
     seconds(range(1, 1 + throwaway.cycle))

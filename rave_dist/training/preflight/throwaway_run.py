@@ -1,4 +1,4 @@
-"""A model as a run has it, trained on noise for some steps and discarded."""
+"""A model like that of a run, trained on noise for some steps and discarded."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ class ThrowawayRun:
 
     Args:
         config: the step.
-        device: where to compute.
+        device: of the model.
 
     Raises:
-        ConfigurationError: no such model, a window that is too short for it, or an option that the device does not have.
+        ConfigurationError: an invalid configuration or window, or an option that the device does not support.
         RuntimeError: the device's memory does not suffice.
     """
 
@@ -40,8 +40,8 @@ class ThrowawayRun:
             losses=config.losses,
         )
         self.cycle = int(self.model.update_discriminator_every)
-        """Steps of phase 2 after which both networks have been trained."""
+        """Number of steps of phase 2 that train both networks."""
 
     def step(self, number: int) -> None:
-        """Does a step."""
+        """Runs a step."""
         self.training_step(_LEVEL * torch.randn(self._shape, device=self.device), number)

@@ -1,1 +1,1 @@
-"""What a run starts from, saves and leaves."""
+"""Initial weights, checkpoints and outputs of a run."""

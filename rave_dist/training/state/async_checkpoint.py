@@ -1,7 +1,7 @@
 """Checkpoints written while training continues.
 
-The loop copies its state to host memory, which takes milliseconds, and one thread writes the copy to the store, which may
-take minutes. The next checkpoint waits for the one before, so that copies do not pile up.
+The loop copies its state to host memory, which takes milliseconds, and a thread writes the copy to the store, which may take
+minutes. A checkpoint waits for the one before, so that copies do not accumulate.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ logger = logging.getLogger(__name__)
 
 
 class AsyncCheckpointer:
-    """Writes a run's checkpoints in a thread of its own; what fails there is raised in the loop, at its next call.
+    """Writes a run's checkpoints in a thread; its errors are raised at the loop's next call.
 
     Args:
-        store: where to.
+        store: of the run.
         folder: the run's folder of checkpoints.
-        keep: how many checkpoints stay.
+        keep: number of checkpoints to keep.
     """
 
     def __init__(self, store: Store, folder: str, *, keep: int) -> None:
@@ -54,14 +54,14 @@ class AsyncCheckpointer:
         except StoreError as mine:
             if kind is None:
                 raise
-            logger.warning("the last checkpoint could not be written: %s", mine.what)  # not in place of the first error
+            logger.warning("the last checkpoint could not be written: %s", mine.what)  # must not replace the first error
 
     def save(self, step: int, state: Mapping[str, Any]) -> None:
-        """Begins to write a checkpoint, once the one before it is written.
+        """Starts to write a checkpoint, after the one before it is written.
 
         Args:
-            step: number of steps done.
-            state: as for `rave_dist.training.state.checkpoint.save_checkpoint`; it must not change any more: see `on_host`.
+            step: number of finished steps.
+            state: as in `rave_dist.training.state.checkpoint.save_checkpoint`; it must not change afterwards: see `on_host`.
 
         Raises:
             StoreError: the checkpoint before could not be written.
@@ -71,12 +71,12 @@ class AsyncCheckpointer:
         self._pending = self._begin(step, state)
 
     def hold(self, step: int, state: Mapping[str, Any], stop: Callable[[], bool]) -> None:
-        """Keeps a state ready for what may take long now: it is written as soon as somebody wants the run to stop.
+        """Provides a state during a long operation; it is written as soon as the run is asked to stop.
 
         Args:
-            step: number of steps done.
-            state: as for `save`.
-            stop: whether somebody does; asked twice a second by another thread.
+            step: number of finished steps.
+            state: as in `save`.
+            stop: returns whether the run must stop; called twice a second by another thread.
         """
         self._held = (step, state)
         if self._listener is None:
@@ -87,14 +87,14 @@ class AsyncCheckpointer:
         while not self._ended.wait(_LISTEN_SECONDS):
             held = self._held
             if held is not None and stop():
-                self._begin(*held)  # should it fail, the loop's own attempt at its next step says why
+                self._begin(*held)  # if this fails, the loop's own attempt at its next step reports the error
                 return
 
     def _begin(self, step: int, state: Mapping[str, Any]) -> Future[None]:
         return self._pool.submit(save_checkpoint, self._store, self._folder, step, state, keep=self._keep)
 
     def check(self) -> None:
-        """Does not wait.
+        """Raises errors of the thread, without waiting.
 
         Raises:
             StoreError: a checkpoint could not be written.
@@ -103,7 +103,7 @@ class AsyncCheckpointer:
             self.wait()
 
     def wait(self) -> None:
-        """Returns when the last checkpoint is in the store.
+        """Waits until the last checkpoint is in the store.
 
         Raises:
             StoreError: it could not be written.
@@ -114,8 +114,10 @@ class AsyncCheckpointer:
 
 
 def on_host(value: Any) -> Any:
-    """A copy of a state that shares no memory with it, its tensors on the CPU; of values that can change it copies tensors,
-    lists, tuples and mappings."""
+    """A copy of a state that shares no memory with it, with tensors on the CPU.
+
+    Tensors, lists, tuples and mappings are copied; other values must be immutable.
+    """
     if isinstance(value, torch.Tensor):
         return value.detach().to("cpu", copy=True)
     if isinstance(value, Mapping):

@@ -1,7 +1,7 @@
-"""Checkpoints of a run: all that decides what the next step computes, kept so that a kill is a pause.
+"""Checkpoints: the complete state of a run, so that a killed run can be resumed without a difference.
 
-A checkpoint is two objects, ``step-<n>.pt`` and then ``step-<n>.json`` with its sha256: what has no side file does not
-exist, and what does not match it is damaged. The newest good one is used; the newest few are kept.
+A checkpoint is two objects, ``step-<n>.pt`` and then ``step-<n>.json`` with its sha256. Without the side file a checkpoint
+does not exist; if it does not match, the checkpoint is damaged. The newest valid one is used; the newest few are kept.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ def save_checkpoint(store: Store, folder: str, step: int, state: Mapping[str, An
     """Writes a checkpoint and removes older ones.
 
     Args:
-        store: where to.
+        store: of the run.
         folder: the run's folder of checkpoints.
-        step: number of steps done.
+        step: number of finished steps.
         state: tensors, numbers, strings, None, and lists, tuples and mappings of them.
-        keep: how many checkpoints stay.
+        keep: number of checkpoints to keep.
 
     Raises:
-        StoreError: it could not be written; the checkpoints before it are untouched.
+        StoreError: it could not be written; earlier checkpoints are unchanged.
     """
     name = f"{folder}/step-{step:09d}"
     with tempfile.TemporaryDirectory(prefix="rave-dist-checkpoint-") as scratch:
@@ -51,13 +51,13 @@ def save_checkpoint(store: Store, folder: str, step: int, state: Mapping[str, An
 
 
 def load_checkpoint(store: Store, folder: str) -> tuple[int, dict[str, Any]] | None:
-    """The newest checkpoint that is whole, on the CPU; damaged ones are removed.
+    """The newest valid checkpoint, on the CPU; damaged ones are removed.
 
     Returns:
-        The number of steps done and the state; None where no checkpoint was ever written.
+        The number of finished steps and the state; None if there is no checkpoint.
 
     Raises:
-        TrainingError: there are checkpoints and all are damaged, or this version of torch cannot read them.
+        TrainingError: all checkpoints are damaged, or this version of torch cannot read them.
         StoreError: the store cannot be read.
     """
     steps = sorted(_steps(store, folder), reverse=True)
@@ -69,13 +69,13 @@ def load_checkpoint(store: Store, folder: str) -> tuple[int, dict[str, Any]] | N
         raise TrainingError(
             "every checkpoint of this run is damaged",
             where=store.address(folder),
-            fix="delete that folder to train this instrument from its beginning",
+            fix="delete that folder to train this instrument from the beginning",
         )
     return None
 
 
 def last_checkpoint(store: Store, folder: str) -> dict[str, Any] | None:
-    """The state in the newest whole checkpoint; None where there is none, or none that can be read."""
+    """The state of the newest valid checkpoint; None if there is none, or none that can be read."""
     try:
         loaded = load_checkpoint(store, folder)
     except TrainingError:
@@ -84,16 +84,16 @@ def last_checkpoint(store: Store, folder: str) -> dict[str, Any] | None:
 
 
 def load_weights(model: torch.nn.Module, weights: Mapping[str, Any], *, where: str) -> None:
-    """Puts weights into a model that must be of the same architecture.
+    """Loads weights into a model of the same architecture.
 
     Args:
         model: any module.
-        weights: what its ``state_dict`` gave, on any device.
-        where: the file or run that the weights come from, for the message.
+        weights: a ``state_dict``, on any device.
+        where: the file or run of the weights, for the message.
 
     Raises:
-        ConfigurationError: a name is missing or unknown, or a shape differs; the message is a diff of the first few, and the
-            model is as it was.
+        ConfigurationError: a name is missing or unknown, or a shape differs; the message shows the first few differences,
+        and the model is unchanged.
     """
     own = model.state_dict()
     lines = [f"- {name} {_shape(weights[name])}" for name in weights if name not in own]
@@ -104,9 +104,9 @@ def load_weights(model: torch.nn.Module, weights: Mapping[str, Any], *, where: s
     if lines:
         shown = [*lines[:_DIFF_LINES], *([f"and {len(lines) - _DIFF_LINES} more"] if len(lines) > _DIFF_LINES else [])]
         raise ConfigurationError(
-            f"these weights are of another model (- theirs, + this model's, ! another shape): {'; '.join(shown)}",
+            f"these weights belong to another model (- theirs, + this model's, ! another shape): {'; '.join(shown)}",
             where=where,
-            fix="give config, override, sample_rate and channels that the weights were trained with",
+            fix="set config, override, sample_rate and channels as in the training of the weights",
         )
     model.load_state_dict(dict(weights))
 
@@ -116,7 +116,7 @@ def _shape(value: Any) -> list[int] | None:
 
 
 def random_states(device: torch.device) -> dict[str, Any]:
-    """The states of all global random generators, as values that a checkpoint can hold."""
+    """The states of all global random generators, as values for a checkpoint."""
     kind, keys, position, has_gauss, gauss = np.random.get_state(legacy=True)
     return {
         "torch": torch.get_rng_state(),
@@ -127,7 +127,7 @@ def random_states(device: torch.device) -> dict[str, Any]:
 
 
 def restore_random_states(states: Mapping[str, Any], device: torch.device) -> None:
-    """Puts all global random generators back where `random_states` found them."""
+    """Restores the states of all global random generators from `random_states`."""
     torch.set_rng_state(states["torch"].cpu())
     if device.type == "cuda" and states["cuda"] is not None:
         torch.cuda.set_rng_state(states["cuda"].cpu(), device)
@@ -137,7 +137,7 @@ def restore_random_states(states: Mapping[str, Any], device: torch.device) -> No
 
 
 def seed_everything(seed: int) -> None:
-    """Starts all global random generators from one seed."""
+    """Seeds all global random generators."""
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
@@ -150,7 +150,7 @@ def _load(store: Store, name: str) -> dict[str, Any] | None:
             wanted = CheckpointInfo.model_validate_json(store.read_bytes(f"{name}.json")).sha256
             store.download(f"{name}.pt", path)
         except (MissingKeyError, ValidationError):
-            wanted = None  # half a checkpoint, or a damaged side file
+            wanted = None  # an incomplete checkpoint, or a damaged side file
         if wanted is None or hash_file(path) != wanted:
             store.delete(f"{name}.json")
             store.delete(f"{name}.pt")
@@ -167,7 +167,7 @@ def _load(store: Store, name: str) -> dict[str, Any] | None:
 
 
 def _steps(store: Store, folder: str) -> set[int]:
-    """Steps of the checkpoints that have their side file."""
+    """Steps of the checkpoints with a side file."""
     return {step for entry in store.list(folder) if entry.key.endswith(".json") and (step := _step_of(entry.key)) is not None}
 
 

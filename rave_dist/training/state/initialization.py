@@ -1,11 +1,11 @@
-"""What a run starts from instead of new weights: a base, kept in the store under the id of its content.
+"""Initial weights from a base, stored under the id of their content.
 
 ::
 
     bases/<id>/    see `rave_dist.records.BaseFolder`
 
-A base is either a published model, whose weights are taken and nothing else, or a stock RAVE run. Of that the optimizers and
-the step can be used too: the run then resumes where stock RAVE stopped, and a budget in steps counts those of stock RAVE.
+A base is either a published model, of which only the weights are used, or a stock RAVE run. Its optimizers and step can also be
+used: the run then resumes the stock run, and a budget in steps includes the steps of stock RAVE.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ from rave_dist.training.step.training_step import TrainingStep
 
 @dataclass(frozen=True)
 class InitialWeights:
-    """What a run begins with.
+    """Initial weights of a run.
 
-    ``origin`` says for people where it comes from. ``step`` and ``optimizers`` (generator, discriminator) are of runs that go
-    on; others begin at step 0 with new ones.
+    ``origin`` describes their source for users. ``step`` and ``optimizers`` (generator, discriminator) are those of a run to
+    resume; other runs start at step 0 with new ones.
     """
 
     id: str
@@ -52,61 +52,61 @@ class InitialWeights:
 
     @property
     def sample_rate(self) -> int | None:
-        """What it was trained at, if it says so."""
+        """The sample rate of its training, if known."""
         return sample_rate_of(self.config_text)
 
     @property
     def resume_point(self) -> ResumePoint | None:
-        """Where it stands in its schedule, if the run is resumed from there."""
+        """The point in the schedule to resume from, if any."""
         if self.optimizers is None:
             return None
         return ResumePoint(self.origin, self.step, *schedule_of(self.config_text))
 
     def put_into(self, model: torch.nn.Module) -> None:
-        """Gives a model the weights, except its receptive field: it cannot be measured any more in a model of phase 2.
+        """Loads the weights into a model, except its receptive field, which cannot be measured in a model of phase 2.
 
         Raises:
-            ConfigurationError: the model is of another architecture; with a diff.
+            ConfigurationError: the model has another architecture; the message shows the differences.
         """
         load_weights(model, {**self.weights, "receptive_field": model.receptive_field}, where=self.origin)
 
     def restore(self, training_step: TrainingStep) -> None:
-        """Gives a training step the optimizers, and the learning rate of this moment in its own schedule."""
+        """Loads the optimizers into a training step, with the learning rate of its own schedule."""
         if self.optimizers is not None:
             training_step.resume(*self.optimizers, step=self.step)
 
 
 def weights_of_model(run: RunFolder, *, version: str, origin: str) -> InitialWeights:
-    """The start from a published model.
+    """The initial weights from a published model.
 
     Args:
         run: a local folder with the configuration and the weights of its run.
-        version: the model's, which is a hash of the two.
-        origin: its name for people.
+        version: of the model, a hash of the two.
+        origin: its name for users.
     """
     weights: dict[str, Tensor] = torch.load(run.weights, map_location="cpu", weights_only=True)
     return InitialWeights(version, origin, Path(run.config).read_text(encoding="utf-8"), weights)
 
 
 def weights_of_stock_run(folder: Path, *, resume: bool, ema: bool) -> InitialWeights:
-    """The start from a stock RAVE run.
+    """The initial weights from a stock RAVE run.
 
     Args:
-        folder: the run's, or one checkpoint.
-        resume: keep its optimizers and its step.
-        ema: its averaged weights.
+        folder: of the run, or one of its checkpoints.
+        resume: use its optimizers and its step.
+        ema: use its averaged weights.
 
     Raises:
-        ConfigurationError: no such run, or it has not kept what is asked for.
+        ConfigurationError: no such run, or it does not have the requested weights or optimizers.
     """
     checkpoint, config = find_checkpoint(folder)
     run = read_stock_run(checkpoint, config)
     weights = run.averaged if ema else run.weights
     if weights is None:
-        raise ConfigurationError("this run kept no averaged weights", where=str(checkpoint), fix="leave out ema")
+        raise ConfigurationError("this run has no averaged weights", where=str(checkpoint), fix="leave out ema")
     if resume and run.optimizers is None:
         raise ConfigurationError(
-            "this checkpoint holds no optimizers to resume with", where=str(checkpoint), fix="leave out resume"
+            "this checkpoint has no optimizers to resume with", where=str(checkpoint), fix="leave out resume"
         )
     identity = content_id([hash_file(checkpoint), run.config_text, resume, ema])
     start = InitialWeights(identity, f"stock run {folder}", run.config_text, weights)
@@ -114,7 +114,7 @@ def weights_of_stock_run(folder: Path, *, resume: bool, ema: bool) -> InitialWei
 
 
 def store_initial_weights(store: Store, start: InitialWeights) -> str:
-    """Puts a base into the store, where every node finds it, unless it is there; returns its id."""
+    """Writes initial weights to the store, unless they exist, for all nodes; returns their id."""
     base = BaseFolder.of(start.id)
     if store.exists(base.record):
         return start.id
@@ -131,10 +131,10 @@ def store_initial_weights(store: Store, start: InitialWeights) -> str:
 
 
 def load_initial_weights(store: Store, base: str) -> InitialWeights:
-    """A base that `store_initial_weights` has kept.
+    """Initial weights written by `store_initial_weights`.
 
     Raises:
-        TrainingError: it is not in the store.
+        TrainingError: they are not in the store.
     """
     folder = BaseFolder.of(base)
     try:
@@ -144,9 +144,9 @@ def load_initial_weights(store: Store, base: str) -> InitialWeights:
         optimizers = _load(store, folder.optimizers) if record.step else None
     except MissingKeyError as error:
         raise TrainingError(
-            "what this run starts from is not in the store",
+            "the initial weights of this run are not in the store",
             where=error.where,
-            fix="run rave-dist train again, which puts it there",
+            fix="run rave-dist train again, which writes them",
         ) from error
     return InitialWeights(base, record.origin, config_text, weights, record.step, optimizers)
 

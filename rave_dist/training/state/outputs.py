@@ -1,4 +1,4 @@
-"""What a run leaves in the store at its end."""
+"""The outputs of a run in the store."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from rave_dist.training.state.run_state import RunState
 
 
 def save_weights(model: torch.nn.Module, path: Path) -> None:
-    """Writes a model's weights as a run folder has them: its ``state_dict``, on the CPU."""
+    """Writes a model's weights for a run folder: its ``state_dict``, on the CPU."""
     torch.save({name: value.detach().cpu() for name, value in model.state_dict().items()}, path)
 
 
@@ -36,16 +36,17 @@ def write_outputs(
     *,
     complete: bool,
 ) -> None:
-    """Writes what a model is published from: the best weights of the run's phase, in phase 2 also those of phase 1, and
-    last the result, which marks the files as complete.
+    """Writes the outputs of a run: the best weights of its phase, in phase 2 also those of phase 1, and the result.
+
+    The result is written last and marks the files as complete.
 
     Args:
-        store: where to.
+        store: of the run.
         spec: the run.
-        model: any of its weights, its receptive field set; what it holds afterwards is not said.
-        state: where the run stands.
-        weights: the best of each phase that has some; without the run's own phase the model's are taken.
-        segments: training audio, for the latent axes of each.
+        model: with any weights, and its receptive field; its weights are undefined afterwards.
+        state: of the run.
+        weights: the best of each phase so far; those of the model if the run's phase has none.
+        segments: training audio, for the latent axes.
         complete: whether the budget is used up.
 
     Raises:
@@ -77,20 +78,20 @@ def write_outputs(
 
 
 def write_outputs_from_checkpoint(store: Store, spec: TrainingSpec) -> None:
-    """Leaves of a run what its newest checkpoint holds, as if it had been stopped there, unless it has left more already.
+    """Writes the outputs of a run's newest checkpoint, as if it had been stopped there, unless newer ones exist.
 
     Args:
-        store: where the run lies.
-        spec: the run; it can be trained further afterwards.
+        store: of the run.
+        spec: the run; training can continue afterwards.
 
     Raises:
-        TrainingError: there is no checkpoint yet, or none that is whole.
+        TrainingError: there is no valid checkpoint yet.
         DatasetError: its dataset is not in the store.
         StoreError: the store cannot be used.
     """
     loaded, result = load_checkpoint(store, spec.folder.checkpoints), read_result(store, spec)
     if loaded is None and result is None:
-        raise TrainingError("it has no checkpoint yet", fix="train it, and let it come to its first one")
+        raise TrainingError("the run has no checkpoint yet", fix="train it until its first checkpoint")
     if loaded is None or (result is not None and result.step >= loaded[0]):
         return
     saved = loaded[1]
@@ -101,7 +102,7 @@ def write_outputs_from_checkpoint(store: Store, spec: TrainingSpec) -> None:
 
 
 def read_result(store: Store, spec: TrainingSpec) -> RunResult | None:
-    """The result of a run; None before its first end.
+    """The result of a run; None if it has not ended yet.
 
     Raises:
         StoreError: the store cannot be read.

@@ -1,4 +1,4 @@
-"""Where a run stands between two steps."""
+"""The progress of a run between two steps."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from rave_dist.training.schedule import Schedule, StepTimes
 
 @dataclass
 class RunState:
-    """The progress of a run between two steps; all of it is in its checkpoints.
+    """The progress of a run between two steps, a part of its checkpoints.
 
     Model, optimizers, sampler and random generators have states of their own.
 
     Attributes:
-        schedule: the schedule as planned now.
-        step: steps done.
-        seconds: training time, over all processes of the run.
+        schedule: the present schedule.
+        step: number of finished steps.
+        seconds: training time, summed over all processes of the run.
         step_times: measured seconds per step, for budgets in hours.
         first: the held-out distance before the first step.
-        bests: the best weights of each phase that has some.
+        bests: the best weights of each phase so far.
         patience_distance: the held-out distance that the next one must improve on by the budget's ``improvement``.
-        validations_without_improvement: validations since it last did.
+        validations_without_improvement: validations since the last improvement.
         ended_early: whether training has ended because validation no longer improved.
         rollbacks: returns to an earlier checkpoint, the oldest first.
         last: the last held-out distance.
@@ -51,29 +51,29 @@ class RunState:
 
     @property
     def phase(self) -> int:
-        """The phase of the last step done."""
+        """The phase of the last finished step."""
         return self.schedule.phase(max(0, self.step - 1))
 
     @property
     def best(self) -> BestWeights | None:
-        """The weights that an export now would take."""
+        """The weights to export at present."""
         return self.bests.get(self.phase)
 
     @property
     def validation(self) -> Validation:
-        """The held-out distances; the best is that of the weights that an export now would take."""
+        """The held-out distances; the best one is that of the weights to export at present."""
         return Validation(first=self.first, best=self.best.distance if self.best else None, last=self.last)
 
     def record_validation(self, distance: float, *, improvement: float = 0.0) -> bool:
         """Records a held-out distance; returns whether the current weights are the best of their phase.
 
-        They are if they are the first of their phase, if the best so far come too early in phase 2 (`Schedule.is_selectable`),
-        or if they are closer. So a model of phase 2 is exported as soon as there is one, and one that has hardly been trained
-        with the discriminator only while there is no other.
+        They are if they are the first of their phase, if the best so far are too early in phase 2 (`Schedule.is_selectable`),
+        or if their distance is lower. So a model of phase 2 is exported as soon as there is one, and one that has hardly been
+        trained with the discriminator only while there is no other.
 
         Args:
             distance: of the current weights.
-            improvement: the share by which a distance must fall to count as an improvement.
+            improvement: relative decrease that counts as an improvement.
         """
         self.last, self.validated_step = distance, self.step
         if self.first is None:
@@ -91,7 +91,7 @@ class RunState:
         return True
 
     def to_saved(self) -> dict[str, Any]:
-        """All of it as values that a checkpoint can hold."""
+        """All fields as values for a checkpoint."""
         return {
             **asdict(self),
             "bests": {phase: best.to_json() for phase, best in self.bests.items()},
@@ -100,7 +100,7 @@ class RunState:
 
     @staticmethod
     def from_saved(saved: Mapping[str, Any]) -> RunState:
-        """The state that `to_saved` was called on."""
+        """The state from the result of `to_saved`."""
         step_times = saved["step_times"]
         made = {
             "schedule": Schedule(**saved["schedule"]),

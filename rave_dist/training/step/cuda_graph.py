@@ -11,13 +11,13 @@ from rave_dist.errors import ConfigurationError
 
 
 class CudaGraphStep:
-    """Steps of one kind: the first few as they are, then one recorded as a CUDA graph, which all others replay.
+    """Steps of one kind: the first few run normally, then one is recorded as a CUDA graph that all others replay.
 
-    The first ones do what PyTorch asks to be done before a recording (memory, algorithms, the optimizer's state) and are part
-    of the training like any other.
+    The first ones allocate memory, choose algorithms and create the optimizer's state, as PyTorch requires before a recording,
+    and are normal steps of the training.
 
     Args:
-        step: takes a batch, of one shape always; its host part must be the same every time.
+        step: function of a batch of constant shape; its host code must do the same every time.
     """
 
     FIRST = 3
@@ -30,7 +30,7 @@ class CudaGraphStep:
         self._losses: dict[str, Tensor] = {}
 
     def __call__(self, batch: Tensor) -> dict[str, Tensor]:
-        """Does the step on a batch.
+        """Runs the step on a batch.
 
         Raises:
             ConfigurationError: this configuration's step waits for the device, so that it cannot be recorded.
@@ -65,7 +65,7 @@ class CudaGraphStep:
             raise ConfigurationError(
                 f"this configuration's step cannot be recorded ({str(error).partition(chr(10))[0]})",
                 where="compute",
-                fix="leave cuda-graphs out",
+                fix="leave out cuda-graphs",
             ) from error
         self._graph = graph
         return graph

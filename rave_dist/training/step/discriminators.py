@@ -1,9 +1,9 @@
-"""RAVE's multi-period discriminator as convolutions in time alone.
+"""RAVE's multi-period discriminator as one-dimensional convolutions.
 
-It folds a signal of T samples into ``[T / p, p]`` and convolves along the first of these axes only, with kernels of width 1 in
-the other: the p columns never meet. So they are rows of a batch to one-dimensional convolutions, whose long axis is then
-the last one: at equal arithmetic the gradients cost a CPU two thirds of those of a convolution over a plane two to eleven
-columns wide, those of the first layer a quarter.
+It folds a signal of T samples into ``[T / p, p]`` and convolves along the first axis only, with kernels of width 1 along the
+other, so that the p columns are independent. Here they are rows of a batch for one-dimensional convolutions along the last
+axis: for the same arithmetic, the gradients cost a CPU two thirds of those of a two-dimensional convolution two to eleven
+columns wide, and those of the first layer a quarter.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ def lean_discriminator(module: Any) -> Callable[[Tensor], Features]:
     """A discriminator of RAVE as a function of audio ``[B, C, T]``.
 
     Args:
-        module: of a ``MultiPeriodDiscriminator``, alone or in a ``CombineDiscriminators``, the function is this module's own;
-            any other is called as it is.
+        module: a ``MultiPeriodDiscriminator``, alone or in a ``CombineDiscriminators``, is replaced by this implementation;
+        any other module is called directly.
 
     Returns:
-        The features of every layer of every part, as RAVE returns them, save that those of a period p are ``[B · p, K, H]``
-        instead of ``[B, K, H, p]``: the same numbers in another order, the audio's first half of rows still first.
+        The features of every layer of every part, as in RAVE, except that those of a period p are ``[B · p, K, H]`` instead
+        of ``[B, K, H, p]``: the same values in another order, with the first half of the batch still first.
     """
     rave = rave_module("discriminator")
     if type(module) is rave.CombineDiscriminators:

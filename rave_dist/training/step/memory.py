@@ -20,7 +20,7 @@ _FULL = ("can't allocate memory", "could not create a primitive")  # PyTorch's a
 
 
 def hold_freed_memory() -> bool:
-    """Tells this process's allocator to keep what is freed; returns whether it understood (glibc on Linux does)."""
+    """Makes this process's allocator keep freed memory; returns whether that is supported (glibc on Linux)."""
     if not sys.platform.startswith("linux"):
         return False
     try:
@@ -31,7 +31,7 @@ def hold_freed_memory() -> bool:
 
 
 def usable_bytes(device: torch.device) -> int:
-    """How much this process may hold at most: of a GPU its share, of a machine all of it or what a limit leaves."""
+    """The memory limit of this process: its share of a GPU, or the machine's memory or a limit of it."""
     if device.type == "cuda":
         share = torch.cuda.get_per_process_memory_fraction(device.index)
         return int(share * torch.cuda.get_device_properties(device).total_memory)
@@ -40,10 +40,10 @@ def usable_bytes(device: torch.device) -> int:
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether an error says that a device or the machine has no memory left."""
+    """Whether an error means that a device or the machine is out of memory."""
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(words in str(error) for words in _FULL)
 
 
 def device_name(device: torch.device) -> str:
-    """What people call it."""
+    """The device's name for users."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else "this machine"

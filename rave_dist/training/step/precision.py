@@ -4,7 +4,7 @@
 option                 what it changes                                                                     needs
 =====================  ==================================================================================  ==========
 ``tf32``               matrix products and convolutions on 10-bit mantissas, as ``rave train`` does        CUDA
-``bf16-discriminator`` the discriminator under bfloat16 autocast; its weights and losses stay as they are
+``bf16-discriminator`` the discriminator under bfloat16 autocast; its weights and losses stay single
 ``bf16``               encoder, decoder and discriminator under bfloat16 autocast; PQMF and losses not
 ``fp16``               the same in half precision with loss scaling, for cards without bfloat16            CUDA
 ``compile``            the networks through ``torch.compile``: minutes at the start, other rounding        a C++ compiler
@@ -12,7 +12,7 @@ option                 what it changes                                          
 ``fused-adam``         Adam in one kernel: other rounding; on a CPU it always is
 =====================  ==================================================================================  ==========
 
-Without ``tf32`` PyTorch's own setting holds, which lets cuDNN's convolutions use it and matrix products not.
+Without ``tf32`` PyTorch's default applies: TF32 in cuDNN's convolutions but not in matrix products.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from rave_dist.options import NEED_CUDA, ComputeOption
 
 
 class Precision:
-    """How a step computes.
+    """The precision and the speed options of a step.
 
     Args:
         options: any that can be combined (`rave_dist.options.EXCLUSIVE_OPTIONS`).
-        device: where.
+        device: of the step.
 
     Raises:
-        ConfigurationError: an option that this device does not have.
+        ConfigurationError: an option that this device does not support.
     """
 
     def __init__(self, options: Collection[ComputeOption], device: torch.device) -> None:
@@ -45,7 +45,7 @@ class Precision:
             raise ConfigurationError(
                 f"{' and '.join(missing)} {'requires' if len(missing) == 1 else 'require'} an NVIDIA GPU",
                 where="compute",
-                fix=f"leave {' and '.join(missing)} out, or train on a machine with an NVIDIA GPU",
+                fix=f"leave out {' and '.join(missing)}, or train on a machine with an NVIDIA GPU",
             )
         if (
             "bf16" in " ".join(options)
@@ -59,7 +59,7 @@ class Precision:
         self._precision = next((dtype for name, dtype in everywhere.items() if name in options), None)
         self._discriminator_precision = torch.bfloat16 if "bf16-discriminator" in options else self._precision
         if device.type == "cuda":
-            torch.backends.cudnn.benchmark = True  # as rave train does: all windows of a run have one shape
+            torch.backends.cudnn.benchmark = True  # as in rave train: all windows of a run have one shape
         if "tf32" in options:
             torch.backends.cuda.matmul.allow_tf32 = True
             torch.backends.cudnn.allow_tf32 = True
@@ -76,11 +76,11 @@ class Precision:
         return nullcontext() if dtype is None else torch.autocast(self._device.type, dtype=dtype)
 
     def compiled(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """A network, or a function of one, as it is to be called."""
+        """The compiled network or function, if requested."""
         return torch.compile(function) if "compile" in self.options else function
 
     def optimizer(self, optimizer: torch.optim.Optimizer) -> Optimizer:
-        """An optimizer (before its first step) as it is to be stepped."""
+        """The optimizer (before its first step), with loss scaling if necessary."""
         for group in optimizer.param_groups:
             if "fused-adam" in self.options or self._device.type == "cpu":
                 group.update(fused=True, foreach=False)
@@ -90,7 +90,7 @@ class Precision:
 
 
 def to_float32(value: Tensor) -> Tensor:
-    """What a network gave under autocast, in single precision; anything else as it is."""
+    """Converts the output of autocast to single precision; returns other values unchanged."""
     return value.float() if value.dtype in (torch.bfloat16, torch.float16) else value
 
 
@@ -102,16 +102,16 @@ class Optimizer:
         self._scaler = scaler
 
     def clear(self) -> None:
-        """Forgets all gradients."""
+        """Clears all gradients."""
         self.inner.zero_grad()
 
     def add(self, loss: Tensor) -> None:
-        """Adds the gradient of a loss to what is there, and frees all that it was computed from."""
+        """Adds the gradient of a loss to the present one, and frees its graph."""
         scaled = loss if self._scaler is None else self._scaler.scale(loss)
         scaled.backward()  # type: ignore[no-untyped-call]
 
     def step(self) -> None:
-        """One step down the gradients; none where half precision overflowed."""
+        """One optimizer step; skipped if half precision overflowed."""
         if self._scaler is None:
             self.inner.step()
         else:
@@ -119,7 +119,7 @@ class Optimizer:
             self._scaler.update()
 
     def state_dict(self) -> dict[str, Any]:
-        """The optimizer's, with the scale if there is one."""
+        """The optimizer's state, with the loss scale if there is one."""
         state = self.inner.state_dict()
         return state if self._scaler is None else {**state, "scaler": self._scaler.state_dict()}
 
@@ -127,12 +127,11 @@ class Optimizer:
         """Restores a `state_dict`."""
         self.inner.load_state_dict({key: value for key, value in state.items() if key != "scaler"})
         for group in self.inner.param_groups:
-            if isinstance(group["lr"], Tensor):  # a checkpoint comes back on the CPU, a recorded step reads it on its device
+            if isinstance(group["lr"], Tensor):  # a checkpoint is loaded on the CPU, but a recorded step reads it on its device
                 group["lr"] = group["lr"].to(group["params"][0].device)
         if self._scaler is not None:
             self._scaler.load_state_dict(state["scaler"])
 
     def take_over(self, state: dict[str, Any]) -> None:
-        """Takes what another optimizer of the same parameters knows of their gradients; its learning rate and its way to
-        compute stay behind."""
+        """Loads the moments of another optimizer of the same parameters, without its learning rate and options."""
         self.inner.load_state_dict({"state": state["state"], "param_groups": self.inner.state_dict()["param_groups"]})

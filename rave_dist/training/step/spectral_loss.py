@@ -5,13 +5,13 @@ reflected edges), N their number of values and e a small constant, `rave.core.Au
 
     d = sum (A - B)² / sum A²  +  1/N sum |log(A + e) - log(B + e)|.
 
-Its gradient with respect to the complex spectrogram Y of y (B = |Y|) is known as soon as its value is,
+Its gradient with respect to the complex spectrogram Y of y (B = |Y|) follows directly from its terms,
 
     dd/dY = Y / B · ( 2 (B - A) / sum A²  +  sign(B - A) / (N (B + e)) ),
 
-and the way back to the samples is the adjoint of the transform: an inverse real FFT, the window, overlap-add, and the edges
-folded back. So value and gradient are computed together, a few rows at a time while they are in the cache, and nothing but
-the gradient is kept; automatic differentiation keeps every intermediate and comes back through complex FFTs of twice the size.
+and is mapped to the samples by the adjoint of the transform: an inverse real FFT, the window, overlap-add, and folding of the
+edges. So value and gradient are computed together, a few rows at a time while they are in the cache, and only the gradient is
+kept. Automatic differentiation keeps every intermediate and differentiates through complex FFTs of twice the size.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from rave_dist.rave.imports import rave_module
 
 Distance = Callable[[Tensor, Tensor], dict[str, Tensor]]
 
-_CACHE_VALUES = 2**18  # complex values of a spectrogram that are worked on at once on a CPU
-_SMALLEST = 1e-18  # least magnitude to divide by: squares of smaller ones vanish in single precision
+_CACHE_VALUES = 2**18  # complex values of a spectrogram that are processed at once on a CPU
+_SMALLEST = 1e-18  # least magnitude to divide by: squares of smaller ones underflow in single precision
 
 
 def lean_distance(module: Any) -> Distance:
     """A distance module of RAVE as a function of target and output; differentiable in the output only.
 
     Args:
-        module: for a ``core.AudioDistanceV1`` of plain magnitudes the function is this module's own; any other is called
-            as it is.
+        module: a ``core.AudioDistanceV1`` of plain magnitudes is replaced by this implementation; any other module is
+        called directly.
     """
     core = rave_module("core")
     if type(module) is not core.AudioDistanceV1 or type(module.multiscale_stft) is not core.MultiScaleSTFT:
@@ -135,7 +135,7 @@ def _adjoint(spectrum: Tensor, window: Tensor, length: int) -> Tensor:
     n_fft = window.shape[0]
     half, hop = n_fft // 2, n_fft // 4
     rows, frames, _ = spectrum.shape
-    # An inverse real FFT counts every bin twice, but for the first and the last.
+    # An inverse real FFT counts every bin twice, except the first and the last.
     spectrum[..., 0].mul_(2)
     spectrum[..., -1].mul_(2)
     pieces = torch.fft.irfft(spectrum, n=n_fft, norm="forward").mul_(window * 0.5).reshape(rows, frames, 4, hop)

@@ -1,4 +1,4 @@
-"""One optimizer step of RAVE, without the work that cannot change its result.
+"""One optimizer step of RAVE, without work that does not affect its result.
 
 With ``x`` a batch, ``E`` encoder, ``G`` decoder, ``D`` discriminator (which returns the features of its layers, the last one
 being its score), ``Q`` the PQMF analysis, ``d`` RAVE's spectral distances, and every weight ``w`` applied twice as
@@ -7,25 +7,24 @@ RAVE 2.3.1 does, `RAVE.training_step` computes
     generator step      w_m² d(Qx, QG(z)) + w_f² d(x, G(z)) + beta reg(z) [+ w_fm² |D(x) - D(G(z))| + w_a² adv(D(G(z)))]
     discriminator step  gan(D(x), D(G(z)))                                 [phase 2, every ``update_discriminator_every``]
 
-and back-propagates each through everything that took part. Omitted here:
+and back-propagates each through all networks involved. Omitted here:
 
-- gradients of ``x``, of the PQMF's filters, and of the discriminator in a generator step: they are never read;
+- gradients of ``x``, of the PQMF's filters, and of the discriminator in a generator step: they are never used;
 - in a discriminator step the distances, the feature matching and all gradients of the generator: cleared before use;
-- in phase 2 the encoder's graph, where RAVE detaches the encoder itself (its batch statistics still move);
+- in phase 2 the encoder's graph, where RAVE detaches the encoder (its batch statistics are still updated);
 - in a generator step the graph of ``D(x)``: it is a constant there;
 - the graph of the spectral distances: their gradient is computed with their value (`rave_dist.training.step.spectral_loss`);
-- convolutions over planes whose columns never meet (`rave_dist.training.step.discriminators`);
-- returning memory to the system between operations, and Adam's passes over all weights, on a CPU
+- two-dimensional convolutions over independent columns (`rave_dist.training.step.discriminators`);
+- returning memory to the system between operations, and Adam's separate passes over all weights, on a CPU
   (`rave_dist.training.step.memory`, `rave_dist.training.step.precision`);
 - every synchronisation of host and device (``.item()``, ``bool`` of device tensors).
 
-Random numbers are drawn in RAVE's own order, so equal seeds give equal steps.
+Random numbers are drawn in RAVE's order, so equal seeds give equal steps.
 
-Gradients may be accumulated over equal parts of the batch before one update, which needs the memory of one part. Means over
-windows stay the same: the discriminator step, the adversarial loss, the latent regularisation. Values that RAVE computes of
-the whole batch become means over the parts: the spectral distances and v2's feature matching are normalised by all targets
-together; batch normalisation (v1) and codebooks (discrete) use the statistics of a part. Random numbers are drawn part by
-part.
+Gradients can be accumulated over equal parts of the batch before one update, which needs the memory of one part. Means over
+windows are unchanged: the discriminator step, the adversarial loss, the latent regularisation. Values that RAVE computes from
+the whole batch become means over the parts: the spectral distances and v2's feature matching are normalised by all targets;
+batch normalisation (v1) and codebooks (discrete) use the statistics of a part. Random numbers are drawn part by part.
 """
 
 from __future__ import annotations
@@ -58,19 +57,19 @@ class TrainingStep:
 
     Args:
         model: a ``rave.RAVE``; it is moved to the device and put into training mode, its PQMF frozen.
-        phase_1_steps: steps before the discriminator takes part (RAVE's ``phase_1_duration``); at least 1.
+        phase_1_steps: steps of phase 1, without the discriminator (RAVE's ``phase_1_duration``); at least 1.
         warmup_steps: steps over which the weight of the latent regularisation rises.
-        device: where to compute.
-        quantize: for discrete models: switch the quantizer on in the first step, as RAVE's configuration means to. RAVE 2.3.1
-            itself never does, for the hook that would has a misspelt name; False does as RAVE does.
+        device: ``cpu`` or ``cuda``.
+        quantize: for discrete models: enable the quantizer in the first step, as RAVE's configuration intends. RAVE 2.3.1
+        never does, because its hook has a misspelt name; False reproduces this.
         fused_distances: compute the spectral distances with their gradient; False calls RAVE's own modules, which are slower
             and round in another order.
-        compute: ways to compute faster (`rave_dist.training.step.precision`).
+        compute: precision and speed options (`rave_dist.training.step.precision`).
         accumulation_steps: equal parts of the batch whose gradients are added up in a step; at most one per window.
         losses: weights of further losses of the generator, by their names in `rave_dist.extensions.LOSSES`.
 
     Raises:
-        ConfigurationError: phase 1 has no step, or the device does not have what ``compute`` asks for.
+        ConfigurationError: phase 1 has no step, or the device does not support ``compute``.
     """
 
     def __init__(
@@ -127,7 +126,7 @@ class TrainingStep:
         _keep_flags_on_host(model)
 
     def phase(self, step: int) -> int:
-        """1 before the discriminator takes part, then 2; ``step`` counts from 0."""
+        """The phase of a step: 1 without the discriminator, then 2; ``step`` counts from 0."""
         return 1 if step < self.phase_1_steps else 2
 
     def beta(self, step: int) -> float:
@@ -141,8 +140,7 @@ class TrainingStep:
         return min(ratio * (beta.target - beta.initial) + beta.initial, beta.target)
 
     def reschedule(self, *, phase_1_steps: int, warmup_steps: int) -> None:
-        """Changes the lengths of phase 1 and of the warm-up; the learning rate is from now on what it would be had they been so
-        from the start."""
+        """Changes the lengths of phase 1 and of the warm-up, with the learning rate as if they had been so from the start."""
         self.phase_1_steps, self.warmup_steps = phase_1_steps, warmup_steps
         self.model.warmup = phase_1_steps
         scheduler: Any = self._scheduler
@@ -153,7 +151,7 @@ class TrainingStep:
             group["lr"] = group["lr"].fill_(base * factor) if isinstance(group["lr"], Tensor) else base * factor
 
     def scale_learning_rate(self, factor: float) -> None:
-        """Multiplies the learning rates of both optimizers by a factor, for all that the schedule will make of them."""
+        """Multiplies the learning rates of both optimizers by a factor, also for the rest of the schedule."""
         for optimizer in (self.generator_optimizer, self.discriminator_optimizer):
             for group in optimizer.param_groups:
                 group["lr"] *= factor
@@ -165,13 +163,13 @@ class TrainingStep:
         return self.phase(step) == 2 and step % int(self.model.update_discriminator_every) == 0
 
     def __call__(self, batch: Tensor, step: int) -> Losses:
-        """Does step number ``step`` (from 0) on a batch.
+        """Runs step ``step`` (from 0) on a batch.
 
         Args:
             batch: ``[B, C, T]`` on the step's device.
 
         Returns:
-            What RAVE logs, under its names, detached and on the device; a discriminator step only has what it computes.
+            RAVE's logged values by their names, detached, on the device; for a discriminator step only those that it computes.
         """
         self._enter(step)
         of_discriminator = self.is_discriminator_step(step)
@@ -184,7 +182,7 @@ class TrainingStep:
         return losses
 
     def state_dict(self) -> dict[str, Any]:
-        """Both optimizers and the learning-rate schedule; the model's own state is not in it."""
+        """The state of both optimizers and the learning-rate schedule, without that of the model."""
         return {
             "generator_optimizer": self._generators_descent.state_dict(),
             "discriminator_optimizer": self._discriminators_descent.state_dict(),
@@ -204,15 +202,15 @@ class TrainingStep:
         self._scheduler.last_epoch = step
         self.reschedule(phase_1_steps=self.phase_1_steps, warmup_steps=self.warmup_steps)
 
-    # ------------------------------------------------------------ what a step consists of
+    # ------------------------------------------------------------ parts of a step
 
     def _enter(self, step: int) -> None:
         model, warmed_up = self.model, self.phase(step) == 2
         model.beta_factor = self.beta(step)
-        if self._records:  # a recorded step reads it where it is
+        if self._records:  # a recorded step reads it in place
             model.beta_factor = self._beta_on_device.fill_(model.beta_factor)
         if model.warmed_up != warmed_up or self._crop is None:
-            self._recorded.clear()  # with the memory that phase 1's recording holds
+            self._recorded.clear()  # frees the memory of phase 1's recording
             model.warmed_up = warmed_up
             model.encoder.set_warmed_up(warmed_up)
             model.decoder.set_warmed_up(warmed_up)
@@ -239,7 +237,7 @@ class TrainingStep:
         return bands
 
     def _decode(self, latent: Tensor, length: int) -> tuple[Tensor, Tensor | None]:
-        """Audio ``[B, C, length]``, and its bands where the decoder made them itself."""
+        """Audio ``[B, C, length]``, and its bands if the decoder outputs bands."""
         model = self.model
         with self._compute.networks():
             output = self._decoder(latent)
@@ -274,8 +272,10 @@ class TrainingStep:
         return self._descend(self._discriminators_descent, batch, self._discriminator_losses)
 
     def _descend(self, optimizer: Optimizer, batch: Tensor, evaluate: Callable[[Tensor], tuple[Tensor, Losses]]) -> Losses:
-        """One step of an optimizer down the gradients of all parts, each weighted by its share of the windows, as is what is
-        logged. Of a part nothing but its gradients and losses is held while the next is computed."""
+        """One optimizer step on the gradients of all parts, weighted, like the logged values, by their share of the windows.
+
+        Only the gradients and losses of a part are kept while the next one is computed.
+        """
         optimizer.clear()
         logged: Losses = {}
         for part in batch.tensor_split(self._accumulation_steps):
@@ -288,12 +288,12 @@ class TrainingStep:
         return logged
 
     def _generator_losses(self, x: Tensor) -> tuple[Tensor, Losses]:
-        """What a generator step minimises, and what it logs."""
+        """The loss of a generator step, and its logged values."""
         model = self.model
         latent, regularisation, x_bands = self._encode(x)
         y, y_bands = self._decode(latent, x.shape[-1])
         losses = self._distances(x, y, x_bands, self.multiband(y) if y_bands is None else y_bands)
-        if regularisation.requires_grad or self._detaches_encoder:  # of the other encoders it is the constant zero
+        if regularisation.requires_grad or self._detaches_encoder:  # zero for the other encoders
             losses["regularization"] = regularisation * model.beta_factor
         extra: Losses = {}
         if model.warmed_up:
@@ -308,7 +308,7 @@ class TrainingStep:
         return total, {name: value.detach() for name, value in {**losses, **extra}.items()}
 
     def _judge(self, real: list[Any], fake: list[Any]) -> tuple[Any, Any, Losses]:
-        """Feature matching, adversarial loss, and what RAVE logs of the scores."""
+        """Feature matching, adversarial loss, and RAVE's logged values of the scores."""
         model, skipped = self.model, self.model.num_skipped_features
         matching: Any = 0.0
         for real_scale, fake_scale in zip(real, fake, strict=True):
@@ -329,7 +329,7 @@ class TrainingStep:
         return loss, adversarial, {"loss_dis": loss, "pred_real": pred_real, "pred_fake": pred_fake}
 
     def _discriminator_losses(self, x: Tensor) -> tuple[Tensor, Losses]:
-        """What a discriminator step minimises, and what it logs."""
+        """The loss of a discriminator step, and its logged values."""
         model = self.model
         with torch.no_grad():
             latent, _, _ = self._encode(x)
@@ -342,7 +342,7 @@ class TrainingStep:
 
 @contextmanager
 def _constant(parameters: list[nn.Parameter]) -> Iterator[None]:
-    """Excludes parameters from differentiation inside the block."""
+    """Excludes parameters from differentiation in the context."""
     for parameter in parameters:
         parameter.requires_grad_(False)
     try:
@@ -353,7 +353,7 @@ def _constant(parameters: list[nn.Parameter]) -> Iterator[None]:
 
 
 def _keep_flags_on_host(model: nn.Module) -> None:
-    """Puts the buffers that RAVE's forward pass asks for their truth or number where asking does not wait for a device."""
+    """Moves buffers that RAVE's forward pass reads as Python values to the CPU, where reading does not wait for a device."""
     for module in model.modules():
         for name in ("warmed_up", "enabled", "target_size"):
             buffer = module._buffers.get(name)

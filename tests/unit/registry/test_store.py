@@ -30,7 +30,7 @@ def test_models_are_found_by_name_version_and_its_beginning(any_store: Store, pu
 def test_a_card_says_of_a_cut_run_that_it_was_cut_and_whose_weights_it_has(local_store: Store, tiny_model: Any) -> None:
     exported = ExportRecord.model_validate_json((tiny_model.out / "export.json").read_bytes())
     result = RunResult.model_validate_json((tiny_model.run / "result.json").read_bytes())
-    rollback = Rollback(step=3, what="a loss is not a finite number", rate=0.5)
+    rollback = Rollback(step=3, what="a loss is NaN or infinite", rate=0.5)
     changes = {"complete": False, "step": 8, "best_step": 7, "rollbacks": (rollback,), "accumulation_steps": 2}
     cut = result.model_copy(update=changes)
     version = model_version(RunFolder(tiny_model.run))

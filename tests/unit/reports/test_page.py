@@ -14,7 +14,7 @@ def test_rollbacks_and_over_fitting_are_told(tmp_path: Path) -> None:
     manifest = tmp_path / "library.yaml"
     manifest.write_text("name: band\nstore: store\ninstruments: {tabla: {sources: tabla}, rebana: {sources: rebana}}\n")
     library = load_library(manifest)
-    rollback = Rollback(step=7, what="a loss is not a finite number at step 7, of a batch with take 1.wav at 3.20 s", rate=0.5)
+    rollback = Rollback(step=7, what="a loss is NaN or infinite at step 7, of a batch with take 1.wav at 3.20 s", rate=0.5)
     record = RunRecord(library="band", instrument="tabla", run_id="abc", dataset="", state="running", rollbacks=(rollback,))
     held_out, training = [9.0, 6, 5, 5.1, 5.3, 5.6], [9.0, 6, 5, 4, 3, 2]
     rows = [
@@ -42,10 +42,10 @@ def test_the_librarys_base_has_a_card_of_its_own(tmp_path: Path) -> None:
 
     page = library.store.read_bytes(write_report(library.store, library, [], base=base)).decode()
     card, tabla = page.split('<article class="card"')[1:]
-    assert "trained on all of them first" in card
+    assert "trained on all instruments" in card
     assert "step 40 of 90" in card
     assert "held out from 9 at step 0 to 7.5 at step 40" in card
-    assert "trained on all of them first" not in tabla
+    assert "trained on all instruments" not in tabla
     summary = page.partition("<tbody>")[2].partition("</tbody>")[0]
     assert summary.index("band-base") < summary.index("tabla")
     assert "1 instrument:" in page

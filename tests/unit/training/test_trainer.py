@@ -316,7 +316,7 @@ def _poison() -> None:
 
 def test_a_loss_that_is_not_finite_ends_the_run_and_names_the_step_and_the_batch(tmp_path: Path) -> None:
     store, spec = Store(str(tmp_path / "broken")), _spec(seed=5, checkpoint=CheckpointPolicy(steps=3))
-    with pytest.raises(NotFiniteError, match="not a finite number at step 4, of a batch with segment 0 at") as caught:
+    with pytest.raises(NotFiniteError, match="is NaN or infinite at step 4, of a batch with segment 0 at") as caught:
         _train(store, spec, on_progress=lambda state, speed: _poison() if state.step == 4 else None)
     assert caught.value.where == "plucks"
     for word in ("seed", "recover"):
