@@ -1,6 +1,6 @@
 # make setup | demo | test | quick | check | bench | docs | dist | constraints
 
-# The system's Python if it is one of those that rave-dist supports, otherwise the newest of them that there is.
+# The system's Python if rave-dist supports it, otherwise the newest supported one.
 PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
 	$$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))' 2>/dev/null && echo $$python && break; \
 	done || echo python3)
@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 PARTS := unit contract gpu on_ray cluster end_to_end
 INSTALLED := $(VENV)/.installed
 
-# Cores are shared out by Ray; a numerical library that takes them all slows every other process down.
+# Ray assigns the cores; a numerical library that uses all of them slows down every other process.
 export OMP_NUM_THREADS ?= 1
 export MKL_NUM_THREADS ?= 1
 
@@ -24,13 +24,13 @@ $(INSTALLED): pyproject.toml constraints.txt tools/install.py
 demo: setup
 	$(BIN)/rave-dist demo
 
-# Each part in a process of its own: what takes one down, a crash of Ray's driver say, leaves the others to be tried.
+# Each part runs in a separate process, so that a crash, for example of Ray's driver, does not affect the others.
 test: setup
 	@failed=; for part in $(PARTS); do \
 		echo "== $$part"; $(BIN)/python -m pytest tests/$$part $(ARGS) || failed="$$failed $$part"; \
 	done; if [ -n "$$failed" ]; then echo "failed:$$failed"; exit 1; fi
 
-# Contract tests and the unit tests that train, export and start nothing: under two minutes on two cores.
+# Contract tests, and unit tests that do not train, export or start processes: under two minutes on two cores.
 quick: setup
 	$(BIN)/python -m pytest -q -n 2 -m "not slow" tests/contract tests/unit $(ARGS)
 
@@ -48,13 +48,13 @@ docs: setup
 	$(BIN)/python -m rave_dist.library.table README.md
 	$(BIN)/python docs/generate_api.py
 
-# A wheel and a source archive in dist/, after a wheel of the same source was installed and used outside of this folder.
+# A wheel and a source archive in dist/, after a test that installs and uses such a wheel outside of this folder.
 dist: setup
 	$(BIN)/python -m pytest -q tests/end_to_end/test_wheel.py
 	$(BIN)/python -m build --no-isolation --outdir dist
 
-# Which versions are tested: the newest for every Python, and the oldest that pyproject.toml allows. acids-rave is not among
-# the dependencies, and CUDA's libraries belong to a build of PyTorch.
+# The tested versions: the newest ones for every Python, and the oldest ones that pyproject.toml allows. acids-rave is not
+# one of the dependencies, and CUDA's libraries belong to a build of PyTorch.
 COMPILE := $(BIN)/uv pip compile --quiet --no-header --no-annotate --extra dev --python-version 3.11 pyproject.toml
 constraints: setup
 	$(COMPILE) --universal --constraint constraints.in --output-file constraints.txt

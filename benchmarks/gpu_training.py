@@ -162,8 +162,10 @@ def card() -> str | None:
 
 
 def variants(arguments: argparse.Namespace, name: str | None) -> list[tuple[str, str, list[str], int, int, bool]]:
-    """What is measured of a configuration: a label, the side, its options, in how many parts a step is computed, how many
-    processes, whether under MPS."""
+    """The measurements of a configuration.
+
+    Each is a label, the side, its options, the accumulation steps, the number of processes, and whether they use MPS.
+    """
     options = arguments.options
     if options is None:
         cuda_only = {"tf32", "fp16", "cuda-graphs"}

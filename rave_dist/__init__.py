@@ -1,6 +1,6 @@
-"""rave-dist: recordings of many instruments in, a library of playable RAVE models out, archives converted through them.
+"""Trains a library of RAVE models from recordings, and converts archives with them.
 
-The public names are in ``__all__`` and described in docs/api.md. Each is loaded on first use: importing the package is cheap.
+The public names are in ``__all__`` and described in docs/api.md. They are loaded on first use, so the import is fast.
 """
 
 from __future__ import annotations

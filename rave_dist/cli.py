@@ -66,9 +66,9 @@ def _version(asked: bool) -> None:
 def about(
     version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
 ) -> None:
-    """Recordings of many instruments in, a library of playable RAVE models out, archives converted through them.
+    """Train a library of RAVE models from recordings, and convert archives with them.
 
-    Runs on this machine, or on the Ray cluster that `RAY_ADDRESS` names. Exit codes: 0 all done; 1 the command could
+    Runs on this machine, or on the Ray cluster of `RAY_ADDRESS`. Exit codes: 0 all done; 1 the command could
     not run; 2 wrong usage; 3 finished, but some items failed and are named; 130 stopped
     with Ctrl-C; 143 stopped with SIGTERM.
     """
@@ -93,8 +93,7 @@ def check(library: LibraryFile, only: Only = None, as_json: Json = False, debug:
 @app.command()
 def init(
     folder: Annotated[
-        Path,
-        typer.Argument(metavar="FOLDER", help="A folder with one folder of recordings per instrument.", show_default=False),
+        Path, typer.Argument(metavar="FOLDER", help="One folder of recordings per instrument.", show_default=False)
     ],
     output: Annotated[Path, typer.Option("--output", metavar="LIBRARY.yaml", help="The manifest to write.")] = Path(
         "library.yaml"
@@ -224,9 +223,7 @@ def unpack(
 def convert(
     paths: Annotated[
         list[str],
-        typer.Argument(
-            metavar="INPUT... OUTPUT", help="Files, folders or s3:// prefixes, then the folder or prefix of the results."
-        ),
+        typer.Argument(metavar="INPUT... OUTPUT", help="Files, folders or s3:// prefixes; last, those of the results."),
     ],
     store: StoreUri,
     model: Annotated[str, typer.Option("--model", metavar="NAME[@VERSION]", help="The model.", show_default=False)],
@@ -248,9 +245,7 @@ def convert(
     ] = None,
     channels: Annotated[int | None, typer.Option("--channels", min=1, max=8, help="[default: those of each source]")] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of models with a noise generator.")] = DEFAULT_SEED,
-    salvage: Annotated[
-        bool, typer.Option("--salvage", help="Convert the readable part of damaged files, and report them.")
-    ] = False,
+    salvage: Annotated[bool, typer.Option("--salvage", help="Convert the readable part of damaged files.")] = False,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:

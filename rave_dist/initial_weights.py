@@ -91,6 +91,8 @@ def find_initial_weights(library: Library, instrument: str, *, joint: str = "") 
     """The initial weights of an instrument; None if the manifest names no base.
 
     Args:
+        library: the library.
+        instrument: its name.
         joint: NAME@VERSION of the joint base, once it is trained.
 
     Raises:

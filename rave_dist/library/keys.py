@@ -23,7 +23,7 @@ class Key:
 
     Attributes:
         path: the names of the enclosing keys and its own: ``("budget", "hours")``; those of ``defaults`` and of instruments are
-        omitted.
+            omitted.
         field: its definition.
     """
 

@@ -177,7 +177,7 @@ def activate(config_text: str) -> None:
 
 @contextmanager
 def _empty_gin() -> Iterator[ModuleType]:
-    """gin without any configuration; afterwards the present one is in force again."""
+    """Gin without any configuration; afterwards the present one is in force again."""
     gin = modules()[1]
     gin.clear_config()
     try:

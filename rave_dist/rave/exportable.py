@@ -31,7 +31,7 @@ FEWEST_LATENTS = 4
 
 
 def exposed_latents(fidelity: Tensor, *, at_least: float = FIDELITY) -> int:
-    """How many principal components an export keeps, by RAVE's rule.
+    """The number of principal components that an export keeps, by RAVE's rule.
 
     The index of the first cumulative explained variance above ``at_least``, rounded up to a power of two. RAVE keeps at least
     one; here it is four, and at most all: early in training one component may explain almost all variance, usually loudness.
@@ -39,6 +39,7 @@ def exposed_latents(fidelity: Tensor, *, at_least: float = FIDELITY) -> int:
 
     Args:
         fidelity: ``[D]``, cumulative explained variance, ascending.
+        at_least: share of the variance to keep.
     """
     size = fidelity.shape[0]
     if not bool(fidelity.any()):

@@ -34,7 +34,10 @@ def uniform(like: Tensor, stream: int, seed: int, rows: int, channels: int, star
         like: gives dtype and device.
         stream: independent noises of one seed have different streams.
         seed: row r of the batch uses ``seed + r``.
+        rows: number of rows of the batch.
+        channels: number of channels.
         start: absolute index of the first sample.
+        length: number of samples.
 
     Returns:
         ``[rows, channels, length]``; element (r, c, i) depends only on stream, seed + r, channels, c and start + i.

@@ -22,14 +22,16 @@ from rave_dist.records import ExportFolder, ExportRecord, RunFolder, TrainingSpe
 
 
 def build(out: Path, run: Path, name: str, fidelity: float = FIDELITY) -> ExportRecord:
-    """Builds both files, and a probe for the checks: audio, and the trained model's own output for it.
+    """Builds both files, and a probe for the checks: audio, and the trained model's output for it.
 
     Args:
         out: the folder for the export.
         run: as in `rave_dist.registry.export.export_run`.
+        name: of the model.
+        fidelity: share of the latent variance to keep.
 
     Returns:
-        What was exported; it is written to the folder too.
+        The export's record, which is also written to the folder.
     """
     source, target = RunFolder(run), ExportFolder(out, name)
     spec = TrainingSpec.model_validate_json(Path(source.spec).read_bytes())

@@ -29,8 +29,10 @@ def export_run(
     Args:
         run: a local `RunFolder` with spec, configuration and weights, and optionally weights of phase 1 and a probe.
         out: the folder for the export, a local `ExportFolder`.
+        name: of the model.
         fidelity: share of the latent variance to keep.
         should_sound: whether the model has learnt, so that its output for the probe must be neither silent nor far louder.
+        timeout: time limit of each process in seconds.
 
     Raises:
         VerificationError: a file differs from its model, or a process died; the export must not be published.

@@ -127,6 +127,8 @@ def place(
     """Adds an export to the registry: its files, then its card, then ``latest``.
 
     Args:
+        store: of the registry.
+        spec: the run.
         result: of the run.
         exported: the record of ``out``.
         out: the export's folder.
@@ -300,6 +302,9 @@ def fetch(store: Store, card: ModelCard, kind: ExportKind = "offline", *, folder
     """A local copy of a published file, in a cache that processes may share.
 
     Args:
+        store: of the model.
+        card: the model's card.
+        kind: the file to fetch.
         folder: the cache; created if necessary.
 
     Raises:
@@ -324,6 +329,8 @@ def fetch_run(store: Store, card: ModelCard, *, folder: Path) -> RunFolder:
     """Local copies of the configuration and the weights of the run that a model was exported from.
 
     Args:
+        store: of the run.
+        card: the model's card.
         folder: target folder; created if necessary.
 
     Raises:

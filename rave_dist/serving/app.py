@@ -194,8 +194,12 @@ def run(
     A corpus job that is running at that moment is not lost: the next service on this store resumes it.
 
     Args:
-        port: 0 picks a free one.
+        store: the store of the models.
+        port: 0 selects a free one.
+        limits: sizes, times and queue lengths.
+        max_models: models cached by each replica; by default as many as fit in its memory.
         progress: receives the stages of the start, and the address once the service is ready.
+        stop: ends the service when it is set.
 
     Raises:
         StoreError: the store cannot be read.

@@ -62,6 +62,10 @@ async def receive_body(
     """Passes a body to ``sink`` as it arrives.
 
     Args:
+        request: the request.
+        sink: receives the body in blocks.
+        most_bytes: limit of its size.
+        most_seconds: limit of the time to receive it.
         what: the name of the body in errors ("sound").
 
     Returns:

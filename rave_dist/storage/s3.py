@@ -102,7 +102,7 @@ class _Connection:
         self.client = self.session.client("s3", config=Config(retries={"max_attempts": 5, "mode": "standard"}))
 
     def credentials(self) -> Any:
-        """botocore's credentials; None if there are none."""
+        """Botocore's credentials; None if there are none."""
         return self.session.get_credentials()
 
     def arrow(self) -> pyarrow.fs.FileSystem:

@@ -134,7 +134,7 @@ class Store:
             ) from error
 
     def write_json(self, key: str, value: Any) -> None:
-        """Writes a JSON value, atomically, with sorted keys.
+        r"""Writes a JSON value, atomically, with sorted keys.
 
         Args:
             key: relative to the store.
@@ -143,7 +143,7 @@ class Store:
         Example:
             >>> rd.Store("store").write_json("notes/b.json", {"take": 2, "good": True})
             >>> rd.Store("store").read_bytes("notes/b.json")
-            b'{"good":true,"take":2}\\n'
+            b'{"good":true,"take":2}\n'
         """
         self.write_bytes(key, canonical_json(value) + b"\n")
 

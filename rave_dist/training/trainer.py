@@ -77,7 +77,7 @@ def train(
             number unless this is larger.
         on_progress: called after every step and validation with the state and the steps per second.
         stop: called before every step, and by a thread during long ones; if it returns True, the run saves its state and
-        ends.
+            ends.
 
     Raises:
         NotFiniteError: a loss, a weight or a held-out distance is NaN or infinite, and ``spec.recover`` does not allow another

@@ -21,8 +21,11 @@ from rave_dist.audio.types import Audio
 
 
 class Chunk(NamedTuple):
-    """``samples`` [channels, multiple of hop], the first of which is the stream's sample ``position``; of the results on
-    them, those in ``core`` are valid and belong to the stream's samples ``position + core.start`` on."""
+    """A chunk of a stream, with context.
+
+    ``samples`` [channels, multiple of hop] start at the stream's sample ``position``. Of their results those in ``core`` are
+    valid and belong to the stream's samples from ``position + core.start``.
+    """
 
     samples: Audio
     position: int

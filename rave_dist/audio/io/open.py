@@ -152,5 +152,5 @@ def probe(path: Path | str) -> AudioInfo:
 
 
 def printable(name: Path | str) -> str:
-    """A path as valid UTF-8; other bytes become ``\\xNN``."""
+    r"""A path as valid UTF-8; other bytes become ``\xNN``."""
     return os.fsencode(name).decode("utf-8", "backslashreplace")

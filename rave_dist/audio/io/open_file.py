@@ -23,7 +23,7 @@ class OpenFile:
         subtype: of the encoding.
         tolerance: how many samples may be missing in an intact file.
         read: returns the blocks of a file, float32 [channels, n], n as requested except in the last one; raises `AudioError` at
-        damage, after the block before it.
+            damage, after the block before it.
     """
 
     sample_rate: int

@@ -38,7 +38,7 @@ class AudioSource:
 
     @property
     def name(self) -> str:
-        """The uri as valid UTF-8; other bytes become ``\\xNN``."""
+        r"""The uri as valid UTF-8; other bytes become ``\xNN``."""
         return self.uri.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 

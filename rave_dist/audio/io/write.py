@@ -50,7 +50,7 @@ class AudioWriter:
 
     Raises:
         AudioError: FLAC does not support the channel count or the sample rate, a WAV file would exceed 4 GiB, or nothing was
-        written.
+            written.
         StoreError: the file cannot be written.
     """
 

@@ -38,8 +38,10 @@ def loudness(sound: Audio, sample_rate: int) -> float:
 
 
 def loudness_deviation(a: Audio, b: Audio, sample_rate: int) -> float:
-    """How far the loudness of ``b`` is from that of ``a``, in LU: the mean absolute difference over the blocks in which ``a``
-    is audible. Input: two [channels, samples] of one length."""
+    """Mean absolute difference of momentary loudness in LU, over the blocks in which ``a`` is audible.
+
+    Input: two [channels, samples] of the same length.
+    """
     x, y = (np.maximum(_lufs(_block_powers(sound, sample_rate)), SILENCE_LUFS) for sound in (a, b))
     audible = x > SILENCE_LUFS
     return float(np.abs(x - y)[audible].mean()) if audible.any() else 0.0

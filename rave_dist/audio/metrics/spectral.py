@@ -44,11 +44,11 @@ def decibels(magnitude: NDArray[np.float32], floor: float = _FLOOR_DB) -> NDArra
 
 
 def spectral_distance_db(a: Audio, b: Audio) -> float:
-    """Mean absolute difference of two sounds' spectra in dB, over windows of 2048, 1024, 512, 256 and 128 samples, wherever
-    either of them lies above -90 dBFS: what is inaudible in both says nothing.
+    """Mean absolute difference of two spectra in dB, over windows of 2048, 1024, 512, 256 and 128 samples.
 
-    Zero for equal sounds, g for a sound and itself g dB quieter (less near the floor). Input: two [samples]; the longer one is
-    cut. Multi-scale after J. Engel et al., DDSP (2020), here in dB rather than in nepers.
+    Bins below -90 dBFS in both are excluded as inaudible. The distance is zero for equal recordings, and g for a recording and
+    itself g dB quieter (less near the floor). Input: two [samples]; the longer one is cut. Multi-scale as in J. Engel et al.,
+    DDSP (2020), here in dB rather than in nepers.
     """
     num_samples = min(len(a), len(b))
     if num_samples == 0:
@@ -63,10 +63,10 @@ def spectral_distance_db(a: Audio, b: Audio) -> float:
 
 
 def mel_distance_db(a: Audio, b: Audio, sample_rate: int) -> float:
-    """Mean absolute difference of two sounds' mel spectra (80 bands, windows of 2048 samples) in dB, wherever either lies above
-    -90 dBFS: the same as `spectral_distance_db` at the resolution of the ear rather than of a transform.
+    """Mean absolute difference of two mel spectra in dB, with 80 bands and windows of 2048 samples.
 
-    Input: two [samples]; the longer one is cut.
+    Like `spectral_distance_db` at the resolution of the ear; bands below -90 dBFS in both are excluded. Input: two [samples];
+    the longer one is cut.
     """
     num_samples = min(len(a), len(b))
     bands = mel_bands(sample_rate)

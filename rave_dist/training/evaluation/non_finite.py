@@ -104,6 +104,8 @@ def describe_windows(store: Store, spec: TrainingSpec, segments: Sequence[PcmSeg
     A recording is given by its name if the dataset is in the store, otherwise by its id or the segment's number.
 
     Args:
+        store: of the dataset.
+        spec: the run.
         segments: those of `rave_dist.training.data.loader.Windows`.
         places: segment and offset of each window.
     """

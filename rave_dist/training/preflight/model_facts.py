@@ -76,7 +76,7 @@ def measure_model(spec: TrainingSpec, start: InitialWeights | None = None) -> Mo
 
     Raises:
         ConfigurationError: the configuration, an override or the window is invalid, the model could not be exported, or the
-        initial weights have another architecture.
+            initial weights have another architecture.
     """
     request: dict[str, Any] = {
         "config": list(spec.config),

@@ -93,7 +93,7 @@ def load_weights(model: torch.nn.Module, weights: Mapping[str, Any], *, where: s
 
     Raises:
         ConfigurationError: a name is missing or unknown, or a shape differs; the message shows the first few differences,
-        and the model is unchanged.
+            and the model is unchanged.
     """
     own = model.state_dict()
     lines = [f"- {name} {_shape(weights[name])}" for name in weights if name not in own]

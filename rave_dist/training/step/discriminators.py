@@ -25,7 +25,7 @@ def lean_discriminator(module: Any) -> Callable[[Tensor], Features]:
 
     Args:
         module: a ``MultiPeriodDiscriminator``, alone or in a ``CombineDiscriminators``, is replaced by this implementation;
-        any other module is called directly.
+            any other module is called directly.
 
     Returns:
         The features of every layer of every part, as in RAVE, except that those of a period p are ``[B · p, K, H]`` instead

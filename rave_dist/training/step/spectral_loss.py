@@ -35,7 +35,7 @@ def lean_distance(module: Any) -> Distance:
 
     Args:
         module: a ``core.AudioDistanceV1`` of plain magnitudes is replaced by this implementation; any other module is
-        called directly.
+            called directly.
     """
     core = rave_module("core")
     if type(module) is not core.AudioDistanceV1 or type(module.multiscale_stft) is not core.MultiScaleSTFT:

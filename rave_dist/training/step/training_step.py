@@ -61,7 +61,7 @@ class TrainingStep:
         warmup_steps: steps over which the weight of the latent regularisation rises.
         device: ``cpu`` or ``cuda``.
         quantize: for discrete models: enable the quantizer in the first step, as RAVE's configuration intends. RAVE 2.3.1
-        never does, because its hook has a misspelt name; False reproduces this.
+            never does, because its hook has a misspelt name; False reproduces this.
         fused_distances: compute the spectral distances with their gradient; False calls RAVE's own modules, which are slower
             and round in another order.
         compute: precision and speed options (`rave_dist.training.step.precision`).
@@ -167,6 +167,7 @@ class TrainingStep:
 
         Args:
             batch: ``[B, C, T]`` on the step's device.
+            step: number of the step.
 
         Returns:
             RAVE's logged values by their names, detached, on the device; for a discriminator step only those that it computes.
