@@ -8,6 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PARTS := unit contract gpu on_ray cluster end_to_end
 INSTALLED := $(VENV)/.installed
+PROSE := rave_dist ray_jobs benchmarks docs tools .ci Makefile $(wildcard *.md *.yaml *.toml)
 
 # Ray assigns the cores; a numerical library that uses all of them slows down every other process.
 export OMP_NUM_THREADS ?= 1
@@ -37,6 +38,7 @@ quick: setup
 check: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/codespell $(PROSE)
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q tests/contract
 

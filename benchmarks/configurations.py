@@ -72,7 +72,7 @@ def rows() -> list[dict[str, Any]]:
     ]
 
 
-# ---------------------------------------------------------------- one row, in a process of its own
+# ---------------------------------------------------------------- one row, in a separate process
 
 
 def run_row(row: dict[str, Any], folder: Path) -> dict[str, Any]:

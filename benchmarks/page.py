@@ -18,7 +18,7 @@ from typing import Any
 FOLDER = Path(__file__).resolve().parent
 RESULTS = FOLDER / "results"
 PAGE = FOLDER.parent / "docs" / "benchmarks.md"
-NO_BENCHMARKS = {"harness", "page", "configurations"}  # the last has a page of its own
+NO_BENCHMARKS = {"harness", "page", "configurations"}  # the last has a separate page
 
 EXIT_USAGE = 2
 EXIT_PARTIAL = 3

@@ -99,7 +99,7 @@ def members(kind: type) -> list[str]:
 
 
 def described(owner: type, name: str) -> bool:
-    """Whether a member of a class has a docstring of its own."""
+    """Whether a member of a class has its own docstring."""
     value = inspect.getattr_static(owner, name)
     return bool(getattr(getattr(value, "__func__", value), "__doc__", None)) and not isinstance(value, str | tuple | dict)
 

@@ -18,7 +18,7 @@ Every error has *what* is wrong, *where*, and the smallest *fix*; the command li
     ├── ModelNotFoundError  (LookupError)  no such model or version in the registry
     ├── VerificationError   (RuntimeError) an export differs from its model
     ├── ConversionError     (ValueError)   a conversion cannot start: OUTPUT inside INPUT, no inputs
-    ├── ClusterError        (RuntimeError) Ray cannot be reached or lacks what the job needs
+    ├── ClusterError        (RuntimeError) Ray cannot be reached or lacks resources
     ├── RequestError        (ValueError)   an invalid request to the service
     │   └── LimitError                     a request beyond the limits of the service
     └── BusyError           (RuntimeError) the service has too many requests
@@ -117,7 +117,7 @@ class ConversionError(RaveDistError, ValueError):
 
 
 class ClusterError(RaveDistError, RuntimeError):
-    """Ray cannot be reached, or lacks what the job needs."""
+    """Ray cannot be reached or lacks resources."""
 
 
 class RequestError(RaveDistError, ValueError):

@@ -67,7 +67,7 @@ class Registry(Mapping[str, Entry], Generic[Entry]):
     Args:
         kind: the kind of an entry in messages: ``storage scheme``.
         builtin: the entries of this package, in order.
-        reserved: names that this package gives to what is no entry.
+        reserved: names that this package uses for other purposes.
     """
 
     def __init__(self, kind: str, builtin: Mapping[str, Entry] | None = None, *, reserved: Iterable[str] = ()) -> None:
@@ -112,7 +112,7 @@ class Augmentation:
     """A change of training windows.
 
     Attributes:
-        probability: of a window being changed, where the manifest names the augmentation without a probability.
+        probability: default probability that a window is changed.
         apply: the changed rows; called with rows ``[R, C, T]``, a random number in [0, 1) for each ``[R]``, and
             ``sample_rate=`` in Hz.
     """
@@ -126,7 +126,7 @@ class Loss:
     """A further term of the generator's loss.
 
     Attributes:
-        weight: where the manifest names the loss without a weight.
+        weight: default weight.
         compute: the mean over a batch, of the recording ``[B, C, T]``, the output ``[B, C, T]`` and the sample rate in
             Hz; differentiable in the output.
     """
@@ -141,7 +141,7 @@ class ExportFormat:
 
     Attributes:
         suffix: of the file's name: ``.onnx``.
-        write: makes the file, from the path of the verified offline TorchScript and the path to write.
+        write: writes the file; called with the path of the verified offline TorchScript and the path to write.
     """
 
     suffix: str
@@ -150,7 +150,7 @@ class ExportFormat:
 
 @dataclass(frozen=True)
 class Metric:
-    """A further number on how close a model's output is to the held-out recordings.
+    """A further metric of a model's output for the held-out recordings.
 
     Attributes:
         label: for people, with the unit: ``Crest factor (dB)``.

@@ -89,14 +89,14 @@ def run(
                 stderr.seek(0)
                 lines = stderr.read().decode(errors="replace").strip().splitlines()
                 raise ProcessDied(child.returncode, lines[-1] if lines else "no output")
-        told = json.loads(answer.read_bytes())
-    if "error" in told:
-        kind, what, where, fix = told["error"]
+        outcome = json.loads(answer.read_bytes())
+    if "error" in outcome:
+        kind, what, where, fix = outcome["error"]
         raised: RaveDistError = getattr(errors, kind)(what, where=where, fix=fix)
         raise raised
-    if "failure" in told:
-        raise ProcessDied(child.returncode, told["failure"])
-    return told["value"]
+    if "failure" in outcome:
+        raise ProcessDied(child.returncode, outcome["failure"])
+    return outcome["value"]
 
 
 def _environment(changes: Mapping[str, str]) -> dict[str, str]:
@@ -131,18 +131,18 @@ def main(function: str, answer: str, parent: str) -> None:
     _end_with(int(parent))
     module, _, name = function.partition(":")
     try:
-        told = {"value": getattr(importlib.import_module(module), name)(**json.load(sys.stdin))}
+        outcome = {"value": getattr(importlib.import_module(module), name)(**json.load(sys.stdin))}
     except RaveDistError as error:
-        told = {"error": [type(error).__name__, error.what, error.where, error.fix]}
+        outcome = {"error": [type(error).__name__, error.what, error.where, error.fix]}
     except Exception as error:
         said = str(error).strip().partition("\n")[0]
-        _tell(answer, {"failure": f"{type(error).__name__}: {said}" if said else type(error).__name__})
+        _write_outcome(answer, {"failure": f"{type(error).__name__}: {said}" if said else type(error).__name__})
         raise
-    _tell(answer, told)
+    _write_outcome(answer, outcome)
 
 
-def _tell(answer: str, told: dict[str, Any]) -> None:
-    Path(answer).write_text(json.dumps(told), encoding="utf-8")
+def _write_outcome(answer: str, outcome: dict[str, Any]) -> None:
+    Path(answer).write_text(json.dumps(outcome), encoding="utf-8")
 
 
 if __name__ == "__main__":

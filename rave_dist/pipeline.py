@@ -342,19 +342,19 @@ def convert(
     from rave_dist.conversion.job import begin, finish
     from rave_dist.registry.store import find
 
-    told = partial(progress.advance, unit="recordings")
+    report = partial(progress.advance, unit="recordings")
     plan = plan_conversion(find(store, model), inputs, output, parameters)  # before Ray, so that errors appear at once
     job = begin(store, plan, chunk_seconds=chunk_seconds, workers=workers)
     if not workers and not os.environ.get("RAY_ADDRESS") and is_small(plan.card, parameters, job.to_do):
         from rave_dist.conversion import in_process
 
         progress.stage("converting")
-        return finish(job, in_process.convert_all(job), told)
+        return finish(job, in_process.convert_all(job), report)
     with _ray(progress):
         from rave_dist.conversion import on_ray
 
         progress.stage("converting")
-        return finish(job, on_ray.convert_all(job, workers=workers), told)
+        return finish(job, on_ray.convert_all(job, workers=workers), report)
 
 
 @contextmanager

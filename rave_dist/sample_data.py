@@ -71,7 +71,7 @@ Note = Callable[[float, float, np.random.Generator], Audio]
 
 
 def sample_library(name: str) -> Path:
-    """The manifest of a sample library by its name, or a manifest of your own by its path.
+    """The manifest of a sample library by its name, or another manifest by its path.
 
     Raises:
         LibraryError: neither.

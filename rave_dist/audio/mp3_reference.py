@@ -1,4 +1,4 @@
-"""A sound as it comes out of an MP3: what everybody knows the sound of, for comparison."""
+"""Audio encoded to MP3 and decoded, a familiar reference for comparison."""
 
 from __future__ import annotations
 

@@ -21,10 +21,10 @@ from rave_dist.storage.store import Store
 
 @dataclass
 class Earlier:
-    """What earlier datasets of an instrument, made by the same recipe, know.
+    """Earlier datasets of an instrument with the same recipe.
 
     Attributes:
-        records: by name and fingerprint, of every source that need not be read again.
+        records: records of unchanged sources, by name and fingerprint.
         shards: per dataset, the shards that hold their rows.
     """
 
@@ -32,7 +32,7 @@ class Earlier:
     shards: list[tuple[Shard, ...]] = field(default_factory=list)
 
     def record(self, source: AudioSource) -> SourceRecord | None:
-        """What is known of a source that has not changed."""
+        """The record of an unchanged source, if any."""
         return self.records.get((source.name, source.fingerprint))
 
     @property
@@ -42,7 +42,7 @@ class Earlier:
 
 
 def load_earlier(store: Store, instrument: str, recipe: Recipe) -> Earlier:
-    """Reads what the libraries of a store last made of an instrument with this recipe.
+    """Reads the last datasets of an instrument with this recipe, of all libraries of a store.
 
     Sources in missing shards count as new.
     """
@@ -80,12 +80,12 @@ def assemble(
     """The manifest of a dataset, not yet written.
 
     Args:
-        prepared: what became of every source, old or new.
+        prepared: the outcome for every source, old or new.
         new_shards: per task, the parts that it wrote.
-        instrument: whose dataset.
+        instrument: name of the instrument.
         recipe: parameters.
-        credit: who is to be thanked.
-        earlier: what the old ones rest on.
+        credit: attribution.
+        earlier: the earlier datasets.
     """
     used: list[SourceRecord] = []
     unused: list[SourceRecord] = []
@@ -135,10 +135,10 @@ def _select(bundles: Iterable[tuple[Shard, ...]], wanted: set[str]) -> tuple[Sha
 
 
 def write_manifest(store: Store, manifest: DatasetManifest, library: str | None) -> DatasetManifest:
-    """Writes a dataset's manifest, and last the library's pointer to it; what is already there stays as it is.
+    """Writes a dataset's manifest, unless it exists, and then the library's pointer to it.
 
     Returns:
-        The manifest as it stands in the store.
+        The manifest in the store.
     """
     try:
         stored = load_manifest(store, manifest.instrument, manifest.id)

@@ -23,7 +23,7 @@ from rave_dist.records import DatasetManifest, Rejection, Shard
 from rave_dist.storage.schemes import is_remote
 from rave_dist.storage.store import Store
 
-# A worker's start costs more than a second of CPU, 64 MiB of WAV about half of one; yet none should hold up the rest.
+# A worker's start costs more than a second of CPU, 64 MiB of WAV about half of one; groups are small enough to balance load.
 _GROUP_BYTES = (64 << 20, 256 << 20)
 _GROUPS_PER_CPU = 4
 _RETRIES = 2
@@ -40,23 +40,23 @@ def ingest(
     library: str | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> DatasetManifest:
-    """Turns an instrument's recordings into a dataset; needs a connected Ray.
+    """Converts an instrument's recordings to a dataset; needs a connected Ray.
 
-    What an earlier ingest read and has not changed since is not read again. The manifest is written last, so that an
-    ingest that was cut off leaves nothing that another trusts.
+    Unchanged recordings of an earlier ingest are not read again. The manifest is written last, so that an interrupted
+    ingest leaves no incomplete dataset.
 
     Args:
-        store: where to.
-        instrument: whose recordings.
+        store: of the dataset.
+        instrument: name of the instrument.
         patterns: files, folders, globs, s3:// prefixes.
         sample_rate: of the dataset, in Hz.
         channels: of the dataset.
-        credit: who is to be thanked.
-        library: whose current dataset of the instrument this becomes.
-        progress: called with the number of sources done and the total.
+        credit: attribution.
+        library: the library, of which this becomes the instrument's current dataset.
+        progress: called with the number of finished sources and the total.
 
     Raises:
-        AudioError: a pattern that no recording matches.
+        AudioError: no recording matches a pattern.
         StoreError: the store, or a worker's temporary folder, cannot be written.
         ClusterError: the recordings are files of a node that gives Ray no CPU, or no worker can run.
     """
@@ -81,7 +81,7 @@ def ingest(
 def _run(
     work: Callable[[dict[str, Any]], list[dict[str, Any]]], sources: list[AudioSource], store: Store
 ) -> Iterator[tuple[list[Prepared], tuple[Shard, ...]]]:
-    """Groups first; those of a group whose worker died go again one by one, and who kills its worker then is rejected."""
+    """Reads groups first, then the sources of groups whose worker died in turn; one that kills its worker is rejected."""
     left = {source.name: source for source in sources}
     for groups in (_groups(sources), None):
         if groups is None:
@@ -111,7 +111,7 @@ def _name(outcome: Prepared) -> str:
 
 
 def _groups(sources: Sequence[AudioSource]) -> list[list[AudioSource]]:
-    """Neighbours together, of about equal bytes: ten thousand short files are neither as many tasks nor as many parts."""
+    """Groups of neighbouring sources of about equal bytes, so that many short files are few tasks and parts."""
     total = sum(source.bytes for source in sources)
     cpus = max(1, int(ray.cluster_resources().get("CPU", 1)))  # type: ignore[no-untyped-call]
     smallest, largest = _GROUP_BYTES
@@ -145,12 +145,12 @@ def _map(
 
 
 def _here() -> dict[str, str]:
-    """Files and folders are this node's: other nodes need not have them."""
+    """Requires this node for local files and folders, which other nodes may not have."""
     node_id = ray.get_runtime_context().get_node_id()
     cpus = next((node["Resources"].get("CPU", 0) for node in _nodes() if node["NodeID"] == node_id), 0)
     if not cpus:
         raise ClusterError(
-            "the recordings or the store are files of a node that lends Ray no CPU",
+            "the recordings or the store are files of a node without CPUs for Ray",
             where=node_id,
             fix="put both on s3://, or give this node CPUs",
         )
@@ -167,14 +167,14 @@ def _prepare_group(
     try:
         outcomes, shards = prepare(pickle.loads(row["group"]), store=store, instrument=instrument, recipe=recipe, known=known)
     except StoreError as error:
-        # As a row, because a failed block is taken for a crashed worker.
+        # As a row, because a failed block looks like a crashed worker.
         return [{"result": b"", "error": pickle.dumps(error)}]
     return [{"result": pickle.dumps((outcomes, tuple(shards))), "error": b""}]
 
 
 @contextmanager
 def _quiet_data() -> Iterator[None]:
-    """Ray Data without bars and banners, and without giving up on all groups when one worker dies."""
+    """Configures Ray Data: no progress bars, and no failure of all groups when one worker dies."""
     context = ray.data.DataContext.get_current()
     before = (context.enable_progress_bars, context.max_errored_blocks)
     logger = logging.getLogger("ray.data")

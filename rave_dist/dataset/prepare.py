@@ -53,7 +53,7 @@ def prepare(
 
     Args:
         sources: to be read.
-        store: where the rows go.
+        store: of the rows.
         instrument: name of the instrument.
         recipe: parameters.
         known: ids of sources whose rows are already stored; they are read but not stored again.
@@ -220,6 +220,6 @@ def _rows(spool: IO[bytes], record: SourceRecord, recipe: Recipe) -> Iterator[tu
 
 
 def clock(seconds: float) -> str:
-    """Minutes and seconds, as a player shows them: 1:02.350."""
+    """Minutes and seconds: 1:02.350."""
     minutes, rest = divmod(round(seconds * 1000), 60_000)
     return f"{minutes}:{rest / 1000:06.3f}"

@@ -19,8 +19,8 @@ class Segment:
     """A contiguous interval of one source.
 
     Attributes:
-        source_id: which source, as in the manifest.
-        start: its first sample's place in the source, at the dataset's rate.
+        source_id: id of the source in the manifest.
+        start: position of its first sample in the source, at the dataset's rate.
         pcm: int16 [channels, samples].
     """
 
@@ -47,7 +47,7 @@ def load_manifest(store: Store, instrument: str, dataset_id: str) -> DatasetMani
 
 
 def latest_manifest(store: Store, instrument: str, library: str) -> DatasetManifest:
-    """The dataset that a library's last ingest of an instrument made.
+    """The dataset of a library's last ingest of an instrument.
 
     Raises:
         DatasetError: it was never ingested.
@@ -65,7 +65,7 @@ def read_segments(store: Store, manifest: DatasetManifest) -> list[Segment]:
     Raises:
         DatasetError: a shard is missing or damaged.
     """
-    from rave_dist.dataset.shards import read_rows  # here, because manifests need no Arrow
+    from rave_dist.dataset.shards import read_rows  # imported here: manifests do not need Arrow
 
     records = {record.source_id: record for record in manifest.sources}
     rows: dict[str, dict[int, Pcm16]] = defaultdict(dict)

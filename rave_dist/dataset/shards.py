@@ -1,6 +1,6 @@
-"""PCM rows in Parquet: how a dataset's audio is laid down, and how rows are found again.
+"""PCM rows in Parquet, the storage of a dataset's audio.
 
-A row is a contiguous stretch of one source: ``source_id``, ``start`` (in samples at the dataset's rate) and ``pcm``, int16
+A row is a contiguous part of one source: ``source_id``, ``start`` (in samples at the dataset's rate) and ``pcm``, int16
 little-endian, planar [channels, samples]. A row group is a few rows; a part is a file of at most about 128 MiB, named after
 its own bytes, so that the same rows are never stored twice and a part never changes.
 """
@@ -30,11 +30,11 @@ _SCHEMA = pa.schema([("source_id", pa.string()), ("start", pa.int64()), ("pcm", 
 
 
 class ShardWriter:
-    """Writes rows into shards in the store, a few row groups in memory at a time. A context manager; shards appear whole.
+    """Writes rows to shards in the store, with a few row groups in memory; a context manager.
 
     Args:
-        store: where to.
-        instrument: whose shards they are.
+        store: of the shards.
+        instrument: name of the instrument.
         sample_rate: of the rows, in Hz.
 
     Raises:
@@ -62,7 +62,7 @@ class ShardWriter:
             if kind is None:
                 self._close_shard()
             elif self._writer is not None:
-                with suppress(OSError):  # what it could not write before it cannot write now
+                with suppress(OSError):  # a file that could not be written before cannot be written now
                     self._writer.close()
         finally:
             self._temporary.cleanup()
@@ -114,7 +114,7 @@ def read_rows(store: Store, shard: Shard, *, channels: int, only: Collection[str
     Raises:
         DatasetError: the shard is missing or damaged.
     """
-    fix = "run ingest again: it makes what is missing"
+    fix = "run ingest again, which writes missing shards"
     try:
         with store.open(shard.key) as opened, pq.ParquetFile(opened) as file:
             for group in range(file.num_row_groups):

@@ -38,7 +38,7 @@ def split(segments: Sequence[Segment], *, sample_rate: int, window: int) -> Spli
         window: samples of a training window.
 
     Raises:
-        DatasetError: less than two windows of audio.
+        DatasetError: fewer than two windows of audio.
     """
     total = _samples(segments)
     if total < 2 * window:
@@ -55,7 +55,7 @@ def split_dataset(store: Store, manifest: DatasetManifest, *, window: int) -> Sp
     """All audio of a dataset, divided.
 
     Raises:
-        DatasetError: a shard is missing or damaged, or less than two windows of audio.
+        DatasetError: a shard is missing or damaged, or there are fewer than two windows of audio.
     """
     return split(read_segments(store, manifest), sample_rate=manifest.sample_rate, window=window)
 
@@ -68,7 +68,7 @@ def _by_source(segments: Sequence[Segment], target: int) -> Split | None:
         return None
     held: set[str] = set()
     held_samples = 0
-    # In an order independent of names: neighbours in a folder are often takes of the same thing.
+    # In an order independent of names: neighbouring files are often takes of the same phrase.
     for source_id in sorted(lengths, key=lambda i: hashlib.sha256(i.encode()).digest()):
         if held_samples + lengths[source_id] <= 1.5 * target:
             held.add(source_id)

@@ -1,7 +1,7 @@
-"""What is in a folder of folders: instruments, their recordings, and guesses about them.
+"""Scans a folder of folders for instruments and their recordings, and guesses their settings.
 
-Headers give lengths, formats and sample rates; some seconds of a few recordings are decoded to tell stereo from two equal
-channels.
+Headers give lengths, formats and sample rates; some seconds of a few recordings are decoded to distinguish stereo from two
+equal channels.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ class FoundRecording:
     """A recording that can be opened.
 
     Attributes:
-        path: where it is.
-        seconds: its length; 0 where its headers do not say.
+        path: of the file.
+        seconds: its length; 0 if the headers do not give it.
         sample_rate: in Hz.
         channels: as recorded.
         format: of the container.
@@ -54,8 +54,8 @@ class FoundInstrument:
     """A folder that becomes an instrument.
 
     Attributes:
-        name: the instrument's.
-        folder: where its recordings are.
+        name: of the instrument.
+        folder: of its recordings.
         recordings: those that can be opened.
         channels: the guess, 1 or 2.
     """
@@ -84,7 +84,7 @@ class FoundInstrument:
 
 
 def find_instruments(folder: Path) -> tuple[list[FoundInstrument], list[str]]:
-    """The folders with recordings in a folder, by name, and what is left out and why.
+    """The folders with recordings in a folder, by name, and warnings about omitted files and folders.
 
     Raises:
         StoreError: the folder cannot be read.
@@ -126,7 +126,7 @@ def find_instruments(folder: Path) -> tuple[list[FoundInstrument], list[str]]:
 
 
 def _open(path: str) -> FoundRecording | str:
-    """A recording, or why it cannot be used."""
+    """A recording, or the reason why it cannot be used."""
     try:
         with open_audio(path) as decoder:
             seconds = (decoder.declared_samples or 0) / decoder.sample_rate
@@ -151,12 +151,12 @@ def _is_stereo(recording: FoundRecording) -> bool:
                 if np.abs(block[0] - block[1]).max() > _SAME * np.abs(block[:2]).max():
                     return True
     except (AudioError, StoreError):
-        pass  # what could be read before the damage has been compared
+        pass  # the readable part has been compared
     return False
 
 
 def _free_name(folder: str, taken: set[str]) -> str:
-    """A valid name for an instrument that no other has, in upper or lower case; remembered as taken."""
+    """A valid name for an instrument, unique regardless of case, which is added to the used ones."""
     name = valid_name(folder) or "instrument"
     candidate, number = name, 1
     while candidate.lower() in taken:
@@ -167,7 +167,7 @@ def _free_name(folder: str, taken: set[str]) -> str:
 
 
 def valid_name(text: str) -> str:
-    """A text as the name of an instrument or library: letters, digits, ``.``, ``_`` and ``-``; empty where none is left.
+    """Converts a string to the name of an instrument or library: letters, digits, ``.``, ``_`` and ``-``; may be empty.
 
     Example:
         >>> valid_name("Gaïta (2024)")
@@ -178,7 +178,7 @@ def valid_name(text: str) -> str:
 
 
 def most_common(values: Iterable[tuple[int, float]], allowed: Iterable[int]) -> int:
-    """The allowed value with the most seconds; of two that are equal the one that comes first."""
+    """The allowed value with the most seconds; the first one if several are equal."""
     seconds: dict[int, float] = {}
     for value, weight in values:
         if value in allowed:

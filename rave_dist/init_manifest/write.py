@@ -1,4 +1,4 @@
-"""Writes a first manifest, with comments, from what was found in a folder of folders."""
+"""Writes a first manifest, with comments, for a folder of folders."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ _RATES = range(8000, 192_001)
 
 @dataclass(frozen=True)
 class FirstManifest:
-    """A manifest that was written, and what was found for it.
+    """A new manifest, and the instruments found.
 
     Attributes:
         path: the manifest.
         instruments: in the order of their folders.
         sample_rate: the guess for the library, in Hz.
         channels: the guess for the library.
-        warnings: what is not in the manifest, and why.
+        warnings: omitted files and folders, with reasons.
     """
 
     path: Path
@@ -52,7 +52,7 @@ def write_first_manifest(folder: Path, output: Path) -> FirstManifest:
     """Writes a commented manifest for the folders in a folder.
 
     Args:
-        folder: has a folder of recordings for each instrument; folders in these are searched too.
+        folder: with a folder of recordings for each instrument, searched recursively.
         output: the manifest; never overwritten.
 
     Raises:
@@ -60,7 +60,7 @@ def write_first_manifest(folder: Path, output: Path) -> FirstManifest:
         StoreError: a folder cannot be read, or the manifest cannot be written.
     """
     if os.path.lexists(output):
-        raise LibraryError("this file exists already", where=str(output), fix="delete it, or name another with --output")
+        raise LibraryError("this file already exists", where=str(output), fix="delete it, or choose another with --output")
     if not folder.is_dir():
         raise LibraryError("there is no such folder", where=str(folder), fix="give the folder with the instruments' folders")
     instruments, warnings = find_instruments(folder)
@@ -79,7 +79,7 @@ def write_first_manifest(folder: Path, output: Path) -> FirstManifest:
         with open(output, "x", encoding="utf-8") as file:
             file.write(text)
     except FileNotFoundError as error:
-        raise LibraryError("its folder does not exist", where=str(output), fix="make the folder first") from error
+        raise LibraryError("its folder does not exist", where=str(output), fix="create the folder first") from error
     except OSError as error:
         raise from_os_error(error, where=str(output)) from error
     return found
@@ -89,7 +89,7 @@ def _text(folder: Path, found: FirstManifest) -> str:
     lines = [
         "# Written by rave-dist init. The README describes every key; rave-dist schema prints a JSON Schema for editors.",
         f"name: {in_yaml(valid_name(folder.resolve().name) or 'library')}",
-        "store: ./store # where everything is kept: a folder or s3://bucket/prefix",
+        "store: ./store # of datasets, runs and models: a folder or s3://bucket/prefix",
         "",
         "# Settings of all instruments; values set on an instrument override them.",
         "defaults:",
@@ -115,7 +115,7 @@ def _text(folder: Path, found: FirstManifest) -> str:
 
 
 def _relative(folder: Path, manifest: Path) -> str:
-    """A folder as seen from the manifest's own; never begins with ``~``, which stands for a home."""
+    """A folder relative to that of the manifest; never starts with ``~``, which would be a home folder."""
     path = os.path.relpath(folder.absolute(), manifest.absolute().parent)
     return f"./{path}" if path.startswith("~") else path
 

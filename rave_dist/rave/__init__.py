@@ -1,1 +1,1 @@
-"""Everything that knows acids-rave, gin and cached_conv."""
+"""All access to acids-rave, gin and cached_conv."""

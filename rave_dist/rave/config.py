@@ -64,7 +64,7 @@ def _parameters(name: str) -> Parameters:
 
 
 def _expand(config: Sequence[str], override: Mapping[str, Any]) -> tuple[list[str], dict[str, Any]]:
-    """Stock names and overrides behind names that may be presets; what the user wrote wins over a preset's values."""
+    """Stock names and overrides of names that may be presets; the user's overrides replace a preset's."""
     names: list[str] = []
     values: dict[str, Any] = {}
     for name in config:
@@ -189,7 +189,7 @@ def _empty_gin() -> Iterator[ModuleType]:
 
 
 def _parse_file(path: Path, gin: ModuleType) -> None:
-    """Reads a stock configuration, what it includes first.
+    """Reads a stock configuration, after the files that it includes.
 
     gin would look for ``configs/v1.gin`` in the working directory before it looks into RAVE: here it cannot.
     """

@@ -1,8 +1,8 @@
-"""The one door to acids-rave: makes it importable and imports it.
+"""Imports acids-rave, and repairs what prevents its import.
 
 No module outside this folder imports ``rave``, ``gin``, ``cached_conv``, ``torchaudio`` or ``pytorch_lightning``.
 
-What is repaired before ``import rave`` (none of it changes a result):
+Repairs before ``import rave``, none of which changes a result:
 
 - torchaudio's wheels load a native library that is linked to CUDA and fails next to a CPU-only torch. RAVE uses none of
   it, so a failing load puts torchaudio into its own "extension not available" state.
@@ -122,7 +122,7 @@ def modules() -> tuple[ModuleType, ModuleType, ModuleType]:
         except ImportError as error:
             raise ConfigurationError(
                 f"acids-rave cannot be imported: {error}",
-                fix="install rave-dist again: what acids-rave needs comes with it",
+                fix="install rave-dist again, which installs the dependencies of acids-rave",
             ) from error
     return rave, importlib.import_module("gin"), importlib.import_module("cached_conv")
 

@@ -26,12 +26,12 @@ LIGHTNING = "1.9.0"
 
 _COUNTERS = ("WarmupCallback", "QuantizeCallback", "BetaWarmupCallback")
 _STEPS = "epoch_loop.batch_loop.manual_loop.optim_step_progress"  # where Lightning counts the steps of RAVE's own optimizers
-_BEFORE = 1_000_000_000  # a time that is surely past
+_BEFORE = 1_000_000_000  # a time in the past
 
 
 @dataclass(frozen=True)
 class StockRun:
-    """What a stock run leaves: its configuration, its weights and how far it came.
+    """A stock run: its configuration, its weights and its progress.
 
     ``optimizers`` are the states of the generator's and the discriminator's; None where the checkpoint has only weights.
     ``averaged`` are the exponentially averaged weights, of runs that kept them.
@@ -47,8 +47,8 @@ class StockRun:
 def write_stock_run(run: RunFolder, folder: Path, *, step: int, saved: Mapping[str, Any] | None) -> Path:
     """Writes a finished run as a folder that ``rave export --run FOLDER`` opens.
 
-    As in a stock run, ``best.ckpt`` holds the weights that are played and ``last.ckpt`` all that ``rave train --ckpt`` needs to
-    resume, if the run's last checkpoint is given. The first is the newer file, which stock RAVE takes where it may choose.
+    As in a stock run, ``best.ckpt`` has the exported weights and ``last.ckpt`` the state that ``rave train --ckpt`` needs to
+    resume, if the run's last checkpoint is given. The first is the newer file, which stock RAVE prefers.
 
     Args:
         run: a local folder with the run's configuration and weights.
@@ -63,7 +63,7 @@ def write_stock_run(run: RunFolder, folder: Path, *, step: int, saved: Mapping[s
         StoreError: the folder exists and is not empty, or cannot be written.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise StoreError("there is something already", where=str(folder), fix="name a folder that does not exist yet")
+        raise StoreError("the folder is not empty", where=str(folder), fix="name a folder that does not exist yet")
     config_text = Path(run.config).read_text(encoding="utf-8")
     weights: dict[str, Tensor] = torch.load(run.weights, map_location="cpu", weights_only=True)
     if saved is not None:
@@ -120,7 +120,7 @@ def find_checkpoint(folder: Path) -> tuple[Path, Path]:
 
 
 def read_stock_run(checkpoint: Path, config: Path) -> StockRun:
-    """Reads a checkpoint that Lightning wrote of a RAVE; nothing in it is executed.
+    """Reads Lightning's checkpoint of a RAVE; code in it is not executed.
 
     Raises:
         ConfigurationError: it is not one.

@@ -57,7 +57,7 @@ def build_model(config_text: str, *, channels: int) -> Any:
             model = rave.RAVE(n_channels=channels)
         except (ValueError, TypeError, RuntimeError, AssertionError, AttributeError, IndexError, ZeroDivisionError) as error:
             raise MisfitError(
-                f"RAVE cannot build this model: {first_line(error)}", fix="check the overrides: they must fit together"
+                f"RAVE cannot build this model: {first_line(error)}", fix="check the overrides, which must match each other"
             ) from error
         model.feature_matching_fun = _bound(model.feature_matching_fun, config_text)
         model.beta_warmup = _beta_warmup()

@@ -1,4 +1,4 @@
-"""What a training step computes: made once from a run's spec and passed whole."""
+"""The configuration of a training step, made once from a run's spec."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class StepConfig:
 
     @staticmethod
     def of(spec: TrainingSpec, *, accumulation_steps: int = 1) -> StepConfig:
-        """The step of a run. What the spec leaves open is the default of its configuration.
+        """The configuration of a run's step; values that the spec does not set are the configuration's defaults.
 
         Args:
             spec: the run; ``batch: auto`` is the default batch, whatever the number of accumulation steps.
@@ -64,8 +64,8 @@ class StepConfig:
         """The model's gin configuration, complete. Imports RAVE.
 
         Raises:
-            ConfigurationError: an unknown configuration or override, or a value of another kind than the one it replaces.
+            ConfigurationError: an unknown configuration or override, or a value of another type than the one it replaces.
         """
-        from rave_dist.rave.config import configure  # here, because shapes are read where RAVE is not imported
+        from rave_dist.rave.config import configure  # imported here: shapes are also read without RAVE
 
         return configure(self.config, self.override, sample_rate=self.sample_rate, channels=self.channels)

@@ -23,7 +23,7 @@ class ConversionParameters(Record):
 
 
 class ConversionRequest(Record):
-    """What a conversion was asked for: NAME@VERSION of the model, the parameters, and the address of the outputs."""
+    """The request of a conversion: NAME@VERSION of the model, the parameters, and the address of the outputs."""
 
     model: str
     parameters: ConversionParameters

@@ -70,7 +70,7 @@ class RunFolder:
 
     @property
     def stop(self) -> str:
-        """An empty object whose existence asks the run to save itself and stop."""
+        """An empty object that asks the run to save its state and stop."""
         return f"{self.root}/stop"
 
     @property
@@ -235,7 +235,7 @@ class ConversionFolder:
 
     @property
     def request(self) -> str:
-        """What was asked for: `rave_dist.records.ConversionRequest`."""
+        """The request: `rave_dist.records.ConversionRequest`."""
         return f"{self.root}/request.json"
 
     @property

@@ -55,7 +55,7 @@ def export_further(out: Path, exported: ExportRecord, formats: Sequence[str], *,
 
     Args:
         out: a checked export folder.
-        exported: what is in it.
+        exported: its record.
         formats: names in `rave_dist.extensions.EXPORT_FORMATS`.
         name: of the model.
 

@@ -31,15 +31,15 @@ def measure_export(
 ) -> dict[str, Metrics]:
     """The metrics of a model, of its best weights of phase 1, and of the references.
 
-    Returns:
-        Metrics by the names of `rave_dist.records.ModelCard`.
-
     Args:
         out: the export's folder.
         exported: its record.
         segments: held-out audio at the model's rate and with its channels; at least one.
         sample_rate: in Hz.
         further: names in `rave_dist.extensions.METRICS`.
+
+    Returns:
+        Metrics by the names of `rave_dist.records.ModelCard`.
     """
     sounds = [segment.pcm.astype(np.float32) / np.float32(32768) for segment in segments]
     original = np.concatenate(sounds, axis=1)

@@ -90,7 +90,7 @@ class JobRunner:
         while True:
             job = read_job(self._store, self._queue.get())
             try:
-                # A task of its own: a crash does not affect the runner, and its exceptions are Ray's.
+                # A separate task: a crash does not affect the runner, and its exceptions are Ray's.
                 ray.get(_run_job.remote(self._store, job))
             except RayError as error:
                 reason = Problem(what=f"the job failed: {str(error).strip().splitlines()[-1]}", fix="send it again to resume")

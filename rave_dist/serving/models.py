@@ -106,7 +106,7 @@ class ModelReplica:
                 except AudioError as error:
                     fix = error.fix
                     if error.where == str(source):  # independent of the client's wording
-                        fix = "send an intact sound; salvage=true converts what can be read of a damaged one"
+                        fix = "send an intact sound; salvage=true converts the readable part of a damaged one"
                     raise AudioError(error.what, where="sound", fix=fix) from error
             media_type = f"audio/{parameters.format}"
             yield {"num_bytes": result.stat().st_size, "media_type": media_type, "headers": headers}

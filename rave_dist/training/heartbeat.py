@@ -76,7 +76,7 @@ def seconds_since(moment: str) -> float:
 
 
 def stop_key(spec: TrainingSpec) -> str:
-    """The object whose existence asks a run to save itself and stop."""
+    """Key of the object that asks a run to save its state and stop."""
     return spec.folder.stop
 
 

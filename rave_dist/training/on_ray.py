@@ -65,7 +65,7 @@ class _Item:
 
     @property
     def is_training(self) -> bool:
-        """Whether it takes training steps, by what it last said."""
+        """Whether it is training, according to its last record."""
         return self.stage == "training" and self.record.state == "running" and self.record.activity == "training"
 
 

@@ -83,7 +83,7 @@ def test_two_channels_are_stereo_where_they_differ(tmp_path: Path, channels: str
 def test_a_manifest_is_never_overwritten(recordings: Path, tmp_path: Path) -> None:
     output = tmp_path / "library.yaml"
     output.write_text("mine")
-    with pytest.raises(LibraryError, match="exists already") as caught:
+    with pytest.raises(LibraryError, match="already exists") as caught:
         write_first_manifest(recordings, output)
     assert "--output" in caught.value.fix
     assert output.read_text() == "mine"

@@ -15,7 +15,7 @@ from rave_dist.audio.types import Audio
 
 
 def resampled_length(samples: int, rate: int, new_rate: int) -> int:
-    """How many samples at ``new_rate`` take the place of ``samples`` at ``rate``."""
+    """The number of samples at ``new_rate`` for ``samples`` at ``rate``."""
     return (2 * samples * new_rate + rate) // (2 * rate)
 
 

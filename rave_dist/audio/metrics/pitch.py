@@ -1,4 +1,4 @@
-"""Pitch by autocorrelation, and how far two sounds are apart in it.
+"""Pitch by autocorrelation, and the pitch deviation of two recordings.
 
 With x a frame of W samples, the normalised square difference function (P. McLeod and G. Wyvill, A smarter way to find pitch,
 ICMC 2005)
@@ -62,7 +62,7 @@ def _pitch_of(frames: NDArray[np.float64], sample_rate: int, longest: int) -> ND
 
 
 def pitch_deviation(a: Audio, b: Audio, sample_rate: int) -> tuple[float | None, float | None]:
-    """How far the pitch of ``b`` is from that of ``a``, in cents, and how much of it is left.
+    """The pitch deviation of ``b`` from ``a`` in cents, and the share of voiced frames that is kept.
 
     Input: two [samples] of one length.
 

@@ -1,4 +1,4 @@
-"""Numbers that say how two sounds differ, in units that a person knows."""
+"""Spectral distances and levels in familiar units."""
 
 from __future__ import annotations
 

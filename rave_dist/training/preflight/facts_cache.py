@@ -65,7 +65,7 @@ def _key(request: Mapping[str, Any]) -> str:
 
 @functools.cache
 def _circumstances() -> tuple[str, ...]:
-    """Everything besides the request that affects the result."""
+    """Everything except the request that affects the result."""
     packages = [f"{name} {_version(name)}" for name in _PACKAGES]
     extensions = os.environ.get(EXTENSIONS, "")
     return (rave_dist.__version__, _code_hash(), *packages, extensions, platform.machine(), _cpu_model())

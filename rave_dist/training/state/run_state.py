@@ -15,7 +15,7 @@ from rave_dist.training.schedule import Schedule, StepTimes
 class RunState:
     """The progress of a run between two steps, a part of its checkpoints.
 
-    Model, optimizers, sampler and random generators have states of their own.
+    Model, optimizers, sampler and random generators have separate states.
 
     Attributes:
         schedule: the present schedule.

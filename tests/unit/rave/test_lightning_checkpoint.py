@@ -214,7 +214,7 @@ def test_a_run_without_its_checkpoints_is_written_for_playing_only(ours: Ours, t
     assert only.name == "best.ckpt"
     with pytest.raises(ConfigurationError, match="no optimizers"):
         weights_of_stock_run(tmp_path / "plucks", resume=True, ema=False)
-    with pytest.raises(StoreError, match="something already"):
+    with pytest.raises(StoreError, match="is not empty"):
         write_stock_run(RunFolder(ours.folder), tmp_path / "plucks", step=6, saved=None)
 
 
