@@ -185,7 +185,7 @@ def in_its_own_process(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def page(kept: dict[str, Any]) -> str:
-    """The Markdown page of the results: a matrix, and the reasons of refusals."""
+    """The Markdown page of the results: a matrix, and the reasons for refusals."""
     outcome = {(*row["config"], row["channels"], row["sample_rate"]): kept["rows"].get(name_of(row)) for row in rows()}
     reasons: dict[str, int] = {}
     heads = [f"{('mono', 'stereo')[channels - 1]} {rate / 1000:g} kHz" for channels, rate in SHOWN]

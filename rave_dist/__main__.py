@@ -9,7 +9,7 @@ from rave_dist import signals
 from rave_dist.exit_codes import INTERRUPTED, TERMINATED
 
 
-def _report_unforeseen(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
+def _report_internal_error(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
     sys.stderr.write(
         f"internal error: {kind.__name__}: {error}\n"
         "  fix rerun with --debug and report the traceback (where: see CONTRIBUTING.md, or SECURITY.md if it is confidential)\n"
@@ -25,7 +25,7 @@ def main(arguments: list[str] | None = None) -> None:
     if arguments is not None:
         sys.argv[1:] = arguments
     if "--debug" not in sys.argv:
-        sys.excepthook = _report_unforeseen
+        sys.excepthook = _report_internal_error
     try:
         signals.install()
         from rave_dist.cli import command  # slow; signals must be handled meanwhile

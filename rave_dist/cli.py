@@ -69,7 +69,7 @@ def about(
     """Train a library of RAVE models from recordings, and convert archives with them.
 
     Runs on this machine, or on the Ray cluster of `RAY_ADDRESS`. Exit codes: 0 all done; 1 the command could
-    not run; 2 wrong usage; 3 finished, but some items failed and are named; 130 stopped
+    not run; 2 wrong usage; 3 finished, but some items failed and are reported; 130 stopped
     with Ctrl-C; 143 stopped with SIGTERM.
     """
 
@@ -223,7 +223,7 @@ def unpack(
 def convert(
     paths: Annotated[
         list[str],
-        typer.Argument(metavar="INPUT... OUTPUT", help="Files, folders or s3:// prefixes; last, those of the results."),
+        typer.Argument(metavar="INPUT... OUTPUT", help="Files, folders or s3:// prefixes; the last one is OUTPUT."),
     ],
     store: StoreUri,
     model: Annotated[str, typer.Option("--model", metavar="NAME[@VERSION]", help="The model.", show_default=False)],

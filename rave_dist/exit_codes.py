@@ -14,7 +14,7 @@ USAGE: Final = 2
 """Wrong options or arguments."""
 
 PARTIAL: Final = 3
-"""Finished, but some items failed and are named."""
+"""Finished, but some items failed and are reported."""
 
 INTERRUPTED: Final = 130
 """Stopped with Ctrl-C (128 and the number of SIGINT, as shells count)."""

@@ -174,7 +174,7 @@ def _train_all(
     from rave_dist.registry.store import publish
     from rave_dist.training.on_ray import train_library
 
-    export = partial(export_run, name="rehearsal")
+    export = partial(export_run, name="dry_run")
     return train_library(library.store, specs, publish=publish, export=export, progress=runs, stage=progress.stage)
 
 

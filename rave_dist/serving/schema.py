@@ -66,7 +66,7 @@ class Job(Record):
     """A requested corpus conversion; ``jobs/<id>.json`` in the store.
 
     The id is a hash of the request: the same request is the same job, and repeating it after its end resumes it.
-    ``partial`` means finished, but some items failed and are named in ``result``.
+    ``partial`` means finished, but some items failed and are reported in ``result``.
     """
 
     id: str

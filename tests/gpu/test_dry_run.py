@@ -1,4 +1,4 @@
-"""On a card: the batch that a rehearsal names does fit, and twice as much does not; ``auto`` takes parts that fit."""
+"""On a card: the batch that a dry run names does fit, and twice as much does not; ``auto`` takes parts that fit."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def share() -> Iterator[Callable[[int], None]]:
     torch.cuda.set_per_process_memory_fraction(1.0)
 
 
-def rehearsed(store: Store, batch: int | str, window: int = 40960) -> int | None:
+def dry_run_of(store: Store, batch: int | str, window: int = 40960) -> int | None:
     spec = TrainingSpec(
         **{"library": "band", "instrument": "plucks", "dataset": "none", "config": ("v2_small",), "sample_rate": 44100},
         **{"override": {"CAPACITY": 4, "LATENT_SIZE": 8}, "channels": 1, "window": window, "batch": batch, "seed": 1},
@@ -42,24 +42,24 @@ def rehearsed(store: Store, batch: int | str, window: int = 40960) -> int | None
 def test_the_batch_that_is_named_fits(local_store: Store, share: Callable[[int], None]) -> None:
     share(2**31)
     with pytest.raises(TrainingError, match="memory") as refused:
-        rehearsed(local_store, 1024)
+        dry_run_of(local_store, 1024)
     named = int(refused.value.fix.partition(", or ")[0].removeprefix("set batch: "))
-    assert rehearsed(local_store, named) == 1
+    assert dry_run_of(local_store, named) == 1
     if 2 * named < 1024:
         with pytest.raises(TrainingError, match="memory"):
-            rehearsed(local_store, 2 * named)
+            dry_run_of(local_store, 2 * named)
 
 
 def test_auto_takes_parts_that_fit_and_another_share_of_the_card_is_tried_anew(
     local_store: Store, share: Callable[[int], None]
 ) -> None:
     window = 2**19
-    assert rehearsed(local_store, "auto", window) == 1
+    assert dry_run_of(local_store, "auto", window) == 1
     found = []
     for size in (2**31, 2**30):
         share(size)
-        found.append(rehearsed(local_store, "auto", window))
-        assert rehearsed(local_store, "auto", window) == found[-1], "the note says the same"
+        found.append(dry_run_of(local_store, "auto", window))
+        assert dry_run_of(local_store, "auto", window) == found[-1], "the note says the same"
     assert len(list(local_store.list("dry_runs"))) == 3
     assert 1 <= found[0] <= found[1] <= 8
     assert found[1] > 1

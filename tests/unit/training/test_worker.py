@@ -1,4 +1,4 @@
-"""What a training process does when it is stopped in its rehearsal, and after a run for which the rehearsal did not hold."""
+"""What a training process does when it is stopped in its dry run, and after a run that the dry run had not predicted."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def _audio(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker, "split_dataset", lambda *_, **__: Split([Segment("a", 0, pcm)], [Segment("b", 0, pcm)]))
 
 
-def test_a_stop_is_heard_in_the_rehearsal(local_store: Store) -> None:
+def test_a_dry_run_can_be_stopped(local_store: Store) -> None:
     local_store.write_bytes(stop_key(SPEC), b"")
     record = worker.work(local_store, SPEC, threads=1)
     assert (record.state, record.step) == ("waiting", 0)

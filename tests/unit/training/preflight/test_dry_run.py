@@ -1,4 +1,4 @@
-"""A rehearsal finds what would fail later and what fits, leaves no trace but its note, and is not repeated."""
+"""A dry run finds what would fail later and what fits, leaves no trace but its note, and is not repeated."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def _segments(seconds: float, seed: int) -> list[Segment]:
     return [Segment("a", 0, samples)]
 
 
-def _rehearse(store: Store, spec: TrainingSpec, **options: Any) -> int | None:
+def _dry_run_of(store: Store, spec: TrainingSpec, **options: Any) -> int | None:
     return dry_run(store, spec, _segments(3, 0), _segments(1, 1), device=CPU, **options)
 
 
@@ -60,25 +60,25 @@ def test_what_works_is_noted_once_and_changes_nothing(local_store: Store, monkey
         exported.append({path.name for path in run.iterdir()})
         assert torch.load(run / "weights.pt", weights_only=True)["fidelity"].isfinite().all()
 
-    def rehearsed(**changes: Any) -> bool:
+    def dry_run_of(**changes: Any) -> bool:
         """Whether anything was tried."""
         before = len(exported)
-        assert _rehearse(local_store, _spec(**changes), export=export) == 1
+        assert _dry_run_of(local_store, _spec(**changes), export=export) == 1
         return len(exported) > before
 
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
-    assert rehearsed()
+    assert dry_run_of()
     assert torch.equal(torch.rand(3), expected), "the run draws what it would have drawn"
     assert exported == [{"spec.json", "config.gin", "weights.pt"}]
     assert [entry.key.split("/")[0] for entry in local_store.list("")] == ["dry_runs"]
-    assert not rehearsed(instrument="another", seed=2)
-    assert rehearsed(batch=2), "another batch is another memory"
-    assert rehearsed(compute=("bf16",)), "another arithmetic is another step"
+    assert not dry_run_of(instrument="another", seed=2)
+    assert dry_run_of(batch=2), "another batch is another memory"
+    assert dry_run_of(compute=("bf16",)), "another arithmetic is another step"
     monkeypatch.setattr(dry_runs, "usable_bytes", lambda device: usable_bytes(device) // 4)
-    assert rehearsed(), "a quarter of a card, or of a machine, is not the whole"
-    assert not rehearsed()
+    assert dry_run_of(), "a quarter of a card, or of a machine, is not the whole"
+    assert not dry_run_of()
 
 
 @pytest.mark.parametrize("asked", range(1, 9, 2))
@@ -87,7 +87,7 @@ def test_one_that_is_asked_to_stop_leaves_nothing(
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     answers = iter([False] * asked + [True])
-    assert _rehearse(local_store, _spec(), stop=lambda: next(answers)) is None
+    assert _dry_run_of(local_store, _spec(), stop=lambda: next(answers)) is None
     assert next(answers, None) is None, "it went on"
     assert not list(local_store.list(""))
     assert [path for path in tmp_path.iterdir() if path.name.startswith("rave-dist")] == []
@@ -101,7 +101,7 @@ def test_the_process_that_tries_a_batch_ends_when_it_is_asked_to_stop(local_stor
         seen.update(set(psutil.Process().children()) - others)
         return bool(seen)
 
-    assert _rehearse(local_store, _spec(batch="auto"), stop=stop) is None
+    assert _dry_run_of(local_store, _spec(batch="auto"), stop=stop) is None
     assert seen
     assert set(psutil.Process().children()) <= others
     assert not list(local_store.list(""))
@@ -117,9 +117,9 @@ def test_the_largest_that_fits_is_found(batch: int, data: st.DataObject) -> None
 def test_what_cannot_be_exported_is_known_before_the_first_step(local_store: Store) -> None:
     mel = _spec(config=("hybrid",), window=73728)
     with pytest.raises(ConfigurationError, match="mel"):
-        _rehearse(local_store, mel, export=partial(export_run, name="rehearsal"))
+        _dry_run_of(local_store, mel, export=partial(export_run, name="dry_run"))
     with pytest.raises(ConfigurationError, match="too short"):
-        _rehearse(local_store, _spec(window=16384))
+        _dry_run_of(local_store, _spec(window=16384))
     assert not list(local_store.list("")), "what failed is tried again"
 
 
@@ -156,7 +156,7 @@ def test_too_little_memory_is_known_before_the_first_step(tmp_path: Path) -> Non
     said = _with_little_memory(
         """
 try:
-    t._rehearse(store, t._spec(batch=8, window=163840))
+    t._dry_run_of(store, t._spec(batch=8, window=163840))
 except TrainingError as error:
     assert "memory" in error.what, error.what
     say("\\n" + error.fix)
@@ -175,7 +175,7 @@ def test_auto_takes_what_fits_and_the_run_goes_on_in_the_same_parts(tmp_path: Pa
             """
 spec, audio, steps = t._spec(**t.AUTO), (t._segments(3, 0), t._segments(1, 1)), []
 for until in (2, 100):
-    accumulation_steps = t._rehearse(store, spec)
+    accumulation_steps = t._dry_run_of(store, spec)
     tell, stop = lambda state, speed: steps.append(state.step), lambda: steps[-1] >= until
     train(store, spec, *audio, accumulation_steps=accumulation_steps, on_progress=tell, stop=stop)
 say(f"\\n{accumulation_steps}")
