@@ -215,7 +215,7 @@ def test_a_run_goes_on_in_the_parts_that_it_began_with(
     assert all(torch.equal(two[name], resumed[name]) for name in two)
     assert not caplog.records
     trained("less memory", 7, 1, 2)
-    assert "from step 7 on a step of 2 windows is computed in 2 parts instead of 1" in caplog.text
+    assert "from step 7 on, a step of 2 windows is computed in 2 parts instead of 1" in caplog.text
 
 
 def test_sigterm_leads_to_a_checkpoint_at_the_next_step(tmp_path: Path) -> None:
