@@ -319,7 +319,7 @@ def test_a_base_in_the_store_is_whole(any_store: Store) -> None:
     )
     assert torch.equal(again.weights["w"], torch.ones(2))
     any_store.delete(f"bases/{start.id}/base.json")
-    with pytest.raises(TrainingError, match="starts from"):
+    with pytest.raises(TrainingError, match="initial weights of this run are not in the store"):
         load_initial_weights(any_store, start.id)
 
 
