@@ -25,11 +25,16 @@ $(INSTALLED): pyproject.toml constraints.txt tools/install.py
 demo: setup
 	$(BIN)/rave-dist demo
 
+# Tests without Ray share nothing and run in two processes. The others share one Ray, or start processes that they wait for.
+PARALLEL_unit := -n 2
+PARALLEL_contract := -n 2
+
+
 # Each part runs in a separate process, so that a crash, for example of Ray's driver, does not affect the others.
 test: setup
-	@failed=; for part in $(PARTS); do \
-		echo "== $$part"; $(BIN)/python -m pytest tests/$$part $(ARGS) || failed="$$failed $$part"; \
-	done; if [ -n "$$failed" ]; then echo "failed:$$failed"; exit 1; fi
+	@failed=; $(foreach part,$(PARTS), \
+		echo "== $(part)"; $(BIN)/python -m pytest tests/$(part) $(PARALLEL_$(part)) $(ARGS) || failed="$$failed $(part)";) \
+	if [ -n "$$failed" ]; then echo "failed:$$failed"; exit 1; fi
 
 # Contract tests, and unit tests that do not train, export or start processes: under two minutes on two cores.
 quick: setup
@@ -40,7 +45,7 @@ check: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/codespell $(PROSE)
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -q tests/contract
+	$(BIN)/python -m pytest -q -n 2 -m "not slow" tests/contract
 
 bench: setup
 	$(BIN)/python benchmarks/page.py
