@@ -107,7 +107,12 @@ def test_it_ends_when_it_takes_too_long(tmp_path: Path) -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_it_ends_with_its_parent(number: signal.Signals, tmp_path: Path) -> None:
     path = tmp_path / "pid"
-    program = "import sys, json; from rave_dist import isolated; isolated.run(sys.argv[1], json.loads(sys.argv[2]))"
+    # A process that a shell started in the background inherits that SIGINT is ignored.
+    program = (
+        "import json, signal, sys; from rave_dist import isolated;"
+        "signal.signal(signal.SIGINT, signal.default_int_handler);"
+        "isolated.run(sys.argv[1], json.loads(sys.argv[2]))"
+    )
     command = [sys.executable, "-c", program, "functions_of_a_test:wait", json.dumps({"path": str(path)})]
     parent = subprocess.Popen(command, start_new_session=True, stderr=subprocess.DEVNULL)
     while not (path.exists() and path.read_text()):
