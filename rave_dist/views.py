@@ -5,11 +5,13 @@ The pictures need matplotlib and the sounds the store, so that both are loaded o
 
 from __future__ import annotations
 
+from typing import Self
+
 from pydantic import PrivateAttr
 
 from rave_dist import pipeline
 from rave_dist.library.manifest import Library as LoadedLibrary
-from rave_dist.records import ConversionRecord, ModelCard
+from rave_dist.records import ConversionRecord, ModelCard, Record
 from rave_dist.storage.store import Store
 
 
@@ -41,22 +43,26 @@ class Library(LoadedLibrary):
         return library_html(self, pipeline.status(self))
 
 
-class PublishedModel(ModelCard):
-    """A model card with the store that it was read from."""
+class _FromStore(Record):
+    """A record with the store that it was read from; equal to the same record without."""
 
     _store: Store = PrivateAttr()
 
     @classmethod
-    def of(cls, card: ModelCard, store: Store) -> PublishedModel:
-        """The card, with its store."""
-        model = cls.model_construct(**dict(card))
-        model._store = store
-        return model
-
-    __hash__ = ModelCard.__hash__
+    def of(cls, record: Record, store: Store) -> Self:
+        """A record, with its store."""
+        view = cls.model_construct(**dict(record))
+        view._store = store
+        return view
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, ModelCard) and dict(self) == dict(other)
+        return isinstance(other, Record) and dict(self) == dict(other)
+
+
+class PublishedModel(_FromStore, ModelCard):
+    """A model card with the store that it was read from."""
+
+    __hash__ = ModelCard.__hash__
 
     def _repr_html_(self) -> str:
         from rave_dist.reports.notebook import model_html
@@ -64,22 +70,10 @@ class PublishedModel(ModelCard):
         return model_html(self._store, self)
 
 
-class Conversion(ConversionRecord):
+class Conversion(_FromStore, ConversionRecord):
     """A conversion record with the store of its journal."""
 
-    _store: Store = PrivateAttr()
-
-    @classmethod
-    def of(cls, record: ConversionRecord, store: Store) -> Conversion:
-        """The record, with its store."""
-        conversion = cls.model_construct(**dict(record))
-        conversion._store = store
-        return conversion
-
     __hash__ = ConversionRecord.__hash__
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, ConversionRecord) and dict(self) == dict(other)
 
     def _repr_html_(self) -> str:
         from rave_dist.reports.notebook import conversion_html

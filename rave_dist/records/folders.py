@@ -1,15 +1,29 @@
 """The names of all files of runs, models, exports, datasets and bases.
 
-Properties are keys if ``root`` is a folder of a store, and paths if it is a local folder.
+The names are keys if ``root`` is a folder of a store, and paths if it is a local folder.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 ExportKind = Literal["offline", "streaming"]
+
+
+class _In:
+    """A file of a folder, read as its key or path.
+
+    Args:
+        name: relative to the folder's ``root``.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __get__(self, folder: Any, owner: type) -> str:
+        return f"{folder.root}/{self._name}"
 
 
 @dataclass(frozen=True)
@@ -23,65 +37,41 @@ class RunFolder:
         """The folder of a run in a store."""
         return RunFolder(f"runs/{library}/{instrument}/{run_id}")
 
-    @property
-    def spec(self) -> str:
-        """The parameters of the run: `rave_dist.records.TrainingSpec`."""
-        return f"{self.root}/spec.json"
+    spec = _In("spec.json")
+    """The parameters of the run: `rave_dist.records.TrainingSpec`."""
 
-    @property
-    def config(self) -> str:
-        """The gin configuration, complete."""
-        return f"{self.root}/config.gin"
+    config = _In("config.gin")
+    """The gin configuration, complete."""
 
-    @property
-    def weights(self) -> str:
-        """The weights to export: the best of the last phase."""
-        return f"{self.root}/weights.pt"
+    weights = _In("weights.pt")
+    """The weights to export: the best of the last phase."""
 
-    @property
-    def weights_phase_1(self) -> str:
-        """The best weights of phase 1, of runs in phase 2."""
-        return f"{self.root}/weights_phase_1.pt"
+    weights_phase_1 = _In("weights_phase_1.pt")
+    """The best weights of phase 1, of runs in phase 2."""
 
-    @property
-    def result(self) -> str:
-        """The result: `rave_dist.records.RunResult`."""
-        return f"{self.root}/result.json"
+    result = _In("result.json")
+    """The result: `rave_dist.records.RunResult`."""
 
-    @property
-    def metrics(self) -> str:
-        """Losses and held-out distances by step: `rave_dist.records.RunMetrics`."""
-        return f"{self.root}/metrics.json"
+    metrics = _In("metrics.json")
+    """Losses and held-out distances by step: `rave_dist.records.RunMetrics`."""
 
-    @property
-    def events(self) -> str:
-        """The folder of TensorBoard events."""
-        return f"{self.root}/events"
+    events = _In("events")
+    """The folder of TensorBoard events."""
 
-    @property
-    def checkpoints(self) -> str:
-        """The folder of checkpoints."""
-        return f"{self.root}/checkpoints"
+    checkpoints = _In("checkpoints")
+    """The folder of checkpoints."""
 
-    @property
-    def not_finite(self) -> str:
-        """The batch after which a value was NaN or infinite: `rave_dist.records.NotFiniteReport`."""
-        return f"{self.root}/not_finite.json"
+    not_finite = _In("not_finite.json")
+    """The batch after which a value was NaN or infinite: `rave_dist.records.NotFiniteReport`."""
 
-    @property
-    def stop(self) -> str:
-        """An empty object that asks the run to save its state and stop."""
-        return f"{self.root}/stop"
+    stop = _In("stop")
+    """An empty object that asks the run to save its state and stop."""
 
-    @property
-    def ray(self) -> str:
-        """The folder of Ray Train's own files."""
-        return f"{self.root}/ray"
+    ray = _In("ray")
+    """The folder of Ray Train's own files."""
 
-    @property
-    def probe(self) -> str:
-        """Audio of the instrument, ``[C, T]``, for the checks of an export; in local folders only."""
-        return f"{self.root}/probe.npy"
+    probe = _In("probe.npy")
+    """Audio of the instrument, ``[C, T]``, for the checks of an export; in local folders only."""
 
 
 @dataclass(frozen=True)
@@ -123,15 +113,11 @@ class ModelFolder(_ModelFiles):
         """The latest version: `rave_dist.records.ModelPointer`."""
         return f"{ModelFolder.versions(name)}/latest.json"
 
-    @property
-    def card(self) -> str:
-        """The model's card: `rave_dist.records.ModelCard`."""
-        return f"{self.root}/card.json"
+    card = _In("card.json")
+    """The model's card: `rave_dist.records.ModelCard`."""
 
-    @property
-    def samples(self) -> str:
-        """The sources of the listening examples, written last: `rave_dist.records.ListeningRecord`."""
-        return f"{self.root}/samples/samples.json"
+    samples = _In("samples/samples.json")
+    """The sources of the listening examples, written last: `rave_dist.records.ListeningRecord`."""
 
     def sample(self, role: str) -> str:
         """A listening example: ``original``, ``reconstruction`` or ``transfer``."""
@@ -142,20 +128,14 @@ class ModelFolder(_ModelFiles):
 class ExportFolder(_ModelFiles):
     """An export before it is published; a local folder."""
 
-    @property
-    def phase_1(self) -> str:
-        """The offline export of the best weights of phase 1."""
-        return f"{self.root}/phase_1.ts"
+    phase_1 = _In("phase_1.ts")
+    """The offline export of the best weights of phase 1."""
 
-    @property
-    def record(self) -> str:
-        """The export: `rave_dist.records.ExportRecord`."""
-        return f"{self.root}/export.json"
+    record = _In("export.json")
+    """The export: `rave_dist.records.ExportRecord`."""
 
-    @property
-    def probe(self) -> str:
-        """Audio, and the trained model's output for it."""
-        return f"{self.root}/probe.pt"
+    probe = _In("probe.pt")
+    """Audio, and the trained model's output for it."""
 
 
 @dataclass(frozen=True)
@@ -184,10 +164,8 @@ class DatasetFolder:
         """The current dataset of a library: `rave_dist.records.DatasetPointer`."""
         return f"{DatasetFolder.pointers(instrument)}/{library}.json"
 
-    @property
-    def manifest(self) -> str:
-        """`rave_dist.records.DatasetManifest`."""
-        return f"{self.root}/manifest.json"
+    manifest = _In("manifest.json")
+    """`rave_dist.records.DatasetManifest`."""
 
 
 @dataclass(frozen=True)
@@ -201,25 +179,17 @@ class BaseFolder:
         """The folder of initial weights in a store."""
         return BaseFolder(f"bases/{base_id}")
 
-    @property
-    def config(self) -> str:
-        """The gin configuration of the weights."""
-        return f"{self.root}/config.gin"
+    config = _In("config.gin")
+    """The gin configuration of the weights."""
 
-    @property
-    def weights(self) -> str:
-        """The weights."""
-        return f"{self.root}/weights.pt"
+    weights = _In("weights.pt")
+    """The weights."""
 
-    @property
-    def optimizers(self) -> str:
-        """The optimizers, of stock runs that are resumed."""
-        return f"{self.root}/optimizers.pt"
+    optimizers = _In("optimizers.pt")
+    """The optimizers, of stock runs that are resumed."""
 
-    @property
-    def record(self) -> str:
-        """`rave_dist.records.BaseRecord`."""
-        return f"{self.root}/base.json"
+    record = _In("base.json")
+    """`rave_dist.records.BaseRecord`."""
 
 
 @dataclass(frozen=True)
@@ -233,20 +203,14 @@ class ConversionFolder:
         """The folder of a conversion in a store."""
         return ConversionFolder(f"conversions/{conversion_id}")
 
-    @property
-    def request(self) -> str:
-        """The request: `rave_dist.records.ConversionRequest`."""
-        return f"{self.root}/request.json"
+    request = _In("request.json")
+    """The request: `rave_dist.records.ConversionRequest`."""
 
-    @property
-    def record(self) -> str:
-        """The outcome: `rave_dist.records.ConversionRecord`."""
-        return f"{self.root}/record.json"
+    record = _In("record.json")
+    """The outcome: `rave_dist.records.ConversionRecord`."""
 
-    @property
-    def journal(self) -> str:
-        """The folder of `rave_dist.records.ConversionItem`, one per output."""
-        return f"{self.root}/journal"
+    journal = _In("journal")
+    """The folder of `rave_dist.records.ConversionItem`, one per output."""
 
     def entry(self, output_id: str) -> str:
         """The journal's entry of an output, by the hash of its name."""

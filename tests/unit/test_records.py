@@ -197,8 +197,8 @@ def test_files_of_folders_have_names_of_their_own() -> None:
         BaseFolder("b"),
         ConversionFolder("c"),
     ):
-        names = [name for name, value in vars(type(folder)).items() if isinstance(value, property)]
-        paths = [getattr(folder, name) for name in names]
+        values = [getattr(folder, name) for name in vars(type(folder)) if not name.startswith("_")]
+        paths = [value for value in values if isinstance(value, str)]
         assert len(set(paths)) == len(paths) > 0
         assert all(path.startswith(f"{folder.root}/") for path in paths)
 
