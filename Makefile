@@ -25,10 +25,10 @@ $(INSTALLED): pyproject.toml constraints.txt tools/install.py
 demo: setup
 	$(BIN)/rave-dist demo
 
-# Tests without Ray share nothing and run in two processes. The others share one Ray, or start processes that they wait for.
-PARALLEL_unit := -n 2
-PARALLEL_contract := -n 2
-
+# Tests without Ray run in two processes, each file in one of them, since its fixtures may be expensive. The others share one
+# Ray, or start processes and wait for them.
+PARALLEL_unit := -n 2 --dist loadfile
+PARALLEL_contract := -n 2 --dist loadfile
 
 # Each part runs in a separate process, so that a crash, for example of Ray's driver, does not affect the others.
 test: setup
@@ -38,14 +38,14 @@ test: setup
 
 # Contract tests, and unit tests that do not train, export or start processes: under two minutes on two cores.
 quick: setup
-	$(BIN)/python -m pytest -q -n 2 -m "not slow" tests/contract tests/unit $(ARGS)
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not slow" tests/contract tests/unit $(ARGS)
 
 check: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/codespell $(PROSE)
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -q -n 2 -m "not slow" tests/contract
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not slow" tests/contract
 
 bench: setup
 	$(BIN)/python benchmarks/page.py
