@@ -75,9 +75,17 @@ SLOW_FIXTURES = {"s3_server", "s3_store", "ray_session", "tiny_models", "tiny_mo
 
 
 @pytest.hookimpl(tryfirst=True)  # before -m selects
+WITH_RAY = {"on_ray", "cluster", "end_to_end", "gpu"}
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks as slow what uses a slow fixture, the S3 half of a test of both stores too."""
+    """Marks as slow what uses a slow fixture, the S3 half of a test of both stores too.
+
+    Where Ray runs, warnings of its many packages are shown; they are errors in all other tests.
+    """
     for item in items:
+        if WITH_RAY & set(item.path.parts):
+            item.add_marker(pytest.mark.filterwarnings("default"))
         assert isinstance(item, pytest.Function)
         on_s3 = hasattr(item, "callspec") and item.callspec.params.get("any_store") == "s3"
         if on_s3 or SLOW_FIXTURES & set(item.fixturenames):
