@@ -50,10 +50,11 @@ def prepare(folder: Path, recordings: Path | None, config: str, *, small: bool) 
     from rave_dist.dataset.split import split
     from rave_dist.library.manifest import load_library
     from rave_dist.rave.imports import install_repairs
+    from rave_dist.sample_data import SAMPLE_LIBRARIES
     from rave_dist.sample_data import prepare as prepare_samples
 
     if recordings is None:
-        manifest = Path(__file__).resolve().parents[1] / "datasets" / "generated.yaml"
+        manifest = SAMPLE_LIBRARIES / "generated.yaml"
         library = load_library(prepare_samples(manifest, folder / "recordings"))
         patterns: tuple[str, ...] = library.sources(library.instruments[0])
     else:

@@ -27,10 +27,9 @@ def recordings(library: str, folder: Path) -> dict[str, list]:
     from rave_dist.audio.io.sources import list_sources
     from rave_dist.dataset.read import Segment
     from rave_dist.library.manifest import load_library
-    from rave_dist.sample_data import prepare
+    from rave_dist.sample_data import SAMPLE_LIBRARIES, prepare
 
-    root = Path(__file__).resolve().parents[1]
-    loaded = load_library(prepare(root / "datasets" / f"{library}.yaml", folder))
+    loaded = load_library(prepare(SAMPLE_LIBRARIES / f"{library}.yaml", folder))
     found: dict[str, list] = {}
     for name in loaded.instruments:
         found[name] = []
