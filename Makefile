@@ -6,7 +6,7 @@ PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3
 	done || echo python3)
 VENV := .venv
 BIN := $(VENV)/bin
-PARTS := unit contract gpu on_ray cluster end_to_end
+PARTS := unit contract gpu on_ray examples cluster end_to_end
 INSTALLED := $(VENV)/.installed
 PROSE := rave_dist ray_jobs benchmarks docs tools .ci Makefile $(wildcard *.md *.yaml *.toml)
 

@@ -73,7 +73,7 @@ for _name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL_S3", "RAY_AD
 # Whoever uses one of these starts a server, Ray or a process that trains.
 SLOW_FIXTURES = {"s3_server", "s3_store", "ray_session", "tiny_models", "tiny_model", "publish_tiny"}
 
-WITH_RAY = {"on_ray", "cluster", "end_to_end", "gpu"}
+WITH_RAY = {"on_ray", "examples", "cluster", "end_to_end", "gpu"}
 
 
 @pytest.hookimpl(tryfirst=True)  # before -m selects

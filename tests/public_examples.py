@@ -28,7 +28,7 @@ instruments:
 """
 
 NEED_RAY = {"ingest", "train", "publish", "run"}
-"""Public names whose examples start Ray: tests/on_ray runs them."""
+"""Public names whose examples start Ray: tests/examples runs them."""
 
 _OPTIONS = doctest.ELLIPSIS
 

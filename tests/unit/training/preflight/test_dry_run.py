@@ -124,8 +124,8 @@ def test_what_cannot_be_exported_is_known_before_the_first_step(local_store: Sto
 
 
 def _with_little_memory(program: str, folder: Path) -> str:
-    """What a program says in a process that may not grow by more than 940 MiB, of which 384 are for threads: a step of 330000
-    samples fits the rest, one of 660000 does not, and one of 1310000 does not fit the whole."""
+    """What a program says in a process that may not grow by more than 980 MiB, of which 384 are for threads: a step of 330000
+    samples fits the rest, one of 660000 does not, and one of 5200000 does not fit the whole."""
     preface = """
 import os, resource, sys
 import torch
@@ -139,8 +139,8 @@ from rave_dist.training.step.memory import usable_bytes
 torch.set_num_threads(1)
 rave_module("model")
 held = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
-resource.setrlimit(resource.RLIMIT_AS, (held + 940 * 2**20, held + 940 * 2**20))
-assert usable_bytes(t.CPU) == held + 940 * 2**20
+resource.setrlimit(resource.RLIMIT_AS, (held + 980 * 2**20, held + 980 * 2**20))
+assert usable_bytes(t.CPU) == held + 980 * 2**20
 store = Store(sys.argv[2])
 def say(words):
     os.write(1, words.encode())
@@ -156,7 +156,7 @@ def test_too_little_memory_is_known_before_the_first_step(tmp_path: Path) -> Non
     said = _with_little_memory(
         """
 try:
-    t._dry_run_of(store, t._spec(batch=8, window=163840))
+    t._dry_run_of(store, t._spec(batch=32, window=163840))
 except TrainingError as error:
     assert "memory" in error.what, error.what
     say("\\n" + error.fix)
