@@ -124,6 +124,7 @@ def stock(folder: Path, seconds: float, plan: dict[str, Any]) -> None:
     torch.backends.cudnn.benchmark = True
     device, held = _device(), _segments(folder / "held.npz")
     model = build_model(text, channels=1).to(device)
+    model.validation_epoch_end = None  # Lightning 2 refuses a model with this hook; stock's validation is omitted anyway
     set_receptive_field(model)
     data = dataset_module.get_dataset(str(folder / "db"), RATE, plan["window"], n_channels=1)
     workers = 0 if plan["small"] else WORKERS

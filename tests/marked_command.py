@@ -68,16 +68,15 @@ class Command:
 @contextmanager
 def command(*arguments: str, **environment: str) -> Iterator[Command]:
     mark = uuid.uuid4().hex
-    process = subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, *arguments],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         env=os.environ | {"RAVE_DIST_TEST_MARK": mark} | environment,
-    )
-    try:
-        yield Command(process, mark)
-    finally:
-        process.kill()
-        process.wait()
+    ) as process:
+        try:
+            yield Command(process, mark)
+        finally:
+            process.kill()

@@ -68,9 +68,8 @@ class Host:
         return next(int(line.split()[1]) for line in self.process.stdout if line.startswith("ended"))
 
     def close(self) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.close()
-        self.process.wait()
+        with self.process:  # closes its pipes, which ends it, and waits
+            pass
 
 
 @pytest.fixture(scope="module")
