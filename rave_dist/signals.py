@@ -84,6 +84,20 @@ def install() -> None:
     threading.Thread(target=_guard, args=(reader,), name="signal guard", daemon=True).start()
 
 
+@contextmanager
+def keeping_sigterm() -> Iterator[bool]:
+    """Restores the handler of SIGTERM at the end of a context; yields whether this is the main thread, where handlers run."""
+    if threading.current_thread() is not threading.main_thread():
+        yield False
+        return
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield True
+    finally:
+        if before is not None:  # as it is where the handler is not Python's
+            signal.signal(signal.SIGTERM, before)
+
+
 def end(code: int) -> None:
     """Ends the process and all its descendants, without the interpreter's shutdown.
 

@@ -6,8 +6,6 @@ import contextlib
 import io
 import logging
 import os
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
@@ -71,7 +69,7 @@ def connected(*, dashboard: bool = False, say: Callable[[str], None] = logger.wa
         yield False
         return
     address = addresses.from_environment()
-    with _keeping_sigterm():
+    with signals.keeping_sigterm():
         if address.kind == "local":
             _start(dashboard, say)
         else:
@@ -141,20 +139,6 @@ def _init(address: str, options: dict[str, Any]) -> None:
 def _is_rays(error: BaseException) -> bool:
     """Whether an error is Ray's, which raises plain Exception when a node takes too long to start."""
     return type(error) is Exception or isinstance(error, RayError | OSError | RuntimeError | ValueError)
-
-
-@contextmanager
-def _keeping_sigterm() -> Iterator[None]:
-    """Restores the handler of SIGTERM, which Ray replaces in the main thread."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.getsignal(signal.SIGTERM)
-    try:
-        yield
-    finally:
-        if before is not None:  # as it is where the handler is not Python's
-            signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager

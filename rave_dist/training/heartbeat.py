@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from rave_dist.errors import MissingKeyError, StoreError
 from rave_dist.records import RunRecord, TrainingSpec, now, run_record_key
+from rave_dist.signals import keeping_sigterm
 from rave_dist.storage.store import Store
 
 HEARTBEAT_SECONDS = 3.0
@@ -97,15 +98,10 @@ def termination_requested() -> bool:
 @contextmanager
 def sigterm_as_flag() -> Iterator[None]:
     """Makes SIGTERM set the flag within the context; no effect outside the main thread."""
-    if threading.current_thread() is not threading.main_thread():
+    with keeping_sigterm() as handled_here:
+        if handled_here:
+            install_sigterm_flag()
         yield
-        return
-    before = signal.getsignal(signal.SIGTERM)
-    install_sigterm_flag()
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 class Heartbeat:
