@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rave_dist.audio.io.open import open_audio
-from rave_dist.audio.io.sources import local_copy
+from rave_dist.audio.io.snapshot import Snapshot
+from rave_dist.audio.io.sources import check_as_listed, local_copy
 from rave_dist.conversion.convert import Converter
 from rave_dist.conversion.corpus import Plan, Task, counts_as_done, read_entry
 from rave_dist.conversion.file import convert_file
@@ -49,10 +50,14 @@ def convert_item(store: Store, plan: Plan, task: Task, converter: Converter, *, 
         with ExitStack() as stack:
             with _reading(task):
                 path = stack.enter_context(local_copy(task.source.uri))
+                snapshot = Snapshot(path)
                 item = item.model_copy(update={"source_sha256": hash_file(path)})
+                check_as_listed(task.source)
             done = _done_before(store, plan, task, item.source_sha256)
             skipped = done is not None
-            item = item.model_copy(update=done or _convert(plan, task, path, item.source_sha256, converter, chunk_seconds))
+            item = item.model_copy(
+                update=done or _convert(plan, task, path, snapshot, item.source_sha256, converter, chunk_seconds)
+            )
     except AudioError as error:
         item = item.model_copy(update={"reason": error.what})
     item.save(store, plan.journal_key(task))
@@ -85,7 +90,9 @@ def _done_before(store: Store, plan: Plan, task: Task, sha256: str) -> dict[str,
     return {**kept, "output_tag": tag}
 
 
-def _convert(plan: Plan, task: Task, path: Path, sha256: str, converter: Converter, chunk_seconds: float) -> dict[str, object]:
+def _convert(
+    plan: Plan, task: Task, path: Path, snapshot: Snapshot, sha256: str, converter: Converter, chunk_seconds: float
+) -> dict[str, object]:
     parameters = plan.parameters
     with _reading(task):
         sound = _inspect(path)
@@ -93,6 +100,11 @@ def _convert(plan: Plan, task: Task, path: Path, sha256: str, converter: Convert
         raise AudioError(sound.damage, where=task.source.name)
     if not sound.samples:
         raise AudioError(sound.damage or "contains no samples", where=task.source.name)
+
+    def check_snapshot(seconds: float) -> None:
+        with _reading(task):
+            snapshot.check()
+
     comment = (
         f"rave-dist: {Path(task.source.name).name} (sha256 {sha256}) through {plan.card.reference}, seed {parameters.seed}"
     )
@@ -108,6 +120,7 @@ def _convert(plan: Plan, task: Task, path: Path, sha256: str, converter: Convert
             comment=f"{comment}; damaged source: {sound.damage}" if sound.damage else comment,
             source_samples=sound.samples,
             chunk_seconds=chunk_seconds,
+            on_read=check_snapshot,
         )
         if not plan.output.is_local:
             plan.output.upload(place, task.output)

@@ -23,7 +23,7 @@ import numpy as np
 from rave_dist.audio.dsp.channels import map_channels
 from rave_dist.audio.dsp.resample import resample
 from rave_dist.audio.io.open import Decoder, open_audio
-from rave_dist.audio.io.sources import AudioSource, local_copy
+from rave_dist.audio.io.sources import AudioSource, check_as_listed, local_copy
 from rave_dist.audio.metrics.levels import Levels, warnings
 from rave_dist.audio.types import Audio, Pcm16
 from rave_dist.dataset.recipe import Recipe
@@ -89,6 +89,7 @@ def _read(source: AudioSource, recipe: Recipe, spool: IO[bytes]) -> Prepared:
         with local_copy(source.uri) as path, open_audio(path) as decoder:
             reader = _Reader(decoder, recipe, spool)
             reader.run()
+            check_as_listed(source)
             return Prepared(record=reader.account(source))
     except AudioError as error:
         samples = max(reader.read if reader else 0, (decoder.declared_samples or 0) if decoder else 0)

@@ -18,11 +18,14 @@ from rave_dist.audio.io import libsndfile
 from rave_dist.audio.io.containers import sound_bytes
 from rave_dist.audio.io.decoders import decoder_for, is_builtin
 from rave_dist.audio.io.open_file import OpenFile
+from rave_dist.audio.io.snapshot import Snapshot
 from rave_dist.audio.types import Audio
 from rave_dist.errors import AudioError, from_os_error
 
 _RATES = (100, 3_072_000)
 _MOST_CHANNELS = 256
+_MOST_VALUES_PER_SECOND = 2**26  # 256 channels at 192 kHz have 49 million
+_BLOCK_BYTES = 32 << 20
 _FIX = "replace the file with an intact copy, or leave it out"
 
 
@@ -45,17 +48,20 @@ class Decoder:
         format: of the container, as libsndfile or FFmpeg names it.
         subtype: of the encoding.
         declared_samples: the length that the headers give, or None.
+        notes: what a listener should know about an intact file: a wrong header, further tracks.
     """
 
-    def __init__(self, sound: OpenFile, *, declared_samples: int | None, cut: bool, where: str) -> None:
+    def __init__(self, sound: OpenFile, *, declared_samples: int | None, cut: bool, where: str, snapshot: Snapshot) -> None:
         self.sample_rate = sound.sample_rate
         self.channels = sound.channels
         self.format = sound.format
         self.subtype = sound.subtype
         self.declared_samples = declared_samples
+        self.notes = sound.notes
         self._sound = sound
         self._cut = cut
         self._where = where
+        self._snapshot = snapshot
 
     def blocks(self, seconds: float = 10) -> Iterator[Audio]:
         """The recording from its start, in blocks, float32 [channels, n], full scale 1; can be iterated once.
@@ -63,16 +69,17 @@ class Decoder:
         NaN and infinite samples are replaced by zero.
 
         Args:
-            seconds: length of a block; the last one is shorter.
+            seconds: length of a block; the last one is shorter, and all are where one would exceed 32 MiB.
 
         Raises:
             AudioError: after the last readable block: the file is damaged, truncated, or has NaN or infinite samples.
-            StoreError: the file could not be read further.
+            StoreError: the file could not be read further, or changed while it was read.
         """
         read = bad = 0
         first_bad = 0.0
+        size = min(round(seconds * self.sample_rate), _BLOCK_BYTES // (4 * self.channels))
         try:
-            for block in self._sound.read(max(1, round(seconds * self.sample_rate))):
+            for block in self._sound.read(max(1, size)):
                 finite = np.isfinite(block)
                 if not finite.all():
                     if not bad:
@@ -82,11 +89,15 @@ class Decoder:
                 read += block.shape[1]
                 yield block
         except AudioError as error:
+            self._snapshot.check()
             raise self._error(f"{error.what} after {self._seconds(read)}") from error
         except OSError as error:
             raise from_os_error(error, where=self._where) from error
+        self._snapshot.check()
         declared = self.declared_samples
         if declared is not None and read < declared - self._sound.tolerance:
+            if declared - read < self.sample_rate // 100:
+                raise self._error(f"truncated: the last {declared - read} of {declared} samples are missing")
             raise self._error(f"truncated: only {self._seconds(read)} of {self._seconds(declared)} can be read")
         if self._cut:
             raise self._error("truncated: the file ends before its audio does")
@@ -113,7 +124,8 @@ def open_audio(path: Path | str) -> Iterator[Decoder]:
     with ExitStack() as stack:
         promised = None
         try:
-            if os.stat(path).st_size == 0:
+            snapshot = Snapshot(path)
+            if snapshot.bytes == 0:
                 raise AudioError("the file is empty")
             registered = None if is_builtin(path) else decoder_for(path)
             promised = sound_bytes(path) if registered is None else None
@@ -122,7 +134,9 @@ def open_audio(path: Path | str) -> Iterator[Decoder]:
                 from rave_dist.audio.io import ffmpeg  # imported here: most recordings do not need its libraries
 
                 sound = stack.enter_context(ffmpeg.open_file(path))
-            if not (_RATES[0] <= sound.sample_rate <= _RATES[1] and 1 <= sound.channels <= _MOST_CHANNELS):
+            if not (_RATES[0] <= sound.sample_rate <= _RATES[1] and 1 <= sound.channels <= _MOST_CHANNELS) or (
+                sound.sample_rate * sound.channels > _MOST_VALUES_PER_SECOND
+            ):
                 raise AudioError(f"damaged: the header gives {sound.channels} channels at {sound.sample_rate} Hz")
         except AudioError as error:
             what = "truncated, and none of it can be read" if promised is not None and promised.is_cut else error.what
@@ -132,7 +146,8 @@ def open_audio(path: Path | str) -> Iterator[Decoder]:
         declared = sound.samples
         if promised is not None and promised.is_cut and promised.present and declared is not None and _is_counted(sound):
             declared = round(declared * promised.declared / promised.present)
-        yield Decoder(sound, declared_samples=declared, cut=promised is not None and promised.is_cut, where=where)
+        cut = promised is not None and promised.is_cut
+        yield Decoder(sound, declared_samples=declared, cut=cut, where=where, snapshot=snapshot)
 
 
 def _is_counted(sound: OpenFile) -> bool:

@@ -24,6 +24,7 @@ class OpenFile:
         tolerance: how many samples may be missing in an intact file.
         read: returns the blocks of a file, float32 [channels, n], n as requested except in the last one; raises `AudioError` at
             damage, after the block before it.
+        notes: what a listener should know about an intact file: a wrong header, further tracks.
     """
 
     sample_rate: int
@@ -33,3 +34,4 @@ class OpenFile:
     subtype: str
     tolerance: int
     read: Callable[[int], Iterator[Audio]]
+    notes: tuple[str, ...] = ()

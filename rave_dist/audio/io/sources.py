@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from rave_dist.audio.io.decoders import decoder_for, is_builtin
+from rave_dist.audio.io.snapshot import changed
 from rave_dist.errors import AudioError, from_os_error
 from rave_dist.storage.backend import Entry
 from rave_dist.storage.schemes import is_remote, local_path, split
@@ -66,6 +67,25 @@ def list_sources(patterns: Sequence[str]) -> list[AudioSource]:
     return [found[uri] for uri in sorted(found, key=os.fsencode)]
 
 
+def check_as_listed(source: AudioSource) -> None:
+    """Checks that a source still has the fingerprint under which its result will be recorded.
+
+    Raises:
+        StoreError: it changed since it was listed, or cannot be read.
+    """
+    if is_remote(source.uri):
+        scheme, container, key = split(source.uri)
+        entry = Store(f"{scheme}://{container}").stat(key)
+        now = f"{entry.bytes}-{entry.tag}"
+    else:
+        try:
+            now = _fingerprint(os.stat(source.uri))
+        except OSError as error:
+            raise from_os_error(error, where=source.name) from error
+    if now != source.fingerprint:
+        raise changed(source.name)
+
+
 def is_audio_name(path: str) -> bool:
     """Whether a relative path looks like a recording: an audio extension, and no part of it hidden."""
     if any(part.startswith(".") for part in path.split("/")):
@@ -111,8 +131,11 @@ def _refuse(error: OSError) -> None:
 
 def _local(path: str, *, root: str) -> AudioSource:
     status = os.stat(path)
-    fingerprint = f"{status.st_size}-{status.st_mtime_ns}"
-    return AudioSource(path, status.st_size, fingerprint, os.path.relpath(path, root).replace(os.sep, "/"))
+    return AudioSource(path, status.st_size, _fingerprint(status), os.path.relpath(path, root).replace(os.sep, "/"))
+
+
+def _fingerprint(status: os.stat_result) -> str:
+    return f"{status.st_size}-{status.st_mtime_ns}"
 
 
 def _glob_root(path: str) -> str:

@@ -179,3 +179,32 @@ def test_a_model_that_answers_with_infinity_is_the_source_s_failure(run: Run, tm
     assert outcomes["loud.wav"].item.state == "failed"
     assert outcomes["soft.wav"].item.clipped_samples == 2000
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["soft.flac"]
+
+
+class Growing(Converter):
+    """Appends to its source before it converts, as a recorder does."""
+
+    source: Path
+
+    def convert(self, blocks, **options):  # type: ignore[no-untyped-def,override]
+        with open(self.source, "ab") as file:
+            file.write(bytes(3200))
+        return super().convert(blocks, **options)
+
+
+@pytest.mark.parametrize("salvage", [False, True])
+def test_a_source_that_grows_is_named_and_leaves_neither_output_nor_journal_of_another_content(
+    scripted: Callable[..., tuple[Path, ModelCard]], local_store: Store, recordings: Path, tmp_path: Path, salvage: bool
+) -> None:
+    converter = Growing(*scripted("frames"))
+    converter.source = recordings / "mono.wav"
+    parameters = ConversionParameters(salvage=salvage)
+    plan = plan_conversion(converter.card, [str(converter.source)], str(tmp_path / "out"), parameters)
+    outcome = convert_item(local_store, plan, plan.tasks[0], converter, chunk_seconds=0.5)
+    assert (outcome.item.state, outcome.item.reason) == ("failed", "the file changed while it was read")
+    assert not any((tmp_path / "out").rglob("*.flac"))
+    again = convert_item(local_store, plan, plan.tasks[0], Converter(*scripted("frames")), chunk_seconds=0.5)
+    assert again.item.reason == "the file changed while it was read", "it is not what was listed"
+    plan = plan_conversion(converter.card, [str(converter.source)], str(tmp_path / "out"), parameters)
+    done = convert_item(local_store, plan, plan.tasks[0], Converter(*scripted("frames")), chunk_seconds=0.5)
+    assert (done.item.state, done.item.source_sha256) == ("converted", hash_file(converter.source))

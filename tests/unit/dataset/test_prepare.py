@@ -81,6 +81,25 @@ def test_every_kind_of_bad_file_is_named_and_the_others_are_used(local_store, re
     assert manifest.used_seconds == pytest.approx(used, abs=1e-3)
 
 
+def test_a_recording_that_changes_after_it_was_listed_is_named_and_read_again(
+    local_store, recordings, write, noise, ingest_here
+):
+    write("take.wav", noise(2.0, seed=1))
+    write("other.wav", noise(1.0, seed=2))
+    recipe = Recipe(sample_rate=44100, channels=1)
+    sources = list_sources([str(recordings)])
+    write("take.wav", noise(3.0, seed=3))
+    other, take = prepare.prepare(sources, store=local_store, instrument="drum", recipe=recipe, known=())[0]
+    assert other.record is not None
+    assert other.record.seconds == 1.0
+    assert take.record is None
+    assert take.rejection is not None
+    assert take.rejection.reason == "the file changed while it was read"
+    manifest = ingest_here(local_store, [recordings])
+    assert manifest.rejected == ()
+    assert manifest.used_seconds == pytest.approx(4.0)
+
+
 def test_levels_and_warnings(local_store, recordings, write, ingest_here):
     time = np.arange(44_100) / 44_100
     sine = np.sin(2 * np.pi * 100 * time)
