@@ -64,7 +64,8 @@ class ScriptedRave(nn_tilde.Module):  # type: ignore[misc]  # nn_tilde is untype
     """The streaming export, and what the offline one shares with it.
 
     Attributes for nn~: ``noise`` scales the noise generator, ``latent_noise`` what is drawn around the latents (1: as RAVE
-    plays, 0: their mean), ``seed`` selects the noise.
+    plays, 0: their mean), ``seed`` selects the noise. Hosts read the sample rate with ``get_sample_rate()`` or from the buffer
+    ``sampling_rate``.
 
     Args:
         model: a trained ``rave.RAVE`` in evaluation mode; its weight normalisation is folded into the weights.
@@ -81,6 +82,7 @@ class ScriptedRave(nn_tilde.Module):  # type: ignore[misc]  # nn_tilde is untype
         fold_weight_norm(model)
         self.streaming = streaming
         self.sr: int = int(model.sr)
+        self.register_buffer("sampling_rate", torch.tensor(self.sr))
         self.n_channels: int = int(model.n_channels)
         self.full_latent_size: int = int(model.latent_size)
         self.input_mode: str = model.input_mode
@@ -112,6 +114,7 @@ class ScriptedRave(nn_tilde.Module):  # type: ignore[misc]  # nn_tilde is untype
 
     def _declare(self) -> None:
         """Tells nn~ the attributes and methods; each method is tried on silence, which also sizes the caches."""
+        self._attributes: list[str] = []  # nn_tilde lists "none", which has neither getter nor setter
         self.register_attribute("noise", 1.0)
         self.register_attribute("latent_noise", 1.0)
         self.register_attribute("seed", 0)
@@ -131,7 +134,7 @@ class ScriptedRave(nn_tilde.Module):  # type: ignore[misc]  # nn_tilde is untype
                 test_buffer_size=-(-8192 // self.hop) * self.hop,
             )
 
-    def _analyse(self, x: Tensor) -> Tensor:
+    def analyse(self, x: Tensor) -> Tensor:
         """Network output ``[B, H, T / hop]`` for sound ``[B, C, T]``."""
         if self.input_mode == "pqmf":
             bands = self.pqmf(x.reshape(-1, 1, x.shape[-1]))
@@ -139,7 +142,7 @@ class ScriptedRave(nn_tilde.Module):  # type: ignore[misc]  # nn_tilde is untype
         h: Tensor = self.encoder(x)
         return h
 
-    def _synthesise(self, z: Tensor, position: int, seed: int, noise: float) -> Tensor:
+    def synthesise(self, z: Tensor, position: int, seed: int, noise: float) -> Tensor:
         """Sound ``[B, C, F * hop]`` for the decoder's input ``[B, D, F]``."""
         y: Tensor = self.decoder(z, position // self.bands, seed, noise)
         if self.output_mode == "pqmf":
@@ -150,7 +153,7 @@ class ScriptedRave(nn_tilde.Module):  # type: ignore[misc]  # nn_tilde is untype
     @torch.jit.export
     def encode(self, x: Tensor) -> Tensor:
         """Latents ``[B, latents, T / hop]`` of sound ``[B, C, T]``."""
-        z: Tensor = self.latents.encode(self._analyse(x), self.encoded // self.hop, self.seed[0], self.latent_noise[0])
+        z: Tensor = self.latents.encode(self.analyse(x), self.encoded // self.hop, self.seed[0], self.latent_noise[0])
         if self.streaming:
             self.encoded += x.shape[-1]
         return z
@@ -161,7 +164,7 @@ class ScriptedRave(nn_tilde.Module):  # type: ignore[misc]  # nn_tilde is untype
         seed = self.seed[0]
         noise = self.noise[0]
         full = self.latents.decode(z, self.decoded // self.hop, seed, self.latent_noise[0], noise)
-        y = self._synthesise(full, self.decoded, seed, noise)
+        y = self.synthesise(full, self.decoded, seed, noise)
         if self.streaming:
             self.decoded += y.shape[-1]
         return y
@@ -171,37 +174,60 @@ class ScriptedRave(nn_tilde.Module):  # type: ignore[misc]  # nn_tilde is untype
         return self.decode(self.encode(x))
 
     @torch.jit.export
-    def get_noise(self) -> float:
-        """Level of the noise generator."""
-        return self.noise[0]
+    def get_noise(self) -> tuple[float]:
+        """Level of the noise generator; getters return a tuple, as nn~ expects."""
+        return self.noise
 
     @torch.jit.export
     def set_noise(self, noise: float) -> int:
-        """Sets the level of the noise generator; 1 is as trained."""
+        """Sets the level of the noise generator, from 0 to 1000; 1 is as trained.
+
+        Returns:
+            0, or -1 for a level that is refused, NaN included: nn~ reports it and the level stays.
+        """
+        if not (noise >= 0.0 and noise <= 1000.0):
+            return -1
         self.noise = (noise,)
         return 0
 
     @torch.jit.export
-    def get_latent_noise(self) -> float:
+    def get_latent_noise(self) -> tuple[float]:
         """Level of the noise around the latents."""
-        return self.latent_noise[0]
+        return self.latent_noise
 
     @torch.jit.export
     def set_latent_noise(self, latent_noise: float) -> int:
-        """Sets the level of the noise around the latents; 1 is as RAVE draws it, 0 their mean."""
+        """Sets the level of the noise around the latents, from 0 to 1000; 1 is as RAVE draws it, 0 their mean.
+
+        Returns:
+            0, or -1 for a level that is refused.
+        """
+        if not (latent_noise >= 0.0 and latent_noise <= 1000.0):
+            return -1
         self.latent_noise = (latent_noise,)
         return 0
 
     @torch.jit.export
-    def get_seed(self) -> int:
+    def get_seed(self) -> tuple[int]:
         """The seed of the noise."""
-        return self.seed[0]
+        return self.seed
 
     @torch.jit.export
     def set_seed(self, seed: int) -> int:
-        """Sets the seed of the noise: two instances that should sound different need two seeds."""
+        """Sets the seed of the noise: two instances that should sound different need two seeds.
+
+        Returns:
+            0, or -1 for a negative seed.
+        """
+        if seed < 0:
+            return -1
         self.seed = (seed,)
         return 0
+
+    @torch.jit.export
+    def get_sample_rate(self) -> int:
+        """The model's sample rate in Hz, for hosts that compare it with their own."""
+        return self.sr
 
 
 class OfflineRave(ScriptedRave):
@@ -229,8 +255,8 @@ class OfflineRave(ScriptedRave):
         if x.shape[-1] % self.hop != 0 or position % self.hop != 0:
             raise ValueError("convert needs a length and a position that are multiples of the hop")
         frame = position // self.hop
-        z = self.latents.encode(self._analyse(x), frame, seed, 0.0)
-        return self._synthesise(self.latents.decode(z, frame, seed, 0.0, noise), position, seed, noise)
+        z = self.latents.encode(self.analyse(x), frame, seed, 0.0)
+        return self.synthesise(self.latents.decode(z, frame, seed, 0.0, noise), position, seed, noise)
 
 
 class ModulatedDecoder(nn.Module):

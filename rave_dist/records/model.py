@@ -64,6 +64,7 @@ class ModelCard(Record):
         latent_size: dimensions of the network's latent space.
         hop: samples per latent frame.
         receptive_field: (left, right) in samples.
+        delay: samples by which the streaming file's output lags behind the offline file's.
         phase: phase of the weights, 1 or 2.
         step: steps of the run.
         best_step: step of the weights, which have the lowest held-out distance of their phase.
@@ -90,6 +91,7 @@ class ModelCard(Record):
     latent_size: int
     hop: int
     receptive_field: tuple[int, int]
+    delay: int | None = None
     phase: int
     step: int
     best_step: int | None = None
@@ -137,7 +139,7 @@ class ModelCard(Record):
     def summary(self, store_uri: str) -> dict[str, Any]:
         """The model's entry in the documents of ``rave-dist models`` and of the service; ``files`` are full addresses."""
         keys = ("name", "version", "config", "sample_rate", "channels", "latents", "phase", "step", "seconds")
-        more = ("steps", "complete", "hop", "library", "validation", "metrics", "credit", "engine", "created_at")
+        more = ("steps", "complete", "hop", "delay", "library", "validation", "metrics", "credit", "engine", "created_at")
         document = self.to_json()
         files = {kind: f"{store_uri}/{file.key}" for kind, file in (*self.files.items(), *self.exports.items())}
         return {**{key: document[key] for key in (*keys, *more)}, "files": files}
@@ -163,6 +165,7 @@ class ExportRecord(Record):
     latent_size: int
     hop: int
     receptive_field: tuple[int, int]
+    delay: int
     checks: dict[str, float] = Field(default_factory=dict)
 
 

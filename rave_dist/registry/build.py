@@ -19,6 +19,7 @@ from rave_dist.rave.exportable_latents import PlainLatents, QuantisedLatents
 from rave_dist.rave.models import build_model, use_streaming
 from rave_dist.rave.presets import FIDELITY
 from rave_dist.records import ExportFolder, ExportRecord, RunFolder, TrainingSpec
+from rave_dist.registry.delay import streaming_delay
 
 
 def build(out: Path, run: Path, name: str, fidelity: float = FIDELITY) -> ExportRecord:
@@ -48,7 +49,7 @@ def build(out: Path, run: Path, name: str, fidelity: float = FIDELITY) -> Export
             model.float()
             if streaming:
                 probe["streaming"] = expected
-                scripted = ScriptedRave(model, fidelity=fidelity, streaming=True)
+                scripted = stream = ScriptedRave(model, fidelity=fidelity, streaming=True)
             else:
                 probe["offline"] = expected
                 scripted = offline = OfflineRave(model, fidelity=fidelity)
@@ -59,6 +60,7 @@ def build(out: Path, run: Path, name: str, fidelity: float = FIDELITY) -> Export
         with torch.no_grad():
             before = OfflineRave(_trained(text, phase_1, channels=spec.channels), fidelity=fidelity)
         before.export_to_ts(target.phase_1)
+    field = receptive_field(offline)
     exported = ExportRecord(
         offline=Path(target.offline).name,
         streaming=Path(target.streaming).name,
@@ -66,7 +68,8 @@ def build(out: Path, run: Path, name: str, fidelity: float = FIDELITY) -> Export
         latents=offline.latent_size,
         latent_size=offline.full_latent_size,
         hop=offline.hop,
-        receptive_field=receptive_field(offline),
+        receptive_field=field,
+        delay=streaming_delay(offline, stream, field),
     )
     torch.save({**probe, "latents": type(offline.latents).__name__}, target.probe)
     Path(target.record).write_text(exported.model_dump_json())

@@ -152,6 +152,7 @@ def place(
         latent_size=exported.latent_size,
         hop=exported.hop,
         receptive_field=exported.receptive_field,
+        delay=exported.delay,
         phase=result.phase,
         step=result.step,
         best_step=result.best_step,

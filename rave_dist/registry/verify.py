@@ -7,6 +7,7 @@ than 1e-5 between two orders of the same sums.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +32,7 @@ OUR_FAULT = "this is an error of the export; the run is kept: report the message
 TRAIN_ON = "give the instrument a larger budget; if it happens again, change the seed"
 
 
-class _Checks:
+class Checks:
     """Collects ``name: number`` and raises at the first one that is out of bounds."""
 
     def __init__(self, where: str) -> None:
@@ -39,6 +40,7 @@ class _Checks:
         self._where = where
 
     def at_most(self, name: str, number: float, bound: float, what: str, fix: str = OUR_FAULT) -> None:
+        """Records a number; raises VerificationError if it exceeds its bound."""
         self.numbers[name] = number
         if not number <= bound:  # NaN is out of bounds too
             raise VerificationError(f"{what}: {name} is {number:.3g}, allowed is {bound:.3g}", where=self._where, fix=fix)
@@ -75,13 +77,15 @@ def verify(out: Path, should_sound: bool) -> dict[str, float]:
     export = ExportRecord.model_validate_json(Path(folder.record).read_bytes())
     probe = _Probe(**torch.load(folder.probe, weights_only=True))
     offline, streaming = out / export.offline, out / export.streaming
-    checks = _Checks(out.name)
+    checks = Checks(out.name)
     with torch.no_grad():
         _offline(checks, _load(offline), export, probe, should_sound)
         # The other checks run each loaded model once: optimising it would cost more than running it.
         with torch.jit.optimized_execution(False):  # type: ignore[attr-defined]
             for path in (offline, streaming):
-                _methods(checks, "offline" if path == offline else "streaming", _load(path), export, probe)
+                kind, model = "offline" if path == offline else "streaming", _load(path)
+                check_attributes(checks, kind, model)
+                _methods(checks, kind, model, export, probe)
             _equalities(checks, _load(offline).double(), export, probe)
             _streaming(checks, lambda: _load(streaming).double(), export, probe)
     return checks.numbers
@@ -91,7 +95,7 @@ def _load(path: Path) -> Any:
     return torch.jit.load(str(path), map_location="cpu").eval()  # type: ignore[no-untyped-call]
 
 
-def _methods(checks: _Checks, kind: str, model: Any, export: ExportRecord, probe: _Probe) -> None:
+def _methods(checks: Checks, kind: str, model: Any, export: ExportRecord, probe: _Probe) -> None:
     """The requirements of nn~: methods, their shapes for one and for four rows, exact lengths, finite samples."""
     missing = set(METHODS) - set(model.get_methods())
     checks.at_most(f"{kind}/missing_methods", len(missing), 0, "nn~ would not find every method")
@@ -110,7 +114,32 @@ def _methods(checks: _Checks, kind: str, model: Any, export: ExportRecord, probe
     checks.at_most(f"{kind}/wrong_shapes", wrong, 0, "a method's shape is not what it declares")
 
 
-def _offline(checks: _Checks, model: Any, export: ExportRecord, probe: _Probe, should_sound: bool) -> None:
+def check_attributes(checks: Checks, kind: str, model: Any) -> None:
+    """Every attribute as nn~ gets and sets it: getters return a tuple of the declared types, setters 0 or a refusal."""
+    types = {1: int, 2: float}
+    wrong = 0
+    for name in model.get_attributes():
+        declared = [types[int(number)] for number in getattr(model, f"{name}_params").tolist()]
+        get, put = getattr(model, f"get_{name}"), getattr(model, f"set_{name}")
+        value = get()
+        wrong += not isinstance(value, tuple | list) or [type(part) for part in value] != declared
+        if wrong:
+            break
+        further = [part + 1 for part in value]
+        wrong += put(*further) != 0 or list(get()) != further
+        for refused in (-1.0, math.nan, math.inf) if float in declared else (-1,):
+            wrong += put(*[refused] * len(declared)) == 0 or list(get()) != further
+        wrong += put(*value) != 0 or get() != value
+    checks.at_most(f"{kind}/wrong_attributes", wrong, 0, "nn~ could not get or set an attribute")
+    checks.at_most(
+        f"{kind}/wrong_sample_rate",
+        abs(model.get_sample_rate() - int(model.sampling_rate)),
+        0,
+        "hosts would not agree on the sample rate",
+    )
+
+
+def _offline(checks: Checks, model: Any, export: ExportRecord, probe: _Probe, should_sound: bool) -> None:
     """Bulk conversion: exact length, finite output for normal and for loud input, plausible level."""
     x, hop = probe.whole_frames(export.hop), export.hop
     y = model.convert(x, 0, SEED, 1.0)
@@ -133,7 +162,7 @@ def _offline(checks: _Checks, model: Any, export: ExportRecord, probe: _Probe, s
         checks.at_most("offline/level_db", level, LOUDEST_DB, "the output is far louder than its training material", TRAIN_ON)
 
 
-def _equalities(checks: _Checks, model: Any, export: ExportRecord, probe: _Probe) -> None:
+def _equalities(checks: Checks, model: Any, export: ExportRecord, probe: _Probe) -> None:
     """Bulk conversion without noise equals the trained model, and chunks with context equal the whole."""
     x = probe.whole_frames(export.hop).double()
     y = model.convert(x, 0, SEED, 0.0)
@@ -157,7 +186,7 @@ def _in_chunks(model: Any, x: Tensor, *, hop: int, context: tuple[int, int]) -> 
     return torch.cat(parts, -1)
 
 
-def _streaming(checks: _Checks, load: Callable[[], Any], export: ExportRecord, probe: _Probe) -> None:
+def _streaming(checks: Checks, load: Callable[[], Any], export: ExportRecord, probe: _Probe) -> None:
     """Real time: blocks give the samples of one pass, which without noise are the cached model's output."""
     x, hop = probe.whole_frames(export.hop).double(), export.hop
     silent = load()

@@ -49,6 +49,7 @@ def model_html(store: Store, card: ModelCard) -> str:
         ("audio", f"{card.sample_rate:,} Hz, {'mono' if card.channels == 1 else 'stereo'}; trained on {clock(card.seconds)}"),
         ("latents", f"{card.latents} of {card.latent_size}, one frame per {1000 * card.hop / card.sample_rate:.1f} ms"),
         ("receptive field", f"{left} back, {right} ahead"),
+        *([] if card.delay is None else [("delay in real time", f"{card.delay:,} samples")]),
         ("training", f"{card.step:,} of {card.steps:,} steps, phase {card.phase}"),
     ]
     if "model" in card.metrics:

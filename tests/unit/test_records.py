@@ -134,7 +134,13 @@ METRICS = RunMetrics(
 )
 
 EXPORT = ExportRecord(
-    offline="tabla.ts", streaming="tabla_streaming.ts", latents=4, latent_size=16, hop=2048, receptive_field=(27117, 26428)
+    offline="tabla.ts",
+    streaming="tabla_streaming.ts",
+    latents=4,
+    latent_size=16,
+    hop=2048,
+    receptive_field=(27117, 26428),
+    delay=26720,
 )
 
 

@@ -141,16 +141,31 @@ def test_what_nn_asks(kind: str, streaming: bool, exports: Exports) -> None:
 
 def test_attributes_that_a_patch_can_set(build: Build, drums: Drums) -> None:
     player = compiled(OfflineRave(build("v2_small")))
-    assert player.get_attributes() == ["none", "noise", "latent_noise", "seed"]
-    assert (player.get_noise(), player.get_latent_noise(), player.get_seed()) == (1.0, 1.0, 0)
+    assert player.get_attributes() == ["noise", "latent_noise", "seed"]
+    assert (player.get_noise(), player.get_latent_noise(), player.get_seed()) == ((1.0,), (1.0,), (0,))
     assert [int(player.noise_params), int(player.latent_noise_params), int(player.seed_params)] == [2, 2, 1]
     x = drums(1, 8192)
     played = player.forward(x)
     assert player.set_seed(1) == 0
+    assert player.get_seed() == (1,)
     assert not torch.equal(player.forward(x), played)
-    player.set_noise(0.0)
-    player.set_latent_noise(0.0)
+    assert (player.set_noise(0.0), player.set_latent_noise(0.0)) == (0, 0)
     assert apart(player.forward(x), player.convert(x, 0, 0, 0.0)) < TOLERANCE
+
+
+@pytest.mark.parametrize("level", [float("nan"), float("inf"), -float("inf"), -0.5, 1e30])
+def test_a_level_that_is_none_is_refused_and_the_old_one_stays(exports: Exports, drums: Drums, level: float) -> None:
+    player = exports("v1").stream()
+    assert player.set_noise(0.25) == player.set_latent_noise(0.5) == 0
+    assert (player.set_noise(level), player.set_latent_noise(level), player.set_seed(-1)) == (-1, -1, -1)
+    assert (player.get_noise(), player.get_latent_noise(), player.get_seed()) == ((0.25,), (0.5,), (0,))
+    assert player.set_noise(1000.0) == player.set_latent_noise(1000.0) == 0
+    assert bool(torch.isfinite(player.forward(drums(1, 8192))).all())
+
+
+def test_a_host_reads_the_sample_rate(exports: Exports) -> None:
+    for player in (exports("v2_small").offline, exports("v2_small").stream()):
+        assert player.get_sample_rate() == int(player.sampling_rate) == 44100
 
 
 def test_an_untrained_phase_of_v1_is_played_without_its_noise(build: Build, drums: Drums) -> None:

@@ -85,6 +85,7 @@ def test_a_finished_run_becomes_a_model(any_store: Store, tiny_model: Any, tmp_p
     left, right = card.receptive_field
     assert 10000 < left < 12288
     assert 10000 < right < 12288
+    assert card.delay == 10528
     assert set(keys(any_store)) == {
         card.folder.card,
         f"{card.key}/drums.ts",

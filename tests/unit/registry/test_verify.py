@@ -11,7 +11,7 @@ import torch
 
 from rave_dist.errors import VerificationError
 from rave_dist.registry.export import check_export
-from rave_dist.registry.verify import verify
+from rave_dist.registry.verify import Checks, check_attributes, verify
 
 pytestmark = pytest.mark.slow
 
@@ -76,6 +76,50 @@ def test_too_small_a_receptive_field_is_found_out(export: Path, field: tuple[int
         verify(export, False)
 
 
+class OldGetter(torch.nn.Module):
+    """An attribute of which nn~ could set the value and not get it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sampling_rate = 44100
+        self.level = (1.0,)
+        self.level_params = torch.tensor([2.0])
+
+    @torch.jit.export
+    def get_attributes(self) -> list[str]:
+        return ["level"]
+
+    @torch.jit.export
+    def get_sample_rate(self) -> int:
+        return 44100
+
+    @torch.jit.export
+    def get_level(self) -> float:
+        return self.level[0]
+
+    @torch.jit.export
+    def set_level(self, level: float) -> int:
+        self.level = (level,)
+        return 0
+
+    def forward(self) -> None:
+        pass
+
+
+class AnyLevel(OldGetter):
+    """An attribute that accepts NaN."""
+
+    @torch.jit.export
+    def get_level(self) -> tuple[float]:
+        return self.level
+
+
+@pytest.mark.parametrize("kind", [OldGetter, AnyLevel])
+def test_an_attribute_that_nn_cannot_get_or_that_takes_nan_is_found_out(kind: type[OldGetter]) -> None:
+    with pytest.raises(VerificationError, match="offline/wrong_attributes"):
+        check_attributes(Checks("tiny.ts"), "offline", torch.jit.script(kind()))
+
+
 def test_a_wrong_number_of_latents_is_found_out(export: Path) -> None:
     change(export, latents=8)
     with pytest.raises(VerificationError, match="offline/wrong_shapes is 2"):
@@ -103,7 +147,7 @@ def test_the_checking_process_never_sees_rave(export: Path) -> None:
     program = f"""
 import sys
 from pathlib import Path
-from rave_dist.registry.verify import verify
+from rave_dist.registry.verify import Checks, check_attributes, verify
 verify(Path({str(export)!r}), False)
 assert not {{"rave", "gin", "cached_conv", "nn_tilde", "torchaudio"}} & set(sys.modules)
 """
