@@ -274,7 +274,7 @@ def test_a_stock_run_in_phase_1_keeps_its_learning_rate_in_our_schedule(stock_ru
     assert (schedule.steps, schedule.phase_1_steps) == (30, 20)
     hours = first_schedule(Budget(hours=1), step_times=StepTimes(1.0, 1.0), override={}, resume_point=start.resume_point)
     assert hours.steps == pytest.approx(2 + 3600, abs=2)
-    with pytest.raises(ConfigurationError, match="spent") as caught:
+    with pytest.raises(ConfigurationError, match="used up") as caught:
         first_schedule(Budget(steps=2), step_times=None, override={}, resume_point=start.resume_point)
     assert "steps: 4" in caught.value.fix
 
