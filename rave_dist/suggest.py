@@ -15,18 +15,21 @@ def suggest(name: str, known: Iterable[str]) -> str:
         known: the names that exist.
 
     Returns:
-        ``did you mean 'x'?`` if one is near, otherwise all names; empty if there are none.
+        ``did you mean 'x'?`` if one is near, regardless of case, otherwise all names; empty if there are none.
 
     Example:
         >>> suggest("stroe", ["name", "store"])
         "did you mean 'store'?"
+        >>> suggest("capacity", ["Encoder.capacity", "CAPACITY"])
+        "did you mean 'CAPACITY'?"
         >>> suggest("zzz", ["name", "store"])
         'one of: name, store'
     """
     from difflib import get_close_matches  # imported here: needed only for a misspelt name
 
     names = list(known)
-    close = get_close_matches(name, names, n=1, cutoff=_SIMILARITY)
+    folded = {known_name.casefold(): known_name for known_name in names}
+    close = get_close_matches(name.casefold(), folded, n=1, cutoff=_SIMILARITY)
     if close:
-        return f"did you mean {close[0]!r}?"
+        return f"did you mean {folded[close[0]]!r}?"
     return f"one of: {', '.join(names)}" if names else ""

@@ -6,8 +6,6 @@ equal channels.
 
 from __future__ import annotations
 
-import re
-import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,13 +19,13 @@ import numpy as np
 from rave_dist.audio.io.open import open_audio, printable
 from rave_dist.audio.io.sources import is_audio_name, list_sources
 from rave_dist.errors import AudioError, StoreError, from_os_error
+from rave_dist.library.names import LONGEST_NAME, valid_name
 from rave_dist.library.schema import HOUSE_DEFAULTS
 
 _OPENED_AT_ONCE = 8
 _LISTENED_RECORDINGS = 8  # of an instrument
 _LISTENED_SECONDS = 10
 _SAME = 1e-3  # channels that differ by less than this share of their peak are called equal
-_LONGEST_NAME = 63
 
 
 @dataclass(frozen=True)
@@ -161,20 +159,9 @@ def _free_name(folder: str, taken: set[str]) -> str:
     candidate, number = name, 1
     while candidate.lower() in taken:
         number += 1
-        candidate = f"{name[: _LONGEST_NAME - len(str(number)) - 1]}-{number}"
+        candidate = f"{name[: LONGEST_NAME - len(str(number)) - 1]}-{number}"
     taken.add(candidate.lower())
     return candidate
-
-
-def valid_name(text: str) -> str:
-    """Converts a string to the name of an instrument or library: letters, digits, ``.``, ``_`` and ``-``; may be empty.
-
-    Example:
-        >>> valid_name("Gaïta (2024)")
-        'Gaita-2024'
-    """
-    plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", plain).strip("-._")[:_LONGEST_NAME]
 
 
 def most_common(values: Iterable[tuple[int, float]], allowed: Iterable[int]) -> int:

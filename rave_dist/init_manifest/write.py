@@ -12,8 +12,9 @@ from typing import Any
 import yaml
 
 from rave_dist.errors import LibraryError, from_os_error
-from rave_dist.init_manifest.folders import FoundInstrument, find_instruments, most_common, recordings_in_words, valid_name
+from rave_dist.init_manifest.folders import FoundInstrument, find_instruments, most_common, recordings_in_words
 from rave_dist.library.keys import in_yaml
+from rave_dist.library.names import valid_name
 from rave_dist.library.reading import validate
 
 _RATES = range(8000, 192_001)

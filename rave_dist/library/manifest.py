@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from rave_dist.errors import LibraryError
-from rave_dist.library.reading import read_yaml, validate
+from rave_dist.library.reading import read_manifest, validate
 from rave_dist.library.schema import HOUSE_DEFAULTS, LibraryManifest, Settings, base_name
 from rave_dist.options import BaseSpec
 from rave_dist.records import TrainingSpec
@@ -36,7 +36,7 @@ class Library:
             'drums'
         """
         path = Path(path).expanduser()
-        return cls(validate(read_yaml(path), where=str(path)), path=Path(os.path.abspath(path)))
+        return cls(read_manifest(path), path=Path(os.path.abspath(path)))
 
     @classmethod
     def from_dict(cls, manifest: Mapping[str, Any], *, folder: Path | str = ".") -> Self:

@@ -9,6 +9,8 @@ from pydantic import BeforeValidator, Field, StringConstraints, model_validator
 from pydantic_core import PydanticCustomError
 
 from rave_dist import extensions
+from rave_dist.library.names import Name
+from rave_dist.library.paths import PathText
 from rave_dist.options import (
     EXCLUSIVE_OPTIONS,
     STOCK_AUGMENTATIONS,
@@ -24,8 +26,6 @@ from rave_dist.options import (
 )
 from rave_dist.suggest import suggest
 
-NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"
-Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
 Text = Annotated[str, StringConstraints(min_length=1)]
 
 AUGMENTATIONS: dict[str, float] = {
@@ -113,6 +113,11 @@ _Probability = Annotated[Number, Field(ge=0, le=1)]
 # The types after ``json_schema_input_type`` are those of the manifest, the others those of the record.
 Strings = Annotated[
     tuple[Text, ...],
+    BeforeValidator(_as_tuple, json_schema_input_type=Text | Annotated[list[Text], Field(min_length=1)]),
+    Field(min_length=1),
+]
+Paths = Annotated[
+    tuple[PathText, ...],
     BeforeValidator(_as_tuple, json_schema_input_type=Text | Annotated[list[Text], Field(min_length=1)]),
     Field(min_length=1),
 ]
@@ -227,7 +232,7 @@ class Settings(StrictRecord):
 class Instrument(Settings):
     """One instrument: its recordings, and settings that differ from the defaults."""
 
-    sources: Strings = key(
+    sources: Paths = key(
         "recordings of the instrument: files, folders, globs (`**` for any depth), `s3://` prefixes",
         ["recordings/rebana"],
         default=...,
@@ -241,7 +246,7 @@ class LibraryManifest(StrictRecord):
     """The manifest as written."""
 
     name: Name = key("name of the library", "malay-percussion", default=...)
-    store: Text = key("store of datasets, runs and models: a folder or `s3://bucket/prefix`", "./store", default=...)
+    store: PathText = key("store of datasets, runs and models: a folder or `s3://bucket/prefix`", "./store", default=...)
     defaults: Settings = key("settings of all instruments", {"config": "v2_small"}, default=Settings(), without="none")
     instruments: dict[Name, Instrument] = key(
         "the instruments by name: letters, digits, `.`, `_` and `-`, at most 63",
@@ -255,7 +260,8 @@ class LibraryManifest(StrictRecord):
         seen: dict[str, str] = {}
         for name in self.instruments:
             if name.lower() in seen:
-                raise ValueError(f"{seen[name.lower()]} and {name} would be the same folder on some disks: rename one")
+                context = {"one": seen[name.lower()], "other": name, "fix": "rename one of them"}
+                raise PydanticCustomError("case", "{one} and {other} would be the same folder on some disks", context)
             seen[name.lower()] = name
         return self
 
@@ -268,7 +274,8 @@ class LibraryManifest(StrictRecord):
                     "base_place", "{name} requests a joint base, which is trained on all instruments", context
                 )
         if self.defaults.base is not None and self.defaults.base.train and base_name(self.name) in self.instruments:
-            raise ValueError(f"{base_name(self.name)} is the name of the joint base: rename that instrument")
+            context = {"name": base_name(self.name), "fix": "rename that instrument"}
+            raise PydanticCustomError("base_name", "{name} is the name of the joint base", context)
         return self
 
 

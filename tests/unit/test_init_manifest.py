@@ -16,9 +16,9 @@ import soundfile
 from rave_dist.audio.io.sources import list_sources
 from rave_dist.errors import LibraryError, StoreError
 from rave_dist.init_manifest import folders
-from rave_dist.init_manifest.folders import valid_name
 from rave_dist.init_manifest.write import write_first_manifest
 from rave_dist.library.manifest import load_library
+from rave_dist.library.names import valid_name
 
 
 def _record(path: Path, *, seconds: float = 1.0, rate: int = 44100, channels: str = "mono") -> None:

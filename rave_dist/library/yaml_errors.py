@@ -1,0 +1,67 @@
+"""Explains the errors of the YAML parser in plain words, with the line and a fix."""
+
+from __future__ import annotations
+
+import re
+
+import yaml
+
+from rave_dist.library.yaml_text import YamlError
+
+_INDENTATION = "write entries of the same level below each other, with the same number of spaces before them"
+_SPECIAL = "*&!%@`"
+
+
+def explain_yaml(error: yaml.YAMLError, text: str) -> YamlError:
+    """The parser's error in plain words.
+
+    Args:
+        error: of PyYAML.
+        text: the whole text.
+    """
+    if isinstance(error, yaml.reader.ReaderError):
+        line = text.count("\n", 0, error.position) + 1
+        return YamlError(line, f"there is an unprintable character, number {error.character}", "remove it")
+    mark = getattr(error, "problem_mark", None)
+    if mark is None:
+        return YamlError(1, "this is not valid YAML", "compare it with the example in README, Your own recordings")
+    problem, context = str(error.problem or ""), str(error.context or "")
+    opened = getattr(error, "context_mark", None) or mark
+    lines = text.splitlines()
+    at = lines[mark.line] if mark.line < len(lines) else ""
+    line = mark.line + 1
+    character = at[mark.column : mark.column + 1]
+    if "\t" in at[: mark.column + 1] or "\t" in problem:
+        return YamlError(line, "there is a tab before the text", "indent with spaces: YAML does not allow tabs there")
+    if "double-quoted" in context:
+        if "escape" in problem:
+            return YamlError(
+                line,
+                f"{at.strip()} has a backslash in double quotes, where it begins a special character",
+                "use single quotes, or / in paths",
+            )
+        return _unclosed(opened.line + 1, "the quotation mark")
+    if "quoted scalar" in context:
+        return _unclosed(opened.line + 1, "the quotation mark")
+    first = text.splitlines()[opened.line][opened.column : opened.column + 1] if opened.line < len(lines) else ""
+    if "constructor for the tag" in problem or "tag" in context:
+        return YamlError(line, "words that begin with ! are not supported", "put the word in quotes, or remove the !")
+    if "undefined alias" in problem or (first and first in _SPECIAL) or (character and character in _SPECIAL):
+        special = first if first and first in _SPECIAL else character or "*"
+        word = re.split(r"[\s,\]}]", at[at.find(special) :], maxsplit=1)[0] if special in at else special
+        return YamlError(line, f"{word} begins with {special}, which has a meaning in YAML", f'put it in quotes: "{word}"')
+    if "flow sequence" in context or "flow mapping" in context:
+        bracket = "[" if "sequence" in context else "{"
+        return _unclosed(opened.line + 1, f"the bracket {bracket}")
+    if "mapping values are not allowed" in problem:
+        fix = f"put text with a colon and a space in quotes; {_INDENTATION}"
+        return YamlError(line, f"{at.strip()} has a colon too many, or is indented too far", fix)
+    if "could not find expected ':'" in problem:
+        line = opened.line + 1
+        fix = "write a key as `key: value`, with a space after the colon"
+        return YamlError(line, f"{lines[opened.line].strip()} has no colon", fix)
+    return YamlError(line, f"{at.strip() or 'the end'} does not fit the lines above it", _INDENTATION)
+
+
+def _unclosed(line: int, what: str) -> YamlError:
+    return YamlError(line, f"{what} that is opened here is not closed correctly", "close it, and separate entries by commas")
