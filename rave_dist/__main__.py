@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from types import TracebackType
 
-from rave_dist import signals
+from rave_dist import signals, terminal
 from rave_dist.exit_codes import INTERRUPTED, TERMINATED
 
 
@@ -28,6 +28,7 @@ def main(arguments: list[str] | None = None) -> None:
         sys.excepthook = _report_internal_error
     try:
         signals.install()
+        terminal.accept_all_characters()
         from rave_dist.cli import command  # slow; signals must be handled meanwhile
 
         command()(prog_name="rave-dist")

@@ -193,10 +193,11 @@ def models(store: StoreUri, as_json: Json = False, debug: Debug = False) -> None
     """List all versions of the published models."""
     place = _existing(store)
     cards = pipeline.models(place)
+    latest = {pipeline.find_model(place, name).reference for name in dict.fromkeys(card.name for card in cards)}
     if as_json:
-        console.document({"models": [card.summary(place.uri) for card in cards]})
+        console.document({"models": [{**card.summary(place.uri), "latest": card.reference in latest} for card in cards]})
     else:
-        console.show_models(cards)
+        console.show_models(cards, latest=latest)
 
 
 @app.command()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, JustifyMethod
@@ -33,7 +33,8 @@ _DIAGNOSIS_COLUMNS = (9, 17)
 
 def document(value: dict[str, Any]) -> None:
     """Prints the JSON document of a command."""
-    json.dump(value, sys.stdout, ensure_ascii=False, indent=2)
+    as_utf_8 = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
+    json.dump(value, sys.stdout, ensure_ascii=not as_utf_8, indent=2)
     sys.stdout.write("\n")
 
 
@@ -182,16 +183,18 @@ def show_ingested(items: Sequence[Ingested]) -> None:
             err.print(f"  [yellow]–[/] {escape(rejection.source)}: {rejection.seconds:.3f} s, {escape(rejection.reason)}")
 
 
-def show_models(cards: Sequence[ModelCard]) -> None:
-    """A row per published version."""
+def show_models(cards: Sequence[ModelCard], *, latest: Collection[str]) -> None:
+    """A row per published version, by name and age; the references of the latest ones are marked."""
     table = Table(box=None, pad_edge=False)
-    for column in ("model", "configuration", "rate", "latents", "phase", "steps", "trained on", "licence"):
+    table.add_column("model", no_wrap=True, min_width=max((len(card.reference) for card in cards), default=0))
+    for column in ("published", "configuration", "rate", "latents", "phase", "steps", "trained on", "licence"):
         table.add_column(column)
     for c in cards:
+        day = c.created_at[:10] + (" latest" if c.reference in latest else "")
         rate = f"{c.sample_rate} Hz × {c.channels}"
         licence = c.credit.get("licence", "")
-        row = (c.reference, "+".join(c.config), rate, str(c.latents), str(c.phase), f"{c.step:,}", clock(c.seconds), licence)
-        table.add_row(*(escape(cell) for cell in row))
+        facts = ("+".join(c.config), rate, str(c.latents), str(c.phase), f"{c.step:,}", clock(c.seconds), licence)
+        table.add_row(*(escape(cell) for cell in (c.reference, day, *facts)))
     out.print(table if cards else "no models are published in this store yet")
     show_engines(card.engine for card in cards)
 

@@ -33,7 +33,7 @@ def check_library(library: Library, only: Sequence[str] | None = None, *, progre
     Args:
         library: the library.
         only: names of instruments.
-        progress: receives the errors of manifest and recordings before any model is measured.
+        progress: receives the stages and the number of instruments that were checked.
 
     Raises:
         LibraryError: the manifest has no such instrument.
@@ -43,10 +43,6 @@ def check_library(library: Library, only: Sequence[str] | None = None, *, progre
     library.store.check_writable()
     progress.stage("checking manifest and recordings")
     examined = {name: _examine(library, name) for name in names}
-    for name, (_, found) in examined.items():
-        for finding in found:
-            if finding.severity == "error":
-                progress.say(f"{name}: {finding.problem.what}")
     progress.stage("checking models")
     free = resources.free_bytes(library.store)
     base = _check_joint_base(library, {name: candidate for name, (candidate, _) in examined.items()}, free)

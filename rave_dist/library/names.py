@@ -33,7 +33,7 @@ def _check(name: str) -> str:
         reason = "a name consists of letters, digits, '.', '_' and '-', and begins with a letter or digit"
     else:
         reason = "Max and Pure Data open models by file name and need the letters a to z, digits, '.', '_' and '-'"
-    near = valid_name(name)
+    near = valid_name(name) or ("a name such as rebana" if name.isascii() else "")
     fix = f"write {near}" if near else "write the name in Latin letters, and its own spelling in credit: {name: …}"
     raise PydanticCustomError("name", "{reason}", {"reason": reason, "fix": fix})
 

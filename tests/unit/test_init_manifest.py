@@ -15,8 +15,8 @@ import soundfile
 
 from rave_dist.audio.io.sources import list_sources
 from rave_dist.errors import LibraryError, StoreError
-from rave_dist.init_manifest import folders
 from rave_dist.init_manifest.write import write_first_manifest
+from rave_dist.library import names
 from rave_dist.library.manifest import load_library
 from rave_dist.library.names import valid_name
 
@@ -162,7 +162,7 @@ def test_the_command_says_the_next_one(recordings: Path, tmp_path: Path) -> None
 
 
 def test_the_examples_hold() -> None:
-    done = doctest.testmod(folders)
+    done = doctest.testmod(names)
     assert done.attempted
     assert not done.failed
     assert valid_name("..") == ""

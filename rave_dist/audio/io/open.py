@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from rave_dist.audio.io import libsndfile
 from rave_dist.audio.io.containers import sound_bytes
 from rave_dist.audio.io.decoders import decoder_for, is_builtin
 from rave_dist.audio.io.open_file import OpenFile
+from rave_dist.audio.io.other_files import kind_of
 from rave_dist.audio.io.snapshot import Snapshot
 from rave_dist.audio.types import Audio
 from rave_dist.errors import AudioError, from_os_error
@@ -139,8 +140,8 @@ def open_audio(path: Path | str) -> Iterator[Decoder]:
             ):
                 raise AudioError(f"damaged: the header gives {sound.channels} channels at {sound.sample_rate} Hz")
         except AudioError as error:
-            what = "truncated, and none of it can be read" if promised is not None and promised.is_cut else error.what
-            raise AudioError(what, where=where, fix=_FIX) from error
+            cut = promised is not None and promised.is_cut
+            raise _refusal(path, "truncated, and none of it can be read" if cut else error.what, where) from error
         except OSError as error:
             raise from_os_error(error, where=where) from error
         declared = sound.samples
@@ -148,6 +149,15 @@ def open_audio(path: Path | str) -> Iterator[Decoder]:
             declared = round(declared * promised.declared / promised.present)
         cut = promised is not None and promised.is_cut
         yield Decoder(sound, declared_samples=declared, cut=cut, where=where, snapshot=snapshot)
+
+
+def _refusal(path: Path, what: str, where: str) -> AudioError:
+    """The error for a file that cannot be opened as a recording."""
+    with suppress(OSError):
+        kind = kind_of(path)
+        if kind is not None:
+            return AudioError(f"not a recording but {kind}", where=where, fix="leave it out, or give the recording itself")
+    return AudioError(what, where=where, fix=_FIX)
 
 
 def _is_counted(sound: OpenFile) -> bool:

@@ -70,7 +70,7 @@ def test_every_kind_of_bad_file_is_named_and_the_others_are_used(local_store, re
         "none.wav": (0.0, "contains no samples"),
         "nan.wav": (1.0, "1 NaN or infinite samples, the first at 0.000 s"),
         "empty.wav": (0.0, "the file is empty"),
-        "text.wav": (0.0, "not a readable audio file"),
+        "text.wav": (0.0, "not a recording but a text"),
         "gap.wav": (4.25, "silence from 0:01.500 to 0:05.750: nothing above -66 dBFS"),
     }
     unreadable = {os.path.basename(r.source) for r in manifest.rejected if r.unreadable}

@@ -288,13 +288,13 @@ def test_a_value_of_the_wrong_kind_is_named_with_its_place(write: Write, right: 
     assert right in WHOLE
     error = refusal(write(WHOLE.replace(right, wrong)))
     assert f"'{place}" in error.what
-    assert f"'{place}" in error.fix
+    assert f"'{place}" in error.fix or error.fix.startswith(("put it in quotes: ", "write "))
 
 
 @pytest.mark.parametrize(
     ("wrong", "what", "fix"),
     [
-        ("budget: {hours: yes}", "is True: must be a number", "for example hours: 4"),
+        ("budget: {hours: yes}", "is yes: must be a number", "for example hours: 4"),
         ("budget: {until: {patience: yes}}", "must be a number", "for example patience: 10"),
         ("budget: {steps: 1.5}", "must be a whole number", "for example steps: 200000"),
         ("budget: 4", "must be keys with values", "for example budget: {hours: 4}"),
@@ -309,8 +309,8 @@ def test_a_value_of_the_wrong_kind_is_named_with_its_place(write: Write, right: 
         ("compute: {tf32: true}", "must be one name or a list", "for example compute: [bf16"),
         ("channels: 6", "must be 2 or less", "for example channels: 1"),
         ("recover: yes", "must be keys with values", "for example recover: {rate: 0.5}"),
-        ("override: {4: 4}", "must be a string", "for example override: {CAPACITY: 48}"),
-        ("credit: {performer: 5}", "must be a string", "for example credit: {performer"),
+        ("override: {4: 4}", "must be a string", 'put it in quotes: "4"'),
+        ("credit: {performer: 5}", "must be a string", 'put it in quotes: "5"'),
     ],
 )
 def test_a_refusal_says_in_plain_words_what_is_needed_and_shows_it(write: Write, wrong: str, what: str, fix: str) -> None:
@@ -391,7 +391,7 @@ def test_missing_keys_are_named(write: Write) -> None:
 def test_a_key_written_twice_is_refused_with_its_line(write: Write) -> None:
     error = refusal(write(SMALL + "  tabla: {sources: other}\n"))
     assert "'tabla' is written twice" in error.what
-    assert "line 6" in error.what
+    assert error.where.endswith("line 6")
 
 
 def test_keys_that_are_no_text_are_refused(write: Write) -> None:

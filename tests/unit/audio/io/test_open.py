@@ -246,10 +246,11 @@ def test_what_is_no_sound(tmp_path, tone):
     (tmp_path / "list.m3u8").write_text(f"#EXTM3U\n#EXTINF:1,\n{tmp_path}/tone.wav\n")
     (tmp_path / "random.mp3").write_bytes(np.random.default_rng(0).bytes(20_000))
     soundfile.write(tmp_path / "tone.wav", tone(1.0), 44100)
+    whats = {"empty.wav": "the file is empty", "random.mp3": "not a readable audio file"}
     for name in ("empty.wav", "text.wav", "list.m3u8", "random.mp3"):
         samples, what = decode_what_can_be_read(tmp_path / name)
         assert samples == 0
-        assert what == ("the file is empty" if name == "empty.wav" else "not a readable audio file")
+        assert what == whats.get(name, "not a recording but a text")
     with pytest.raises(StoreError):
         probe(tmp_path / "nowhere.wav")
 
