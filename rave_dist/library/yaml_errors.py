@@ -22,11 +22,11 @@ def explain_yaml(error: yaml.YAMLError, text: str) -> YamlError:
     if isinstance(error, yaml.reader.ReaderError):
         line = text.count("\n", 0, error.position) + 1
         return YamlError(line, f"there is an unprintable character, number {error.character}", "remove it")
-    mark = getattr(error, "problem_mark", None)
-    if mark is None:
+    mark = error.problem_mark if isinstance(error, yaml.MarkedYAMLError) else None
+    if mark is None or not isinstance(error, yaml.MarkedYAMLError):
         return YamlError(1, "this is not valid YAML", "compare it with the example in README, Your own recordings")
     problem, context = str(error.problem or ""), str(error.context or "")
-    opened = getattr(error, "context_mark", None) or mark
+    opened = error.context_mark or mark
     lines = text.splitlines()
     at = lines[mark.line] if mark.line < len(lines) else ""
     line = mark.line + 1

@@ -37,7 +37,8 @@ def _first_sample(model: Any, context: int) -> int:
     (gradient,) = torch.autograd.grad((h * torch.randn(h.shape, generator=generator)).sum(), x)
     model.forget()
     hop: int = model.hop
-    return int(gradient[0].abs().amax(0).nonzero()[0]) - frame * hop
+    first: int = int(gradient[0].abs().amax(0).nonzero()[0]) - frame * hop
+    return first
 
 
 def _decoder_delay(offline: Any, streaming: Any, context: int) -> int:

@@ -47,6 +47,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "time_left": {"records"},
     "exit_codes": set(),
     "signals": {"exit_codes"},
+    "terminal": set(),
     "cluster": {"errors", "signals"},
     "audio": CORE,
     "rave": {"errors", "records", "options", "suggest"},
@@ -63,7 +64,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "console": GROUND | {"checks", "doctor", "init_manifest", "pipeline"},
     "display": GROUND | {"console"},
     "cli": GROUND | {"checks", "doctor", "init_manifest", "pipeline", "console", "display", "demo", ""},
-    "__main__": {"cli", "exit_codes", "signals"},
+    "__main__": {"cli", "exit_codes", "signals", "terminal"},
     "demo": GROUND | {"checks", "pipeline", "console", "sample_data"},
 }
 ABOVE_STAGES = {"", "initial_weights", "checks", "pipeline", "views", "cli", "demo"}
