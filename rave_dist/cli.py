@@ -275,11 +275,12 @@ def convert(
     else:
         for item in (*record.failed, *record.salvaged):
             console.failure(item.source, item.reason or item.state)
+        console.show_passed_over(record.passed_over, record.notes)
         console.out.print(
             f"{record.model}: {record.converted} converted ({console.clock(record.seconds)}), "
             f"{record.skipped} skipped, {len(record.failed)} failed"
         )
-    _finish(not record.failed and not record.salvaged)
+    _finish(not record.failed and not record.salvaged and not any(entry.missing for entry in record.passed_over))
 
 
 @app.command()

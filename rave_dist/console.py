@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from rave_dist.errors import RaveDistError
-from rave_dist.records import Engine, ModelCard, RunRecord
+from rave_dist.records import Engine, ModelCard, PassedOver, RunRecord
 from rave_dist.time_left import duration, time_left, used
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ _BOUNDS = {"about": "~", "at least": "≥", "at most": "≤"}
 _STATE_STYLES = {"waiting": "dim", "running": "cyan", "done": "green", "failed": "red"}
 _DIAGNOSIS_STYLES = {"ok": "green", "warning": "yellow", "error": "bold red", "skipped": "dim"}
 _DIAGNOSIS_COLUMNS = (9, 17)
+_NAMES_SHOWN = 3
 
 
 def document(value: dict[str, Any]) -> None:
@@ -181,6 +182,23 @@ def show_ingested(items: Sequence[Ingested]) -> None:
         )
         for rejection in manifest.rejected:
             err.print(f"  [yellow]–[/] {escape(rejection.source)}: {rejection.seconds:.3f} s, {escape(rejection.reason)}")
+
+
+def show_passed_over(passed_over: Sequence[PassedOver], notes: Sequence[str] = (), *, name: str = "") -> None:
+    """A line for each kind of files and folders that are not used, with the first names, and the notes about the inputs.
+
+    Args:
+        passed_over: from the listing of the inputs.
+        notes: from it too.
+        name: the instrument, if it is one's.
+    """
+    about = f"{name}: " if name else ""
+    for entry in passed_over:
+        shown = ", ".join(entry.names[:_NAMES_SHOWN]) + (", …" if entry.count > _NAMES_SHOWN else "")
+        kind = f"{entry.extension} " if entry.extension else ""
+        err.print(f"[yellow]–[/] {escape(f'{about}{entry.count:,} {kind}not used, {entry.reason}: {shown}')}")
+    for note in notes:
+        err.print(f"[yellow]–[/] {escape(f'{about}{note}')}")
 
 
 def show_models(cards: Sequence[ModelCard], *, latest: Collection[str]) -> None:

@@ -20,11 +20,12 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from unicodedata import normalize
 
-from rave_dist.audio.io.sources import AudioSource, is_audio_name, list_sources
+from rave_dist.audio.io.sources import AudioSource, find_sources
+from rave_dist.audio.io.walk import is_audio_name
 from rave_dist.audio.io.write import check_writable_as
 from rave_dist.errors import ConversionError, MissingKeyError
 from rave_dist.identity import content_id
-from rave_dist.records import ConversionFolder, ConversionItem, ConversionParameters, ModelCard
+from rave_dist.records import ConversionFolder, ConversionItem, ConversionParameters, ModelCard, PassedOver
 from rave_dist.storage.schemes import is_remote, local_path
 from rave_dist.storage.store import Store
 
@@ -42,13 +43,18 @@ class Task:
 
 @dataclass(frozen=True)
 class Plan:
-    """A conversion before it starts; ``output`` holds all outputs and is not part of the library's store."""
+    """A conversion before it starts; ``output`` holds all outputs and is not part of the library's store.
+
+    ``passed_over`` and ``notes`` are those of the listing of its inputs.
+    """
 
     id: str
     card: ModelCard
     parameters: ConversionParameters
     output: Store
     tasks: tuple[Task, ...]
+    passed_over: tuple[PassedOver, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def folder(self) -> ConversionFolder:
@@ -85,7 +91,8 @@ def plan_conversion(card: ModelCard, inputs: Sequence[str], output: str, paramet
         raise ConversionError("OUTPUT is a file", where=output, fix="give a folder, or for one source a name.flac or name.wav")
     for pattern in inputs:
         _refuse_inside(pattern, whole)
-    sources = list_sources(inputs)
+    listing = find_sources(inputs)
+    sources = listing.sources
     if as_file:
         if len(sources) > 1:
             raise ConversionError(
@@ -104,6 +111,8 @@ def plan_conversion(card: ModelCard, inputs: Sequence[str], output: str, paramet
         parameters=parameters,
         output=Store(folder or "/") if as_file else Store(whole),
         tasks=tuple(tasks),
+        passed_over=listing.passed_over,
+        notes=listing.notes,
     )
 
 

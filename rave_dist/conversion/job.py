@@ -108,5 +108,7 @@ def _record(plan: Plan, outcomes: list[Outcome]) -> ConversionRecord:
         failed=tuple(o.item for o in outcomes if o.item.state == "failed"),
         salvaged=tuple(o.item for o in outcomes if o.item.state == "salvaged"),
         seconds=sum(item.seconds for item in fresh),
+        passed_over=plan.passed_over,
+        notes=plan.notes,
         created_at=now(),
     )

@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 
 from rave_dist.audio.io.open import open_audio, printable
-from rave_dist.audio.io.sources import is_audio_name, list_sources
+from rave_dist.audio.io.sources import list_sources
+from rave_dist.audio.io.walk import is_audio_name
 from rave_dist.errors import AudioError, StoreError, from_os_error
 from rave_dist.library.names import LONGEST_NAME, valid_name
 from rave_dist.library.schema import HOUSE_DEFAULTS

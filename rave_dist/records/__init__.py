@@ -19,6 +19,7 @@ from rave_dist.records.folders import (
     RunFolder,
 )
 from rave_dist.records.model import Engine, ExportRecord, ListeningRecord, Metrics, ModelCard, ModelFile, ModelPointer
+from rave_dist.records.passed_over import PassedOver
 from rave_dist.records.run import (
     BaseRecord,
     BestWeights,
@@ -59,6 +60,7 @@ __all__ = [
     "ModelFolder",
     "ModelPointer",
     "NotFiniteReport",
+    "PassedOver",
     "Problem",
     "Record",
     "Rejection",

@@ -6,6 +6,7 @@ from typing import Literal
 
 from rave_dist.options import DEFAULT_FORMAT, DEFAULT_SEED, AudioFormat
 from rave_dist.records.base import Record
+from rave_dist.records.passed_over import PassedOver
 
 
 class ConversionParameters(Record):
@@ -50,7 +51,10 @@ class ConversionItem(Record):
 
 
 class ConversionRecord(Record):
-    """The report of a conversion; ``seconds`` is the audio converted this time."""
+    """The report of a conversion; ``seconds`` is the audio converted this time.
+
+    ``passed_over`` counts the files and folders below the inputs that are not used; ``notes`` are remarks about the inputs.
+    """
 
     id: str
     model: str
@@ -60,4 +64,6 @@ class ConversionRecord(Record):
     failed: tuple[ConversionItem, ...]
     salvaged: tuple[ConversionItem, ...] = ()
     seconds: float
+    passed_over: tuple[PassedOver, ...] = ()
+    notes: tuple[str, ...] = ()
     created_at: str

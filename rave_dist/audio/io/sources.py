@@ -1,24 +1,25 @@
-"""Resolves files, folders, globs and prefixes of a store to a list of sources."""
+"""Resolves files, folders, globs and prefixes of a store to a list of sources, and names whatever is not one."""
 
 from __future__ import annotations
 
-import glob
+import errno
 import os
-import re
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
-from rave_dist.audio.io.decoders import decoder_for, is_builtin
+from rave_dist.audio.io.patterns import Glob, has_wildcards
 from rave_dist.audio.io.snapshot import changed
+from rave_dist.audio.io.walk import DANGLING, Passed, count, judge_file, printable, recordings_below, why_not_audio
 from rave_dist.errors import AudioError, from_os_error
+from rave_dist.records.passed_over import PassedOver
 from rave_dist.storage.backend import Entry
 from rave_dist.storage.schemes import is_remote, local_path, split
 from rave_dist.storage.store import Store
 
-_MAGIC = re.compile(r"[*?[]")
+_NO_SUCH_PATH = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG)
 
 
 @dataclass(frozen=True)
@@ -40,31 +41,63 @@ class AudioSource:
     @property
     def name(self) -> str:
         r"""The uri as valid UTF-8; other bytes become ``\xNN``."""
-        return self.uri.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+        return printable(self.uri)
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The recordings that patterns match, and what else is there.
+
+    Attributes:
+        sources: the recordings, in order of uri, without duplicates.
+        passed_over: files and folders that are not used, counted per reason and extension.
+        notes: remarks about the patterns.
+    """
+
+    sources: tuple[AudioSource, ...]
+    passed_over: tuple[PassedOver, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def list_sources(patterns: Sequence[str]) -> list[AudioSource]:
-    """The recordings that patterns match, in order of uri, without duplicates.
+    """The recordings of `find_sources` alone."""
+    return list(find_sources(patterns).sources)
 
-    Folders, prefixes and globs skip hidden files and names that are not audio; a file that is named directly is always
-    included.
+
+def find_sources(patterns: Sequence[str]) -> Listing:
+    """The recordings that patterns match.
+
+    Folders, prefixes and globs pass over hidden files, files of the operating system and names that are not audio; a file
+    that is named directly is always included.
 
     Args:
         patterns: files, folders (recursively), globs (``**`` for any depth), ``s3://bucket/prefix`` or another scheme's
-            address, also with globs.
+            address, also with globs. A path that exists is not a glob.
 
     Raises:
         AudioError: no recording matches a pattern.
-        StoreError: a folder or bucket that cannot be read.
+        StoreError: a named folder or bucket that cannot be read; a folder below it is passed over with the reason.
     """
     found: dict[str, AudioSource] = {}
+    passed: dict[str, Passed] = {}
+    notes: list[str] = []
     for pattern in patterns:
-        matches = list(_in_store(pattern) if is_remote(pattern) else _on_disk(pattern))
+        matches = 0
+        here: dict[str, Passed] = {}
+        for each in _in_store(pattern, notes) if is_remote(pattern) else _on_disk(pattern, notes):
+            if isinstance(each, AudioSource):
+                matches += 1
+                found.setdefault(each.uri, each)
+            else:
+                here.setdefault(each.path, each)
         if not matches:
-            raise AudioError("no recording matches", where=pattern, fix="correct the path, or put recordings there")
-        for source in matches:
-            found.setdefault(source.uri, source)
-    return [found[uri] for uri in sorted(found, key=os.fsencode)]
+            raise _nothing(pattern, count(here.values()), notes)
+        passed |= here
+    return Listing(
+        sources=tuple(found[uri] for uri in sorted(found, key=os.fsencode)),
+        passed_over=count(each for path, each in passed.items() if path not in found),
+        notes=tuple(dict.fromkeys(notes)),
+    )
 
 
 def check_as_listed(source: AudioSource) -> None:
@@ -86,51 +119,72 @@ def check_as_listed(source: AudioSource) -> None:
         raise changed(source.name)
 
 
-def is_audio_name(path: str) -> bool:
-    """Whether a relative path looks like a recording: an audio extension, and no part of it hidden."""
-    if any(part.startswith(".") for part in path.split("/")):
-        return False
-    return is_builtin(PurePosixPath(path)) or decoder_for(PurePosixPath(path)) is not None
+def _nothing(pattern: str, passed_over: Sequence[PassedOver], notes: Sequence[str]) -> AudioError:
+    what = "no recording matches"
+    if passed_over:
+        groups = (f"{entry.count} {entry.extension or 'without extension'}: {entry.reason}" for entry in passed_over)
+        what += f"; passed over: {', '.join(groups)}"
+    if any(entry.reason == DANGLING and entry.missing for entry in passed_over):
+        fix = "fetch the missing files (git annex get, dvc pull, git lfs pull), or correct the path"
+    elif about_sets := [note for note in notes if note.startswith(f"{printable(pattern)}: ")]:
+        what, fix = f"{what}; {about_sets[0].partition(': ')[2]}", "write [[] for a [ that belongs to the name"
+    elif "{" in pattern:
+        fix = "braces are not wildcards: write one pattern for each name"
+    else:
+        fix = "correct the path, or put recordings there"
+    return AudioError(what, where=printable(pattern), fix=fix)
 
 
-def _on_disk(pattern: str) -> Iterator[AudioSource]:
+def _note_sets(pattern: str, glob: Glob, notes: list[str]) -> None:
+    """Points out brackets that were taken as wildcards."""
+    if glob.sets:
+        notes.append(
+            f"{printable(pattern)}: {glob.sets[0]} stands for one of the characters in it, as no path has this very name"
+        )
+
+
+def _on_disk(pattern: str, notes: list[str]) -> Iterator[AudioSource | Passed]:
     path = local_path(pattern)
     try:
-        if os.path.isdir(path):
-            yield from (_local(file, root=path) for file in _walk(path))
-        elif os.path.exists(path):
-            yield _local(path, root=os.path.dirname(path))
-        elif _MAGIC.search(pattern):
-            root = _glob_root(path)
-            for match in glob.iglob(path, recursive=True):
-                if os.path.isfile(match) and is_audio_name(os.path.relpath(match, root)):
-                    yield _local(match, root=root)
+        if os.path.islink(path) or _exists(path):
+            if os.path.isdir(path):
+                yield from _below(path, None)
+            else:
+                yield _local(judge_file(path, None, None), root=os.path.dirname(path))  # whatever its name
+        elif has_wildcards(path):
+            glob = Glob.of(path, exists=os.path.lexists)
+            _note_sets(pattern, glob, notes)
+            if os.path.isdir(glob.root or "/"):
+                yield from _below(glob.root or "/", glob)
     except OSError as error:
-        raise from_os_error(error, where=pattern) from error
+        raise from_os_error(error, where=printable(pattern)) from error
 
 
-def _walk(folder: str) -> Iterator[str]:
-    """All recordings below a folder, linked folders included, without duplicates."""
-    entered: set[tuple[int, int]] = set()
-    for place, folders, files in os.walk(folder, followlinks=True, onerror=_refuse):
-        status = os.stat(place)
-        if (status.st_dev, status.st_ino) in entered:
-            folders.clear()
-            continue
-        entered.add((status.st_dev, status.st_ino))
-        folders[:] = sorted(f for f in folders if not f.startswith("."))
-        for file in files:
-            full = os.path.join(place, file)
-            if is_audio_name(file) and os.path.isfile(full):
-                yield full
+def _exists(path: str) -> bool:
+    """Whether there is such a path.
+
+    Raises:
+        OSError: a folder of it cannot be read, so that this is not known.
+    """
+    try:
+        os.stat(path)
+    except ValueError:  # a NUL character
+        return False
+    except OSError as error:
+        if error.errno in _NO_SUCH_PATH:
+            return False
+        raise
+    return True
 
 
-def _refuse(error: OSError) -> None:
-    raise error
+def _below(folder: str, glob: Glob | None) -> Iterator[AudioSource | Passed]:
+    return (_local(found, root=folder) for found in recordings_below(folder, glob))
 
 
-def _local(path: str, *, root: str) -> AudioSource:
-    status = os.stat(path)
+def _local(found: tuple[str, os.stat_result] | Passed, *, root: str) -> AudioSource | Passed:
+    if isinstance(found, Passed):
+        return found
+    path, status = found
     return AudioSource(path, status.st_size, _fingerprint(status), os.path.relpath(path, root).replace(os.sep, "/"))
 
 
@@ -138,37 +192,36 @@ def _fingerprint(status: os.stat_result) -> str:
     return f"{status.st_size}-{status.st_mtime_ns}"
 
 
-def _glob_root(path: str) -> str:
-    """The part of a glob before its first wildcard."""
-    parts = path.split("/")
-    plain = next(index for index, part in enumerate(parts) if _MAGIC.search(part))
-    return "/".join(parts[:plain]) or "/"
-
-
-def _in_store(pattern: str) -> Iterator[AudioSource]:
+def _in_store(pattern: str, notes: list[str]) -> Iterator[AudioSource | Passed]:
     scheme, container, key = split(pattern)
     store = Store(f"{scheme}://{container}")
     key = key.strip("/")
     if key and store.exists(key):
         yield _remote(store, store.stat(key), root=key.rpartition("/")[0])
         return
-    root, wanted = (_glob_root(f"/{key}").strip("/"), _as_regex(key)) if _MAGIC.search(key) else (key, None)
+    root, glob = key, None
+    if has_wildcards(key) and not _is_prefix(store, key):
+        glob = Glob.of(key, exists=lambda prefix: _is_prefix(store, prefix))
+        _note_sets(pattern, glob, notes)
+        root = glob.root
     for entry in store.list(root):
-        below = entry.key[len(root) :].lstrip("/") if root else entry.key
-        if is_audio_name(below) and (wanted is None or wanted.fullmatch(entry.key)):
-            yield _remote(store, entry, root=root)
+        below = _relative(entry.key, root)
+        if entry.key.endswith("/") or (glob is not None and not glob.matches(below)):
+            continue
+        reason = why_not_audio(below)
+        yield _remote(store, entry, root=root) if reason is None else Passed(store.address(entry.key), reason)
+
+
+def _is_prefix(store: Store, key: str) -> bool:
+    return next(iter(store.list(key)), None) is not None
 
 
 def _remote(store: Store, entry: Entry, *, root: str) -> AudioSource:
-    below = entry.key[len(root) :].lstrip("/") if root else entry.key
-    return AudioSource(f"{store.uri}/{entry.key}", entry.bytes, f"{entry.bytes}-{entry.tag}", below)
+    return AudioSource(store.address(entry.key), entry.bytes, f"{entry.bytes}-{entry.tag}", _relative(entry.key, root))
 
 
-def _as_regex(pattern: str) -> re.Pattern[str]:
-    """A glob over keys: ``**/`` matches any number of folders, ``*`` and ``?`` match within one folder."""
-    words = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
-    pieces = re.split(r"(\*\*/|\*\*|\*|\?|\[!?[^\]]+\])", pattern)
-    return re.compile("".join(words.get(p) or (p.replace("[!", "[^") if p[:1] == "[" else re.escape(p)) for p in pieces))
+def _relative(key: str, root: str) -> str:
+    return key[len(root) :].lstrip("/") if root else key
 
 
 @contextmanager
