@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path, PurePath
@@ -15,17 +14,27 @@ DecoderOpener = Callable[[Path], AbstractContextManager[OpenFile]]
 
 DECODERS: Registry[DecoderOpener] = Registry("decoder")
 
-# No ".ts": here it is more often TorchScript than an MPEG transport stream.
-_BUILTIN = re.compile(
-    r"\.(3gp|aac|ac3|aifc?|aiff|amr|ape|asf|au|avi|bwf|caf|dsf|flac|flv|m4[abv]|mk[av]|mov|mp[234c]|mpe?g|mts|og[agv]|opus"
-    r"|rf64|snd|tta|voc|w64|wave?|webm|wm[av]|wv)",
-    re.IGNORECASE,
+_LIBSNDFILE = (
+    "8svx aif aifc aiff au avr bwf caf flac iff mp1 mp2 mp3 nist oga ogg opus paf pvf rf64 sds sf snd sph svx voc w64 wav wave"
+    " wve xi"
 )
+# No ".ts": here it is more often TorchScript than an MPEG transport stream.
+_FFMPEG = (
+    "3g2 3ga 3gp aa3 aac ac3 adts aea amr ape apl asf ast avi awb bonk dff dsf dss dts dtshd dv eac3 ec3 f4a f4b f4v flv ircam"
+    " ivr m2a m2ts m4a m4b m4r m4v mac mka mkv mlp mov mp4 mpa mpc mpeg mpg mpp mts mxf nut ogm ogv ogx oma omg osq qcp qoa qt"
+    " ra rka rm rmvb shn spx tak thd tta vob vqe vqf vql wa webm weba wma wmv wsd wtv wv xwma"
+)
+
+BUILTIN_EXTENSIONS = frozenset(f".{name}" for name in f"{_LIBSNDFILE} {_FFMPEG}".split())
+"""The suffixes of recordings, and of videos, that libsndfile or FFmpeg open; lower case."""
+
+UNSUPPORTED_EXTENSIONS = frozenset({".aax", ".ac4", ".m4p", ".rx2", ".sd2", ".wac"})
+"""The suffixes of recordings that neither opens: encrypted, in two parts, or in a format that is not published."""
 
 
 def is_builtin(path: PurePath) -> bool:
     """Whether a file's suffix is one of recordings that libsndfile or FFmpeg open."""
-    return _BUILTIN.fullmatch(path.suffix) is not None
+    return path.suffix.lower() in BUILTIN_EXTENSIONS
 
 
 def decoder_for(path: PurePath) -> DecoderOpener | None:

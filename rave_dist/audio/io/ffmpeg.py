@@ -18,8 +18,9 @@ from rave_dist.errors import AudioError
 
 # No playlists and no network: opening a file must not open others.
 _FORMATS = (
-    "aac,ac3,aiff,amr,ape,asf,au,avi,caf,dsf,dts,eac3,flac,flv,matroska,webm,mov,mp4,m4a,3gp,3g2,mj2,"
-    "mp3,mpc,mpc8,mpeg,mpegts,ogg,rm,tak,tta,voc,w64,wav,wv"
+    "aac,ac3,aea,aiff,amr,ape,asf,ast,au,avi,bonk,caf,dsf,dss,dts,dtshd,dv,eac3,flac,flv,iff,ircam,ivr,matroska,webm,mlp,"
+    "mov,mp4,m4a,3gp,3g2,mj2,mp3,mpc,mpc8,mpeg,mpegts,mxf,nistsphere,nut,ogg,oma,osq,pvf,qcp,qoa,rka,rm,shn,tak,truehd,tta,"
+    "voc,vqf,w64,wav,wavarc,wsd,wtv,wv,xwma"
 )
 # Tags that are not UTF-8 must not make a file unreadable: the default from PyAV 19 on, an option before.
 _TAGS: dict[str, Any] = {"metadata_errors": "replace"} if int(av.__version__.partition(".")[0]) < 19 else {}

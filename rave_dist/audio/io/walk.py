@@ -9,13 +9,14 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from rave_dist.audio.io.decoders import decoder_for, is_builtin
+from rave_dist.audio.io.decoders import UNSUPPORTED_EXTENSIONS, decoder_for, is_builtin
 from rave_dist.audio.io.patterns import Glob
 from rave_dist.records.passed_over import PassedOver
 
 HIDDEN = "hidden"
 SYSTEM = "made by the operating system or a disk station"
 NOT_AUDIO = "not an audio extension"
+UNSUPPORTED = "an audio format that is not supported: convert it to WAV"
 NOT_A_FILE = "a FIFO, socket or device"
 DANGLING = "a link to a missing file"
 GONE = "removed while its folder was listed"
@@ -62,7 +63,9 @@ def why_not_audio(path: str) -> str | None:
     if name.lower() in _SYSTEM_FILES:
         return SYSTEM
     pure = PurePosixPath(name)
-    return None if is_builtin(pure) or decoder_for(pure) is not None else NOT_AUDIO
+    if is_builtin(pure) or decoder_for(pure) is not None:
+        return None
+    return UNSUPPORTED if pure.suffix.lower() in UNSUPPORTED_EXTENSIONS else NOT_AUDIO
 
 
 def _why_not_entered(folder: str) -> str | None:

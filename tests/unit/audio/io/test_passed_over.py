@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -116,20 +115,17 @@ def test_nothing_but_missing_files_says_how_to_fetch_them(tmp_path: Path) -> Non
     assert "git annex get" in caught.value.fix
 
 
-_LIST = """
-import json, sys
-from rave_dist.audio.io.sources import find_sources
-listing = find_sources(sys.argv[1:])
-print(json.dumps([[s.relative for s in listing.sources], [e.to_json() for e in listing.passed_over]]))
-"""
-
-
-def _as_somebody_else(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Lists as a user without root's rights, in whose eyes modes of folders count."""
-    other = {"user": 65534, "group": 65534, "extra_groups": []} if os.geteuid() == 0 else {}
-    command = [sys.executable, "-B", "-c", _LIST, *arguments]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment, **other)
+@contextmanager
+def as_somebody_else() -> Iterator[None]:
+    """Without root's rights, for which modes of folders do not count."""
+    if os.geteuid() != 0:
+        yield
+        return
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
 
 
 @pytest.fixture
@@ -140,28 +136,28 @@ def shared() -> Iterator[Path]:
         yield Path(place)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("depth", ["", "deep/deeper/"])
 def test_an_unreadable_subfolder_is_named_and_the_rest_is_used(shared: Path, depth: str) -> None:
-    for name in ("a.wav", f"{depth}private/b.wav", f"{depth}z/c.wav"):
-        (shared / name).parent.mkdir(parents=True, exist_ok=True)
-        (shared / name).touch()
-    (shared / depth / "private").chmod(0)
-    try:
-        done = _as_somebody_else(str(shared))
-        assert done.returncode == 0, done.stderr
-        found, (passed,) = json.loads(done.stdout)
-        assert found == ["a.wav", f"{depth}z/c.wav"]
-        assert passed["names"] == [str(shared / depth / "private")]
-        assert passed["reason"] == "a folder that cannot be read: Permission denied"
-        assert passed["missing"] is True
-        alone = _as_somebody_else(str(shared / depth / "private"))
-        assert alone.returncode == 1
-        assert f"{shared / depth / 'private'}: no permission" in alone.stderr
-        inside = _as_somebody_else(str(shared / depth / "private" / "b.wav"))
-        assert "no permission" in inside.stderr, "not: no recording matches"
-    finally:
-        (shared / depth / "private").chmod(0o755)
+    private = shared / depth / "private"
+    for path in (shared / "a.wav", private / "b.wav", shared / depth / "z" / "c.wav"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    private.chmod(0)
+    with as_somebody_else():
+        listing = find_sources([str(shared)])
+        glob = find_sources([f"{shared}/**/*.wav"])
+        with pytest.raises(StoreError, match="no permission") as alone:
+            list_sources([str(private)])
+        with pytest.raises(StoreError, match="no permission"):  # not: no recording matches
+            list_sources([str(private / "b.wav")])
+    private.chmod(0o755)
+    assert [source.relative for source in listing.sources] == ["a.wav", f"{depth}z/c.wav"]
+    (passed,) = listing.passed_over
+    assert passed.names == (str(private),)
+    assert passed.reason == "a folder that cannot be read: Permission denied"
+    assert passed.missing
+    assert glob == listing
+    assert alone.value.where == str(private)
 
 
 def test_a_folder_that_is_named_and_unreadable_is_an_error(tmp_path: Path) -> None:
