@@ -141,6 +141,7 @@ def show_checks(checks: LibraryCheck) -> None:
             err.print(f"[yellow]–[/] {escape(c.name)}: {escape(warning.what)}")
         for problem in c.problems:
             failure(c.name, problem.what, problem.fix)
+        show_passed_over(c.passed_over, name=c.name)
     show_engines([checks.engine])
 
 
@@ -170,7 +171,7 @@ def show_first_manifest(found: FirstManifest) -> None:
 
 
 def show_ingested(items: Sequence[Ingested]) -> None:
-    """A line per dataset, then the unused seconds with reasons."""
+    """A line per dataset, then the unused seconds with reasons, the warnings about recordings, and what was passed over."""
     for item in items:
         if item.error:
             failure(item.name, item.error.what, item.error.fix)
@@ -182,6 +183,9 @@ def show_ingested(items: Sequence[Ingested]) -> None:
         )
         for rejection in manifest.rejected:
             err.print(f"  [yellow]–[/] {escape(rejection.source)}: {rejection.seconds:.3f} s, {escape(rejection.reason)}")
+        for source, what in manifest.warnings:
+            err.print(f"  [yellow]–[/] {escape(source)}: {escape(what)}")
+        show_passed_over(manifest.passed_over, manifest.notes, name=item.name)
 
 
 def show_passed_over(passed_over: Sequence[PassedOver], notes: Sequence[str] = (), *, name: str = "") -> None:

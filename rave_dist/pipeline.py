@@ -42,8 +42,10 @@ class Ingested:
 
     @property
     def complete(self) -> bool:
-        """Whether there is a dataset and every recording could be read."""
-        return self.manifest is not None and not any(r.unreadable for r in self.manifest.rejected)
+        """Whether there is a dataset and every recording could be found and read."""
+        if self.manifest is None:
+            return False
+        return not any(r.unreadable for r in self.manifest.rejected) and not any(p.missing for p in self.manifest.passed_over)
 
     def to_json(self) -> dict[str, Any]:
         """The instrument's entry in the document of ``rave-dist ingest``."""
@@ -53,6 +55,9 @@ class Ingested:
             "dataset": manifest.id if manifest else None,
             "used_seconds": round(manifest.used_seconds, 3) if manifest else 0.0,
             "rejected": [r.to_json() for r in manifest.rejected] if manifest else [],
+            "warnings": [{"source": source, "what": what} for source, what in manifest.warnings] if manifest else [],
+            "passed_over": [p.to_json() for p in manifest.passed_over] if manifest else [],
+            "notes": list(manifest.notes) if manifest else [],
             "error": self.error.to_json() if self.error else None,
         }
 

@@ -16,7 +16,7 @@ from rave_dist.dataset.read import Segment
 from rave_dist.dataset.split import Split, split
 from rave_dist.library.manifest import Library
 from rave_dist.rave.step_config import StepConfig
-from rave_dist.records import TrainingSpec
+from rave_dist.records import PassedOver, TrainingSpec
 from rave_dist.training.preflight.model_facts import ModelFacts
 
 if TYPE_CHECKING:
@@ -25,12 +25,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Recording:
-    """The header values of a recording, or the reason why it cannot be opened."""
+    """The header values of a recording; ``error`` describes damage, ``notes`` oddities of an intact file."""
 
     source: AudioSource
     seconds: float = 0.0
     sample_rate: int | None = None
     error: str | None = None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +56,8 @@ class Candidate:
         library: the library.
         spec: the run, without a dataset.
         recordings: its recordings; empty if they cannot be listed.
+        passed_over: files and folders with them that are not used.
+        notes: remarks about the patterns of its sources.
         is_joint_base: whether it is the joint base, which keeps no copy of the audio.
         joint_base: the check of the joint base that it starts from, if any.
         initial_weights: its initial weights, once they are found.
@@ -66,6 +69,8 @@ class Candidate:
     library: Library
     spec: TrainingSpec
     recordings: Sequence[Recording] = ()
+    passed_over: tuple[PassedOver, ...] = ()
+    notes: tuple[str, ...] = ()
     is_joint_base: bool = False
     joint_base: InstrumentCheck | None = None
     initial_weights: InitialWeights | None = None

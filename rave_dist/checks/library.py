@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 
-from rave_dist.audio.io.sources import list_sources
+from rave_dist.audio.io.sources import find_sources
 from rave_dist.checks import recordings, resources, settings
 from rave_dist.checks.candidate import Candidate, Check
 from rave_dist.checks.findings import Finding, from_error
@@ -66,7 +66,9 @@ def _examine(library: Library, name: str) -> tuple[Candidate, list[Finding]]:
     candidate = Candidate(library=library, spec=library.training_spec(name, dataset=""))
     found: list[Finding] = []
     try:
-        candidate.recordings = recordings.open_recordings(list_sources(library.sources(name)))
+        listing = find_sources(library.sources(name))
+        candidate.passed_over, candidate.notes = listing.passed_over, listing.notes
+        candidate.recordings = recordings.open_recordings(listing.sources)
     except (AudioError, StoreError) as error:
         found.append(from_error(error))
     try:
@@ -103,6 +105,7 @@ def _complete(candidate: Candidate, found: Sequence[Finding]) -> InstrumentCheck
         name=candidate.spec.instrument,
         findings=tuple(findings),
         sources=len(candidate.recordings),
+        passed_over=candidate.passed_over,
         seconds=round(candidate.seconds, 3),
         windows=int(candidate.seconds * candidate.spec.sample_rate) // candidate.step.window,
         train_seconds=round(train, 3),

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from rave_dist.audio.io.open import open_audio
+from rave_dist.audio.io.open import Decoder, open_audio
 from rave_dist.audio.io.sources import AudioSource, local_copy
 from rave_dist.checks.candidate import Candidate, Check, Recording
 from rave_dist.checks.findings import Finding, error, warning
@@ -26,24 +26,46 @@ def open_recordings(sources: Sequence[AudioSource]) -> list[Recording]:
 def _open(source: AudioSource) -> Recording:
     try:
         with local_copy(source.uri) as path, open_audio(path) as decoder:
-            samples = decoder.declared_samples
+            samples, damage = decoder.declared_samples, None
             if samples is None:  # the headers do not give the length, so the file is decoded
-                samples = sum(block.shape[1] for block in decoder.blocks())
-            return Recording(source, samples / decoder.sample_rate, decoder.sample_rate)
+                samples, damage = _decode(decoder)
+            seconds = samples / decoder.sample_rate
+            return Recording(source, seconds, decoder.sample_rate, error=damage, notes=decoder.notes)
     except (AudioError, StoreError) as problem:
         return Recording(source, error=problem.what)
 
 
+def _decode(decoder: Decoder) -> tuple[int, str | None]:
+    """The samples that can be read, and the damage behind them."""
+    samples = 0
+    try:
+        for block in decoder.blocks():
+            samples += block.shape[1]
+    except AudioError as problem:
+        return samples, problem.what
+    return samples, None
+
+
 def unreadable_recordings(candidate: Candidate) -> Iterator[Finding]:
-    """Recordings that cannot be opened: warnings, or an error if none can be."""
+    """Recordings that cannot be read to their end: warnings, or an error if none can be read at all."""
     damaged = [r for r in candidate.recordings if r.error is not None]
-    report = error if len(damaged) == len(candidate.recordings) else warning
+    nothing = len(damaged) == len(candidate.recordings) and not any(r.seconds for r in damaged)
+    report = error if nothing else warning
     for recording in damaged:
         yield report(
             str(recording.error),
             fix="replace the file with an intact copy, or leave it out",
             where=recording.source.name,
         )
+
+
+def oddities(candidate: Candidate) -> Iterator[Finding]:
+    """Brackets that were taken as wildcards, wrong headers, further tracks."""
+    for note in candidate.notes:
+        yield warning(note)
+    for recording in candidate.recordings:
+        for note in recording.notes:
+            yield warning(note, where=recording.source.name)
 
 
 def other_sample_rates(candidate: Candidate) -> Iterator[Finding]:
@@ -66,5 +88,5 @@ def too_little_audio(candidate: Candidate) -> Iterator[Finding]:
         yield error(problem.what, fix=f"add recordings until there are at least {least:.1f} s of sound")
 
 
-CHECKS: tuple[Check, ...] = (unreadable_recordings, other_sample_rates, too_little_audio)
+CHECKS: tuple[Check, ...] = (unreadable_recordings, oddities, other_sample_rates, too_little_audio)
 """The checks of an instrument; for the joint base only the total length matters."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from rave_dist.checks.findings import Finding, Severity
 from rave_dist.rave.engine import installed_engine
-from rave_dist.records import Engine, Problem
+from rave_dist.records import Engine, PassedOver, Problem
 
 
 @dataclass(frozen=True)
@@ -18,6 +18,7 @@ class InstrumentCheck:
         name: the instrument.
         findings: errors and warnings, in the order of the checks.
         sources: number of recordings found.
+        passed_over: files and folders with them that are not used, counted per reason and extension.
         seconds: duration of the recordings that can be opened.
         windows: number of whole training windows in them.
         train_seconds: duration of the part used for training.
@@ -37,6 +38,7 @@ class InstrumentCheck:
     name: str
     findings: tuple[Finding, ...] = ()
     sources: int = 0
+    passed_over: tuple[PassedOver, ...] = ()
     seconds: float = 0.0
     windows: int = 0
     train_seconds: float = 0.0
@@ -72,7 +74,10 @@ class InstrumentCheck:
 
     def to_json(self) -> dict[str, Any]:
         """The instrument's entry in the document of ``rave-dist check``."""
-        lists = {key: [entry.to_json() for entry in getattr(self, key)] for key in ("findings", "problems", "warnings")}
+        lists = {
+            key: [entry.to_json() for entry in getattr(self, key)]
+            for key in ("findings", "problems", "warnings", "passed_over")
+        }
         return {**asdict(self), "ok": self.ok, **lists}
 
 

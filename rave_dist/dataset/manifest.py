@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from rave_dist.audio.io.sources import AudioSource
+from rave_dist.audio.io.sources import AudioSource, Listing
 from rave_dist.dataset.prepare import Prepared
 from rave_dist.dataset.read import load_manifest
+from rave_dist.dataset.reader import READER
 from rave_dist.dataset.recipe import Recipe
 from rave_dist.errors import DatasetError
 from rave_dist.identity import content_id
@@ -44,7 +45,7 @@ class Earlier:
 def load_earlier(store: Store, instrument: str, recipe: Recipe) -> Earlier:
     """Reads the last datasets of an instrument with this recipe, of all libraries of a store.
 
-    Sources in missing shards count as new.
+    Sources in missing shards, and those that an earlier version of the code read, count as new.
     """
     ids = {
         DatasetPointer.load(store, entry.key).recipes.get(recipe.id, "")
@@ -63,7 +64,7 @@ def load_earlier(store: Store, instrument: str, recipe: Recipe) -> Earlier:
         ]
         earlier.shards.append(tuple(s for s in shards if s.source_ids))
         for record in (*manifest.sources, *manifest.unused):
-            if record.source_id not in missing:
+            if record.source_id not in missing and record.reader == READER:
                 earlier.records[record.source, record.fingerprint] = record
     return earlier
 
@@ -76,6 +77,7 @@ def assemble(
     recipe: Recipe,
     credit: dict[str, str],
     earlier: Earlier,
+    listing: Listing | None = None,
 ) -> DatasetManifest:
     """The manifest of a dataset, not yet written.
 
@@ -86,6 +88,7 @@ def assemble(
         recipe: parameters.
         credit: attribution.
         earlier: the earlier datasets.
+        listing: of the sources, for what was passed over.
     """
     used: list[SourceRecord] = []
     unused: list[SourceRecord] = []
@@ -115,6 +118,8 @@ def assemble(
         credit=credit,
         recipe=recipe.id,
         unused=tuple(unused),
+        passed_over=listing.passed_over if listing else (),
+        notes=listing.notes if listing else (),
         created_at=now(),
     )
 

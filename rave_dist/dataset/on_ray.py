@@ -14,7 +14,7 @@ import ray
 import ray.data
 from ray.util.annotations import RayDeprecationWarning
 
-from rave_dist.audio.io.sources import AudioSource, list_sources
+from rave_dist.audio.io.sources import AudioSource, find_sources
 from rave_dist.dataset.manifest import assemble, load_earlier, write_manifest
 from rave_dist.dataset.prepare import Prepared, prepare
 from rave_dist.dataset.recipe import Recipe
@@ -61,7 +61,8 @@ def ingest(
         ClusterError: the recordings are files of a node that gives Ray no CPU, or no worker can run.
     """
     recipe = Recipe(sample_rate=sample_rate, channels=channels)
-    sources = list_sources(patterns)
+    listing = find_sources(patterns)
+    sources = listing.sources
     earlier = load_earlier(store, instrument, recipe)
     prepared = [Prepared(record=record) for source in sources if (record := earlier.record(source)) is not None]
     fresh = [source for source in sources if earlier.record(source) is None]
@@ -74,7 +75,7 @@ def ingest(
         shards.append(parts)
         if progress is not None:
             progress(len(prepared), len(sources))
-    manifest = assemble(prepared, shards, instrument=instrument, recipe=recipe, credit=credit, earlier=earlier)
+    manifest = assemble(prepared, shards, instrument=instrument, recipe=recipe, credit=credit, earlier=earlier, listing=listing)
     return write_manifest(store, manifest, library)
 
 

@@ -1,18 +1,12 @@
 """Preparing recordings: each becomes rows of PCM and a record that accounts for every second.
 
-::
-
-    decode ──> channels ──> sample rate ──> int16 ──> spool ──> non-silent intervals, as rows
-                                              └──> levels, amplitudes, sha256
-
-The spool is a temporary file (memory for short recordings), because only at its end is it known whether a recording is
-intact, silent or a duplicate. Memory is constant in the recording's length.
+The PCM of a recording is spooled to a temporary file (memory for short recordings), because only at its end is it known whether
+it exceeds full scale, is silent or a duplicate. Memory is constant in the recording's length.
 """
 
 from __future__ import annotations
 
 import errno
-import hashlib
 import tempfile
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
@@ -20,22 +14,18 @@ from typing import IO
 
 import numpy as np
 
-from rave_dist.audio.dsp.channels import map_channels
-from rave_dist.audio.dsp.resample import resample
-from rave_dist.audio.io.open import Decoder, open_audio
 from rave_dist.audio.io.sources import AudioSource, check_as_listed, local_copy
-from rave_dist.audio.metrics.levels import Levels, warnings
-from rave_dist.audio.types import Audio, Pcm16
+from rave_dist.audio.types import Pcm16
+from rave_dist.dataset.reader import READER, Reading, read_recording
 from rave_dist.dataset.recipe import Recipe
 from rave_dist.dataset.shards import ROW_SECONDS, ShardWriter
-from rave_dist.dataset.silence import Amplitudes, sounding_spans
+from rave_dist.dataset.silence import sounding_spans
 from rave_dist.errors import AudioError, StoreError, from_os_error
 from rave_dist.identity import content_id
 from rave_dist.records import Rejection, Shard, SourceRecord
 from rave_dist.storage.store import Store
 
 _SPOOL_BYTES = 64 << 20
-_BLOCK_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -83,22 +73,19 @@ def prepare(
 
 
 def _read(source: AudioSource, recipe: Recipe, spool: IO[bytes]) -> Prepared:
-    decoder: Decoder | None = None
-    reader = None
     try:
-        with local_copy(source.uri) as path, open_audio(path) as decoder:
-            reader = _Reader(decoder, recipe, spool)
-            reader.run()
+        with local_copy(source.uri) as path:
+            reading = read_recording(path, recipe, spool)
             check_as_listed(source)
-            return Prepared(record=reader.account(source))
     except AudioError as error:
-        samples = max(reader.read if reader else 0, (decoder.declared_samples or 0) if decoder else 0)
-        seconds = samples / decoder.sample_rate if decoder else 0.0
-        return Prepared(record=_unreadable(source, decoder, seconds, error.what))
+        return Prepared(record=_unreadable(source, None, error.what))
     except StoreError as error:
         if _is_disk_full(error):
             raise
         return Prepared(rejection=Rejection(source=source.name, seconds=0.0, reason=error.what, unreadable=True))
+    if not reading.samples:
+        return Prepared(record=_unreadable(source, reading, reading.damage or "contains no samples"))
+    return Prepared(record=_account(source, reading, recipe))
 
 
 def _is_disk_full(error: BaseException) -> bool:
@@ -106,99 +93,64 @@ def _is_disk_full(error: BaseException) -> bool:
     return isinstance(cause, OSError) and (cause.errno == errno.ENOSPC or _is_disk_full(cause))
 
 
-class _Reader:
-    """Streams one decoder into the spool, measuring levels and amplitudes."""
-
-    def __init__(self, decoder: Decoder, recipe: Recipe, spool: IO[bytes]) -> None:
-        self._decoder = decoder
-        self._recipe = recipe
-        self._spool = spool
-        self._levels = Levels(decoder.subtype)
-        self._amplitudes = Amplitudes(recipe.frame)
-        self._digest = hashlib.sha256()
-        self._samples = 0
-        self.read = 0
-
-    def run(self) -> None:
-        channels = min(self._decoder.channels, self._recipe.channels)  # resample as few channels as possible
-        mixed = (map_channels(block, channels) for block in self._decoded())
-        rates = {"rate": self._decoder.sample_rate, "new_rate": self._recipe.sample_rate}
-        for block in resample(mixed, channels=channels, **rates):
-            pcm = _to_int16(map_channels(block, self._recipe.channels))
-            self._amplitudes.add(pcm)
-            self._levels.add(pcm)
-            data = np.ascontiguousarray(pcm.T).astype("<i2", copy=False).tobytes()
-            self._digest.update(data)
-            self._samples += pcm.shape[1]
-            self._spool.write(data)
-
-    def _decoded(self) -> Iterator[Audio]:
-        for block in self._decoder.blocks(_BLOCK_SECONDS):
-            self.read += block.shape[1]
-            self._levels.add_decoded(block)
-            yield block
-
-    def account(self, source: AudioSource) -> SourceRecord:
-        decoder, recipe = self._decoder, self._recipe
-        seconds = self.read / decoder.sample_rate
-        if not self._samples:
-            return _unreadable(source, decoder, seconds, "contains no samples")
-        spans = sounding_spans(self._amplitudes.finish(), samples=self._samples, recipe=recipe)
-        rejections = tuple(_silences(source, spans, self._samples, seconds, recipe))
-        sha256 = self._digest.hexdigest()
-        return SourceRecord(
-            source=source.name,
-            source_id=content_id({"pcm": sha256, "recipe": recipe.id}),
-            fingerprint=source.fingerprint,
-            seconds=seconds,
-            used_seconds=seconds - sum(r.seconds for r in rejections) if spans else 0.0,
-            sample_rate=decoder.sample_rate,
-            channels=decoder.channels,
-            format=f"{decoder.format} {decoder.subtype}",
-            samples=self._samples,
-            spans=spans,
-            pcm_sha256=sha256,
-            peak=self._levels.peak,
-            rms=self._levels.rms,
-            dc=self._levels.dc,
-            clipped_samples=self._levels.clipped_samples,
-            warnings=warnings(self._levels, decoder.sample_rate, recipe.sample_rate),
-            rejections=rejections,
-        )
+def _account(source: AudioSource, reading: Reading, recipe: Recipe) -> SourceRecord:
+    spans = sounding_spans(reading.amplitudes.finish(), samples=reading.samples, recipe=recipe)
+    rejections = [*_silences(source, spans, reading, recipe)]
+    if reading.damage:
+        missing = reading.missing_seconds
+        rejections.append(Rejection(source=source.name, seconds=missing, reason=reading.damage, unreadable=True))
+    return SourceRecord(
+        source=source.name,
+        source_id=content_id({"pcm": reading.sha256, "recipe": recipe.id}),
+        fingerprint=source.fingerprint,
+        reader=READER,
+        seconds=reading.seconds,
+        used_seconds=reading.seconds - sum(r.seconds for r in rejections) if spans else 0.0,
+        sample_rate=reading.sample_rate,
+        channels=reading.channels,
+        format=reading.format,
+        gain=reading.gain,
+        samples=reading.samples,
+        spans=spans,
+        pcm_sha256=reading.sha256,
+        peak=reading.levels.peak,
+        rms=reading.levels.rms,
+        dc=reading.levels.dc,
+        clipped_samples=reading.levels.clipped_samples,
+        warnings=reading.warnings,
+        rejections=tuple(rejections),
+    )
 
 
-def _to_int16(block: Audio) -> Pcm16:
-    scaled = np.rint(block * np.float32(2**15))
-    pcm: Pcm16 = np.clip(scaled, -(2**15), 2**15 - 1, out=scaled).astype(np.int16)
-    return pcm
-
-
-def _silences(
-    source: AudioSource, spans: tuple[tuple[int, int], ...], samples: int, seconds: float, recipe: Recipe
-) -> Iterator[Rejection]:
+def _silences(source: AudioSource, spans: tuple[tuple[int, int], ...], reading: Reading, recipe: Recipe) -> Iterator[Rejection]:
     level = f"nothing above {recipe.silence_dbfs:g} dBFS"
+    cancelled = f"the channels cancel each other in the mix: {reading.unmix}"
     if not spans:
-        yield Rejection(source=source.name, seconds=seconds, reason=f"silent throughout: {level}")
+        reason = cancelled if reading.cancels(0, reading.samples) else f"silent throughout: {level}"
+        yield Rejection(source=source.name, seconds=reading.read / reading.sample_rate, reason=reason)
         return
     place = 0
-    for start, stop in (*spans, (samples, samples)):
+    for start, stop in (*spans, (reading.samples, reading.samples)):
         if start > place:
             length = (start - place) / recipe.sample_rate
             at = f"{clock(place / recipe.sample_rate)} to {clock(start / recipe.sample_rate)}"
-            yield Rejection(source=source.name, seconds=length, reason=f"silence from {at}: {level}")
+            reason = f"from {at}, {cancelled}" if reading.cancels(place, start) else f"silence from {at}: {level}"
+            yield Rejection(source=source.name, seconds=length, reason=reason)
         place = stop
 
 
-def _unreadable(source: AudioSource, decoder: Decoder | None, seconds: float, reason: str) -> SourceRecord:
+def _unreadable(source: AudioSource, reading: Reading | None, reason: str) -> SourceRecord:
+    seconds = reading.seconds if reading else 0.0
     return SourceRecord(
         source=source.name,
         source_id="",
         fingerprint=source.fingerprint,
+        reader=READER,
         seconds=seconds,
         used_seconds=0.0,
-        sample_rate=decoder.sample_rate if decoder else 0,
-        channels=decoder.channels if decoder else 0,
-        format=f"{decoder.format} {decoder.subtype}" if decoder else "",
+        sample_rate=reading.sample_rate if reading else 0,
+        channels=reading.channels if reading else 0,
+        format=reading.format if reading else "",
         samples=0,
         spans=(),
         pcm_sha256="",

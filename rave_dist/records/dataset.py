@@ -6,6 +6,7 @@ from pydantic import Field
 
 from rave_dist.records.base import Record
 from rave_dist.records.folders import DatasetFolder
+from rave_dist.records.passed_over import PassedOver
 
 
 class Rejection(Record):
@@ -20,18 +21,22 @@ class Rejection(Record):
 class SourceRecord(Record):
     """One ingested recording; levels are those of the mapped, resampled PCM, full scale 1.
 
-    ``used_seconds`` plus the seconds of its rejections is ``seconds``. ``spans`` are the used intervals [start, stop) in
+    ``used_seconds`` plus the seconds of its rejections is ``seconds``, which includes what is missing of a truncated file.
+    ``gain`` is the factor that its samples were multiplied by, 1 unless it exceeds full scale. ``reader`` is the version of the
+    code that read it. ``spans`` are the used intervals [start, stop) in
     samples at the dataset's rate; the PCM rows of a span are contiguous.
     """
 
     source: str
     source_id: str
     fingerprint: str
+    reader: int = 0
     seconds: float
     used_seconds: float
     sample_rate: int
     channels: int
     format: str
+    gain: float = 1.0
     samples: int
     spans: tuple[tuple[int, int], ...]
     pcm_sha256: str
@@ -56,8 +61,8 @@ class DatasetManifest(Record):
     """A dataset: its recordings, the keys of their PCM, and the use of every second.
 
     ``sources`` are the recordings that are used, at least in part; ``unused`` those that could be opened but are rejected
-    completely (kept so that they are not read again); ``rejected`` lists all unused seconds of both. ``recipe`` is the id of
-    the parameters.
+    completely (kept so that they are not read again); ``rejected`` lists all unused seconds of both. ``passed_over`` counts the
+    files and folders that are no sources; ``notes`` are remarks about the patterns. ``recipe`` is the id of the parameters.
     """
 
     id: str
@@ -71,6 +76,8 @@ class DatasetManifest(Record):
     credit: dict[str, str] = Field(default_factory=dict)
     recipe: str = ""
     unused: tuple[SourceRecord, ...] = ()
+    passed_over: tuple[PassedOver, ...] = ()
+    notes: tuple[str, ...] = ()
     created_at: str
 
     @property
@@ -82,6 +89,11 @@ class DatasetManifest(Record):
     def key(self) -> str:
         """The key of the dataset's folder."""
         return str(self.folder.root)
+
+    @property
+    def warnings(self) -> tuple[tuple[str, str], ...]:
+        """Recordings that are used, with the warnings about them."""
+        return tuple((record.source, warning) for record in self.sources for warning in record.warnings)
 
     @property
     def seconds(self) -> float:

@@ -16,11 +16,12 @@ class Levels:
 
     Args:
         subtype: the recording's encoding, for what its full scale is.
+        full_scale: the magnitude of clipped samples; None for that of the encoding.
     """
 
-    def __init__(self, subtype: str) -> None:
+    def __init__(self, subtype: str, *, full_scale: float | None = None) -> None:
         # The largest positive value of n bits is 1 - 2^(1 - n); floats and lossy formats are clipped at about 1.
-        self._full_scale = np.float32(1 - 2.0 ** (1 - _BITS.get(subtype, 16)))
+        self._full_scale = np.float32(full_scale or 1 - 2.0 ** (1 - _BITS.get(subtype, 16)))
         self._peak = 0
         self._power = 0.0
         self._sums: npt.NDArray[np.int64] | None = None

