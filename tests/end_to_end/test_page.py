@@ -27,7 +27,6 @@ from rave_dist.identity import hash_file
 from rave_dist.library.manifest import Library, load_library
 from rave_dist.records import (
     DatasetManifest,
-    Engine,
     ModelCard,
     ModelFile,
     Problem,
@@ -35,11 +34,11 @@ from rave_dist.records import (
     RunMetrics,
     RunRecord,
     Validation,
-    now,
 )
 from rave_dist.reports.page import write_report
 from rave_dist.sample_data import Ensemble, Generated, generate
 from rave_dist.storage.store import Store
+from tests.sample_records import model_card, run_record
 
 RATE = 22050
 HOP = 64
@@ -199,29 +198,10 @@ class Night:
         key = f"models/{name}/0123456789ab"
         file = ModelFile(key=f"{key}/{name}.ts", sha256=hash_file(path), bytes=path.stat().st_size)
         self.store.upload(path, file.key)
-        card = ModelCard(
-            name=name,
-            version="0123456789ab",
-            library="night",
-            run_id="feed0000beef",
-            engine=Engine(name="acids-rave", version="2.3.1", licence="CC BY-NC 4.0"),
-            config=("v2_tiny",),
-            sample_rate=RATE,
-            channels=1,
-            latents=5,
-            latent_size=16,
-            hop=HOP,
-            receptive_field=(4 * HOP, 2 * HOP),
-            phase=2,
-            step=60,
-            steps=60,
-            complete=True,
-            dataset=dataset.id,
-            seconds=dataset.used_seconds,
-            validation={},
-            credit=dataset.credit,
-            files={"offline": file, "streaming": file},
-            created_at=now(),
+        card = model_card(
+            **{"name": name, "version": "0123456789ab", "library": "night", "run_id": "feed0000beef"},
+            **{"sample_rate": RATE, "hop": HOP, "receptive_field": (4 * HOP, 2 * HOP)},
+            **{"dataset": dataset.id, "credit": dataset.credit, "files": {"offline": file, "streaming": file}},
         )
         self.store.write_json(f"{key}/card.json", card.to_json())
         self.store.write_json(f"models/{name}/latest.json", {"version": card.version})
@@ -241,8 +221,8 @@ class Night:
         metrics.save(self.store, RunFolder.of("night", name, "feed0000beef").metrics)
 
     def record(self, name: str, state: str, **fields: Any) -> None:
-        values = {"library": "night", "instrument": name, "run_id": "feed0000beef", "dataset": "", "state": state, "steps": 60}
-        self.records.append(RunRecord.model_validate(values | fields))
+        values = {"library": "night", "instrument": name, "run_id": "feed0000beef", "state": state, "steps": 60}
+        self.records.append(run_record(**values | fields))
 
     def done(self, name: str, **ingest: Any) -> ModelCard:
         dataset = self.ingested(name, **ingest)

@@ -10,10 +10,9 @@ import torch
 
 from rave_dist.dataset.read import Segment
 from rave_dist.errors import TrainingError
-from rave_dist.options import Budget
-from rave_dist.records import TrainingSpec
 from rave_dist.storage.store import Store
 from rave_dist.training.preflight.dry_run import dry_run
+from tests.sample_records import training_spec
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
 
@@ -31,12 +30,7 @@ def share() -> Iterator[Callable[[int], None]]:
 
 
 def dry_run_of(store: Store, batch: int | str, window: int = 40960) -> int | None:
-    spec = TrainingSpec(
-        **{"library": "band", "instrument": "plucks", "dataset": "none", "config": ("v2_small",), "sample_rate": 44100},
-        **{"override": {"CAPACITY": 4, "LATENT_SIZE": 8}, "channels": 1, "window": window, "batch": batch, "seed": 1},
-        budget=Budget(steps=10),
-    )
-    return dry_run(store, spec, AUDIO, AUDIO, device=DEVICE)
+    return dry_run(store, training_spec(batch=batch, window=window), AUDIO, AUDIO, device=DEVICE)
 
 
 def test_the_batch_that_is_named_fits(local_store: Store, share: Callable[[int], None]) -> None:

@@ -15,11 +15,12 @@ import torch
 
 from rave_dist.dataset.on_ray import ingest
 from rave_dist.options import Budget, CheckpointPolicy
-from rave_dist.records import Engine, ModelCard, RunActivity, RunRecord, RunResult, TrainingSpec
+from rave_dist.records import ModelCard, RunActivity, RunRecord, RunResult, TrainingSpec
 from rave_dist.storage.store import Store
 from rave_dist.training.heartbeat import read_records
 from rave_dist.training.on_ray import train_library
 from rave_dist.training.state.outputs import read_result
+from tests.sample_records import model_card, training_spec
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 
@@ -30,32 +31,13 @@ Publish = Callable[[Store, TrainingSpec, Callable[[RunActivity], None]], ModelCa
 def publish() -> Publish:
     """Publishes a card without files, for a run that has left all that a model is made of."""
 
+    blank = model_card()  # made here: in workers, `tests` is a package of acids-rave
+
     def publish(store: Store, spec: TrainingSpec, report: Callable[[RunActivity], None]) -> ModelCard:
         report("measuring")
         result = RunResult.load(store, spec.folder.result)
-        card = ModelCard(
-            name=spec.instrument,
-            version=spec.run_id,
-            library=spec.library,
-            run_id=spec.run_id,
-            engine=Engine(name="acids-rave", version="2.3.1", licence="CC BY-NC 4.0"),
-            config=spec.config,
-            sample_rate=spec.sample_rate,
-            channels=spec.channels,
-            latents=1,
-            latent_size=1,
-            hop=512,
-            receptive_field=(0, 0),
-            phase=result.phase,
-            step=result.step,
-            steps=result.steps,
-            complete=result.complete,
-            dataset=spec.dataset,
-            seconds=1.0,
-            validation=result.validation,
-            files={},
-            created_at="",
-        )
+        own = {"name": spec.instrument, "version": spec.run_id, "library": spec.library, "run_id": spec.run_id}
+        card = blank.model_copy(update={**own, "validation": result.validation})
         card.save(store, card.folder.card)
         return card
 
@@ -74,21 +56,8 @@ def _dataset(store: Store, folder: Path, instrument: str) -> str:
 
 
 def _spec(instrument: str, dataset: str, **changes: Any) -> TrainingSpec:
-    values = {
-        "library": "band",
-        "instrument": instrument,
-        "dataset": dataset,
-        "config": ("v2_small",),
-        "override": {"CAPACITY": 4, "LATENT_SIZE": 8},
-        "sample_rate": 44100,
-        "channels": 1,
-        "window": 40960,
-        "batch": 2,
-        "budget": Budget(steps=12),
-        "seed": 3,
-        "checkpoint": CheckpointPolicy(steps=5),
-    }
-    return TrainingSpec(**{**values, **changes})
+    values = {"budget": Budget(steps=12), "checkpoint": CheckpointPolicy(steps=5), **changes}
+    return training_spec(instrument=instrument, dataset=dataset, **values)
 
 
 def _weights(store: Store, spec: TrainingSpec, folder: Path) -> dict[str, torch.Tensor]:

@@ -17,11 +17,11 @@ from rave_dist.display import LINE_SECONDS, Lines, LiveDisplay, shown_progress
 from rave_dist.options import Budget
 from rave_dist.progress import SILENT, Progress
 from rave_dist.records import RunRecord, Validation
+from tests.sample_records import run_record
 
 
 def run(instrument: str = "drums", **fields: Any) -> RunRecord:
-    values = {"library": "band", "instrument": instrument, "run_id": "x", "dataset": "d", "budget": Budget(steps=1000)}
-    return RunRecord.model_validate({**values, **fields})
+    return run_record(**{"instrument": instrument, "budget": Budget(steps=1000), **fields})
 
 
 class Clock:

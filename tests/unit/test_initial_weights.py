@@ -21,7 +21,8 @@ from rave_dist.errors import ConfigurationError, LibraryError, ModelNotFoundErro
 from rave_dist.initial_weights import find_initial_weights, joint_base_problem, plan_joint_base, write_joint_dataset
 from rave_dist.library.manifest import Library, load_library
 from rave_dist.options import Budget
-from rave_dist.records import DatasetFolder, DatasetManifest, DatasetPointer, ModelCard, RunRecord, SourceRecord, now
+from rave_dist.records import DatasetFolder, DatasetPointer, ModelCard
+from tests.sample_records import dataset_manifest, run_record, source_record
 
 pytestmark = pytest.mark.slow
 
@@ -75,15 +76,12 @@ def _ingest(library: Library, name: str, *, seconds: int) -> None:
     pcm = np.full((1, seconds * 44100), seconds, dtype=np.int16)
     with ShardWriter(library.store, name, 44100) as writer:
         writer.write(name, 0, pcm)
-    source = SourceRecord(
-        **{"source": f"{name}.wav", "source_id": name, "fingerprint": name, "seconds": seconds, "used_seconds": seconds},
-        **{"sample_rate": 44100, "channels": 1, "format": "WAV", "samples": pcm.shape[1], "spans": ((0, pcm.shape[1]),)},
-        **{"pcm_sha256": name, "peak": 0.1, "rms": 0.1, "dc": 0.0, "clipped_samples": 0},
+    source = source_record(
+        **{"source": f"{name}.wav", "source_id": name, "pcm_sha256": name, "seconds": seconds, "used_seconds": seconds},
+        **{"samples": pcm.shape[1], "spans": ((0, pcm.shape[1]),)},
     )
-    manifest = DatasetManifest(
-        **{"id": f"{seconds}" * 12, "instrument": name, "sample_rate": 44100, "channels": 1, "sources": (source,)},
-        **{"rejected": (), "shards": tuple(writer.shards), "used_seconds": seconds, "created_at": now()},
-    )
+    shards = tuple(writer.shards)
+    manifest = dataset_manifest(id=f"{seconds}" * 12, instrument=name, sources=(source,), shards=shards, used_seconds=seconds)
     manifest.save(library.store, manifest.folder.manifest)
     DatasetPointer(id=manifest.id).save(library.store, DatasetFolder.latest(name, library.name))
 
@@ -250,7 +248,7 @@ def test_status_lists_the_librarys_base(band: Callable[[str], Library], tmp_path
         return dict(json.loads(done.stdout))
 
     assert status()["base"]["state"] == "waiting"
-    record = RunRecord(library="band", instrument="band-base", run_id="x", dataset="d", state="running", step=7, phase=1)
+    record = run_record(instrument="band-base", state="running", step=7, phase=1)
     library.store.write_json(record.key, record.to_json())
     told = status()
     assert [entry["name"] for entry in told["instruments"]] == ["drum", "harp", "lute"]

@@ -19,12 +19,9 @@ from rave_dist.records import (
     BestWeights,
     ConversionFolder,
     DatasetFolder,
-    DatasetManifest,
-    Engine,
     ExportFolder,
     ExportRecord,
     LossRow,
-    ModelCard,
     ModelFile,
     ModelFolder,
     Record,
@@ -32,16 +29,15 @@ from rave_dist.records import (
     Rollback,
     RunFolder,
     RunMetrics,
-    RunRecord,
     RunResult,
     Shard,
-    SourceRecord,
     TrainingSpec,
     Validation,
     ValidationRow,
     now,
 )
 from rave_dist.storage.store import Store
+from tests.sample_records import dataset_manifest, model_card, run_record, source_record
 
 SPEC = TrainingSpec(
     library="drums",
@@ -55,62 +51,32 @@ SPEC = TrainingSpec(
     seed=7,
 )
 
-SOURCE = SourceRecord(
-    source="/recordings/a.wav",
-    source_id="aaaa",
-    fingerprint="1-2",
+SOURCE = source_record(
     seconds=10.0,
     used_seconds=8.5,
-    sample_rate=48000,
-    channels=2,
-    format="WAV",
     samples=374850,
     spans=((0, 100), (200, 374850)),
-    pcm_sha256="00",
-    peak=0.5,
-    rms=0.1,
-    dc=0.0,
-    clipped_samples=0,
-    rejections=(Rejection(source="/recordings/a.wav", seconds=1.5, reason="silent"),),
+    rejections=(Rejection(source="/recordings/take.wav", seconds=1.5, reason="silent"),),
 )
 
-MANIFEST = DatasetManifest(
+MANIFEST = dataset_manifest(
     id="0123456789ab",
     instrument="tabla",
-    sample_rate=44100,
-    channels=1,
     sources=(SOURCE,),
     rejected=SOURCE.rejections,
-    shards=(Shard(key="datasets/tabla/x/part-0.parquet", source_ids=("aaaa",), bytes=10, seconds=8.5),),
+    shards=(Shard(key="datasets/tabla/x/part-0.parquet", source_ids=("take",), bytes=10, seconds=8.5),),
     used_seconds=8.5,
-    created_at="2026-01-01T00:00:00+00:00",
 )
 
-CARD = ModelCard(
+CARD = model_card(
     name="tabla",
     version="ba9876543210",
     library="drums",
     run_id=SPEC.run_id,
-    engine=Engine(name="acids-rave", version="2.3.1", licence="CC BY-NC 4.0"),
-    config=SPEC.config,
-    sample_rate=44100,
-    channels=1,
-    latents=4,
-    latent_size=16,
-    hop=2048,
-    receptive_field=(27117, 26428),
-    phase=2,
-    step=1000,
-    steps=1000,
-    complete=True,
-    dataset="0123456789ab",
-    seconds=229.0,
-    validation={"last": 1.5},
     files={"offline": ModelFile(key="models/tabla/x/tabla.ts", sha256="00", bytes=5)},
-    created_at="2026-01-01T00:00:00+00:00",
 )
 
-RUN = RunRecord(library="drums", instrument="tabla", run_id=SPEC.run_id, dataset="0123456789ab")
+RUN = run_record(library="drums", instrument="tabla", run_id=SPEC.run_id)
 
 RESULT = RunResult(
     phase=2,

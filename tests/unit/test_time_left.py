@@ -1,24 +1,15 @@
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import pytest
 
 from rave_dist.options import Budget, Until
-from rave_dist.records import RunRecord
 from rave_dist.time_left import TimeLeft, duration, library_time_left, time_left, used
+from tests.sample_records import run_record
 
-
-def run(**fields: Any) -> RunRecord:
-    values = {
-        "library": "band",
-        "instrument": "tabla",
-        "run_id": "x",
-        "dataset": "d",
-        "state": "running",
-        "activity": "training",
-    }
-    return RunRecord.model_validate({**values, **fields})
+run = partial(run_record, state="running", activity="training")
 
 
 STEPS = Budget(steps=1000)

@@ -21,10 +21,10 @@ from rave_dist.checks.candidate import Candidate
 from rave_dist.checks.resources import plan_run, too_little_memory
 from rave_dist.errors import LibraryError, StoreError
 from rave_dist.library.manifest import load_library
-from rave_dist.options import Budget
 from rave_dist.rave.presets import defaults
-from rave_dist.records import RunRecord, TrainingSpec
+from rave_dist.records import RunRecord
 from rave_dist.training.preflight.model_facts import ModelFacts
+from tests.sample_records import training_spec
 
 pytestmark = pytest.mark.slow
 
@@ -205,10 +205,7 @@ def test_a_step_is_held_against_the_memory_of_this_machine(tmp_path: Path) -> No
     library = load_library(manifest)
 
     def judged(batch: int | str, windows: float) -> tuple[int, list[Finding]]:
-        spec = TrainingSpec(
-            **{"library": "band", "instrument": "drums", "dataset": "x", "config": ("v2_small",), "sample_rate": RATE},
-            **{"channels": 1, "budget": Budget(steps=9), "seed": 0, "batch": batch},
-        )
+        spec = training_spec(batch=batch)
         size = int(psutil.virtual_memory().total / windows)
         facts = ModelFacts(0, 8, 512, (0, 0), window_bytes=size, phase_1_seconds=1, phase_2_seconds=1)
         candidate = Candidate(library=library, spec=spec, facts=facts)

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from rave_dist.identity import hash_file
-from rave_dist.records import Engine, ModelCard, ModelFile
+from rave_dist.records import ModelCard, ModelFile
+from tests.sample_records import model_card
 
 HOP = 64
 
@@ -77,29 +78,9 @@ def scripted(tmp_path: Path) -> Callable[..., tuple[Path, ModelCard]]:
         path.parent.mkdir(exist_ok=True)
         torch.jit.script(NETWORKS[kind](channels).eval()).save(str(path))
         file = ModelFile(key=f"models/{kind}/1/{path.name}", sha256=hash_file(path), bytes=path.stat().st_size)
-        card = ModelCard(
-            name=kind,
-            version="1",
-            library="tests",
-            run_id="0",
-            engine=Engine(name="acids-rave", version="2.3.1", licence="CC BY-NC 4.0"),
-            config=(kind,),
-            sample_rate=sample_rate,
-            channels=channels,
-            latents=12,
-            latent_size=12,
-            hop=HOP,
-            receptive_field=(4 * HOP, 4 * HOP) if kind == "frames" else (0, 0),
-            phase=2,
-            step=1,
-            steps=1,
-            complete=True,
-            dataset="0",
-            seconds=1.0,
-            validation={},
-            files={"offline": file},
-            created_at="2000-01-01T00:00:00+00:00",
-        )
+        context = 4 * HOP if kind == "frames" else 0
+        audio = {"sample_rate": sample_rate, "channels": channels, "hop": HOP, "receptive_field": (context, context)}
+        card = model_card(name=kind, version="1", **audio, files={"offline": file})
         return path, card
 
     return make

@@ -20,45 +20,51 @@ def three(recordings, write, noise):
     return recordings
 
 
+@pytest.fixture
+def reingest(three, ingest_here):
+    """Ingests the recordings again; returns the manifest and the names of those that were opened."""
+
+    def run(store):
+        read: list[str] = []
+        return ingest_here(store, [three], read=read), read
+
+    return run
+
+
 def sound_of(store, manifest) -> list[bytes]:
     return [segment.pcm.tobytes() for segment in read_segments(store, manifest)]
 
 
-def test_nothing_changed_nothing_read(any_store, three, write, ingest_here):
+def test_nothing_changed_nothing_read(any_store, three, write, ingest_here, reingest):
     write("silent.wav", np.zeros(44_100))
     (three / "text.wav").write_text("notes")
     first = ingest_here(any_store, [three])
     before = {entry.key: entry.tag for entry in any_store.list()}
-    read: list[str] = []
-    assert ingest_here(any_store, [three], read=read) == first
-    assert read == []
+    assert reingest(any_store) == (first, [])
     assert {entry.key: entry.tag for entry in any_store.list()} == before
     assert latest_manifest(any_store, "drum", "library") == first
 
 
-def test_one_added_one_read_one_removed_none(any_store, three, write, noise, ingest_here):
+def test_one_added_one_read_one_removed_none(any_store, three, write, noise, ingest_here, reingest):
     first = ingest_here(any_store, [three])
     write("d.wav", noise(0.5, 9))
-    read: list[str] = []
-    second = ingest_here(any_store, [three], read=read)
+    second, read = reingest(any_store)
     assert read == ["d.wav"]
     assert len(second.sources) == 4
     assert second.id != first.id
     assert {s.key for s in first.shards} < {s.key for s in second.shards}
     (three / "d.wav").unlink()
-    read.clear()
-    third = ingest_here(any_store, [three], read=read)
+    third, read = reingest(any_store)
     assert read == []
     assert third.id == first.id
     assert sound_of(any_store, third) == sound_of(any_store, first)
     assert len(sound_of(any_store, load_manifest(any_store, "drum", second.id))) == 4
 
 
-def test_a_changed_recording_is_read_again(local_store, three, write, noise, ingest_here):
+def test_a_changed_recording_is_read_again(local_store, three, write, noise, ingest_here, reingest):
     first = ingest_here(local_store, [three])
     write("b.wav", noise(2.0, 77))
-    read: list[str] = []
-    second = ingest_here(local_store, [three], read=read)
+    second, read = reingest(local_store)
     assert read == ["b.wav"]
     assert second.id != first.id
     np.testing.assert_array_equal(
@@ -89,40 +95,37 @@ def test_the_order_of_segments_is_the_contents(tmp_path, local_store, three, noi
     assert sound_of(other_store, ingest_here(other_store, [three])) == first
 
 
-def test_other_parameters_are_another_dataset_and_both_are_remembered(local_store, three, ingest_here):
+def test_other_parameters_are_another_dataset_and_both_are_remembered(local_store, three, ingest_here, reingest):
     mono = ingest_here(local_store, [three])
     stereo = ingest_here(local_store, [three], Recipe(sample_rate=44_100, channels=2))
     assert stereo.id != mono.id
     assert read_segments(local_store, stereo)[0].pcm.shape[0] == 2
     assert latest_manifest(local_store, "drum", "library").id == stereo.id
-    read: list[str] = []
-    assert ingest_here(local_store, [three], read=read) == mono
-    assert read == []
+    assert reingest(local_store) == (mono, [])
     assert latest_manifest(local_store, "drum", "library").id == mono.id
 
 
-def test_a_duplicate_takes_the_place_of_a_removed_original(local_store, three, ingest_here):
+def test_a_duplicate_takes_the_place_of_a_removed_original(local_store, three, ingest_here, reingest):
     shutil.copy(three / "a.wav", three / "z.wav")
     first = ingest_here(local_store, [three])
     assert [r.reason for r in first.rejected] == [f"the same recording as {three}/a.wav"]
     assert first.seconds == pytest.approx(7.0)
     (three / "a.wav").unlink()
-    read: list[str] = []
-    second = ingest_here(local_store, [three], read=read)
+    second, read = reingest(local_store)
     assert read == []
     assert second.rejected == ()
     assert second.id == first.id
     assert sound_of(local_store, second) == sound_of(local_store, first)
 
 
-def test_what_a_killed_ingest_left_is_not_trusted(local_store, three, ingest_here):
+def test_what_a_killed_ingest_left_is_not_trusted(local_store, three, ingest_here, reingest):
     first = ingest_here(local_store, [three])
     for entry in list(local_store.list("datasets/drum")):
         if "/shards/" not in entry.key:
             local_store.delete(entry.key)
     local_store.write_bytes("datasets/drum/shards/shard-0123456789ab.parquet", b"half a part")
-    read: list[str] = []
-    assert ingest_here(local_store, [three], read=read).id == first.id
+    second, read = reingest(local_store)
+    assert second.id == first.id
     assert len(read) == 3
 
 

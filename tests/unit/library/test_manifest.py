@@ -152,21 +152,6 @@ def test_compute_options_are_one_or_several(write: Write, written: str, meant: t
     assert library.training_spec("rebana", dataset="x").compute == ()
 
 
-@pytest.mark.parametrize(
-    ("written", "what", "fix"),
-    [
-        ("fp61", "no compute option 'fp61'", "fp16"),
-        ("[bf16, fp16]", "bf16 and fp16", "leave out"),
-        ("{bf16: true}", "compute", "compute"),
-    ],
-)
-def test_compute_options_that_cannot_be_are_refused(write: Write, written: str, what: str, fix: str) -> None:
-    error = refusal(write(WHOLE.replace("batch: 4", f"batch: 4, compute: {written}")))
-    assert "'instruments.kompang.compute'" in error.what
-    assert what in error.what
-    assert fix in error.fix
-
-
 def test_a_batch_is_a_number_or_auto(write: Write) -> None:
     library = load_library(write(WHOLE.replace("batch: 4", "batch: auto")))
     asked = library.training_spec("kompang", dataset="x")
@@ -306,7 +291,9 @@ def test_a_value_of_the_wrong_kind_is_named_with_its_place(write: Write, right: 
         ("augment: {pitch: yes}", "must be a number", "for example augment: low-data"),
         ("augment: high-data", "no augmentation 'high-data'", "low-data"),
         ("augment: [low-data, pitch]", "no augmentation 'low-data'", "low-data"),
-        ("compute: {tf32: true}", "must be one name or a list", "for example compute: [bf16"),
+        ("compute: {tf32: true}", "'instruments.tabla.compute': must be one name or a list", "for example compute: [bf16"),
+        ("compute: fp61", "'instruments.tabla.compute' is 'fp61': there is no compute option 'fp61'", "fp16"),
+        ("compute: [bf16, fp16]", "'instruments.tabla.compute' is ['bf16', 'fp16']: bf16 and fp16 cannot", "leave out"),
         ("channels: 6", "must be 2 or less", "for example channels: 1"),
         ("recover: yes", "must be keys with values", "for example recover: {rate: 0.5}"),
         ("override: {4: 4}", "must be a string", 'put it in quotes: "4"'),

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from rave_dist.errors import ConfigurationError, MisfitError
-from rave_dist.options import Budget
 from rave_dist.rave.compatibility import check_effective, name_culprit
 from rave_dist.records import TrainingSpec
 from rave_dist.training.preflight.model_facts import measure_model
+from tests.sample_records import training_spec
 
 pytestmark = pytest.mark.slow
 
@@ -18,10 +18,7 @@ SMALL = {"CAPACITY": 4, "LATENT_SIZE": 8}
 
 
 def _spec(*config: str, window: int = 40960, **override: Any) -> TrainingSpec:
-    return TrainingSpec(
-        **{"library": "l", "instrument": "i", "dataset": "", "budget": Budget(steps=2), "seed": 0, "window": window},
-        **{"config": config, "override": SMALL | override, "sample_rate": 44100, "channels": 1},
-    )
+    return training_spec(config=config, override=SMALL | override, window=window)
 
 
 @pytest.mark.parametrize(

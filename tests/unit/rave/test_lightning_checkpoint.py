@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ from rave_dist.training.state.initialization import (
 from rave_dist.training.state.outputs import read_result
 from rave_dist.training.state.run_state import RunState
 from rave_dist.training.trainer import train
+from tests.sample_records import training_spec
 
 pytestmark = pytest.mark.slow
 
@@ -69,23 +71,7 @@ def _recording(seconds: float, seed: int) -> Recording:
 
 
 TRAIN, HELD_OUT = [_recording(6, 1)], [_recording(1, 2)]
-
-
-def _spec(**changes: Any) -> TrainingSpec:
-    values: dict[str, Any] = {
-        "library": "band",
-        "instrument": "plucks",
-        "dataset": "0" * 12,
-        "config": ("v2_small",),
-        "override": SMALL,
-        "sample_rate": RATE,
-        "channels": 1,
-        "window": WINDOW,
-        "batch": 2,
-        "budget": Budget(steps=6),
-        "seed": 3,
-    }
-    return TrainingSpec(**{**values, **changes})
+_spec = partial(training_spec, override=SMALL, sample_rate=RATE, window=WINDOW, budget=Budget(steps=6))
 
 
 def _train(store: Store, spec: TrainingSpec) -> list[RunState]:
@@ -338,8 +324,12 @@ def test_what_is_no_stock_run_is_refused(broken: str, tmp_path: Path) -> None:
 
 
 def test_runs_without_a_base_keep_their_identity() -> None:
-    assert _spec().run_id == "b722e499d419"
-    assert _spec(base="a" * 12).run_id != _spec().run_id
+    spec = TrainingSpec(
+        **{"library": "band", "instrument": "plucks", "dataset": "0" * 12, "config": ("v2_small",), "override": SMALL},
+        **{"sample_rate": RATE, "channels": 1, "window": WINDOW, "batch": 2, "budget": Budget(steps=6), "seed": 3},
+    )
+    assert spec.run_id == "b722e499d419"
+    assert spec.model_copy(update={"base": "a" * 12}).run_id != spec.run_id
 
 
 def test_a_base_is_a_name_or_a_stock_run() -> None:

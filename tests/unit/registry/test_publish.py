@@ -12,10 +12,11 @@ import torch
 from rave_dist.dataset.shards import ShardWriter
 from rave_dist.errors import ConfigurationError, DatasetError, TrainingError, VerificationError
 from rave_dist.identity import hash_file
-from rave_dist.records import BestWeights, DatasetManifest, ModelCard, RunFolder, RunResult, SourceRecord, TrainingSpec, now
+from rave_dist.records import BestWeights, ModelCard, RunFolder, RunResult, TrainingSpec
 from rave_dist.registry.export import export_run
 from rave_dist.registry.store import fetch, find, list_models, model_version, publish
 from rave_dist.storage.store import Store
+from tests.sample_records import dataset_manifest, source_record
 
 pytestmark = pytest.mark.slow
 
@@ -29,34 +30,9 @@ def put_run(store: Store, tiny: Any, *, name: str = "drums", files: tuple[str, .
     pcm = (generator.normal(size=(1, 6 * 44100)) * 3000).astype(np.int16)
     with ShardWriter(store, name, 44100) as writer:
         writer.write("take", 0, pcm)
-    source = SourceRecord(
-        source="take.wav",
-        source_id="take",
-        fingerprint="f",
-        seconds=6.5,
-        used_seconds=6.0,
-        sample_rate=44100,
-        channels=1,
-        format="WAV",
-        samples=pcm.shape[1],
-        spans=((0, pcm.shape[1]),),
-        pcm_sha256="0" * 64,
-        peak=0.5,
-        rms=0.1,
-        dc=0.0,
-        clipped_samples=0,
-    )
-    manifest = DatasetManifest(
-        id=spec.dataset,
-        instrument=name,
-        sample_rate=44100,
-        channels=1,
-        sources=(source,),
-        rejected=(),
-        shards=tuple(writer.shards),
-        used_seconds=6.0,
-        created_at=now(),
-    )
+    source = source_record(source_id="take", seconds=6.5, samples=pcm.shape[1], spans=((0, pcm.shape[1]),))
+    shards = tuple(writer.shards)
+    manifest = dataset_manifest(id=spec.dataset, instrument=name, sources=(source,), shards=shards, used_seconds=6.0)
     manifest.save(store, manifest.folder.manifest)
     return spec
 

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from rave_dist.library.manifest import load_library
-from rave_dist.records import Metrics, ModelCard, RunRecord
+from rave_dist.records import Metrics, ModelCard
 from rave_dist.reports.page import write_report
+from tests.sample_records import run_record
 
 MEASURES = {
     "model": Metrics(spectral_db=8.26, mel_db=4.04, loudness_lu=1.55, pitch_cents=12.4, pitch_kept=0.876, seconds=42.0),
@@ -30,7 +31,7 @@ def page(tmp_path: Path, publish_tiny: Callable[..., ModelCard]) -> Callable[[di
         library = load_library(manifest)
         card = publish_tiny(library.store, "drums").model_copy(update={"metrics": metrics})
         card.save(library.store, card.folder.card)
-        record = RunRecord(library="band", instrument="drums", run_id="", dataset="", state="done", model=card.reference)
+        record = run_record(instrument="drums", state="done", model=card.reference)
         return library.store.read_bytes(write_report(library.store, library, [record])).decode()
 
     return page

@@ -13,11 +13,12 @@ import pytest
 import soundfile
 
 import rave_dist as rd
-from rave_dist.records import ConversionItem, ConversionParameters, ConversionRecord, ModelCard, Problem, RunRecord
+from rave_dist.records import ConversionItem, ConversionParameters, ConversionRecord, ModelCard, Problem
 from rave_dist.registry.store import find
 from rave_dist.reports.listening import Excerpt, examples, synthetic_call
 from rave_dist.storage.store import Store
 from rave_dist.views import Conversion
+from tests.sample_records import run_record
 
 Publish = Callable[..., ModelCard]
 
@@ -34,16 +35,8 @@ def test_a_library_is_a_table_of_its_instruments(tmp_path: Path) -> None:
         {"name": "band", "store": "store", "instruments": {"drum": {"sources": ["a"]}, "bell": {"sources": ["b"]}}},
         folder=tmp_path,
     )
-    record = RunRecord(
-        library="band",
-        instrument="bell",
-        run_id="",
-        dataset="",
-        state="failed",
-        step=3,
-        steps=9,
-        error=Problem(what="<b>out of memory</b>"),
-    )
+    problem = Problem(what="<b>out of memory</b>")
+    record = run_record(instrument="bell", state="failed", step=3, steps=9, error=problem)
     library.store.write_json(record.key, record.to_json())
     html = library._repr_html_()
     rows = re.findall(r"<tr>(<td>.*?)</tr>", html)

@@ -6,8 +6,9 @@ from pathlib import Path
 
 from rave_dist.library.manifest import load_library
 from rave_dist.options import Budget
-from rave_dist.records import Rollback, RunMetrics, RunRecord, ValidationRow
+from rave_dist.records import Rollback, RunMetrics, ValidationRow
 from rave_dist.reports.page import write_report
+from tests.sample_records import run_record
 
 
 def test_rollbacks_and_over_fitting_are_told(tmp_path: Path) -> None:
@@ -15,7 +16,7 @@ def test_rollbacks_and_over_fitting_are_told(tmp_path: Path) -> None:
     manifest.write_text("name: band\nstore: store\ninstruments: {tabla: {sources: tabla}, rebana: {sources: rebana}}\n")
     library = load_library(manifest)
     rollback = Rollback(step=7, what="a loss is NaN or infinite at step 7, of a batch with take 1.wav at 3.20 s", rate=0.5)
-    record = RunRecord(library="band", instrument="tabla", run_id="abc", dataset="", state="running", rollbacks=(rollback,))
+    record = run_record(state="running", rollbacks=(rollback,))
     held_out, training = [9.0, 6, 5, 5.1, 5.3, 5.6], [9.0, 6, 5, 4, 3, 2]
     rows = [
         ValidationRow(step=10 * i, phase=1, held_out=distance, training=other)
@@ -35,8 +36,7 @@ def test_the_librarys_base_has_a_card_of_its_own(tmp_path: Path) -> None:
     manifest = tmp_path / "library.yaml"
     manifest.write_text("name: band\nstore: store\ndefaults: {base: {train: true}}\ninstruments: {tabla: {sources: tabla}}\n")
     library = load_library(manifest)
-    values = {"library": "band", "instrument": "band-base", "run_id": "abc", "dataset": ""}
-    base = RunRecord(**values, state="running", step=40, steps=90, phase=1)
+    base = run_record(instrument="band-base", state="running", step=40, steps=90, phase=1)
     rows = [ValidationRow(step=step, phase=1, held_out=value, training=value) for step, value in ((0, 9.0), (40, 7.5))]
     RunMetrics(steps=90, phase_1_steps=60, window=65536, validation=rows).save(library.store, base.folder.metrics)
 
@@ -60,21 +60,13 @@ def test_a_run_says_what_it_does_now_and_how_long_it_may_take(tmp_path: Path) ->
         f"name: band\nstore: store\ninstruments: {{{', '.join(f'{name}: {{sources: {name}}}' for name in names)}}}\n"
     )
     library = load_library(manifest)
-    values = {"library": "band", "run_id": "abc", "dataset": "", "budget": Budget(steps=1000)}
+    budget = Budget(steps=1000)
+    training = {"step": 400, "steps": 1000, "phase": 2, "steps_per_second": 2.0}
     records = [
-        RunRecord(**values, instrument="tabla", activity="waiting for room"),
-        RunRecord(**values, instrument="rebana", state="running", activity="dry run"),
-        RunRecord(
-            **values,
-            instrument="kompang",
-            state="running",
-            activity="training",
-            step=400,
-            steps=1000,
-            phase=2,
-            steps_per_second=2.0,
-        ),
-        RunRecord(**values, instrument="gambus", state="failed"),
+        run_record(instrument="tabla", budget=budget, activity="waiting for room"),
+        run_record(instrument="rebana", budget=budget, state="running", activity="dry run"),
+        run_record(instrument="kompang", budget=budget, state="running", activity="training", **training),
+        run_record(instrument="gambus", budget=budget, state="failed"),
     ]
     page = library.store.read_bytes(write_report(library.store, library, records)).decode()
     tabla, rebana, kompang, gambus = page.split('<article class="card"')[1:]

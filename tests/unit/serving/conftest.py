@@ -9,38 +9,17 @@ import httpx
 import pytest
 
 from rave_dist.errors import AudioError, BusyError, MissingKeyError, ModelNotFoundError
-from rave_dist.records import ConversionParameters, Engine, ModelCard, ModelFile
+from rave_dist.records import ConversionParameters, ModelCard, ModelFile
 from rave_dist.serving.api import ConvertedAudio, build_api
 from rave_dist.serving.schema import Job, JobRequest, Limits
+from tests.sample_records import model_card
 
 LIMITS = Limits(body_bytes=1000, sound_seconds=1.0, upload_seconds=0.3)
 
 
 def _card(name: str, version: str) -> ModelCard:
     file = ModelFile(key=f"models/{name}/{version}/{name}.ts", sha256="0" * 64, bytes=1000)
-    return ModelCard(
-        name=name,
-        version=version,
-        library="test",
-        run_id="0" * 12,
-        engine=Engine(name="acids-rave", version="2.3.1", licence="CC BY-NC 4.0"),
-        config=("v2_tiny",),
-        sample_rate=44100,
-        channels=1,
-        latents=4,
-        latent_size=16,
-        hop=512,
-        receptive_field=(10602, 10044),
-        phase=2,
-        step=10,
-        steps=10,
-        complete=True,
-        dataset="0" * 12,
-        seconds=12.5,
-        validation={"last": 9.0},
-        files={"offline": file, "streaming": file},
-        created_at="2026-11-01T00:00:00+00:00",
-    )
+    return model_card(name=name, version=version, files={"offline": file, "streaming": file})
 
 
 class Echo:

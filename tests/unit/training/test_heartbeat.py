@@ -3,33 +3,18 @@ from __future__ import annotations
 import shutil
 import time
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from rave_dist.options import Budget
-from rave_dist.records import RunRecord, TrainingSpec, run_record_key
+from rave_dist.records import run_record_key
 from rave_dist.storage.store import Store
 from rave_dist.training.heartbeat import Heartbeat, Speed, read_records, record_of, stop_key, write_record
+from tests.sample_records import run_record, training_spec
 
-
-def _record(**fields: object) -> RunRecord:
-    return RunRecord.model_validate(
-        {"library": "band", "instrument": "tabla", "run_id": "abc", "dataset": "d", "state": "running", **fields}
-    )
-
-
-def _spec(seed: int = 1) -> TrainingSpec:
-    return TrainingSpec(
-        library="band",
-        instrument="tabla",
-        dataset="d",
-        config=("v2_tiny",),
-        sample_rate=44100,
-        channels=1,
-        budget=Budget(steps=30),
-        seed=seed,
-    )
+_record = partial(run_record, state="running")
 
 
 def test_an_instrument_that_never_ran_is_waiting(any_store: Store) -> None:
@@ -49,10 +34,10 @@ def test_a_running_record_that_went_silent_is_waiting(local_store: Store) -> Non
 
 
 def test_another_runs_record_is_not_this_runs(local_store: Store) -> None:
-    spec = _spec()
+    spec, another = (training_spec(seed=seed, budget=Budget(steps=30)) for seed in (1, 2))
     write_record(local_store, _record(run_id=spec.run_id, step=12))
     assert record_of(local_store, spec).step == 12
-    other = record_of(local_store, _spec(seed=2))
+    other = record_of(local_store, another)
     assert (other.step, other.steps, other.state) == (0, 30, "waiting")
 
 
@@ -95,7 +80,8 @@ def test_speed_is_of_the_last_moments() -> None:
 
 
 def test_a_runs_wish_to_stop_lies_in_its_folder() -> None:
-    assert stop_key(_spec()).startswith(_spec().run_key + "/")
+    spec = training_spec()
+    assert stop_key(spec).startswith(spec.run_key + "/")
 
 
 def _wait(condition: object, seconds: float = 10.0) -> None:

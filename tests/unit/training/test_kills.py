@@ -21,6 +21,7 @@ from rave_dist.records import TrainingSpec
 from rave_dist.storage.store import Store
 from rave_dist.training.state.checkpoint import load_checkpoint
 from rave_dist.training.state.outputs import read_result
+from tests.sample_records import training_spec
 
 pytestmark = pytest.mark.slow
 
@@ -82,20 +83,7 @@ def hosts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Host, Host
 
 
 def _spec(**checkpoint: int) -> TrainingSpec:
-    return TrainingSpec(
-        library="band",
-        instrument="plucks",
-        dataset="0" * 12,
-        config=("v2_small",),
-        override={"CAPACITY": 4, "LATENT_SIZE": 8},
-        sample_rate=44100,
-        channels=1,
-        window=40960,
-        batch=2,
-        budget=Budget(steps=STEPS),
-        seed=3,
-        checkpoint=CheckpointPolicy(**(checkpoint or {"steps": 3})),
-    )
+    return training_spec(budget=Budget(steps=STEPS), checkpoint=CheckpointPolicy(**(checkpoint or {"steps": 3})))
 
 
 def _weights(store: Store, spec: TrainingSpec, folder: Path) -> dict[str, torch.Tensor]:

@@ -8,6 +8,7 @@ import signal
 import threading
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ from rave_dist.training.state.checkpoint import load_checkpoint
 from rave_dist.training.state.outputs import read_result
 from rave_dist.training.state.run_state import RunState
 from rave_dist.training.trainer import Outcome, train
+from tests.sample_records import training_spec
 
 pytestmark = pytest.mark.slow
 
@@ -57,23 +59,11 @@ def _plucks(seconds: float, seed: int) -> Recording:
 
 TRAIN = [_plucks(6, 1)]
 HELD_OUT = [_plucks(1, 2)]
-
-
-def _spec(**changes: Any) -> TrainingSpec:
-    values = {
-        "library": "band",
-        "instrument": "plucks",
-        "dataset": "0" * 12,
-        "config": ("v2_tiny",),
-        "sample_rate": 44100,
-        "channels": 1,
-        "window": WINDOW,
-        "batch": 2,
-        "budget": Budget(steps=STEPS),
-        "seed": 3,
-        "checkpoint": CheckpointPolicy(steps=4),
-    }
-    return TrainingSpec(**{**values, **changes})
+_spec = partial(
+    training_spec,
+    **{"instrument": "plucks", "config": ("v2_tiny",), "override": {}, "window": WINDOW},
+    **{"budget": Budget(steps=STEPS), "checkpoint": CheckpointPolicy(steps=4)},
+)
 
 
 def _train(store: Store, spec: TrainingSpec, **options: Any) -> Outcome:

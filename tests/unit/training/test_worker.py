@@ -10,17 +10,12 @@ import pytest
 from rave_dist.dataset.read import Segment
 from rave_dist.dataset.split import Split
 from rave_dist.errors import TrainingError
-from rave_dist.options import Budget
-from rave_dist.records import TrainingSpec
 from rave_dist.storage.store import Store
 from rave_dist.training import worker
 from rave_dist.training.heartbeat import stop_key
+from tests.sample_records import training_spec
 
-SPEC = TrainingSpec(
-    **{"library": "band", "instrument": "plucks", "dataset": "none", "config": ("v2_small",), "sample_rate": 44100},
-    **{"override": {"CAPACITY": 4, "LATENT_SIZE": 8}, "channels": 1, "window": 40960, "batch": 1, "seed": 1},
-    budget=Budget(steps=2),
-)
+SPEC = training_spec()
 
 
 @pytest.fixture(autouse=True)

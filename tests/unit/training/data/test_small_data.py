@@ -13,10 +13,10 @@ from rave_dist.dataset.split import split
 from rave_dist.options import Budget
 from rave_dist.rave.exportable import exposed_latents
 from rave_dist.rave.models import build_model
-from rave_dist.records import TrainingSpec
 from rave_dist.storage.store import Store
 from rave_dist.training.state.outputs import read_result
 from rave_dist.training.trainer import train
+from tests.sample_records import training_spec
 
 pytestmark = pytest.mark.slow
 
@@ -35,19 +35,8 @@ def _hits(seconds: float, index: int) -> Segment:
 @pytest.mark.parametrize(("files", "seconds"), [(1, 20.0), (20, 1.0), (1, 60.0), (8, 229 / 8)], ids=lambda value: f"{value:g}")
 def test_a_little_audio_trains_validates_and_exports(files: int, seconds: float, tmp_path: Path) -> None:
     torch.set_num_threads(1)
-    spec = TrainingSpec(
-        library="drums",
-        instrument="tabla",
-        dataset="0" * 12,
-        config=("v2_small",),
-        override={"CAPACITY": 4, "LATENT_SIZE": LATENTS},  # more latents than v2_small's 16 ask for more frames
-        sample_rate=RATE,
-        channels=1,
-        window=WINDOW,
-        batch=2,
-        budget=Budget(steps=3),
-        seed=1,
-    )
+    override = {"CAPACITY": 4, "LATENT_SIZE": LATENTS}  # more latents than v2_small's 16 ask for more frames
+    spec = training_spec(override=override, sample_rate=RATE, window=WINDOW, budget=Budget(steps=3))
     store = Store(str(tmp_path))
     parts = split([_hits(seconds, index) for index in range(files)], sample_rate=RATE, window=WINDOW)
     assert train(store, spec, parts.train, parts.validation).finished

@@ -9,22 +9,13 @@ import pytest
 import torch
 
 from rave_dist.dataset.read import Segment
-from rave_dist.options import Budget
-from rave_dist.records import DatasetManifest, SourceRecord, TrainingSpec, WindowSource
+from rave_dist.records import WindowSource
 from rave_dist.storage.store import Store
 from rave_dist.training.evaluation.non_finite import NonFiniteMonitor, NotFinite, describe_windows
+from tests.sample_records import dataset_manifest, source_record, training_spec
 
 CPU = torch.device("cpu")
-SPEC = TrainingSpec(
-    library="drums",
-    instrument="tabla",
-    dataset="0123456789ab",
-    config=("v2_small",),
-    sample_rate=1000,
-    channels=1,
-    budget=Budget(steps=10),
-    seed=1,
-)
+SPEC = training_spec(sample_rate=1000)
 
 
 def _loss(value: float) -> dict[str, torch.Tensor]:
@@ -66,29 +57,8 @@ def test_windows_are_told_by_recording_and_second(local_store: Store) -> None:
         WindowSource(source="second", sample=0, seconds=0.0),
     ]
 
-    blank = dict.fromkeys(("seconds", "used_seconds", "peak", "rms", "dc", "clipped_samples", "samples"), 0)
-    source = SourceRecord(
-        source="/recordings/first take.wav",
-        source_id="first",
-        fingerprint="",
-        sample_rate=1000,
-        channels=1,
-        format="WAV",
-        spans=(),
-        pcm_sha256="",
-        **blank,
-    )
-    manifest = DatasetManifest(
-        id=SPEC.dataset,
-        instrument="tabla",
-        sample_rate=1000,
-        channels=1,
-        sources=(source,),
-        rejected=(),
-        shards=(),
-        used_seconds=1,
-        created_at="",
-    )
+    source = source_record(source="/recordings/first take.wav", source_id="first", sample_rate=1000)
+    manifest = dataset_manifest(id=SPEC.dataset, instrument=SPEC.instrument, sample_rate=1000, sources=(source,))
     manifest.save(local_store, manifest.folder.manifest)
     assert [w.source for w in describe_windows(local_store, SPEC, segments, places)] == [
         "/recordings/first take.wav",

@@ -15,6 +15,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from sample_records import training_spec  # outside pytest, which the processes below are, `tests` is a package of acids-rave
 
 from rave_dist.dataset.read import Segment
 from rave_dist.errors import ConfigurationError
@@ -33,15 +34,7 @@ pytestmark = pytest.mark.slow
 
 CPU = torch.device("cpu")
 AUTO = {"batch": "auto", "window": 81920, "budget": Budget(steps=3)}
-
-
-def _spec(**changes: Any) -> TrainingSpec:
-    values: dict[str, Any] = {
-        **{"library": "band", "instrument": "plucks", "dataset": "none", "config": ("v2_small",), "seed": 1},
-        **{"override": {"CAPACITY": 4, "LATENT_SIZE": 8}, "sample_rate": 44100, "channels": 1, "budget": Budget(steps=10)},
-        **{"window": 40960, "batch": 1},
-    }
-    return TrainingSpec(**{**values, **changes})
+_spec = partial(training_spec, batch=1)
 
 
 def _segments(seconds: float, seed: int) -> list[Segment]:

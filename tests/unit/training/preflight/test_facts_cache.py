@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from rave_dist.options import Budget
-from rave_dist.records import TrainingSpec
 from rave_dist.training.preflight.facts_cache import cache_folder, keep_facts, read_facts
 from rave_dist.training.preflight.model_facts import measure_model
+from tests.sample_records import training_spec
 
 FACTS = {
     **{"parameters": 5, "latent_size": 8, "hop": 512, "receptive_field": [7, 9], "window_bytes": 11},
@@ -26,20 +26,15 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache"
 
 
-def _spec(**more: object) -> TrainingSpec:
-    values = {"library": "band", "instrument": "drums", "dataset": "", "config": ("v2_tiny",), "sample_rate": 44100}
-    return TrainingSpec.model_validate({**values, "channels": 1, "budget": Budget(steps=300), "seed": 0, **more})
-
-
 @pytest.mark.slow
 def test_facts_are_measured_once(cache: Path) -> None:
-    measured = measure_model(_spec())
+    measured = measure_model(training_spec())
     (entry,) = (path for path in cache.rglob("*") if path.is_file())
     kept = json.loads(entry.read_bytes())
     assert kept["parameters"] == measured.parameters
     # Whatever does not change the model or its step is the same entry; that it is read shows in a number that is changed there.
     entry.write_text(json.dumps({**kept, "parameters": 5}))
-    again = measure_model(_spec(instrument="harp", seed=3, budget=Budget(hours=2), batch=4))
+    again = measure_model(training_spec(instrument="harp", seed=3, budget=Budget(hours=2), batch=4))
     assert again.parameters == 5
     assert again.receptive_field == measured.receptive_field
 
@@ -47,11 +42,11 @@ def test_facts_are_measured_once(cache: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("damage", ["", "{", '{"parameters": 5}', "[1]", "null"])
 def test_a_damaged_entry_is_measured_again_and_replaced(cache: Path, damage: str) -> None:
-    measured = measure_model(_spec())
+    measured = measure_model(training_spec())
     (entry,) = (path for path in cache.rglob("*") if path.is_file())
     whole = json.loads(entry.read_bytes())
     entry.write_text(damage)
-    assert measure_model(_spec()) == measured  # this process has not forgotten what it measured
+    assert measure_model(training_spec()) == measured  # this process has not forgotten what it measured
     assert json.loads(entry.read_bytes()) == whole
 
 
