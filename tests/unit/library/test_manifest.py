@@ -293,7 +293,7 @@ def test_a_value_of_the_wrong_kind_is_named_with_its_place(write: Write, right: 
         ("augment: [low-data, pitch]", "no augmentation 'low-data'", "low-data"),
         ("compute: {tf32: true}", "'instruments.tabla.compute': must be one name or a list", "for example compute: [bf16"),
         ("compute: fp61", "'instruments.tabla.compute' is 'fp61': there is no compute option 'fp61'", "fp16"),
-        ("compute: [bf16, fp16]", "'instruments.tabla.compute' is ['bf16', 'fp16']: bf16 and fp16 cannot", "leave out"),
+        ("compute: [bf16, fp16]", "'instruments.tabla.compute' is [bf16, fp16]: bf16 and fp16 cannot", "leave out"),
         ("channels: 6", "must be 2 or less", "for example channels: 1"),
         ("recover: yes", "must be keys with values", "for example recover: {rate: 0.5}"),
         ("override: {4: 4}", "must be a string", 'put it in quotes: "4"'),
