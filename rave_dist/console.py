@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from rave_dist.errors import RaveDistError
-from rave_dist.records import Engine, ModelCard, PassedOver, RunRecord
+from rave_dist.records import Engine, ModelCard, PassedOver, RunRecord, Verdict
 from rave_dist.time_left import duration, time_left, used
 
 if TYPE_CHECKING:
@@ -27,6 +27,8 @@ err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 _BOUNDS = {"about": "~", "at least": "≥", "at most": "≤"}
 _STATE_STYLES = {"waiting": "dim", "running": "cyan", "done": "green", "failed": "red"}
+_VERDICT_STYLES = {"playable": "green", "sketch": "yellow", "no better than noise": "bold red", "silent": "bold red"}
+_UNUSABLE_FIX = "give it a larger budget; if that does not help, listen to its recordings"
 _DIAGNOSIS_STYLES = {"ok": "green", "warning": "yellow", "error": "bold red", "skipped": "dim"}
 _DIAGNOSIS_COLUMNS = (9, 17)
 _NAMES_SHOWN = 3
@@ -79,7 +81,7 @@ def run_table(records: Sequence[RunRecord]) -> Table:
     rows = [_run_row(record) for record in records]
     shown = [column for column in rows[0] if any(row[column] for row in rows)] if rows else []
     for column in shown:
-        justify: JustifyMethod = "left" if column in ("instrument", "state", "model") else "right"
+        justify: JustifyMethod = "left" if column in ("instrument", "state", "model", "verdict") else "right"
         table.add_column(column, justify=justify, no_wrap=column != "held-out distance")
     for row in rows:
         table.add_row(*(row[column] for column in shown))
@@ -102,13 +104,24 @@ def _run_row(record: RunRecord) -> dict[str, str]:
         # Before the first step, the best since, the last.
         "held-out distance": " → ".join("–" if v is None else f"{v:.1f}" for v in points) if any(points) else "",
         "model": escape((record.model or "").rpartition("@")[2]),
+        "verdict": verdict(record.verdict),
     }
 
 
+def verdict(found: Verdict | None) -> str:
+    """A verdict in one word with its colour, as markup; empty if there is none."""
+    return "" if found is None else f"[{_VERDICT_STYLES[found.word]}]{found.word}[/]"
+
+
 def show_runs(records: Sequence[RunRecord]) -> None:
-    """The table of runs, then the errors."""
+    """The table of runs, then what models lack, then the errors."""
     out.print(run_table(records))
     for record in records:
+        if record.verdict and record.verdict.reasons and record.state != "running":
+            if record.verdict.is_usable:
+                err.print(f"[yellow]–[/] {escape(f'{record.instrument}: {record.verdict}')}")
+            else:
+                failure(record.instrument, str(record.verdict), _UNUSABLE_FIX)
         if record.error:
             failure(record.instrument, record.error.what, record.error.fix)
 
@@ -209,14 +222,14 @@ def show_models(cards: Sequence[ModelCard], *, latest: Collection[str]) -> None:
     """A row per published version, by name and age; the references of the latest ones are marked."""
     table = Table(box=None, pad_edge=False)
     table.add_column("model", no_wrap=True, min_width=max((len(card.reference) for card in cards), default=0))
-    for column in ("published", "configuration", "rate", "latents", "phase", "steps", "trained on", "licence"):
+    for column in ("published", "verdict", "configuration", "rate", "latents", "phase", "steps", "trained on", "licence"):
         table.add_column(column)
     for c in cards:
         day = c.created_at[:10] + (" latest" if c.reference in latest else "")
         rate = f"{c.sample_rate} Hz × {c.channels}"
         licence = c.credit.get("licence", "")
         facts = ("+".join(c.config), rate, str(c.latents), str(c.phase), f"{c.step:,}", clock(c.seconds), licence)
-        table.add_row(*(escape(cell) for cell in (c.reference, day, *facts)))
+        table.add_row(escape(c.reference), day, verdict(c.verdict), *(escape(fact) for fact in facts))
     out.print(table if cards else "no models are published in this store yet")
     show_engines(card.engine for card in cards)
 

@@ -207,7 +207,8 @@ def publish(library: Library, only: list[str] | None = None, *, progress: Progre
                 raise TrainingError("the instrument has not been trained yet", fix="run rave-dist train first")
             spec = TrainingSpec.load(store, record.folder.spec)
             write_outputs_from_checkpoint(store, spec)
-            records[index] = record.model_copy(update={"model": publish_run(store, spec).reference})
+            card = publish_run(store, spec)
+            records[index] = record.model_copy(update={"model": card.reference, "verdict": card.verdict})
             if record.state != "running":  # its record belongs to the training command
                 write_record(store, records[index])
         except RaveDistError as error:

@@ -33,6 +33,7 @@ from rave_dist.records.run import (
     WindowSource,
 )
 from rave_dist.records.training import Rollback, RunActivity, RunRecord, RunStatus, TrainingSpec, Validation, run_record_key
+from rave_dist.records.verdict import Verdict, VerdictWord
 
 __all__ = [
     "BaseFolder",
@@ -76,6 +77,8 @@ __all__ = [
     "TrainingSpec",
     "Validation",
     "ValidationRow",
+    "Verdict",
+    "VerdictWord",
     "WindowSource",
     "now",
     "run_record_key",

@@ -9,6 +9,7 @@ from pydantic import Field, computed_field
 from rave_dist.records.base import Record
 from rave_dist.records.folders import ExportKind, ModelFolder, RunFolder
 from rave_dist.records.training import Rollback, Validation
+from rave_dist.records.verdict import Verdict, verdict_of
 
 
 class Engine(Record):
@@ -42,12 +43,14 @@ class Metrics(Record):
 
     Spectra in dB over five window lengths and over mel bands; momentary loudness in LU; pitch in cents of frames that are
     voiced in both, and the share of voiced frames that is kept. The last two are None if the held-out audio is not voiced.
+    ``peak_dbfs`` is the largest sample of the audio itself as 16-bit files hold it; digital silence is -120.
     ``further`` has the metrics of extensions, by their labels.
     """
 
     spectral_db: float
     mel_db: float
     loudness_lu: float
+    peak_dbfs: float
     pitch_cents: float | None = None
     pitch_kept: float | None = None
     seconds: float
@@ -116,6 +119,12 @@ class ModelCard(Record):
         """NAME@VERSION."""
         return f"{self.name}@{self.version}"
 
+    @computed_field  # type: ignore[prop-decorator]  # as pydantic documents it
+    @property
+    def verdict(self) -> Verdict | None:
+        """How good the model is, by its metrics; None if it was not measured."""
+        return verdict_of(self.metrics)
+
     @property
     def folder(self) -> ModelFolder:
         """The version's folder in the store."""
@@ -139,10 +148,10 @@ class ModelCard(Record):
     def summary(self, store_uri: str) -> dict[str, Any]:
         """The model's entry in the documents of ``rave-dist models`` and of the service; ``files`` are full addresses."""
         keys = ("name", "version", "config", "sample_rate", "channels", "latents", "phase", "step", "seconds")
-        more = ("steps", "complete", "hop", "delay", "library", "validation", "metrics", "credit", "engine", "created_at")
+        more = ("steps", "complete", "hop", "delay", "library", "validation", "verdict", "metrics", "credit", "engine")
         document = self.to_json()
         files = {kind: f"{store_uri}/{file.key}" for kind, file in (*self.files.items(), *self.exports.items())}
-        return {**{key: document[key] for key in (*keys, *more)}, "files": files}
+        return {**{key: document[key] for key in (*keys, *more, "created_at")}, "files": files}
 
 
 class ModelPointer(Record):

@@ -10,6 +10,7 @@ from rave_dist.identity import content_id
 from rave_dist.options import STOCK_AUGMENTATIONS, Budget, CheckpointPolicy, ComputeOption, Recovery
 from rave_dist.records.base import Problem, Record, now
 from rave_dist.records.folders import RunFolder
+from rave_dist.records.verdict import Verdict
 
 RunStatus = Literal["waiting", "running", "done", "failed"]
 RunActivity = Literal["waiting for room", "starting", "dry run", "training", "exporting", "measuring"]
@@ -89,7 +90,7 @@ class RunRecord(Record):
     """The progress of one instrument; ``runs/<library>/<instrument>/record.json``, rewritten during the run.
 
     ``activity`` is its present activity, None if no process is known to work on it. ``worker`` is host:pid of the last training
-    process. ``seconds`` is training time, of ``budget``.
+    process. ``seconds`` is training time, of ``budget``. ``verdict`` is that of the published ``model``.
     """
 
     library: str
@@ -107,6 +108,7 @@ class RunRecord(Record):
     steps_per_second: float | None = None
     budget: Budget | None = None
     model: str | None = None
+    verdict: Verdict | None = None
     error: Problem | None = None
     rollbacks: tuple[Rollback, ...] = ()
     seconds: float = 0.0

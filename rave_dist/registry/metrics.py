@@ -15,7 +15,7 @@ import torch
 
 from rave_dist.audio.metrics.loudness import loudness, loudness_deviation
 from rave_dist.audio.metrics.pitch import pitch_deviation
-from rave_dist.audio.metrics.spectral import mel_distance_db, spectral_distance_db
+from rave_dist.audio.metrics.spectral import mel_distance_db, peak_dbfs, spectral_distance_db
 from rave_dist.audio.mp3_reference import through_mp3
 from rave_dist.audio.types import Audio
 from rave_dist.dataset.read import Segment
@@ -65,6 +65,7 @@ def measure(original: Audio, other: Audio, sample_rate: int, *, further: Sequenc
         spectral_db=float(np.mean([spectral_distance_db(a, b) for a, b in pairs])),
         mel_db=float(np.mean([mel_distance_db(a, b, sample_rate) for a, b in pairs])),
         loudness_lu=loudness_deviation(original, other, sample_rate),
+        peak_dbfs=peak_dbfs(np.rint(other * np.float32(32767)) / np.float32(32767)),
         pitch_cents=cents,
         pitch_kept=kept,
         seconds=original.shape[1] / sample_rate,

@@ -54,6 +54,7 @@ def model_html(store: Store, card: ModelCard) -> str:
     ]
     if "model" in card.metrics:
         metrics = card.metrics["model"]
+        rows.append(("verdict", str(card.verdict)))
         rows.append(("reconstruction error", f"{metrics.spectral_db:.1f} dB spectrum, {metrics.loudness_lu:.1f} LU loudness"))
     rows += [*card.credit.items(), ("engine", f"{card.engine.name} {card.engine.version}, {card.engine.licence}")]
     notes = [] if card.complete else ["Training was stopped before its budget was used up."]

@@ -231,7 +231,7 @@ class _Fleet:
         elif outcome.state == "failed":
             item.record, item.stage = outcome, "ended"
         elif stage == "publishing":
-            self._keep(item, state="done", activity=None, model=outcome.model, error=None)
+            self._keep(item, state="done", activity=None, model=outcome.model, verdict=outcome.verdict, error=None)
             item.stage = "ended"
         else:
             item.record, item.stage = outcome, "trained"
@@ -321,7 +321,8 @@ def _publish_one(store: Store, spec: TrainingSpec, record: RunRecord, publish: P
     fields = {"state": "running", "activity": "exporting", "steps_per_second": None}
     with Heartbeat(store, record.model_copy(update=fields)) as beat:
         try:
-            beat.update(model=publish(store, spec, lambda activity: beat.update(activity=activity)).reference)
+            card = publish(store, spec, lambda activity: beat.update(activity=activity))
+            beat.update(model=card.reference, verdict=card.verdict)
         except RaveDistError as error:
             return Problem.of(error)
     return beat.record

@@ -56,6 +56,7 @@ class Exports:
             "latent_size": 1,
             "hop": 512,
             "receptive_field": (700, 300),
+            "delay": 0,
         }
         exported = ExportRecord.model_validate(told)
         return measure_export(self.folder, exported, segments, sample_rate=RATE)
