@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, JustifyMethod
 from rich.markup import escape
+from rich.measure import Measurement
 from rich.table import Table
 
 from rave_dist.errors import RaveDistError
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 
+_WIDEST = 10_000
 _BOUNDS = {"about": "~", "at least": "≥", "at most": "≤"}
 _STATE_STYLES = {"waiting": "dim", "running": "cyan", "done": "green", "failed": "red"}
 _VERDICT_STYLES = {"playable": "green", "sketch": "yellow", "no better than noise": "bold red", "silent": "bold red"}
@@ -221,16 +223,30 @@ def show_passed_over(passed_over: Sequence[PassedOver], notes: Sequence[str] = (
 def show_models(cards: Sequence[ModelCard], *, latest: Collection[str]) -> None:
     """A row per published version, by name and age; the references of the latest ones are marked."""
     table = Table(box=None, pad_edge=False)
-    table.add_column("model", no_wrap=True, min_width=max((len(card.reference) for card in cards), default=0))
-    for column in ("published", "verdict", "configuration", "rate", "latents", "phase", "steps", "trained on", "licence"):
-        table.add_column(column)
+    for column in (
+        "model",
+        "published",
+        "verdict",
+        "configuration",
+        "rate",
+        "latents",
+        "phase",
+        "steps",
+        "trained on",
+        "licence",
+    ):
+        table.add_column(column, no_wrap=True)
     for c in cards:
         day = c.created_at[:10] + (" latest" if c.reference in latest else "")
         rate = f"{c.sample_rate} Hz × {c.channels}"
         licence = c.credit.get("licence", "")
         facts = ("+".join(c.config), rate, str(c.latents), str(c.phase), f"{c.step:,}", clock(c.seconds), licence)
         table.add_row(escape(c.reference), day, verdict(c.verdict), *(escape(fact) for fact in facts))
-    out.print(table if cards else "no models are published in this store yet")
+    if cards:
+        needed = Measurement.get(out, out.options.update(max_width=_WIDEST), table).maximum
+        Console(highlight=False, soft_wrap=True, width=max(out.width, needed)).print(table)  # a name is not shortened
+    else:
+        out.print("no models are published in this store yet")
     show_engines(card.engine for card in cards)
 
 
