@@ -156,7 +156,7 @@ def show_checks(checks: LibraryCheck) -> None:
             err.print(f"[yellow]–[/] {escape(c.name)}: {escape(warning.what)}")
         for problem in c.problems:
             failure(c.name, problem.what, problem.fix)
-        show_passed_over(c.passed_over, name=c.name)
+        show_passed_over([entry for entry in c.passed_over if not entry.missing], name=c.name)  # else a warning
     show_engines([checks.engine])
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from rave_dist.audio.io.open import Decoder, open_audio
-from rave_dist.audio.io.sources import AudioSource, local_copy
+from rave_dist.audio.io.sources import MISSING_FIX, AudioSource, local_copy
 from rave_dist.checks.candidate import Candidate, Check, Recording
 from rave_dist.checks.findings import Finding, error, warning
 from rave_dist.errors import AudioError, DatasetError, StoreError
@@ -59,6 +59,14 @@ def unreadable_recordings(candidate: Candidate) -> Iterator[Finding]:
         )
 
 
+def missing_recordings(candidate: Candidate) -> Iterator[Finding]:
+    """Dangling links with names of recordings, and folders that cannot be read."""
+    for entry in candidate.passed_over:
+        if entry.missing:
+            others = f" and {entry.count - 1} more" if entry.count > 1 else ""
+            yield warning(f"not used: {entry.reason}", fix=MISSING_FIX, where=f"{entry.names[0]}{others}")
+
+
 def oddities(candidate: Candidate) -> Iterator[Finding]:
     """Brackets that were taken as wildcards, wrong headers, further tracks."""
     for note in candidate.notes:
@@ -88,5 +96,5 @@ def too_little_audio(candidate: Candidate) -> Iterator[Finding]:
         yield error(problem.what, fix=f"add recordings until there are at least {least:.1f} s of sound")
 
 
-CHECKS: tuple[Check, ...] = (unreadable_recordings, oddities, other_sample_rates, too_little_audio)
+CHECKS: tuple[Check, ...] = (unreadable_recordings, missing_recordings, oddities, other_sample_rates, too_little_audio)
 """The checks of an instrument; for the joint base only the total length matters."""

@@ -57,7 +57,7 @@ def read_recording(path: Path, recipe: Recipe, spool: IO[bytes]) -> Reading:
     if reading.exceeds_full_scale:
         spool.seek(0)
         spool.truncate()
-        reading = _read(path, recipe, spool, peak=reading.decoded_peak)
+        reading = _read(path, recipe, spool, peak=reading.levels.decoded_peak)
     return reading
 
 
@@ -80,8 +80,7 @@ class Reading:
         declared: samples that its headers give, or None.
         damage: why it ends early, or None.
         samples: samples of the PCM.
-        decoded_peak: largest magnitude as decoded, full scale 1.
-        levels: of the PCM.
+        levels: of the recording and the PCM.
         amplitudes: of the PCM's frames.
     """
 
@@ -93,7 +92,6 @@ class Reading:
         self.gain = 1.0 if peak is None else float(np.float32(1) / np.float32(peak))
         self.read = self.samples = 0
         self.damage: str | None = None
-        self.decoded_peak = 0.0
         self.levels = Levels(decoder.subtype, full_scale=peak)
         self.amplitudes = Amplitudes(recipe.frame)
         self._subtype = decoder.subtype
@@ -123,8 +121,6 @@ class Reading:
             for block in decoder.blocks(_BLOCK_SECONDS):
                 self.read += block.shape[1]
                 self.levels.add_decoded(block)
-                if block.size:
-                    self.decoded_peak = max(self.decoded_peak, float(block.max()), -float(block.min()))
                 yield block if self.gain == 1 else block * np.float32(self.gain)
         except AudioError as error:
             self.damage = error.what
@@ -156,7 +152,7 @@ class Reading:
     def exceeds_full_scale(self) -> bool:
         """Whether 16 bits would cut its waveform; a lossy decoder's slight excess is cut, as players do."""
         lossless = self._subtype.startswith(_LOSSLESS)
-        return self.gain == 1 and self.decoded_peak > (1 if lossless else _LOSSY_PEAK)
+        return self.gain == 1 and self.levels.decoded_peak > (1 if lossless else _LOSSY_PEAK)
 
     @cached_property
     def _channel_amplitudes(self) -> npt.NDArray[np.float32]:

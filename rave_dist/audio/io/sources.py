@@ -12,12 +12,14 @@ from pathlib import Path
 
 from rave_dist.audio.io.patterns import Glob, has_wildcards
 from rave_dist.audio.io.snapshot import changed
-from rave_dist.audio.io.walk import DANGLING, Passed, count, judge_file, printable, recordings_below, why_not_audio
+from rave_dist.audio.io.walk import Passed, count, judge_file, printable, recordings_below, why_not_audio
 from rave_dist.errors import AudioError, from_os_error
 from rave_dist.records.passed_over import PassedOver
 from rave_dist.storage.backend import Entry
 from rave_dist.storage.schemes import is_remote, local_path, split
 from rave_dist.storage.store import Store
+
+MISSING_FIX = "fetch the missing files (git annex get, dvc pull, git lfs pull), or give your user access to them"
 
 _NO_SUCH_PATH = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG)
 
@@ -124,8 +126,8 @@ def _nothing(pattern: str, passed_over: Sequence[PassedOver], notes: Sequence[st
     if passed_over:
         groups = (f"{entry.count} {entry.extension or 'without extension'}: {entry.reason}" for entry in passed_over)
         what += f"; passed over: {', '.join(groups)}"
-    if any(entry.reason == DANGLING and entry.missing for entry in passed_over):
-        fix = "fetch the missing files (git annex get, dvc pull, git lfs pull), or correct the path"
+    if any(entry.missing for entry in passed_over):
+        fix = MISSING_FIX
     elif about_sets := [note for note in notes if note.startswith(f"{printable(pattern)}: ")]:
         what, fix = f"{what}; {about_sets[0].partition(': ')[2]}", "write [[] for a [ that belongs to the name"
     elif "{" in pattern:

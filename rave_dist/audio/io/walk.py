@@ -102,7 +102,7 @@ def recordings_below(folder: str, glob: Glob | None = None) -> Iterator[tuple[st
             continue
         below: list[str] = []
         for entry in entries:
-            found = _judge(entry, os.path.relpath(entry.path, folder), glob)
+            found = _judge(entry, entry.path[len(folder) :].lstrip("/"), glob)
             if isinstance(found, str):
                 below.append(found)
             elif found is not None:

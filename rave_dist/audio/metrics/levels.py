@@ -17,6 +17,11 @@ class Levels:
     Args:
         subtype: the recording's encoding, for what its full scale is.
         full_scale: the magnitude of clipped samples; None for that of the encoding.
+
+    Attributes:
+        samples: of the PCM.
+        clipped_samples: of the recording.
+        decoded_peak: largest magnitude as decoded, full scale 1.
     """
 
     def __init__(self, subtype: str, *, full_scale: float | None = None) -> None:
@@ -27,11 +32,14 @@ class Levels:
         self._sums: npt.NDArray[np.int64] | None = None
         self.samples = self._decoded_values = 0
         self.clipped_samples = 0
+        self.decoded_peak = 0.0
 
     def add_decoded(self, block: npt.NDArray[np.float32]) -> None:
         """Adds the next block as decoded, float32 [channels, n]."""
         self._decoded_values += block.size
-        if block.size and max(block.max(), -block.min()) >= self._full_scale:
+        peak = max(float(block.max()), -float(block.min())) if block.size else 0.0
+        self.decoded_peak = max(self.decoded_peak, peak)
+        if peak >= self._full_scale:
             self.clipped_samples += int(np.count_nonzero(np.abs(block) >= self._full_scale))
 
     def add(self, pcm: npt.NDArray[np.int16]) -> None:

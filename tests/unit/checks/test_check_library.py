@@ -288,6 +288,41 @@ def test_findings_name_place_and_fix(tmp_path: Path, check: Check) -> None:
     assert found.to_json()["findings"][0] == damaged.to_json()
 
 
+def test_everything_in_a_folder_of_recordings_is_accounted_for(tmp_path: Path, check: Check) -> None:
+    _record(tmp_path / "takes" / "good.wav", 10)
+    _record(tmp_path / "takes" / "take [1].WAV", 10)
+    for name in ("cover.jpg", "scan.JPG", ".DS_Store"):
+        (tmp_path / "takes" / name).touch()
+    (tmp_path / "takes" / "annex.flac").symlink_to("../.git/annex/objects/none")
+    found = check("sources: takes")
+    assert found.ok
+    assert found.sources == 2
+    counts = {(entry.reason, entry.extension): entry.count for entry in found.passed_over}
+    assert counts == {
+        ("a link to a missing file", ".flac"): 1,
+        ("hidden", ""): 1,
+        ("not an audio extension", ".jpg"): 2,
+    }
+    (missing,) = found.warnings
+    assert missing.what == f"{tmp_path}/takes/annex.flac: not used: a link to a missing file"
+    assert "git annex get" in missing.fix
+    assert found.to_json()["passed_over"] == [entry.to_json() for entry in found.passed_over]
+    glob = check('sources: "takes/*[.]wav"')
+    assert glob.sources == 2
+    assert any("[.] stands for one of the characters" in warning.what for warning in glob.warnings)
+
+
+def test_a_damaged_recording_of_unknown_length_counts_as_far_as_it_can_be_read(tmp_path: Path, check: Check) -> None:
+    _record(tmp_path / "takes" / "good.wav", 10)
+    _record(tmp_path / "takes" / "cut.mp3", 20)
+    whole = (tmp_path / "takes" / "cut.mp3").read_bytes()
+    at = max(whole.find(b"Xing"), whole.find(b"Info"))
+    (tmp_path / "takes" / "cut.mp3").write_bytes(whole[:at] + b"\0" * 4 + whole[at + 4 : len(whole) // 2])
+    found = check("sources: takes")
+    assert found.ok
+    assert found.seconds == pytest.approx(20.0, abs=0.5)
+
+
 def test_100_instruments_cost_little_once_their_configuration_is_known(tmp_path: Path) -> None:
     _record(tmp_path / "take.wav", 3.5)
     for number in range(100):

@@ -9,6 +9,7 @@ import pytest
 import soundfile
 
 from rave_dist.conversion.corpus import Plan, plan_conversion, split_done
+from rave_dist.conversion.job import begin, finish
 from rave_dist.errors import AudioError, ConversionError
 from rave_dist.records import ConversionItem, ConversionParameters, ModelCard
 from rave_dist.storage.store import Store
@@ -70,6 +71,22 @@ def test_no_two_outputs_are_one_file_even_where_case_does_not_count(card: ModelC
     assert len({t.output.casefold() for t in plan.tasks}) == 6
     again = plan_conversion(card, [str(root / "in" / "*")], str(root / "out"), PARAMETERS)
     assert outputs(again) == outputs(plan)
+
+
+def test_what_is_passed_over_is_in_the_plan_and_in_the_record(card: ModelCard, make: Callable[..., Path]) -> None:
+    root = make("in/a.wav", "in/sub/TAKE.RM", "in/sub/cover.jpg", "in/.DS_Store")
+    (root / "in" / "annex.flac").symlink_to(".git/annex/objects/none")
+    os.mkfifo(root / "in" / "pipe.wav")
+    plan = plan_conversion(card, [str(root / "in")], str(root / "out"), PARAMETERS)
+    assert outputs(plan) == {"a.wav": "a.flac", "TAKE.RM": "sub/TAKE.flac"}
+    record = finish(begin(Store(str(root / "store")), plan, chunk_seconds=5.0), ())
+    assert {(entry.reason, entry.extension): entry.count for entry in record.passed_over} == {
+        ("a link to a missing file", ".flac"): 1,
+        ("a FIFO, socket or device", ".wav"): 1,
+        ("not an audio extension", ".jpg"): 1,
+        ("hidden", ""): 1,
+    }
+    assert record.to_json()["passed_over"] == [entry.to_json() for entry in plan.passed_over]
 
 
 def test_a_single_source_may_have_a_file_as_output(card: ModelCard, make: Callable[..., Path]) -> None:

@@ -1,0 +1,61 @@
+"""What the terminal shows of a dataset: unused seconds, warnings, and what was passed over."""
+
+from __future__ import annotations
+
+import pytest
+
+from rave_dist import console
+from rave_dist.pipeline import Ingested
+from rave_dist.records import DatasetManifest, PassedOver, Rejection, SourceRecord
+
+LOUD = SourceRecord(
+    **{
+        "source": "/in/[a].wav",
+        "source_id": "i",
+        "fingerprint": "f",
+        "seconds": 2.0,
+        "used_seconds": 1.5,
+        "sample_rate": 44100,
+    },
+    **{"channels": 1, "format": "WAV FLOAT", "samples": 66150, "spans": ((0, 66150),), "pcm_sha256": "s", "peak": 1.0},
+    **{"rms": 0.1, "dc": 0.0, "clipped_samples": 0, "gain": 0.5},
+    warnings=("over full scale: its peak is +6.0 dBFS; scaled by 0.5 (-6.0 dB)", "recorded at 8000 Hz"),
+)
+CUT = Rejection(source="/in/[a].wav", seconds=0.5, reason="truncated: only 1.500 s of 2.000 s can be read", unreadable=True)
+PASSED = (
+    PassedOver(
+        reason="a link to a missing file", extension=".flac", count=4, names=("/in/1.flac", "2", "3", "4"), missing=True
+    ),
+    PassedOver(reason="hidden", extension="", count=1, names=("/in/.git",)),
+)
+MANIFEST = DatasetManifest(
+    **{"id": "0123456789ab", "instrument": "drum", "sample_rate": 44100, "channels": 1, "sources": (LOUD,), "shards": ()},
+    **{"rejected": (CUT,), "used_seconds": 1.5, "created_at": "2026-01-01T00:00:00+00:00"},
+    passed_over=PASSED,
+    notes=("/in/[a]*: [a] stands for one of the characters in it",),
+)
+
+
+def test_a_dataset_is_shown_with_all_that_is_known(capsys: pytest.CaptureFixture[str]) -> None:
+    console.show_ingested([Ingested("drum", MANIFEST)])
+    shown = capsys.readouterr()
+    assert shown.out == "drum: dataset 0123456789ab, 0:01.5 used of 0:02.0\n"
+    assert shown.err.splitlines() == [
+        "  – /in/[a].wav: 0.500 s, truncated: only 1.500 s of 2.000 s can be read",
+        "  – /in/[a].wav: over full scale: its peak is +6.0 dBFS; scaled by 0.5 (-6.0 dB)",
+        "  – /in/[a].wav: recorded at 8000 Hz",
+        "– drum: 4 .flac not used, a link to a missing file: /in/1, 2, 3, …",
+        "– drum: 1 not used, hidden: /in/.git",
+        "– drum: /in/[a]*: [a] stands for one of the characters in it",
+    ]
+
+
+def test_the_document_has_the_same(capsys: pytest.CaptureFixture[str]) -> None:
+    document = Ingested("drum", MANIFEST).to_json()
+    assert document["warnings"] == [{"source": LOUD.source, "what": what} for what in LOUD.warnings]
+    assert [(entry["extension"], entry["count"], entry["missing"]) for entry in document["passed_over"]] == [
+        (".flac", 4, True),
+        ("", 1, False),
+    ]
+    assert document["notes"] == list(MANIFEST.notes)
+    assert document["rejected"][0]["seconds"] == 0.5
