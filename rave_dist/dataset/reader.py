@@ -12,6 +12,7 @@ peak at full scale.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
@@ -99,7 +100,8 @@ class Reading:
         self._recipe = recipe
         self._digest = hashlib.sha256()
         self._mixes = decoder.channels > recipe.channels
-        self._of_channels = Amplitudes(max(1, round(recipe.frame_seconds * decoder.sample_rate)))
+        self._channel_frame = max(1, round(recipe.frame_seconds * decoder.sample_rate))
+        self._of_channels = Amplitudes(self._channel_frame)
         self._power = self._mixed_power = 0.0
 
     def run(self, decoder: Decoder, spool: IO[bytes]) -> None:
@@ -121,7 +123,8 @@ class Reading:
             for block in decoder.blocks(_BLOCK_SECONDS):
                 self.read += block.shape[1]
                 self.levels.add_decoded(block)
-                yield block if self.gain == 1 else block * np.float32(self.gain)
+                if not self.exceeds_full_scale:  # else only its peak is needed
+                    yield block if self.gain == 1 else block * np.float32(self.gain)
         except AudioError as error:
             self.damage = error.what
 
@@ -160,7 +163,8 @@ class Reading:
 
     def cancels(self, start: int, stop: int) -> bool:
         """Whether channels sound in an interval, in samples of the PCM, in which their mix is silent."""
-        first, last = -(-start // self._recipe.frame), -(-stop // self._recipe.frame)
+        frames_per_sample = self.sample_rate / self._recipe.sample_rate / self._channel_frame
+        first, last = (math.ceil(place * frames_per_sample) for place in (start, stop))
         # With a margin, because the mix of many channels of which one sounds is faint, too.
         threshold = 10 ** (self._recipe.silence_dbfs / 20) * max(_CANCELLED_AMPLITUDE, 2 * self.channels)
         return bool((self._channel_amplitudes[first:last] >= threshold).any())
@@ -176,7 +180,7 @@ class Reading:
         found = [*self._notes]
         if self.gain != 1:
             excess = -20 * np.log10(self.gain)
-            found.append(f"over full scale: its peak is {excess:+.1f} dBFS; scaled by {self.gain:.6g} ({-excess:+.1f} dB)")
+            found.append(f"over full scale: its peak is {excess:+.3g} dBFS; scaled by {self.gain:.6g} ({-excess:+.3g} dB)")
         if self._mixed_power < _CANCELLED_POWER * self._power:
             lost = -10 * np.log10(max(self._mixed_power / self._power, 1e-12))
             found.append(f"its channels largely cancel in the mix, which is {lost:.0f} dB quieter: {self.unmix}")

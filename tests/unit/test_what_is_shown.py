@@ -6,20 +6,15 @@ import pytest
 
 from rave_dist import console
 from rave_dist.pipeline import Ingested
-from rave_dist.records import DatasetManifest, PassedOver, Rejection, SourceRecord
+from rave_dist.records import PassedOver, Rejection
+from tests.sample_records import dataset_manifest, source_record
 
-LOUD = SourceRecord(
-    **{
-        "source": "/in/[a].wav",
-        "source_id": "i",
-        "fingerprint": "f",
-        "seconds": 2.0,
-        "used_seconds": 1.5,
-        "sample_rate": 44100,
-    },
-    **{"channels": 1, "format": "WAV FLOAT", "samples": 66150, "spans": ((0, 66150),), "pcm_sha256": "s", "peak": 1.0},
-    **{"rms": 0.1, "dc": 0.0, "clipped_samples": 0, "gain": 0.5},
-    warnings=("over full scale: its peak is +6.0 dBFS; scaled by 0.5 (-6.0 dB)", "recorded at 8000 Hz"),
+LOUD = source_record(
+    source="/in/[a].wav",
+    seconds=2.0,
+    used_seconds=1.5,
+    gain=0.5,
+    warnings=("over full scale: its peak is +6.02 dBFS; scaled by 0.5 (-6.02 dB)", "recorded at 8000 Hz"),
 )
 CUT = Rejection(source="/in/[a].wav", seconds=0.5, reason="truncated: only 1.500 s of 2.000 s can be read", unreadable=True)
 PASSED = (
@@ -28,9 +23,11 @@ PASSED = (
     ),
     PassedOver(reason="hidden", extension="", count=1, names=("/in/.git",)),
 )
-MANIFEST = DatasetManifest(
-    **{"id": "0123456789ab", "instrument": "drum", "sample_rate": 44100, "channels": 1, "sources": (LOUD,), "shards": ()},
-    **{"rejected": (CUT,), "used_seconds": 1.5, "created_at": "2026-01-01T00:00:00+00:00"},
+MANIFEST = dataset_manifest(
+    id="0123456789ab",
+    sources=(LOUD,),
+    rejected=(CUT,),
+    used_seconds=1.5,
     passed_over=PASSED,
     notes=("/in/[a]*: [a] stands for one of the characters in it",),
 )
@@ -42,9 +39,9 @@ def test_a_dataset_is_shown_with_all_that_is_known(capsys: pytest.CaptureFixture
     assert shown.out == "drum: dataset 0123456789ab, 0:01.5 used of 0:02.0\n"
     assert shown.err.splitlines() == [
         "  – /in/[a].wav: 0.500 s, truncated: only 1.500 s of 2.000 s can be read",
-        "  – /in/[a].wav: over full scale: its peak is +6.0 dBFS; scaled by 0.5 (-6.0 dB)",
+        "  – /in/[a].wav: over full scale: its peak is +6.02 dBFS; scaled by 0.5 (-6.02 dB)",
         "  – /in/[a].wav: recorded at 8000 Hz",
-        "– drum: 4 .flac not used, a link to a missing file: /in/1, 2, 3, …",
+        "– drum: 4 .flac not used, a link to a missing file: /in/1.flac, 2, 3, …",
         "– drum: 1 not used, hidden: /in/.git",
         "– drum: /in/[a]*: [a] stands for one of the characters in it",
     ]

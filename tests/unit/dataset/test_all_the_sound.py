@@ -24,7 +24,7 @@ def pcm_of(store, manifest) -> np.ndarray:
     return segment.pcm
 
 
-@pytest.mark.parametrize("scale", [6.0, 2.51, 32_768.0, 2.0**23])
+@pytest.mark.parametrize("scale", [6.0, 2.51, 32_768.0, 2.0**23, 8e38])
 @pytest.mark.parametrize("subtype", ["FLOAT", "DOUBLE"])
 def test_floats_above_full_scale_are_scaled_by_one_stated_gain(local_store, write, ingest_here, scale, subtype):
     sound = (tone() * scale).astype(np.float32)
@@ -37,7 +37,7 @@ def test_floats_above_full_scale_are_scaled_by_one_stated_gain(local_store, writ
     np.testing.assert_array_equal(pcm_of(local_store, manifest)[0], expected)
     assert not any("clipped" in warning for warning in record.warnings)
     (warning,) = record.warnings
-    assert warning.startswith(f"over full scale: its peak is {20 * np.log10(peak):+.1f} dBFS; scaled by ")
+    assert warning.startswith(f"over full scale: its peak is {20 * np.log10(peak):+.3g} dBFS; scaled by ")
     assert f"{record.gain:.6g}" in warning
     assert manifest.warnings == ((record.source, warning),)
 
@@ -137,6 +137,15 @@ def test_channels_that_cancel_for_a_while_are_named_for_that_while(local_store, 
     cancelled, silence = (r.reason for r in manifest.rejected)
     assert cancelled.startswith("from 0:02.500 to 0:05.750, the channels cancel each other")
     assert silence.startswith("silence from 0:09.500 to 0:13.750")
+
+
+def test_silence_late_in_a_recording_is_not_taken_for_the_sound_before_it(local_store, write, ingest_here):
+    """220.5 samples are no whole frame: after minutes, frames that are counted instead of timed would be a second off."""
+    rate = 11_025
+    sound = 0.4 * np.sin(2 * np.pi * 300 * np.arange(400 * rate) / rate)
+    sound[390 * rate : 398 * rate] = 0
+    (rejection,) = ingest_here(local_store, [write("long.wav", np.stack([sound, sound], axis=1), rate)]).rejected
+    assert rejection.reason == "silence from 6:30.520 to 6:37.730: nothing above -66 dBFS"
 
 
 def test_channels_that_nearly_cancel_are_a_warning(local_store, write, ingest_here):
