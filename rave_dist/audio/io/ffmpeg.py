@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from itertools import chain
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Any
 import av
 import numpy as np
 
+from rave_dist.audio.io.byte_view import ByteView, Piece
 from rave_dist.audio.io.open_file import LOSSY_TOLERANCE_SAMPLES, OpenFile
 from rave_dist.audio.types import Audio
 from rave_dist.errors import AudioError
@@ -30,8 +31,12 @@ _SCALE = {"u8": 2.0**7, "s16": 2.0**15, "s32": 2.0**31, "s64": 2.0**63}
 
 
 @contextmanager
-def open_file(path: Path) -> Iterator[OpenFile]:
+def open_file(path: Path, pieces: Sequence[Piece] | None = None) -> Iterator[OpenFile]:
     """Opens a file's first audio track.
+
+    Args:
+        path: of the file.
+        pieces: of the file, where it is to be read differently from how it lies there.
 
     Raises:
         AudioError: not a media file, no audio track, or an audio track that cannot be decoded.
@@ -39,7 +44,8 @@ def open_file(path: Path) -> Iterator[OpenFile]:
     """
     with open(path, "rb") as file:
         try:
-            container = av.open(file, "r", container_options={"format_whitelist": _FORMATS}, **_TAGS)
+            seen = file if pieces is None else ByteView(file, pieces)
+            container = av.open(seen, "r", container_options={"format_whitelist": _FORMATS}, **_TAGS)
         except (av.FFmpegError, OSError) as error:
             _raise_if_unreadable(error)
             raise AudioError("not a readable audio file") from error

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
+from rave_dist.audio.io.byte_view import ByteView, Piece
 from rave_dist.audio.io.containers import mp3_length_is_known
 from rave_dist.audio.io.open_file import LOSSY_TOLERANCE_SAMPLES, OpenFile
 from rave_dist.audio.types import Audio
@@ -22,17 +22,21 @@ _PIECE_SAMPLES = 16384  # short, so that little is lost before damage
 
 
 @contextmanager
-def open_file(path: Path) -> Iterator[OpenFile | None]:
+def open_file(path: Path, pieces: Sequence[Piece] | None = None) -> Iterator[OpenFile | None]:
     """Opens a file; None if libsndfile cannot read it, or would not read all of it.
+
+    Args:
+        path: of the file.
+        pieces: of the file, where it is to be read differently from how it lies there.
 
     Raises:
         OSError: the file does not exist or cannot be read.
     """
     # By descriptor: the extension and characters that are not UTF-8 do not matter.
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
+    with open(path, "rb", buffering=0) as source:
+        seen = source.fileno() if pieces is None else ByteView(source, pieces)
         try:
-            file = soundfile.SoundFile(descriptor, closefd=False)
+            file = soundfile.SoundFile(seen, closefd=False)
         except soundfile.SoundFileError:
             yield None
             return
@@ -47,13 +51,11 @@ def open_file(path: Path) -> Iterator[OpenFile | None]:
                 format=file.format,
                 subtype=file.subtype,
                 tolerance=LOSSY_TOLERANCE_SAMPLES if file.subtype in _LOSSY_SUBTYPES else 0,
-                read=partial(_read, file),
+                read=partial(_read, file, seen if isinstance(seen, ByteView) else None),
             )
-    finally:
-        os.close(descriptor)
 
 
-def _read(file: soundfile.SoundFile, size: int) -> Iterator[Audio]:
+def _read(file: soundfile.SoundFile, view: ByteView | None, size: int) -> Iterator[Audio]:
     while True:
         buffer = np.empty((size, file.channels), dtype=np.float32)
         filled = 0
@@ -70,6 +72,8 @@ def _read(file: soundfile.SoundFile, size: int) -> Iterator[Audio]:
             filled += count
         if filled:
             yield np.ascontiguousarray(buffer[:filled].T)
+        if view is not None and view.error is not None:
+            raise view.error
         if damage is not None:
             raise damage
         if filled < size:

@@ -7,7 +7,7 @@ then `AudioError` describes the damage, so that a strict caller can reject the f
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +15,10 @@ from pathlib import Path
 import numpy as np
 
 from rave_dist.audio.io import libsndfile
+from rave_dist.audio.io.byte_view import Piece
 from rave_dist.audio.io.containers import sound_bytes
 from rave_dist.audio.io.decoders import decoder_for, is_builtin
+from rave_dist.audio.io.layout import SoundBytes
 from rave_dist.audio.io.open_file import OpenFile
 from rave_dist.audio.io.other_files import kind_of
 from rave_dist.audio.io.snapshot import Snapshot
@@ -52,15 +54,27 @@ class Decoder:
         notes: what a listener should know about an intact file: a wrong header, further tracks.
     """
 
-    def __init__(self, sound: OpenFile, *, declared_samples: int | None, cut: bool, where: str, snapshot: Snapshot) -> None:
+    def __init__(
+        self,
+        sound: OpenFile,
+        *,
+        declared_samples: int | None,
+        cut: bool,
+        damage: str | None,
+        notes: tuple[str, ...],
+        container: str | None,
+        where: str,
+        snapshot: Snapshot,
+    ) -> None:
         self.sample_rate = sound.sample_rate
         self.channels = sound.channels
-        self.format = sound.format
+        self.format = container or sound.format
         self.subtype = sound.subtype
         self.declared_samples = declared_samples
-        self.notes = sound.notes
+        self.notes = notes
         self._sound = sound
         self._cut = cut
+        self._damage = damage
         self._where = where
         self._snapshot = snapshot
 
@@ -100,6 +114,8 @@ class Decoder:
             if declared - read < self.sample_rate // 100:
                 raise self._error(f"truncated: the last {declared - read} of {declared} samples are missing")
             raise self._error(f"truncated: only {self._seconds(read)} of {self._seconds(declared)} can be read")
+        if self._damage is not None:
+            raise self._error(f"{self._damage} after {self._seconds(read)}")
         if self._cut:
             raise self._error("truncated: the file ends before its audio does")
         if bad:
@@ -123,46 +139,77 @@ def open_audio(path: Path | str) -> Iterator[Decoder]:
     path = Path(path)
     where = printable(path)
     with ExitStack() as stack:
-        promised = None
+        held = None
         try:
             snapshot = Snapshot(path)
             if snapshot.bytes == 0:
                 raise AudioError("the file is empty")
             registered = None if is_builtin(path) else decoder_for(path)
-            promised = sound_bytes(path) if registered is None else None
-            sound = stack.enter_context((registered or libsndfile.open_file)(path))
-            if sound is None:
-                from rave_dist.audio.io import ffmpeg  # imported here: most recordings do not need its libraries
-
-                sound = stack.enter_context(ffmpeg.open_file(path))
+            if registered is not None:
+                sound = stack.enter_context(registered(path))
+            else:
+                held = sound_bytes(path)
+                sound = stack.enter_context(_open_builtin(path, None if held is None else held.pieces))
             if not (_RATES[0] <= sound.sample_rate <= _RATES[1] and 1 <= sound.channels <= _MOST_CHANNELS) or (
                 sound.sample_rate * sound.channels > _MOST_VALUES_PER_SECOND
             ):
                 raise AudioError(f"damaged: the header gives {sound.channels} channels at {sound.sample_rate} Hz")
         except AudioError as error:
-            cut = promised is not None and promised.is_cut
-            raise _refusal(path, "truncated, and none of it can be read" if cut else error.what, where) from error
+            what = "truncated, and none of it can be read" if held is not None and held.is_cut else error.what
+            raise _refusal(path, what, where, error.fix) from error
         except OSError as error:
             raise from_os_error(error, where=where) from error
-        declared = sound.samples
-        if promised is not None and promised.is_cut and promised.present and declared is not None and _is_counted(sound):
-            declared = round(declared * promised.declared / promised.present)
-        cut = promised is not None and promised.is_cut
-        yield Decoder(sound, declared_samples=declared, cut=cut, where=where, snapshot=snapshot)
+        yield Decoder(
+            sound,
+            declared_samples=sound.samples if held is None else _declared(sound, held),
+            cut=held is not None and held.is_cut,
+            damage=None if held is None else held.damage,
+            notes=(*sound.notes, *(() if held is None else _notes(sound, held))),
+            container=None if held is None else held.format,
+            where=where,
+            snapshot=snapshot,
+        )
 
 
-def _refusal(path: Path, what: str, where: str) -> AudioError:
+def _refusal(path: Path, what: str, where: str, fix: str) -> AudioError:
     """The error for a file that cannot be opened as a recording."""
     with suppress(OSError):
         kind = kind_of(path)
         if kind is not None:
             return AudioError(f"not a recording but {kind}", where=where, fix="leave it out, or give the recording itself")
-    return AudioError(what, where=where, fix=_FIX)
+    return AudioError(what, where=where, fix=fix or _FIX)
 
 
-def _is_counted(sound: OpenFile) -> bool:
-    """Whether the decoder derives the length from the bytes of the file rather than from a header."""
-    return sound.format != "mov" and (sound.tolerance == 0 or sound.subtype.startswith("pcm_"))
+@contextmanager
+def _open_builtin(path: Path, pieces: Sequence[Piece] | None) -> Iterator[OpenFile]:
+    with ExitStack() as stack:
+        sound = stack.enter_context(libsndfile.open_file(path, pieces))
+        if sound is None:
+            from rave_dist.audio.io import ffmpeg  # imported here: most recordings do not need its libraries
+
+            sound = stack.enter_context(ffmpeg.open_file(path, pieces))
+        yield sound
+
+
+def _declared(sound: OpenFile, held: SoundBytes) -> int | None:
+    """The length that the headers give, also where the decoder derives its own from the bytes of a truncated file."""
+    counted = sound.format != "mov" and (sound.tolerance == 0 or sound.subtype.startswith("pcm_"))
+    if held.declared is None or not held.is_cut or not held.present or not sound.samples or not counted:
+        return sound.samples
+    # The bytes of a sample, where samples have equal bytes, of which the last one may be incomplete.
+    for width in range(held.present // sound.samples, held.present // (sound.samples + 1), -1):
+        if held.declared % width == 0:
+            return held.declared // width
+    return round(sound.samples * held.declared / held.present)
+
+
+def _notes(sound: OpenFile, held: SoundBytes) -> Iterator[str]:
+    if held.declared is not None and held.declared < held.present and sound.samples is not None:
+        seconds = sound.samples / sound.sample_rate
+        declared = round(sound.samples * held.declared / held.present) / sound.sample_rate
+        yield f"the header declares {declared:.3f} s; all {seconds:.3f} s that the file holds are used"
+    if held.stray_bytes:
+        yield f"{held.stray_bytes} bytes behind the end of the sound are not used"
 
 
 def probe(path: Path | str) -> AudioInfo:

@@ -1,0 +1,273 @@
+"""Where the sound of WAV, RF64, Wave64, AIFF, CAF and AU files lies, and these files with headers that say so.
+
+Formats: EBU Tech 3306 (RF64), Sony's Wave64, Apple's AIFF-C and CAF specifications.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from rave_dist.audio.io.byte_view import Piece
+from rave_dist.audio.io.chunks import Chunk, Chunks, Dialect, Walk, is_padding
+from rave_dist.audio.io.tags import without_tags
+
+_RIFF_MOST_BYTES = 2**32 - 2**16
+_ALL_ONES = 2**64 - 1
+
+
+@dataclass(frozen=True)
+class SoundBytes:
+    """What a file's headers declare and what the file holds.
+
+    Attributes:
+        declared: bytes of sound that the headers declare; None if they do not.
+        present: bytes of sound that the file holds.
+        pieces: the file as a decoder should see it; None as it is.
+        stray_bytes: bytes behind the end of the sound that are neither sound nor tags.
+        format: of the file, where the pieces have another one.
+        damage: why the sound ends where the pieces do, or None.
+    """
+
+    declared: int | None
+    present: int
+    pieces: tuple[Piece, ...] | None = None
+    stray_bytes: int = 0
+    format: str | None = None
+    damage: str | None = None
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether the file ends before its declared sound does."""
+        return self.declared is not None and self.present < self.declared
+
+
+def _never_closed(size: int) -> bool:
+    """Whether a size of 32 bits is what programs write before they know it: FFmpeg all ones, sox and arecord about 2 GiB."""
+    return 2**32 - 2**16 <= size < 2**32 or abs(size - 2**31) <= 4096 or size >= 2**62
+
+
+_RIFF_NAMES = (
+    b"fmt |fact|LIST|INFO|JUNK|junk|PAD |FLLR|filr|bext|iXML|axml|chna|cart|cue |plst|ltxt|smpl|inst|acid|strc|id3 |ID3 |PEAK|"
+    b"levl|link|umid|minf|elm1|regn|ovwf|DISP|_PMX|aXML|SyLp|Cr8r|SAUR|MARK|Fake|DGDA|ds64|afsp|tlst|bwfx|LGWV|ResU|wavl|slnt|ubxt"
+)
+_RIFF = Dialect(
+    name_bytes=4,
+    size_format="<I",
+    counts_header=False,
+    align=2,
+    sound=b"data",
+    others=frozenset(_RIFF_NAMES.split(b"|")),
+    preamble=0,
+    placeholder=_never_closed,
+)
+_RIFX = Dialect(**{**_RIFF.__dict__, "size_format": ">I"})
+_AIFF = Dialect(
+    name_bytes=4,
+    size_format=">I",
+    counts_header=False,
+    align=2,
+    sound=b"SSND",
+    others=frozenset(
+        b"COMM|FVER|MARK|INST|COMT|NAME|AUTH|(c) |ANNO|AESD|MIDI|APPL|ID3 |CHAN|PEAK|basc|trns|cate|SAXL|bext".split(b"|")
+    ),
+    preamble=8,
+    placeholder=_never_closed,
+)
+_CAF = Dialect(
+    name_bytes=4,
+    size_format=">q",
+    counts_header=False,
+    align=1,
+    sound=b"data",
+    others=frozenset(b"desc|pakt|kuki|chan|info|strg|mark|regn|inst|midi|ovvw|peak|edct|umid|uuid|free".split(b"|")),
+    preamble=4,
+    placeholder=_never_closed,
+)
+_WAVE_GUID = bytes.fromhex("f3acd3118cd100c04f8edb8a")
+_W64 = Dialect(
+    name_bytes=16,
+    size_format="<Q",
+    counts_header=True,
+    align=8,
+    sound=b"data" + _WAVE_GUID,
+    others=frozenset(
+        [name + _WAVE_GUID for name in (b"fmt ", b"fact", b"levl", b"JUNK", b"junk", b"bext", b"cue ")]
+        + [b"list" + bytes.fromhex("2f91cf11a5d628db04c10000")]
+        + [bytes.fromhex(guid) for guid in ("5662f7ab2d39d21186c700c04f8edb8a", "bc945f925a52d21186dc00c04f8edb8a")]
+    ),
+    preamble=0,
+    placeholder=_never_closed,
+)
+
+
+def chunked_sound(file: BinaryIO) -> SoundBytes | None:
+    """Declared and present bytes of a WAV, RF64, Wave64, AIFF, CAF or AU file; None for other files.
+
+    Raises:
+        AudioError: an endless list of empty chunks.
+        OSError: the file cannot be read.
+    """
+    within = without_tags(file)
+    file.seek(within.start)
+    head = file.read(40)
+    if head[:4] in (b"RIFF", b"RIFX", b"RF64", b"BW64") and head[8:12] == b"WAVE":
+        return _wave(file, within, head)
+    if head[:4] == b"FORM" and head[8:12] in (b"AIFF", b"AIFC"):
+        return _aiff(file, within, head)
+    if head[:4] == b"riff" and head[24:28] == b"wave":
+        walk = _walk(file, _W64, within, closed_at=struct.unpack_from("<Q", head, 16)[0])
+        chunks = walk.find(within.start + 40)
+        # libsndfile reads whatever follows the sound, too.
+        readable = not within.start and bool(chunks.sounds) and chunks.sounds[-1].extent.stop == _size(file)
+        return _joined(chunks, walk, _head(chunks, within.start, size_at=16, size_format="<Q", extra=24), readable=readable)
+    if head[:4] == b"caff":
+        walk = _walk(file, _CAF, within)
+        chunks = walk.find(within.start + 8)
+        start = _head(chunks, within.start, size_at=4, size_format=">q", extra=4)
+        return _joined(chunks, walk, start, readable=not within.start)
+    if head[:4] in (b".snd", b"dns.") and len(head) >= 12:
+        return _au(file, within, head)
+    return None
+
+
+def _size(file: BinaryIO) -> int:
+    return os.fstat(file.fileno()).st_size
+
+
+def _walk(file: BinaryIO, dialect: Dialect, within: range, closed_at: int | None = None) -> Walk:
+    return Walk(
+        file, dialect, within=within, size=_size(file), closed_at=None if closed_at is None else within.start + closed_at
+    )
+
+
+def _wave(file: BinaryIO, within: range, head: bytes) -> SoundBytes | None:
+    dialect = _RIFX if head[:4] == b"RIFX" else _RIFF
+    closed_at = 8 + struct.unpack_from(dialect.size_format, head, 4)[0]
+
+    long_sizes = struct.unpack_from("<QQ", head, 20) if head[12:16] == b"ds64" and len(head) >= 36 else (0, 0)
+    if closed_at == 8 + 2**32 - 1:
+        closed_at = 8 + long_sizes[0]
+
+    def long_size(chunk: Chunk) -> int | None:
+        return None if chunk.size != 2**32 - 1 else long_sizes[1] or _ALL_ONES
+
+    walk = _walk(file, dialect, within, closed_at)
+    chunks = walk.find(within.start + 12, long_size=long_size)
+    fmt = chunks.first(b"fmt ")
+    if fmt is None or not chunks.sounds:
+        return None
+    chunks, damage = _of_one_format(file, chunks, fmt)
+    present = chunks.present
+    readable = not within.start
+    form = range(fmt.place, fmt.stop)
+    if present < _RIFF_MOST_BYTES or dialect is _RIFX:
+        order = dialect.size_format[:1]
+        counts = [struct.pack(f"{order}I", min(count, 2**32 - 1)) for count in (12 + len(form) + present, present)]
+        start: list[Piece] = [b"RIFX" if order == ">" else b"RIFF", counts[0], b"WAVE", form, b"data", counts[1]]
+        return _joined(chunks, walk, start, readable=readable, damage=damage)
+    # RF64: placeholders, and the sizes in the chunk ds64; a sample count of zero refers to the sizes.
+    sizes = struct.pack("<4sIQQQI", b"ds64", 28, 4 + 36 + len(form) + 8 + present, present, 0, 0)
+    start = [b"RF64\xff\xff\xff\xffWAVE", sizes, form, b"data\xff\xff\xff\xff"]
+    return _joined(chunks, walk, start, readable=readable, damage=damage)
+
+
+def _of_one_format(file: BinaryIO, chunks: Chunks, fmt: Chunk) -> tuple[Chunks, str | None]:
+    """The chunks up to a description of another format, which is damage."""
+
+    def content(chunk: Chunk) -> bytes:
+        file.seek(chunk.start)
+        return file.read(min(chunk.size, 64))
+
+    for other in chunks.others:
+        if other.name == b"fmt " and content(other) != content(fmt):
+            sounds = tuple(sound for sound in chunks.sounds if sound.chunk.place < other.place)
+            if sounds and len(sounds) < len(chunks.sounds):
+                return Chunks(sounds, chunks.others), "the format changes"
+    return chunks, None
+
+
+def _aiff(file: BinaryIO, within: range, head: bytes) -> SoundBytes | None:
+    walk = _walk(file, _AIFF, within, closed_at=8 + struct.unpack_from(">I", head, 4)[0])
+    chunks = walk.find(within.start + 12)
+    common = chunks.first(b"COMM")
+    if common is None or not chunks.sounds:
+        return None
+    file.seek(common.start)
+    fields = file.read(min(common.size, 22))
+    if len(fields) < 18:
+        return None
+    channels, frames, bits = struct.unpack_from(">HIH", fields)
+    present = chunks.present
+    kind = fields[18:22].lower()
+    width = {b"ulaw": channels, b"alaw": channels, b"ima4": 34 * channels}.get(kind, channels * -(-bits // 8))
+    known = width and kind not in (b"gsm ", b"agsm", b"dwvw", b"mac3", b"mac6", b"qdmc", b"qclp")
+    plain = _joined(chunks, walk, _head(chunks, within.start, size_at=4, size_format=">I", extra=8), readable=not within.start)
+    if plain is None or not known or (plain.pieces is None and present // width <= frames) or present >= _RIFF_MOST_BYTES:
+        return plain
+    # Decoders read no more frames than the common chunk has.
+    count = struct.pack(">I", present // width)
+    first = chunks.sounds[0].chunk
+    start: list[Piece] = [b"FORM", struct.pack(">I", min(present + 4096, 2**32 - 1)), head[8:12]]
+    start += [range(chunk.place, chunk.stop + chunk.size % 2) for chunk in chunks.others if chunk.name == b"FVER"]
+    start += [range(common.place, common.start + 2), count, range(common.start + 6, common.stop + common.size % 2)]
+    start += [b"SSND", struct.pack(">I", present + 8), range(first.start, first.start + 8)]
+    declared = frames * width if plain.pieces is None else plain.declared
+    return SoundBytes(declared, present, (*start, *(sound.extent for sound in chunks.sounds)), walk.stray_bytes)
+
+
+def _au(file: BinaryIO, within: range, head: bytes) -> SoundBytes:
+    order = ">" if head[:1] == b"." else "<"
+    offset, declared = struct.unpack_from(f"{order}II", head, 4)
+    start = min(within.start + offset, within.stop)
+    present = within.stop - start
+    if declared == 0 or declared > present:
+        unknown = declared == 0 or _never_closed(declared)
+        readable = declared and (not unknown or within.stop == _size(file))
+        return SoundBytes(None if unknown else declared, present, None if readable else _au_pieces(within, start, within.stop))
+    stop = start + declared
+    if is_padding(file, stop, within.stop):
+        return SoundBytes(declared, declared)
+    return SoundBytes(declared, present, _au_pieces(within, start, within.stop))
+
+
+def _au_pieces(within: range, start: int, stop: int) -> tuple[Piece, ...]:
+    at = within.start + 8
+    return range(within.start, at), b"\xff" * 4, range(at + 4, start), range(start, stop)
+
+
+def _head(chunks: Chunks, base: int, *, size_at: int, size_format: str, extra: int) -> list[Piece]:
+    """A file's head up to the first sound, with the size of all sounds.
+
+    Args:
+        chunks: of the file.
+        base: place of the first byte that is not a tag.
+        size_at: bytes from a chunk's header to its size.
+        size_format: of the size, for `struct`.
+        extra: bytes that the size counts in addition to the sound.
+    """
+    if not chunks.sounds:
+        return []
+    first = chunks.sounds[0]
+    place = first.chunk.place + size_at
+    count = chunks.present + extra
+    size = struct.pack(size_format, min(count, 2**32 - 1 if size_format[-1] == "I" else count))
+    return [range(base, place), size, range(place + len(size), first.extent.start)]
+
+
+def _joined(
+    chunks: Chunks, walk: Walk, head: Sequence[Piece], *, readable: bool, damage: str | None = None
+) -> SoundBytes | None:
+    """All sounds of a file behind a head, or a readable file as it lies if it has one sound with the right size."""
+    sounds = [sound for sound in chunks.sounds if sound.declared != 0] or list(chunks.sounds[:1])
+    if not sounds:
+        return None
+    present = chunks.present
+    declared = None if any(sound.declared is None for sound in sounds) else sum(sound.declared or 0 for sound in sounds)
+    if readable and len(sounds) == 1 and declared == present:
+        return SoundBytes(declared, present, stray_bytes=walk.stray_bytes, damage=damage)
+    pieces = (*head, *(sound.extent for sound in sounds))
+    return SoundBytes(declared, present, pieces, walk.stray_bytes, damage=damage)
