@@ -184,7 +184,7 @@ class Walk:
         return place + -(place - self._base) % self._dialect.align
 
     def _behind(self, stop: int, *, complete: bool = True) -> int | None:
-        """Where chunks go on behind a sound that ends at ``stop``, or the end; None where the sound goes on.
+        """Where chunks continue behind a sound that ends at ``stop``, or the end; None where the sound continues.
 
         Args:
             stop: end of the sound.

@@ -10,8 +10,9 @@ import struct
 from pathlib import Path
 from typing import BinaryIO
 
+from rave_dist.audio.io.fixed_headers import fixed_header_sound
 from rave_dist.audio.io.flac import flac_samples
-from rave_dist.audio.io.layout import SoundBytes, chunked_sound
+from rave_dist.audio.io.layout import SoundBytes, chunked_sound, never_closed
 from rave_dist.audio.io.voc import voc_sound
 
 _OGG_TAIL_BYTES = 128 * 1024  # a page is at most 65,307 bytes
@@ -33,12 +34,12 @@ def sound_bytes(path: Path) -> SoundBytes | None:
         head = file.read(12)
         if head[:4] == b"RIFF" and head[8:12] == b"AVI ":
             declared = struct.unpack_from("<I", head, 4)[0]
-            return SoundBytes(declared, min(declared, size - 8)) if declared else None
+            return SoundBytes(declared, min(declared, size - 8)) if declared and not never_closed(declared) else None
         if head[:4] == b"OggS":
             return _ogg(file, size)
         if head[4:8] == b"ftyp":
             return _mp4(file, size)
-        return chunked_sound(file) or voc_sound(file) or flac_samples(file)
+        return chunked_sound(file) or voc_sound(file) or flac_samples(file) or fixed_header_sound(file)
 
 
 def _ogg(file: BinaryIO, size: int) -> SoundBytes | None:

@@ -1,4 +1,4 @@
-"""Where the sound of WAV, RF64, Wave64, AIFF, CAF and AU files lies, and these files with headers that say so.
+"""Where the sound of WAV, RF64, Wave64, AIFF, 8SVX, CAF and AU files lies, and these files with headers that say so.
 
 Formats: EBU Tech 3306 (RF64), Sony's Wave64, Apple's AIFF-C and CAF specifications.
 """
@@ -45,7 +45,7 @@ class SoundBytes:
         return self.declared is not None and self.present < self.declared
 
 
-def _never_closed(size: int) -> bool:
+def never_closed(size: int) -> bool:
     """Whether a size of 32 bits is what programs write before they know it: FFmpeg all ones, sox and arecord about 2 GiB."""
     return 2**32 - 2**16 <= size < 2**32 or abs(size - 2**31) <= 4096 or size >= 2**62
 
@@ -62,7 +62,7 @@ _RIFF = Dialect(
     sound=b"data",
     others=frozenset(_RIFF_NAMES.split(b"|")),
     preamble=0,
-    placeholder=_never_closed,
+    placeholder=never_closed,
 )
 _RIFX = Dialect(**{**_RIFF.__dict__, "size_format": ">I"})
 _AIFF = Dialect(
@@ -75,8 +75,9 @@ _AIFF = Dialect(
         b"COMM|FVER|MARK|INST|COMT|NAME|AUTH|(c) |ANNO|AESD|MIDI|APPL|ID3 |CHAN|PEAK|basc|trns|cate|SAXL|bext".split(b"|")
     ),
     preamble=8,
-    placeholder=_never_closed,
+    placeholder=never_closed,
 )
+_SVX = Dialect(**{**_AIFF.__dict__, "sound": b"BODY", "others": _AIFF.others | {b"VHDR", b"CHAN"}, "preamble": 0})
 _CAF = Dialect(
     name_bytes=4,
     size_format=">q",
@@ -85,7 +86,7 @@ _CAF = Dialect(
     sound=b"data",
     others=frozenset(b"desc|pakt|kuki|chan|info|strg|mark|regn|inst|midi|ovvw|peak|edct|umid|uuid|free".split(b"|")),
     preamble=4,
-    placeholder=_never_closed,
+    placeholder=never_closed,
 )
 _WAVE_GUID = bytes.fromhex("f3acd3118cd100c04f8edb8a")
 _W64 = Dialect(
@@ -100,12 +101,12 @@ _W64 = Dialect(
         + [bytes.fromhex(guid) for guid in ("5662f7ab2d39d21186c700c04f8edb8a", "bc945f925a52d21186dc00c04f8edb8a")]
     ),
     preamble=0,
-    placeholder=_never_closed,
+    placeholder=never_closed,
 )
 
 
 def chunked_sound(file: BinaryIO) -> SoundBytes | None:
-    """Declared and present bytes of a WAV, RF64, Wave64, AIFF, CAF or AU file; None for other files.
+    """Declared and present bytes of a WAV, RF64, Wave64, AIFF, 8SVX, CAF or AU file; None for other files.
 
     Raises:
         AudioError: an endless list of empty chunks.
@@ -121,9 +122,13 @@ def chunked_sound(file: BinaryIO) -> SoundBytes | None:
     if head[:4] == b"riff" and head[24:28] == b"wave":
         walk = _walk(file, _W64, within, closed_at=struct.unpack_from("<Q", head, 16)[0])
         chunks = walk.find(within.start + 40)
-        # libsndfile reads whatever follows the sound, too.
-        readable = not within.start and bool(chunks.sounds) and chunks.sounds[-1].extent.stop == _size(file)
-        return _joined(chunks, walk, _head(chunks, within.start, size_at=16, size_format="<Q", extra=24), readable=readable)
+        head_pieces = _head(chunks, within.start, size_at=16, size_format="<Q", extra=24)
+        return _joined(chunks, walk, head_pieces, readable=_is_last(file, within, chunks))
+    if head[:4] == b"FORM" and head[8:12] in (b"8SVX", b"16SV"):
+        walk = _walk(file, _SVX, within, closed_at=8 + struct.unpack_from(">I", head, 4)[0])
+        chunks = walk.find(within.start + 12)
+        head_pieces = _head(chunks, within.start, size_at=4, size_format=">I", extra=0)
+        return _joined(chunks, walk, head_pieces, readable=_is_last(file, within, chunks))
     if head[:4] == b"caff":
         walk = _walk(file, _CAF, within)
         chunks = walk.find(within.start + 8)
@@ -132,6 +137,11 @@ def chunked_sound(file: BinaryIO) -> SoundBytes | None:
     if head[:4] in (b".snd", b"dns.") and len(head) >= 12:
         return _au(file, within, head)
     return None
+
+
+def _is_last(file: BinaryIO, within: range, chunks: Chunks) -> bool:
+    """Whether the sound ends where the file does: of some formats libsndfile reads all that follows, too."""
+    return not within.start and bool(chunks.sounds) and chunks.sounds[-1].extent.stop == _size(file)
 
 
 def _size(file: BinaryIO) -> int:
@@ -225,7 +235,7 @@ def _au(file: BinaryIO, within: range, head: bytes) -> SoundBytes:
     start = min(within.start + offset, within.stop)
     present = within.stop - start
     if declared == 0 or declared > present:
-        unknown = declared == 0 or _never_closed(declared)
+        unknown = declared == 0 or never_closed(declared)
         readable = declared and (not unknown or within.stop == _size(file))
         return SoundBytes(None if unknown else declared, present, None if readable else _au_pieces(within, start, within.stop))
     stop = start + declared

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
+from rave_dist.audio.io.bitstream import bitstream_in
 from rave_dist.audio.io.byte_view import ByteView, Piece
 from rave_dist.audio.io.containers import mp3_length_is_known
 from rave_dist.audio.io.open_file import LOSSY_TOLERANCE_SAMPLES, OpenFile
@@ -51,6 +52,7 @@ def open_file(path: Path, pieces: Sequence[Piece] | None = None) -> Iterator[Ope
                 format=file.format,
                 subtype=file.subtype,
                 tolerance=LOSSY_TOLERANCE_SAMPLES if file.subtype in _LOSSY_SUBTYPES else 0,
+                bitstream=bitstream_in(file),
                 read=partial(_read, file, seen if isinstance(seen, ByteView) else None),
             )
 

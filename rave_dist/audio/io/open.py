@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +29,7 @@ _RATES = (100, 3_072_000)
 _MOST_CHANNELS = 256
 _MOST_VALUES_PER_SECOND = 2**26  # 256 channels at 192 kHz have 49 million
 _BLOCK_BYTES = 32 << 20
+_DECODED_STREAMS = {"ac3", "dca"}  # which FFmpeg finds in WAV and Wave64 files
 _FIX = "replace the file with an intact copy, or leave it out"
 
 
@@ -184,16 +185,31 @@ def _refusal(path: Path, what: str, where: str, fix: str) -> AudioError:
 def _open_builtin(path: Path, pieces: Sequence[Piece] | None) -> Iterator[OpenFile]:
     with ExitStack() as stack:
         sound = stack.enter_context(libsndfile.open_file(path, pieces))
-        if sound is None:
-            from rave_dist.audio.io import ffmpeg  # imported here: most recordings do not need its libraries
+        if sound is not None and sound.bitstream is None:
+            yield sound
+            return
+        from rave_dist.audio.io import ffmpeg  # imported here: most recordings do not need its libraries
 
-            sound = stack.enter_context(ffmpeg.open_file(path, pieces))
-        yield sound
+        decoded = stack.enter_context(ffmpeg.open_file(path, pieces))
+        if sound is None:
+            yield decoded
+        elif decoded.subtype in _DECODED_STREAMS:
+            note = f"the samples are a compressed stream ({sound.bitstream}), decoded here"
+            yield replace(decoded, samples=None, notes=(*decoded.notes, note))
+        else:
+            raise AudioError(
+                f"the samples are a compressed stream ({sound.bitstream}), which would sound as noise",
+                fix="decode it to samples first, for example with the command ffmpeg, or leave it out",
+            )
 
 
 def _declared(sound: OpenFile, held: SoundBytes) -> int | None:
     """The length that the headers give, also where the decoder derives its own from the bytes of a truncated file."""
-    counted = sound.format != "mov" and (sound.tolerance == 0 or sound.subtype.startswith("pcm_"))
+    counted = (
+        sound.format != "mov"
+        and not sound.subtype.startswith("ALAC")
+        and (sound.tolerance == 0 or sound.subtype.startswith("pcm_"))
+    )
     if held.declared is None or not held.is_cut or not held.present or not sound.samples or not counted:
         return sound.samples
     # The bytes of a sample, where samples have equal bytes, of which the last one may be incomplete.

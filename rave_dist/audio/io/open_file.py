@@ -25,6 +25,7 @@ class OpenFile:
         read: returns the blocks of a file, float32 [channels, n], n as requested except in the last one; raises `AudioError` at
             damage, after the block before it.
         notes: what a listener should know about an intact file: a wrong header, further tracks.
+        bitstream: encoding of the compressed stream that the file has in place of samples, or None.
     """
 
     sample_rate: int
@@ -35,3 +36,4 @@ class OpenFile:
     tolerance: int
     read: Callable[[int], Iterator[Audio]]
     notes: tuple[str, ...] = ()
+    bitstream: str | None = None

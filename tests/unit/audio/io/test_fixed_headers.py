@@ -1,0 +1,52 @@
+"""Formats of old samplers, phones and speech corpora: what the header declares and what the file holds are compared."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import soundfile
+from decoding import ID3V1, decode
+
+KINDS = [
+    ("NIST", "PCM_16", 2),
+    ("AVR", "PCM_16", 2),
+    ("SVX", "PCM_16", 1),
+    ("SVX", "PCM_S8", 1),
+    ("MPC2K", "PCM_16", 2),
+    ("WVE", "ALAW", 1),
+]
+
+
+@pytest.fixture(params=KINDS, ids=lambda kind: f"{kind[0]}-{kind[1]}")
+def file(request, tmp_path):
+    """A file, its bytes per sample, its samples and what a decoder gives."""
+    kind, subtype, channels = request.param
+    path = tmp_path / "take"
+    random = np.random.default_rng(0)
+    sound = random.integers(-(2**15), 2**15, (10_000, channels)).astype(np.int16)
+    rate = 8000 if kind == "WVE" else 44100
+    soundfile.write(path, sound, rate, format=kind, subtype=subtype)
+    whole = soundfile.read(path, dtype="float32", always_2d=True)[0].T
+    assert whole.shape == (channels, 10_000)
+    return path, channels * (2 if subtype == "PCM_16" else 1), rate, whole
+
+
+def test_intact_files_with_tags_or_padding_behind(file):
+    path, _, _, whole = file
+    data = path.read_bytes()
+    for behind in (b"", ID3V1, bytes(1000)):
+        path.write_bytes(data + behind)
+        sound, damage, notes = decode(path)
+        assert (damage, notes) == (None, ())
+        np.testing.assert_array_equal(sound, whole)
+
+
+def test_a_cut_file_is_named(file):
+    path, width, rate, whole = file
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) - 4000 * width])
+    sound, damage, _ = decode(path)
+    left = sound.shape[1]
+    assert 5990 <= left <= 6010
+    assert damage == f"truncated: only {left / rate:.3f} s of {10_000 / rate:.3f} s can be read"
+    np.testing.assert_array_equal(sound, whole[:, :left])
