@@ -14,6 +14,7 @@ from typing import BinaryIO
 from rave_dist.audio.io.byte_view import Piece
 from rave_dist.audio.io.chunks import Chunk, Chunks, Dialect, Walk, is_padding
 from rave_dist.audio.io.tags import without_tags
+from rave_dist.errors import AudioError
 
 _RIFF_MOST_BYTES = 2**32 - 2**16
 _ALL_ONES = 2**64 - 1
@@ -46,8 +47,8 @@ class SoundBytes:
 
 
 def never_closed(size: int) -> bool:
-    """Whether a size of 32 bits is what programs write before they know it: FFmpeg all ones, sox and arecord about 2 GiB."""
-    return 2**32 - 2**16 <= size < 2**32 or abs(size - 2**31) <= 4096 or size >= 2**62
+    """Whether a size is what programs write before they know it: FFmpeg all ones, arecord about 2 GiB, sox slightly less."""
+    return 2**32 - 2**16 <= size < 2**32 or min(abs(size - 2**31), abs(size - 0x7F000000)) <= 4096 or size >= 2**62
 
 
 _RIFF_NAMES = (
@@ -109,7 +110,7 @@ def chunked_sound(file: BinaryIO) -> SoundBytes | None:
     """Declared and present bytes of a WAV, RF64, Wave64, AIFF, 8SVX, CAF or AU file; None for other files.
 
     Raises:
-        AudioError: an endless list of empty chunks.
+        AudioError: an endless list of empty chunks, or 8SVX of several channels, which libsndfile takes for interleaved.
         OSError: the file cannot be read.
     """
     within = without_tags(file)
@@ -127,6 +128,10 @@ def chunked_sound(file: BinaryIO) -> SoundBytes | None:
     if head[:4] == b"FORM" and head[8:12] in (b"8SVX", b"16SV"):
         walk = _walk(file, _SVX, within, closed_at=8 + struct.unpack_from(">I", head, 4)[0])
         chunks = walk.find(within.start + 12)
+        channels = chunks.first(b"CHAN")
+        file.seek(0 if channels is None else channels.start)
+        if channels is not None and file.read(4) == b"\0\0\0\6":
+            raise AudioError("8SVX with more than one channel is not supported", fix="convert it to WAV or AIFF first")
         head_pieces = _head(chunks, within.start, size_at=4, size_format=">I", extra=0)
         return _joined(chunks, walk, head_pieces, readable=_is_last(file, within, chunks))
     if head[:4] == b"caff":

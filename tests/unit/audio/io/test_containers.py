@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import struct
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 from built_containers import CONTAINERS, ENCODINGS, Built, chunk, expected, make_payload
-from decoding import APE_TAG, ID3V1, ID3V2, by_ffmpeg, by_sox, decode
+from decoding import APE_TAG, ID3V1, ID3V2, by_ffmpeg, by_sox, command, decode
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -220,6 +222,28 @@ def test_independent_decoders_agree(tmp_path, name, encoding):
         # sox has integers of 32 bits, and of 16 bits behind the tables of G.711.
         tolerance = 2**-15 if encoding in ("ulaw", "alaw") else 2**-24
         np.testing.assert_allclose(by_sox(path, 2), ours, rtol=0, atol=tolerance)
+
+
+PIPED = [("ffmpeg", kind) for kind in ("wav", "aiff", "au", "voc", "w64", "rf64")] + [
+    ("sox", kind) for kind in ("wav", "aiff", "au")
+]
+
+
+@pytest.mark.parametrize(("program", "kind"), PIPED)
+def test_what_these_programs_write_into_a_pipe(tmp_path, program, kind):
+    sound = make_payload(np.random.default_rng(4), "s16", 20_001, 2).astype(np.int16)
+    soundfile.write(tmp_path / "in.wav", sound, 44100, subtype="PCM_16")
+    form = ["wav", "-rf64", "always"] if kind == "rf64" else [kind]
+    codec = ["-c:a", "pcm_s16le"] if kind in ("voc", "wav", "rf64") else []
+    run = {
+        "ffmpeg": [command("ffmpeg"), "-v", "error", "-i", "in.wav", *codec, "-f", *form, "-"],
+        "sox": [command("sox"), "-V1", "in.wav", "-t", kind, "-"],
+    }
+    data = subprocess.run(run[program], check=True, capture_output=True, stdin=subprocess.DEVNULL, cwd=tmp_path).stdout
+    (tmp_path / "take").write_bytes(data)
+    read, damage, notes = decode(tmp_path / "take")
+    assert (damage, notes) == (None, ())
+    np.testing.assert_array_equal(read, sound.T / np.float32(2**15))
 
 
 def test_a_disk_that_fails_while_a_repaired_file_is_read_is_named(tmp_path):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import subprocess
+
 import numpy as np
 import pytest
 import soundfile
-from decoding import ID3V1, decode
+from decoding import ID3V1, command, decode
 
 KINDS = [
     ("NIST", "PCM_16", 2),
@@ -50,3 +52,10 @@ def test_a_cut_file_is_named(file):
     assert 5990 <= left <= 6010
     assert damage == f"truncated: only {left / rate:.3f} s of {10_000 / rate:.3f} s can be read"
     np.testing.assert_array_equal(sound, whole[:, :left])
+
+
+def test_stereo_8svx_is_named(tmp_path):
+    soundfile.write(tmp_path / "take.wav", np.random.default_rng(0).uniform(-0.5, 0.5, (5000, 2)), 44100)
+    subprocess.run([command("sox"), "-V1", tmp_path / "take.wav", tmp_path / "take.8svx"], check=True)
+    sound, damage, _ = decode(tmp_path / "take.8svx")
+    assert (sound.size, damage) == (0, "8SVX with more than one channel is not supported")
