@@ -31,6 +31,7 @@ from rave_dist.storage.store import Store
 
 # Several channels at once use a GPU better; on a CPU they save nothing and cost memory.
 _ROWS_AT_ONCE = {"cpu": 1, "cuda": 8}
+_CHUNK_BYTES = 128 << 20
 
 
 class Converter:
@@ -169,7 +170,7 @@ class Converter:
             noise: level of that noise; 0 leaves it out.
             out_sample_rate: of the result, in Hz; None keeps the source's.
             out_channels: of the result; None keeps the source's.
-            chunk_seconds: seconds of audio in the model at once.
+            chunk_seconds: seconds of audio in the model at once; less where all channels together exceed 128 MiB.
 
         Returns:
             An iterator of blocks, which counts samples and clipped samples.
@@ -185,9 +186,9 @@ class Converter:
             >>> sum(block.shape[1] for block in conversion), conversion.clipped_samples
             (40960, 0)
         """
-        core = chunk_samples(self.card, chunk_seconds)
         if min(sample_rate, channels, out_sample_rate or 1, out_channels or 1) < 1:
             raise ConversionError("sample rates and channel counts start at 1", fix="correct the rate or the channels")
+        core = min(chunk_samples(self.card, chunk_seconds), _most_samples(self.card, out_channels or channels))
         play = partial(self._play, seed=seed, noise=noise)
         return Conversion(
             self._stream(
@@ -273,6 +274,11 @@ class Conversion(Iterator[Audio]):
         self.samples += block.shape[1]
         self.clipped_samples += int(np.count_nonzero(np.abs(block) > 1))
         return np.clip(block, -1, 1)
+
+
+def _most_samples(card: ModelCard, channels: int) -> int:
+    """The length of a chunk of `_CHUNK_BYTES`, a multiple of the model's frame."""
+    return max(1, _CHUNK_BYTES // (4 * channels * card.hop)) * card.hop
 
 
 def chunk_samples(card: ModelCard, chunk_seconds: float) -> int:

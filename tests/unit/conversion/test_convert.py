@@ -1,5 +1,6 @@
 """One sound through one model: what must not change does not, what must stay within bounds does."""
 
+import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -178,3 +179,25 @@ def test_an_array_of_another_shape_is_refused(scripted: Scripted, shape: tuple[i
 def test_a_misspelt_store_is_refused_before_a_model_is_looked_up(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="no such folder"):
         Converter.load(tmp_path / "stroe", "drum")
+
+
+def test_chunks_of_many_channels_are_sized_in_bytes(scripted: Callable[..., tuple[Path, ModelCard]]) -> None:
+    """Half an hour of 256 channels at once would need gigabytes; the samples are those of one channel alone."""
+    converter = Converter(*scripted("frames"))
+    rng = np.random.default_rng(0)
+    block = rng.standard_normal((1, 1 << 15)).astype(np.float32) * 0.1
+    channels, blocks = 256, 10
+
+    def run(count: int) -> tuple[np.ndarray, int]:
+        repeated = (np.repeat(block, count, axis=0) for _ in range(blocks))
+        tracemalloc.start()
+        first = [part[:1].copy() for part in converter.convert(repeated, sample_rate=16000, channels=count, chunk_seconds=1800)]
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return np.concatenate(first, axis=1), peak
+
+    alone, _ = run(1)
+    together, peak = run(channels)
+    np.testing.assert_allclose(together, alone, atol=1e-5)
+    assert peak < 5 * 128 * 2**20
+    assert 4 * channels * blocks * block.shape[1] > 2 * 128 * 2**20
