@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 
 from rave_dist.audio.io.open import open_audio, printable
-from rave_dist.audio.io.sources import list_sources
-from rave_dist.audio.io.walk import is_audio_name
+from rave_dist.audio.io.sources import find_sources
+from rave_dist.audio.io.walk import is_audio_name, why_not_entered
 from rave_dist.errors import AudioError, StoreError, from_os_error
 from rave_dist.library.names import LONGEST_NAME, valid_name
 from rave_dist.library.schema import HOUSE_DEFAULTS
@@ -101,13 +101,13 @@ def find_instruments(folder: Path) -> tuple[list[FoundInstrument], list[str]]:
             f"{recordings_in_words(len(loose))} in no instrument's folder ({_first_names(loose)}): move them into one"
         )
     for place in entries:
-        if place.name.startswith(".") or not place.is_dir():
+        if why_not_entered(place.name) or not place.is_dir():
             continue
         if printable(place) != str(place):
             warnings.append(f"{printable(place.name)}: its name is not UTF-8; rename the folder to use it")
             continue
         try:
-            sources = list_sources([str(place)])
+            listing = find_sources([str(place)])
         except AudioError:
             warnings.append(f"{place.name}: no recordings in this folder")
             continue
@@ -115,9 +115,10 @@ def find_instruments(folder: Path) -> tuple[list[FoundInstrument], list[str]]:
             warnings.append(f"{place.name}: {error.what}")
             continue
         with ThreadPoolExecutor(_OPENED_AT_ONCE) as pool:
-            opened = list(pool.map(_open, [source.uri for source in sources]))
+            opened = list(pool.map(_open, [source.uri for source in listing.sources]))
         recordings = tuple(recording for recording in opened if isinstance(recording, FoundRecording))
         warnings += [reason for reason in opened if isinstance(reason, str)]
+        warnings += [f"{entry.names[0]}: not used, {entry.reason}" for entry in listing.passed_over if entry.missing]
         if recordings:
             name = _free_name(place.name, taken)
             instruments.append(FoundInstrument(name, place, recordings, _guess_channels(recordings)))

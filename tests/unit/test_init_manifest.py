@@ -93,9 +93,12 @@ def test_what_is_left_out_is_named(recordings: Path, tmp_path: Path) -> None:
     _record(recordings / "loose.wav")
     (recordings / "notes").mkdir()
     (recordings / "rebana" / "broken.wav").write_text("this is no sound")
-    (recordings / ".hidden").mkdir()
+    for name in (".hidden", "#recycle", "lost+found"):
+        _record(recordings / name / "old.wav")
+    (recordings / "rebana" / "annex.flac").symlink_to("nowhere")
     found = write_first_manifest(recordings, tmp_path / "library.yaml")
-    loose, notes, broken = found.warnings
+    loose, notes, broken, annex = found.warnings
+    assert annex == f"{recordings}/rebana/annex.flac: not used, a link to a missing file"
     assert "loose.wav" in loose
     assert "1 recording in no instrument's folder" in loose
     assert notes.startswith("notes: ")

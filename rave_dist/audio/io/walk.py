@@ -56,7 +56,7 @@ def why_not_audio(path: str) -> str | None:
     """Why a relative path does not look like a recording; None if it does."""
     *folders, name = path.split("/")
     for folder in folders:
-        if reason := _why_not_entered(folder):
+        if reason := why_not_entered(folder):
             return reason
     if name.startswith("."):
         return HIDDEN
@@ -68,7 +68,8 @@ def why_not_audio(path: str) -> str | None:
     return UNSUPPORTED if pure.suffix.lower() in UNSUPPORTED_EXTENSIONS else NOT_AUDIO
 
 
-def _why_not_entered(folder: str) -> str | None:
+def why_not_entered(folder: str) -> str | None:
+    """Why a folder of this name is passed over; None if it is entered."""
     if folder.startswith("."):
         return HIDDEN
     return SYSTEM if folder.lower() in _SYSTEM_FOLDERS else None
@@ -114,7 +115,7 @@ def _judge(entry: os.DirEntry[str], relative: str, glob: Glob | None) -> str | t
     """A folder to enter, a recording, something that is not used, or None for what the glob does not match."""
     try:
         if entry.is_dir():
-            reason = _why_not_entered(entry.name)
+            reason = why_not_entered(entry.name)
             if glob is not None and not glob.enters(relative):
                 return Passed(entry.path, reason or FOLDER, is_folder=True) if glob.matches(relative) else None
             return entry.path if reason is None else Passed(entry.path, reason, is_folder=True)
