@@ -27,7 +27,7 @@ def _open(source: AudioSource) -> Recording:
     try:
         with local_copy(source.uri) as path, open_audio(path) as decoder:
             samples, damage = decoder.declared_samples, None
-            if samples is None:  # the headers do not give the length, so the file is decoded
+            if samples is None or decoder.is_cut:  # the headers do not give the length, so the file is decoded
                 samples, damage = _decode(decoder)
             seconds = samples / decoder.sample_rate
             return Recording(source, seconds, decoder.sample_rate, error=damage, notes=decoder.notes)

@@ -53,6 +53,7 @@ class Decoder:
         subtype: of the encoding.
         declared_samples: the length that the headers give, or None.
         notes: what a listener should know about an intact file: a wrong header, further tracks.
+        is_cut: whether the file is known to end before its audio does.
     """
 
     def __init__(
@@ -74,7 +75,7 @@ class Decoder:
         self.declared_samples = declared_samples
         self.notes = notes
         self._sound = sound
-        self._cut = cut
+        self.is_cut = cut
         self._damage = damage
         self._where = where
         self._snapshot = snapshot
@@ -117,7 +118,7 @@ class Decoder:
             raise self._error(f"truncated: only {self._seconds(read)} of {self._seconds(declared)} can be read")
         if self._damage is not None:
             raise self._error(f"{self._damage} after {self._seconds(read)}")
-        if self._cut:
+        if self.is_cut:
             raise self._error("truncated: the file ends before its audio does")
         if bad:
             raise self._error(f"{bad} NaN or infinite samples, the first at {first_bad:.3f} s")
@@ -212,6 +213,8 @@ def _declared(sound: OpenFile, held: SoundBytes) -> int | None:
     )
     if held.declared is None or not held.is_cut or not held.present or not sound.samples or not counted:
         return sound.samples
+    if sound.format.lower() == "flac":
+        return held.declared  # samples, not bytes
     # The bytes of a sample, where samples have equal bytes, of which the last one may be incomplete.
     for width in range(held.present // sound.samples, held.present // (sound.samples + 1), -1):
         if held.declared % width == 0:

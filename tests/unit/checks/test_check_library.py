@@ -312,6 +312,19 @@ def test_everything_in_a_folder_of_recordings_is_accounted_for(tmp_path: Path, c
     assert any("[.] stands for one of the characters" in warning.what for warning in glob.warnings)
 
 
+def test_a_truncated_recording_counts_as_far_as_it_can_be_read(tmp_path: Path, check: Check) -> None:
+    _record(tmp_path / "takes" / "good.wav", 10)
+    _record(tmp_path / "takes" / "cut.wav", 20)
+    os.truncate(tmp_path / "takes" / "cut.wav", 44 + 2 * 5 * RATE)
+    found = check("sources: takes")
+    assert found.ok
+    assert found.seconds == pytest.approx(15.0)
+    (warning,) = found.warnings
+    assert warning.what == f"{tmp_path}/takes/cut.wav: truncated: only 5.000 s of 20.000 s can be read"
+    os.remove(tmp_path / "takes" / "good.wav")
+    assert not any("truncated" in problem.what for problem in check("sources: takes").problems), "5 s of it are used"
+
+
 def test_a_damaged_recording_of_unknown_length_counts_as_far_as_it_can_be_read(tmp_path: Path, check: Check) -> None:
     _record(tmp_path / "takes" / "good.wav", 10)
     _record(tmp_path / "takes" / "cut.mp3", 20)
