@@ -147,4 +147,19 @@ def from_os_error(error: OSError, *, where: str) -> StoreError:
         )
     if error.errno in (errno.ENOTDIR, errno.EEXIST):
         return StoreError("a file exists where a folder is needed", where=where, fix="move the file or choose another path")
+    if error.errno in (errno.ENAMETOOLONG, errno.EILSEQ):
+        return impossible_name(where)
     return StoreError(error.strerror or str(error), where=where)
+
+
+def impossible_name(where: str) -> StoreError:
+    """The error of a name that a file system refuses.
+
+    Args:
+        where: the path.
+    """
+    return StoreError(
+        "a file of this name cannot be created here",
+        where=where,
+        fix='choose a shorter name without : * ? " < > | and \\, or another disk or folder',
+    )

@@ -44,7 +44,7 @@ def check_library(library: Library, only: Sequence[str] | None = None, *, progre
     progress.stage("checking manifest and recordings")
     examined = {name: _examine(library, name) for name in names}
     progress.stage("checking models")
-    free = resources.free_bytes(library.store)
+    free = library.store.free_bytes()
     base = _check_joint_base(library, {name: candidate for name, (candidate, _) in examined.items()}, free)
     checked = [] if base is None else [base]
     for done, name in enumerate(names):

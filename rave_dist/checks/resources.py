@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Iterator
-from pathlib import Path
 
 import psutil
 
 from rave_dist.checks.candidate import Candidate, Check, Plan
 from rave_dist.checks.findings import Finding, error, warning
 from rave_dist.rave.presets import accumulation_choices, smaller_batch
-from rave_dist.storage.store import Store
+from rave_dist.storage.probe import in_words
 from rave_dist.training.preflight.model_facts import ModelFacts
 from rave_dist.training.schedule import first_schedule
 
@@ -52,7 +50,7 @@ def too_little_memory(candidate: Candidate) -> Iterator[Finding]:
     memory = psutil.virtual_memory().total
     if facts is None or os.environ.get("RAY_ADDRESS") or facts.step_bytes(batch) <= memory:
         return
-    needs = f"a training step needs {_in_words(facts.step_bytes(batch))} of memory, this machine has {_in_words(memory)}"
+    needs = f"a training step needs {in_words(facts.step_bytes(batch))} of memory, this machine has {in_words(memory)}"
     at_once = _windows_at_once(candidate, facts)
     if at_once < batch:
         yield warning(f"{needs}: it will be computed in {batch // at_once} parts of {at_once} windows")
@@ -75,24 +73,10 @@ def too_little_disk(candidate: Candidate) -> Iterator[Finding]:
     needed = 0 if candidate.plan is None else candidate.plan.disk_bytes
     if candidate.free_bytes is not None and needed > candidate.free_bytes:
         yield error(
-            f"it needs about {_in_words(needed)} in the store, but {_in_words(max(candidate.free_bytes, 0))} are free",
+            f"it needs about {in_words(needed)} in the store, but {in_words(max(candidate.free_bytes, 0))} are free",
             fix="free space on that disk, or move the store to another",
             where=candidate.library.store.uri,
         )
 
 
 CHECKS: tuple[Check, ...] = (too_little_memory, too_little_disk)
-
-
-def free_bytes(store: Store) -> int | None:
-    """Free bytes of a local store's disk; None on S3."""
-    if not store.is_local:
-        return None
-    place = Path(store.uri)
-    while not place.exists():
-        place = place.parent
-    return shutil.disk_usage(place).free
-
-
-def _in_words(size: int) -> str:
-    return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.0f} MiB"

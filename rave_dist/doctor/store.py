@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 import time
-import uuid
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from pathlib import Path
 
 from rave_dist.doctor.diagnosis import Check, Diagnosis, Request, error, from_error, ok, skipped, warning
@@ -13,7 +13,6 @@ from rave_dist.doctor.machine import free_space
 from rave_dist.errors import StoreError
 from rave_dist.storage.store import Store
 
-_FOLDER = ".doctor"
 _WARN_SECONDS = 5.0  # another machine's records of runs appear older or newer by the difference
 _S3_REFUSES_SECONDS = 900.0
 
@@ -23,7 +22,7 @@ def store(request: Request) -> Iterator[Diagnosis]:
     if request.store is None:
         yield skipped("store", "give --store URI to examine a store")
         return
-    if not request.store.is_local:
+    if request.store.uri.startswith("s3://"):
         yield s3_settings()
     yield from operations(request.store)
     if request.store.is_local:
@@ -46,51 +45,25 @@ def s3_settings() -> Diagnosis:
 
 
 def operations(place: Store) -> Iterator[Diagnosis]:
-    """Tests the operations that rave-dist needs, in a temporary folder of the store."""
-    is_new = place.is_local and not Path(place.uri).exists()
-    folder = f"{_FOLDER}/{uuid.uuid4().hex[:12]}"
+    """Tries the operations that rave-dist needs, and compares the clocks."""
     try:
-        place.write_bytes(f"{folder}/created", b"ok")
-        ahead_seconds = _difference(place, f"{folder}/created")
-        problems = [*_exclusive(place, folder), *_listed(place, folder), *_deleted(place, folder)]
-        yield from problems or [ok("store", f"{place.uri}: create, exclusive create, list, read and delete work")]
-        yield clock(ahead_seconds)
+        place.check_writable()
+        yield ok("store", f"{place.uri}: create, replace, exclusive create, list, read and delete work")
+        ahead_seconds = _seconds_ahead(place)
+        if ahead_seconds is not None:
+            yield clock(ahead_seconds)
     except StoreError as problem:
         yield from_error("store", problem)
-    finally:
-        with suppress(StoreError):
-            place.delete_folder(folder)
-        if place.is_local:
-            for left in (folder, _FOLDER, *([""] if is_new else [])):
-                with suppress(OSError):  # another doctor may be running
-                    Path(place.address(left)).rmdir()
 
 
-def _exclusive(place: Store, folder: str) -> Iterator[Diagnosis]:
-    if not place.claim(f"{folder}/claimed", b"first") or place.claim(f"{folder}/claimed", b"second"):
-        fix = "use a server with If-None-Match or a disk with hard links: two commands must not train the same run"
-        yield error("store", f"{place.uri}: an object can be created twice", fix=fix)
-
-
-def _listed(place: Store, folder: str) -> Iterator[Diagnosis]:
-    names = {entry.key for entry in place.list(folder)}
-    if f"{folder}/created" not in names or place.read_bytes(f"{folder}/created") != b"ok":
-        fix = "use a store with read-after-write consistency"
-        yield error("store", f"{place.uri}: an object that was just written is not listed", fix=fix)
-
-
-def _deleted(place: Store, folder: str) -> Iterator[Diagnosis]:
-    place.delete(f"{folder}/created")
-    if place.exists(f"{folder}/created"):
-        fix = "give your user permission to delete, and use a store without object locks"
-        yield error("store", f"{place.uri}: an object that was deleted is still there", fix=fix)
-
-
-def _difference(place: Store, written: str) -> float:
-    """Seconds by which the store's clock is ahead of ours, from the time of an object written now."""
+def _seconds_ahead(place: Store) -> float | None:
+    """Seconds by which the clock of a folder or of S3 is ahead of ours, from the time of something written or asked now."""
     if place.is_local:
-        place.write_bytes(written, b"ok")
-        return Path(place.address(written)).stat().st_mtime - time.time()
+        folder = next(path for path in (Path(place.uri), *Path(place.uri).parents) if path.exists())
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=".rave-dist-") as file:
+            return os.stat(file.name).st_mtime - time.time()
+    if not place.uri.startswith("s3://"):
+        return None
     from rave_dist.storage.s3 import server_time
 
     return server_time(place.uri) - time.time()

@@ -36,7 +36,7 @@ class Backend(Protocol):
         ...
 
     def claim(self, key: str, data: bytes) -> bool:
-        """Creates an object unless it exists; True for exactly one of several concurrent callers."""
+        """Creates an object unless it exists; True for exactly one of several concurrent callers with different data."""
         ...
 
     def stat(self, key: str) -> Entry | None:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
-from rave_dist.errors import MissingKeyError, StoreError, from_os_error
+from rave_dist.errors import MissingKeyError, StoreError, from_os_error, impossible_name
 from rave_dist.storage.atomic import is_temporary, replacing, temporary_path
 from rave_dist.storage.backend import Entry
+from rave_dist.storage.exclusive import LOCK, rename_exclusively
 
 if TYPE_CHECKING:
     import pyarrow.fs
@@ -38,12 +40,22 @@ class LocalFolder:
             raise from_os_error(error, where=where) from error
 
     @contextmanager
-    def _replacing(self, key: str) -> Iterator[Path]:
+    def _creating(self, key: str) -> Iterator[Path]:
+        """The path of a key, whose folder is made."""
         place = self._root / key
         with self._errors(key):
-            place.parent.mkdir(parents=True, exist_ok=True)
-            with replacing(place) as temporary:
-                yield temporary
+            try:
+                place.parent.mkdir(parents=True, exist_ok=True)
+                yield place
+            except OSError as error:
+                if error.errno in (errno.ENOENT, errno.EINVAL):  # what exFAT and SMB answer to a name that they refuse
+                    raise impossible_name(str(place)) from error
+                raise
+
+    @contextmanager
+    def _replacing(self, key: str) -> Iterator[Path]:
+        with self._creating(key) as place, replacing(place) as temporary:
+            yield temporary
 
     def read(self, key: str) -> bytes:
         """All bytes of a file."""
@@ -52,23 +64,16 @@ class LocalFolder:
 
     def write(self, key: str, data: bytes) -> None:
         """Written to disk (fsync) before the rename."""
-        with self._replacing(key) as temporary, open(temporary, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+        with self._replacing(key) as temporary:
+            _write(temporary, data)
 
     def claim(self, key: str, data: bytes) -> bool:
-        """A hard link, which only one caller can create."""
-        place = self._root / key
-        temporary = temporary_path(place)
-        with self._errors(key):
-            place.parent.mkdir(parents=True, exist_ok=True)
+        """A temporary file that gets the name only if nothing has it."""
+        with self._creating(key) as place:
+            temporary = temporary_path(place)
             try:
-                temporary.write_bytes(data)
-                os.link(temporary, place)  # fails if the name exists, and never shows partial data
-                return True
-            except FileExistsError:
-                return False
+                _write(temporary, data)
+                return rename_exclusively(temporary, place)
             finally:
                 temporary.unlink(missing_ok=True)
 
@@ -79,12 +84,12 @@ class LocalFolder:
             return self._entry(path, key) if path.is_file() else None
 
     def list(self, prefix: str) -> Iterator[Entry]:
-        """In order of key; temporary files are left out."""
+        """In order of key; temporary files and locks are left out."""
         folder = self._root / prefix
         with self._errors(prefix):
             paths = sorted((p for p in folder.rglob("*") if p.is_file()), key=lambda p: p.relative_to(self._root).as_posix())
         for path in paths:
-            if is_temporary(path.name):
+            if is_temporary(path.name) or path.name == LOCK:
                 continue
             try:
                 yield self._entry(path, path.relative_to(self._root).as_posix())
@@ -101,9 +106,10 @@ class LocalFolder:
             (self._root / key).unlink(missing_ok=True)
 
     def upload(self, path: Path, key: str) -> None:
-        """A copy."""
-        with self._replacing(key) as temporary:
-            shutil.copyfile(path, temporary)
+        """A copy, on disk (fsync) before the rename."""
+        with self._replacing(key) as temporary, open(path, "rb") as source, open(temporary, "wb") as file:
+            shutil.copyfileobj(source, file, _BLOCK_BYTES)
+            _flush(file)
 
     def download(self, key: str, path: Path) -> None:
         """A copy; an error names the side that failed."""
@@ -121,3 +127,15 @@ class LocalFolder:
         import pyarrow.fs  # imported here: whole objects do not need Arrow
 
         return pyarrow.fs.LocalFileSystem(), str(self._root)
+
+
+def _write(path: Path, data: bytes) -> None:
+    with open(path, "wb") as file:
+        file.write(data)
+        _flush(file)
+
+
+def _flush(file: BinaryIO) -> None:
+    """To disk: after a power failure, a file that was only renamed may be empty."""
+    file.flush()
+    os.fsync(file.fileno())

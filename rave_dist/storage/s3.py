@@ -19,7 +19,14 @@ from urllib.parse import urlsplit
 import boto3
 from botocore.config import Config
 from botocore.credentials import RefreshableCredentials
-from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    IncompleteReadError,
+    NoCredentialsError,
+    ReadTimeoutError,
+    ResponseStreamingError,
+)
 
 from rave_dist.errors import MissingKeyError, StoreError, from_os_error
 from rave_dist.storage.backend import Entry
@@ -29,6 +36,10 @@ if TYPE_CHECKING:
 
 _CHECK = "check AWS_ENDPOINT_URL, AWS_REGION, AWS_PROFILE and the credentials, or the same in the AWS configuration files"
 _MISSING_CODES = {"404", "NoSuchKey", "NotFound"}
+_LOST_CODES = {"412", "PreconditionFailed"}
+_CONFLICT_CODES = {"409", "ConditionalRequestConflict"}
+_ATTEMPTS = 8
+"""Attempts at a request after 500, 502, 503, 504, throttling and lost connections, for 35 s on average; as AWS_MAX_ATTEMPTS."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +110,9 @@ class _Connection:
     def __init__(self) -> None:
         # A separate session, because boto3's default session keeps its first credentials.
         self.session = boto3.session.Session()
-        self.client = self.session.client("s3", config=Config(retries={"max_attempts": 5, "mode": "standard"}))
+        self.attempts = int(self.session._session.get_config_variable("max_attempts") or _ATTEMPTS)
+        config = Config(retries={"total_max_attempts": self.attempts, "mode": "standard"})
+        self.client = self.session.client("s3", config=config)
 
     def credentials(self) -> Any:
         """Botocore's credentials; None if there are none."""
@@ -112,6 +125,7 @@ class _Connection:
         meta = self.client.meta
         url = urlsplit(meta.endpoint_url)
         options: dict[str, Any] = {"region": meta.region_name, "endpoint_override": url.netloc, "scheme": url.scheme}
+        options["retry_strategy"] = pyarrow.fs.AwsStandardS3RetryStrategy(max_attempts=self.attempts)
         style = (meta.config.s3 or {}).get("addressing_style")
         if style == "virtual":
             options["force_virtual_addressing"] = True
@@ -167,7 +181,7 @@ class S3Prefix:
         try:
             yield
         except ClientError as error:
-            code = str(error.response.get("Error", {}).get("Code", ""))
+            code = _code(error)
             if code in _MISSING_CODES:
                 raise MissingKeyError("nothing is stored there", where=self._address(key)) from error
             raise _s3_error(code, str(error), self._address(key)) from error
@@ -179,10 +193,16 @@ class S3Prefix:
             raise from_os_error(error, where=self._address(key)) from error
 
     def read(self, key: str) -> bytes:
-        """One GET."""
+        """A GET; repeated if the connection is lost while the body is read, which botocore does not do."""
         with self._errors(key):
-            body: bytes = self._client.get_object(Bucket=self._bucket, Key=self._full(key))["Body"].read()
-            return body
+            for attempts_left in reversed(range(_connection().attempts)):
+                try:
+                    body: bytes = self._client.get_object(Bucket=self._bucket, Key=self._full(key))["Body"].read()
+                    return body
+                except (IncompleteReadError, ReadTimeoutError, ResponseStreamingError):
+                    if not attempts_left:
+                        raise
+        raise AssertionError
 
     def write(self, key: str, data: bytes) -> None:
         """One PUT, which is atomic."""
@@ -190,19 +210,23 @@ class S3Prefix:
             self._client.put_object(Bucket=self._bucket, Key=self._full(key), Body=data)
 
     def claim(self, key: str, data: bytes) -> bool:
-        """A conditional PUT (``If-None-Match: *``): the server lets one writer win."""
+        """A conditional PUT (``If-None-Match: *``): the server lets one writer win.
+
+        If the answer to the winning request is lost, its repetition is refused: then the winner recognises its data.
+        """
         with self._errors(key):
-            try:
-                self._client.put_object(Bucket=self._bucket, Key=self._full(key), Body=data, IfNoneMatch="*")
-            except ClientError as error:
-                if str(error.response.get("Error", {}).get("Code", "")) in {
-                    "PreconditionFailed",
-                    "412",
-                    "ConditionalRequestConflict",
-                }:
-                    return False
-                raise
-            return True
+            for attempts_left in reversed(range(_connection().attempts)):
+                try:
+                    self._client.put_object(Bucket=self._bucket, Key=self._full(key), Body=data, IfNoneMatch="*")
+                    return True
+                except ClientError as error:
+                    code = _code(error)
+                    if code in _LOST_CODES:
+                        repeated = error.response["ResponseMetadata"].get("RetryAttempts", 0) > 0
+                        return repeated and bool(data) and self.read(key) == data
+                    if code not in _CONFLICT_CODES or not attempts_left:  # a conflict has no winner yet
+                        raise
+        raise AssertionError
 
     def stat(self, key: str) -> Entry | None:
         """One HEAD; None if nothing is there."""
@@ -248,6 +272,10 @@ class S3Prefix:
         """Arrow's S3 client with boto3's settings, and the path of the prefix in it."""
         with self._errors(""):
             return _connection().arrow(), f"{self._bucket}/{self._prefix}" if self._prefix else self._bucket
+
+
+def _code(error: ClientError) -> str:
+    return str(error.response.get("Error", {}).get("Code", ""))
 
 
 def _s3_error(code: str, message: str, where: str) -> StoreError:

@@ -9,7 +9,7 @@ S3 settings come from the environment and the AWS configuration files, as boto3 
 from __future__ import annotations
 
 import json
-import uuid
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
@@ -20,6 +20,7 @@ from rave_dist.errors import MissingKeyError, StoreError, from_os_error
 from rave_dist.identity import canonical_json
 from rave_dist.storage.backend import Backend, Entry
 from rave_dist.storage.local import LocalFolder
+from rave_dist.storage.probe import probe
 from rave_dist.storage.schemes import is_remote, normalise, open_backend
 
 if TYPE_CHECKING:
@@ -323,20 +324,28 @@ class Store:
         if self.is_local and not Path(self.uri).is_dir():
             raise StoreError("there is no such folder", where=self.uri, fix="check the address of the store")
 
-    def check_writable(self) -> None:
-        """Writes and removes a small object, to detect a wrong address before any work.
+    def check_writable(self, *, needed_bytes: int = 0) -> None:
+        """Tries every operation that a run needs, to detect a wrong address or an unsuitable store before any work.
+
+        Args:
+            needed_bytes: free space that is needed.
 
         Raises:
-            StoreError: with the reason.
+            StoreError: with the operation that failed, and the fix.
 
         Example:
             >>> rd.Store("store").check_writable()
         """
-        key = f".write-check-{uuid.uuid4().hex[:8]}"
-        try:
-            self.write_bytes(key, b"ok")
-        except MissingKeyError as error:  # a folder that cannot be created
-            raise StoreError(
-                "the store cannot be written", where=self.uri, fix="choose another folder or address for the store"
-            ) from error
-        self.delete(key)
+        probe(self, needed_bytes=needed_bytes)
+
+    def free_bytes(self) -> int | None:
+        """Returns the free bytes of the disk of a folder, which need not exist yet; None on S3.
+
+        Example:
+            >>> rd.Store("store").free_bytes() > 0
+            True
+        """
+        if not self.is_local:
+            return None
+        place = next(path for path in (Path(self.uri), *Path(self.uri).parents) if path.exists())
+        return shutil.disk_usage(place).free

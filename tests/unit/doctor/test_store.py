@@ -70,6 +70,7 @@ def test_s3_keys_that_may_only_read(s3_store: Store, monkeypatch: pytest.MonkeyP
 
 def test_no_s3_server(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     (found,) = store.operations(Store(f"s3://{BUCKET}"))
     assert found.state == "error"
     assert "AWS_ENDPOINT_URL" in found.fix
