@@ -11,6 +11,10 @@ import typer
 from typer.core import TyperGroup
 
 from rave_dist import __version__, console, exit_codes, pipeline, signals
+from rave_dist.cli_options import Debug, Json, LibraryFile, Only, StoreUri
+from rave_dist.cli_options import existing as _existing
+from rave_dist.cli_options import finish as _finish
+from rave_dist.cli_verify import WithReadData, verify
 from rave_dist.display import shown_progress
 from rave_dist.errors import RaveDistError
 from rave_dist.library.manifest import Library, load_library
@@ -43,17 +47,6 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-LibraryFile = Annotated[Path, typer.Argument(metavar="LIBRARY.yaml", help="The library manifest.", show_default=False)]
-Only = Annotated[
-    list[str] | None,
-    typer.Option("--only", metavar="NAME", help="Only this instrument; can be repeated.", show_default=False),
-]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout; progress goes to stderr.")]
-Debug = Annotated[bool, typer.Option("--debug", help="Show the Python traceback of an error.")]
-StoreUri = Annotated[
-    str, typer.Option("--store", metavar="URI", help="The store: a folder or s3://bucket/prefix.", show_default=False)
-]
 
 
 def _version(asked: bool) -> None:
@@ -198,6 +191,9 @@ def models(store: StoreUri, as_json: Json = False, debug: Debug = False) -> None
         console.document({"models": [{**card.summary(place.uri), "latest": card.reference in latest} for card in cards]})
     else:
         console.show_models(cards, latest=latest)
+
+
+app.command(cls=WithReadData)(verify)
 
 
 @app.command()
@@ -363,12 +359,6 @@ def doctor(
     _finish(healthy)
 
 
-def _existing(uri: str) -> Store:
-    store = Store(uri)
-    store.check_exists()
-    return store
-
-
 def _finish_runs(
     library: Library,
     records: Sequence[RunRecord],
@@ -386,11 +376,6 @@ def _finish_runs(
         if extra:
             console.out.print(f"report: {extra['report']}")
     _finish(all(r.state == "done" for r in records) if complete is None else complete)
-
-
-def _finish(complete: bool) -> None:
-    if not complete:
-        raise typer.Exit(exit_codes.PARTIAL)
 
 
 def command() -> Any:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from rave_dist.checks import LibraryCheck
     from rave_dist.doctor import Diagnosis
     from rave_dist.init_manifest.write import FirstManifest
+    from rave_dist.integrity.verify import Verification
     from rave_dist.pipeline import Ingested
 
 out = Console(highlight=False, soft_wrap=True)
@@ -248,6 +249,16 @@ def show_models(cards: Sequence[ModelCard], *, latest: Collection[str]) -> None:
     else:
         out.print("no models are published in this store yet")
     show_engines(card.engine for card in cards)
+
+
+def show_verification(found: Verification) -> None:
+    """A line per problem with its fix, then the counts."""
+    for key, problem in sorted(found.problems.items()):
+        failure(key, problem.what, problem.fix)
+    read = f", {found.files_read:,} of them read ({found.bytes_read / 2**20:,.1f} MiB)" if found.files_read else ""
+    count = len(found.problems)
+    problems = f"{count:,} problem{'s' if count > 1 else ''}" if count else "no problems"
+    out.print(f"{found.records:,} records and {found.files:,} files that they name{read}: {problems}")
 
 
 def show_diagnosis(diagnosis: Diagnosis) -> None:

@@ -59,11 +59,15 @@ MAY_IMPORT: dict[str, set[str]] = {
     "registry": GROUND | {"rave"},
     "initial_weights": GROUND,
     "checks": GROUND | {"initial_weights", "rave"},
+    "integrity": GROUND,
     "pipeline": GROUND | {"initial_weights", "checks", "rave"},
     "doctor": GROUND | {"rave"},
-    "console": GROUND | {"checks", "doctor", "init_manifest", "pipeline"},
+    "console": GROUND | {"checks", "doctor", "init_manifest", "integrity", "pipeline"},
     "display": GROUND | {"console"},
-    "cli": GROUND | {"checks", "doctor", "init_manifest", "pipeline", "console", "display", "demo", ""},
+    "cli_options": {"exit_codes", "storage"},
+    "cli_verify": GROUND | {"cli_options", "console", "display", "integrity", ""},
+    "cli": GROUND
+    | {"cli_options", "cli_verify", "checks", "doctor", "init_manifest", "pipeline", "console", "display", "demo", ""},
     "__main__": {"cli", "exit_codes", "signals", "terminal"},
     "demo": GROUND | {"checks", "pipeline", "console", "sample_data"},
 }

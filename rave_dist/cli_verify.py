@@ -1,0 +1,51 @@
+"""The command that verifies a store."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperCommand
+
+from rave_dist import console
+from rave_dist.cli_options import Debug, Json, StoreUri, existing, finish
+from rave_dist.display import shown_progress
+
+
+class WithReadData(TyperCommand):
+    """Lets ``--read-data`` stand alone, for all files."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Completes the option."""
+        return super().parse_args(ctx, ["--read-data=1/1" if arg == "--read-data" else arg for arg in args])
+
+
+def verify(
+    store: StoreUri,
+    read_data: Annotated[
+        str | None,
+        typer.Option(
+            "--read-data",
+            metavar="[=n/t]",
+            help="Also read the files, or the n-th of t parts of them: 1/7 to 7/7 on the days of a week.",
+            show_default=False,
+        ),
+    ] = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Verify a store: its records can be read, the files that they name exist with their sizes, and on request their bytes.
+
+    Reads only, also while a store is in use. Problems are named with their fixes (exit code 3).
+    """
+    from rave_dist.integrity.verify import Part
+    from rave_dist.integrity.verify import verify as verify_store
+
+    part = None if read_data is None else Part.parse(read_data)
+    with shown_progress() as progress:
+        found = verify_store(existing(store), part=part, progress=progress)
+    if as_json:
+        console.document(found.to_json())
+    else:
+        console.show_verification(found)
+    finish(found.ok)
