@@ -8,7 +8,8 @@ Every error has *what* is wrong, *where*, and the smallest *fix*; the command li
     ├── LibraryError        (ValueError)   the manifest, or a file that it names
     │   └── WrongPackageError              a package of recordings differs from its description
     ├── StoreError          (OSError)      the store cannot be reached, read or written
-    │   └── MissingKeyError (KeyError)     nothing is stored under that key
+    │   ├── MissingKeyError (KeyError)     nothing is stored under that key
+    │   └── DamagedObjectError             an object is not what its stage writes, for example cut
     ├── AudioError          (ValueError)   a recording cannot be decoded or differs from its headers
     ├── DatasetError        (ValueError)   a dataset is missing, empty or too small
     ├── ConfigurationError  (ValueError)   an impossible RAVE configuration, override, window or batch
@@ -78,6 +79,10 @@ class StoreError(RaveDistError, OSError):
 
 class MissingKeyError(StoreError, KeyError):
     """Nothing is stored under a key."""
+
+
+class DamagedObjectError(StoreError):
+    """A stored object is not what its stage writes: cut, changed, or of another version."""
 
 
 class AudioError(RaveDistError, ValueError):

@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
+
 _PR_SET_NO_NEW_PRIVS, _PR_SET_SECCOMP, _SECCOMP_MODE_FILTER = 38, 22, 2
 _LOAD, _JUMP_IF_EQUAL, _RETURN = 0x20, 0x15, 0x06
 _ALLOW, _ERRNO = 0x7FFF0000, 0x00050000
@@ -63,6 +65,21 @@ def exfat(folder: Path, megabytes: int = 64) -> Iterator[Path]:
             _run("umount", str(place))
     finally:
         _run("losetup", "-d", device)
+
+
+@contextmanager
+def tmpfs(folder: Path, megabytes: int = 1) -> Iterator[Path]:
+    """A disk of a given size, of its own; skips where it cannot be mounted."""
+    place = folder / "disk"
+    place.mkdir()
+    mount = _program("mount")
+    command = [mount or "", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", str(place)]
+    if mount is None or os.geteuid() != 0 or subprocess.run(command, check=False).returncode:
+        pytest.skip("a small disk needs root and the right to mount a tmpfs")
+    try:
+        yield place
+    finally:
+        _run("umount", str(place))
 
 
 def _program(name: str) -> str | None:

@@ -13,9 +13,7 @@ from rave_dist.rave.presets import accumulation_choices, smaller_batch
 from rave_dist.storage.probe import in_words
 from rave_dist.training.preflight.model_facts import ModelFacts
 from rave_dist.training.schedule import first_schedule
-
-_CHECKPOINT_BYTES = 20  # on disk, per parameter: its value, Adam's moments, and its best value of each phase
-_MODEL_BYTES = 5 * 4  # per parameter: the weights of both phases, and of two exports
+from rave_dist.training.state.disk import run_bytes
 
 
 def plan_run(candidate: Candidate, facts: ModelFacts) -> Plan:
@@ -29,8 +27,6 @@ def plan_run(candidate: Candidate, facts: ModelFacts) -> Plan:
     resume_point = None if start is None else start.resume_point
     schedule = first_schedule(spec.budget, step_times=times, override=spec.override, resume_point=resume_point)
     spent = schedule.phase_1_steps * times.phase_1 + (schedule.steps - schedule.phase_1_steps) * times.phase_2
-    # One checkpoint more than are kept: the one that is being written.
-    per_parameter = (spec.checkpoint.keep + 1) * _CHECKPOINT_BYTES + _MODEL_BYTES
     audio_seconds = 0.0 if candidate.is_joint_base else candidate.seconds
     return Plan(
         parameters=facts.parameters,
@@ -40,7 +36,8 @@ def plan_run(candidate: Candidate, facts: ModelFacts) -> Plan:
         phase_1_steps=schedule.phase_1_steps,
         hours=round(spent / 3600, 4) if spec.budget.hours is None else spec.budget.hours,
         memory_bytes=facts.step_bytes(_windows_at_once(candidate, facts)),
-        disk_bytes=per_parameter * facts.parameters + int(2 * spec.channels * spec.sample_rate * audio_seconds),
+        disk_bytes=run_bytes(facts.parameters, keep=spec.checkpoint.keep)
+        + int(2 * spec.channels * spec.sample_rate * audio_seconds),
     )
 
 

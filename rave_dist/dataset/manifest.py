@@ -45,20 +45,18 @@ class Earlier:
 def load_earlier(store: Store, instrument: str, recipe: Recipe) -> Earlier:
     """Reads the last datasets of an instrument with this recipe, of all libraries of a store.
 
-    Sources in missing shards, and those that an earlier version of the code read, count as new.
+    Sources in shards that are missing or cut, and those that an earlier version of the code read, count as new.
     """
-    ids = {
-        DatasetPointer.load(store, entry.key).recipes.get(recipe.id, "")
-        for entry in store.list(DatasetFolder.pointers(instrument))
-    }
+    pointers = (DatasetPointer.find(store, entry.key) for entry in store.list(DatasetFolder.pointers(instrument)))
+    ids = {pointer.recipes.get(recipe.id, "") for pointer in pointers if pointer is not None}
     earlier = Earlier()
-    present = {entry.key for entry in store.list(DatasetFolder.shards(instrument))} if ids else set()
+    present = {entry.key: entry.bytes for entry in store.list(DatasetFolder.shards(instrument))} if ids else {}
     for dataset_id in sorted(ids - {""}):
         try:
             manifest = load_manifest(store, instrument, dataset_id)
         except DatasetError:
             continue  # missing or damaged: its sources are read again
-        missing = {i for shard in manifest.shards if shard.key not in present for i in shard.source_ids}
+        missing = {i for shard in manifest.shards if present.get(shard.key) != shard.bytes for i in shard.source_ids}
         shards = [
             s.model_copy(update={"source_ids": tuple(i for i in s.source_ids if i not in missing)}) for s in manifest.shards
         ]
@@ -155,7 +153,7 @@ def write_manifest(store: Store, manifest: DatasetManifest, library: str | None)
         manifest.save(store, manifest.folder.manifest)
     if library is not None:
         key = DatasetFolder.latest(manifest.instrument, library)
-        pointer = DatasetPointer.load(store, key) if store.exists(key) else None
+        pointer = DatasetPointer.find(store, key)
         recipes = pointer.recipes if pointer else {}
         moved = DatasetPointer(id=manifest.id, recipes={**recipes, manifest.recipe: manifest.id})
         if moved != pointer:

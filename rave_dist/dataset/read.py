@@ -6,10 +6,9 @@ from collections import defaultdict
 from dataclasses import dataclass
 
 import numpy as np
-from pydantic import ValidationError
 
 from rave_dist.audio.types import Pcm16
-from rave_dist.errors import DatasetError, MissingKeyError
+from rave_dist.errors import DamagedObjectError, DatasetError, MissingKeyError
 from rave_dist.records import DatasetFolder, DatasetManifest, DatasetPointer
 from rave_dist.storage.store import Store
 
@@ -37,12 +36,12 @@ def load_manifest(store: Store, instrument: str, dataset_id: str) -> DatasetMani
     """
     key = DatasetFolder.of(instrument, dataset_id).manifest
     try:
-        return DatasetManifest.model_validate(store.read_json(key))
+        return DatasetManifest.load(store, key)
     except MissingKeyError as error:
         raise DatasetError(
             f"{instrument} has no dataset {dataset_id}", where=store.address(key), fix="run rave-dist ingest"
         ) from error
-    except ValidationError as error:
+    except DamagedObjectError as error:
         raise DatasetError("not a dataset's manifest", where=store.address(key), fix="run rave-dist ingest") from error
 
 
@@ -50,12 +49,11 @@ def latest_manifest(store: Store, instrument: str, library: str) -> DatasetManif
     """The dataset of a library's last ingest of an instrument.
 
     Raises:
-        DatasetError: it was never ingested.
+        DatasetError: it was never ingested, or the pointer is damaged.
     """
-    try:
-        pointer = DatasetPointer.load(store, DatasetFolder.latest(instrument, library))
-    except MissingKeyError as error:
-        raise DatasetError(f"{instrument} is not ingested yet", where=library, fix="run rave-dist ingest") from error
+    pointer = DatasetPointer.find(store, DatasetFolder.latest(instrument, library))
+    if pointer is None:
+        raise DatasetError(f"{instrument} is not ingested yet", where=library, fix="run rave-dist ingest")
     return load_manifest(store, instrument, pointer.id)
 
 

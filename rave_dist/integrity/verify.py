@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rave_dist.audio.io.sources import local_copy
-from rave_dist.errors import ConfigurationError, MissingKeyError, StoreError
+from rave_dist.errors import ConfigurationError, DamagedObjectError, MissingKeyError
 from rave_dist.identity import hash_file
 from rave_dist.integrity.references import Kind, Reference, kind_of
 from rave_dist.progress import SILENT, Progress
@@ -135,10 +135,8 @@ def _read_record(store: Store, key: str, kind: Kind) -> tuple[Sequence[Reference
         return tuple(kind.references(key, kind.type.load(store, key))), None
     except MissingKeyError:
         return (), None  # removed since it was listed
-    except StoreError as error:
-        if isinstance(error.__cause__, ValueError):  # neither JSON nor such a record
-            return (), Problem(what=error.what, fix=kind.fix)
-        raise
+    except DamagedObjectError as error:
+        return (), Problem(what=error.what, fix=kind.fix)
 
 
 def _examine(store: Store, reference: Reference, entry: Entry | None) -> Problem | None:

@@ -7,7 +7,7 @@ from typing import Any, Protocol, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from rave_dist.errors import RaveDistError, StoreError
+from rave_dist.errors import DamagedObjectError, MissingKeyError, RaveDistError
 
 
 def now() -> str:
@@ -43,18 +43,31 @@ class Record(BaseModel):
 
         Raises:
             MissingKeyError: nothing is stored under the key.
-            StoreError: the store cannot be read, or the object is not a record of this kind.
+            DamagedObjectError: the object is not a record of this kind.
+            StoreError: the store cannot be read.
         """
         try:
             return cls.model_validate(store.read_json(key))
         except ValidationError as error:
             first = error.errors()[0]
             place = ".".join(str(part) for part in first["loc"])
-            raise StoreError(
+            raise DamagedObjectError(
                 f"not a valid {cls.__name__} ({place}: {first['msg']})",
                 where=store.address(key),
                 fix="delete it; the stage that writes it will run again",
             ) from error
+
+    @classmethod
+    def find(cls, store: JsonStore, key: str) -> Self | None:
+        """Reads a record that its stage can write again; None if it is missing or damaged, as after a crash or a full disk.
+
+        Raises:
+            StoreError: the store cannot be read.
+        """
+        try:
+            return cls.load(store, key)
+        except (MissingKeyError, DamagedObjectError):
+            return None
 
     def save(self, store: JsonStore, key: str) -> None:
         """Writes the record, atomically.

@@ -170,7 +170,10 @@ def place(
         created_at=now(),
     )
     if not store.claim(folder.card, canonical_json(card.to_json()) + b"\n"):
-        card = ModelCard.load(store, folder.card)
+        stored = ModelCard.find(store, folder.card)
+        if stored is None:  # cut when its publisher died
+            card.save(store, folder.card)
+        card = stored or card
     _point_latest(store, card)
     return card
 
@@ -245,10 +248,14 @@ def _place_files(store: Store, folder: ModelFolder, out: Path, exported: ExportR
 
 
 def _place_further(store: Store, folder: ModelFolder, path: Path) -> ModelFile:
-    """Stores a further file; one of another publisher of the same weights, if that came first, stays."""
-    key = f"{folder.root}/{path.name}"
-    if not store.claim(key, path.read_bytes()):
-        store.download(key, path)
+    """Stores a further file; one of another publisher of the same weights, if that came first, stays unless it was cut."""
+    key, data = f"{folder.root}/{path.name}", path.read_bytes()
+    if not store.claim(key, data):
+        stored = store.read_bytes(key)
+        if data.startswith(stored):
+            store.write_bytes(key, data)
+        else:
+            path.write_bytes(stored)
     return _file(key, path)
 
 
@@ -355,10 +362,7 @@ def fetch_run(store: Store, card: ModelCard, *, folder: Path) -> RunFolder:
 
 
 def _card(store: Store, folder: ModelFolder) -> ModelCard | None:
-    try:
-        return ModelCard.load(store, folder.card)
-    except MissingKeyError:
-        return None
+    return ModelCard.find(store, folder.card)
 
 
 def _cards(store: Store, prefix: str) -> list[ModelCard]:
@@ -368,11 +372,8 @@ def _cards(store: Store, prefix: str) -> list[ModelCard]:
 
 
 def _latest(store: Store, name: str) -> ModelCard | None:
-    try:
-        pointer = ModelPointer.load(store, ModelFolder.latest(name))
-    except MissingKeyError:
-        return None
-    return _card(store, ModelFolder.of(name, pointer.version))
+    pointer = ModelPointer.find(store, ModelFolder.latest(name))
+    return None if pointer is None else _card(store, ModelFolder.of(name, pointer.version))
 
 
 def _suggest_model(store: Store, name: str) -> str:

@@ -17,7 +17,7 @@ from rave_dist.audio.types import Audio
 from rave_dist.conversion.convert import Converter
 from rave_dist.dataset.read import Segment
 from rave_dist.dataset.split import split_dataset
-from rave_dist.errors import DatasetError, MissingKeyError
+from rave_dist.errors import DatasetError
 from rave_dist.records import DatasetManifest, ListeningRecord, ModelCard
 from rave_dist.storage.store import Store
 
@@ -164,11 +164,8 @@ def _stored_sounds(store: Store, card: ModelCard, folder: Path) -> dict[str, Aud
 
 
 def _record(store: Store, card: ModelCard) -> ListeningRecord | None:
-    try:
-        record = ListeningRecord.load(store, card.folder.samples)
-    except MissingKeyError:
-        return None
-    return record if record.recipe == _RECIPE else None
+    record = ListeningRecord.find(store, card.folder.samples)
+    return record if record is not None and record.recipe == _RECIPE else None
 
 
 def _play(store: Store, card: ModelCard, instrument: Excerpt, transfer_source: TransferSource) -> dict[str, Audio]:

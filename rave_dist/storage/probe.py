@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -104,7 +105,7 @@ def _temporary_folder(store: Store) -> Iterator[str]:
     """The key of a new folder; it is removed at the end, and so is every folder that did not exist before."""
     folder = f".write-check-{uuid.uuid4().hex[:8]}"
     place = Path(store.address(folder))
-    made = [path for path in (place, *place.parents) if not path.exists()] if store.is_local else []
+    made = [path for path in (place, *place.parents) if not os.path.exists(path)] if store.is_local else []
     try:
         yield folder
     finally:

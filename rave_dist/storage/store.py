@@ -9,6 +9,7 @@ S3 settings come from the environment and the AWS configuration files, as boto3 
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +17,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from rave_dist.errors import MissingKeyError, StoreError, from_os_error
+from rave_dist.errors import DamagedObjectError, MissingKeyError, StoreError, from_os_error
 from rave_dist.identity import canonical_json
 from rave_dist.storage.backend import Backend, Entry
 from rave_dist.storage.local import LocalFolder
@@ -120,7 +121,7 @@ class Store:
             key: relative to the store.
 
         Raises:
-            StoreError: it is not JSON.
+            DamagedObjectError: it is not JSON.
 
         Example:
             >>> card = rd.find_model("store", "rebana")
@@ -130,7 +131,7 @@ class Store:
         try:
             return json.loads(self.read_bytes(key))
         except ValueError as error:
-            raise StoreError(
+            raise DamagedObjectError(
                 f"not valid JSON ({error})", where=self.address(key), fix="delete it; the stage that writes it will run again"
             ) from error
 
@@ -347,5 +348,8 @@ class Store:
         """
         if not self.is_local:
             return None
-        place = next(path for path in (Path(self.uri), *Path(self.uri).parents) if path.exists())
-        return shutil.disk_usage(place).free
+        place = next(path for path in (Path(self.uri), *Path(self.uri).parents) if os.path.exists(path))
+        try:
+            return shutil.disk_usage(place).free
+        except OSError as error:
+            raise from_os_error(error, where=self.uri) from error

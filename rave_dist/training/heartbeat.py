@@ -12,9 +12,7 @@ from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any
 
-from pydantic import ValidationError
-
-from rave_dist.errors import MissingKeyError, StoreError
+from rave_dist.errors import StoreError
 from rave_dist.records import RunRecord, TrainingSpec, now, run_record_key
 from rave_dist.signals import keeping_sigterm
 from rave_dist.storage.store import Store
@@ -28,12 +26,9 @@ logger = logging.getLogger(__name__)
 
 def read_record(store: Store, library: str, instrument: str) -> RunRecord | None:
     """An instrument's current record; a running one that is no longer rewritten is returned as waiting."""
-    try:
-        record = RunRecord.model_validate(store.read_json(run_record_key(library, instrument)))
-    except MissingKeyError:
+    record = RunRecord.find(store, run_record_key(library, instrument))
+    if record is None:
         return None
-    except ValidationError:
-        return None  # written by another version of this code
     if record.state == "running" and seconds_since(record.updated_at) > SILENT_SECONDS:
         return record.model_copy(update={"state": "waiting", "activity": None, "steps_per_second": None})
     return record

@@ -30,6 +30,8 @@ from rave_dist.training.evaluation.validation import excerpt, validate
 from rave_dist.training.heartbeat import Speed
 from rave_dist.training.planner import Planner
 from rave_dist.training.state.async_checkpoint import AsyncCheckpointer, on_host
+from rave_dist.training.state.checkpoint import remove_old_checkpoints
+from rave_dist.training.state.disk import run_bytes
 from rave_dist.training.state.outputs import write_outputs
 from rave_dist.training.state.run_state import RunState
 from rave_dist.training.step.memory import device_name, is_out_of_memory
@@ -137,6 +139,11 @@ class _Run:
         self.parts = assemble(
             store, spec, train_segments, device=device, accumulation_steps=accumulation_steps, rollbacks=rollbacks
         )
+        if self.parts.resumed:  # its last process may have died after it wrote a checkpoint and before it removed old ones
+            remove_old_checkpoints(store, spec.folder.checkpoints, self.parts.state.step, keep=spec.checkpoint.keep)
+        else:
+            parameters = sum(parameter.numel() for parameter in self.parts.model.parameters())
+            store.check_writable(needed_bytes=run_bytes(parameters, keep=spec.checkpoint.keep))
         self.state, self.window = self.parts.state, self.parts.config.window
         self.planner = Planner(spec, self.state, self.parts.training_step)
         self.metrics_log = MetricsLog(store, spec.folder, folder, state=self.parts.metrics, step=self.state.step)

@@ -81,8 +81,9 @@ def dry_run(
         VerificationError: the export differs from its model.
     """
     config, key = StepConfig.of(spec), _result_key(spec, device, export)
-    if store.exists(key):
-        return DryRunResult.load(store, key).accumulation_steps
+    known = DryRunResult.find(store, key)
+    if known is not None:
+        return known.accumulation_steps
     here = _DryRun(spec, device, stop)
     elsewhere = _IsolatedDryRuns(
         spec, _samples(train_segments), _samples(validation_segments), psutil.Process().memory_info().vms

@@ -9,17 +9,17 @@ from __future__ import annotations
 import pickle
 import random
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from pydantic import ValidationError
 
 from rave_dist.errors import ConfigurationError, MissingKeyError, TrainingError
 from rave_dist.identity import hash_file
 from rave_dist.records import CheckpointInfo
+from rave_dist.storage.backend import Entry
 from rave_dist.storage.store import Store
 
 _DIFF_LINES = 6
@@ -38,20 +38,32 @@ def save_checkpoint(store: Store, folder: str, step: int, state: Mapping[str, An
     Raises:
         StoreError: it could not be written; earlier checkpoints are unchanged.
     """
-    name = f"{folder}/step-{step:09d}"
+    name = _name(folder, step)
     with tempfile.TemporaryDirectory(prefix="rave-dist-checkpoint-") as scratch:
         path = Path(scratch) / "state.pt"
         torch.save(dict(state), path)
         store.upload(path, f"{name}.pt")
         CheckpointInfo(step=step, sha256=hash_file(path), bytes=path.stat().st_size).save(store, f"{name}.json")
-    kept = sorted(_steps(store, folder), reverse=True)[:keep]
-    for entry in list(store.list(folder)):
-        if _step_of(entry.key) not in kept:
+    remove_old_checkpoints(store, folder, step, keep=keep)
+
+
+def remove_old_checkpoints(store: Store, folder: str, step: int, *, keep: int) -> None:
+    """Keeps the checkpoint of a step and the newest complete others, ``keep`` in all; the rest is removed.
+
+    Raises:
+        StoreError: the store cannot be used.
+    """
+    entries = list(store.list(folder))
+    others = sorted(_complete_steps(store, folder, entries) - {step}, reverse=True)[: keep - 1]
+    for entry in entries:
+        if _step_of(entry.key) not in (step, *others):
             store.delete(entry.key)
 
 
 def load_checkpoint(store: Store, folder: str) -> tuple[int, dict[str, Any]] | None:
     """The newest valid checkpoint, on the CPU; damaged ones are removed.
+
+    One without a valid side file was not completed, and one whose state is missing may only be late: they are left alone.
 
     Returns:
         The number of finished steps and the state; None if there is no checkpoint.
@@ -60,12 +72,17 @@ def load_checkpoint(store: Store, folder: str) -> tuple[int, dict[str, Any]] | N
         TrainingError: all checkpoints are damaged, or this version of torch cannot read them.
         StoreError: the store cannot be read.
     """
-    steps = sorted(_steps(store, folder), reverse=True)
-    for step in steps:
-        state = _load(store, f"{folder}/step-{step:09d}")
+    damaged = False
+    for step in sorted(_steps(store.list(folder)), reverse=True):
+        name = _name(folder, step)
+        info = CheckpointInfo.find(store, f"{name}.json")
+        if info is None:
+            continue
+        state = _load(store, name, info)
         if state is not None:
             return step, state
-    if steps:
+        damaged = True
+    if damaged:
         raise TrainingError(
             "every checkpoint of this run is damaged",
             where=store.address(folder),
@@ -143,15 +160,14 @@ def seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
 
 
-def _load(store: Store, name: str) -> dict[str, Any] | None:
+def _load(store: Store, name: str, info: CheckpointInfo) -> dict[str, Any] | None:
     with tempfile.TemporaryDirectory(prefix="rave-dist-checkpoint-") as scratch:
         path = Path(scratch) / "state.pt"
         try:
-            wanted = CheckpointInfo.model_validate_json(store.read_bytes(f"{name}.json")).sha256
             store.download(f"{name}.pt", path)
-        except (MissingKeyError, ValidationError):
-            wanted = None  # an incomplete checkpoint, or a damaged side file
-        if wanted is None or hash_file(path) != wanted:
+        except MissingKeyError:
+            return None
+        if hash_file(path) != info.sha256:
             store.delete(f"{name}.json")
             store.delete(f"{name}.pt")
             return None
@@ -166,9 +182,20 @@ def _load(store: Store, name: str) -> dict[str, Any] | None:
     return state
 
 
-def _steps(store: Store, folder: str) -> set[int]:
+def _steps(entries: Iterable[Entry]) -> set[int]:
     """Steps of the checkpoints with a side file."""
-    return {step for entry in store.list(folder) if entry.key.endswith(".json") and (step := _step_of(entry.key)) is not None}
+    return {step for entry in entries if entry.key.endswith(".json") and (step := _step_of(entry.key)) is not None}
+
+
+def _complete_steps(store: Store, folder: str, entries: Sequence[Entry]) -> set[int]:
+    """Steps of the checkpoints whose side file is valid and whose state has the size that it says."""
+    sizes = {entry.key: entry.bytes for entry in entries}
+    infos = ((_name(folder, step), CheckpointInfo.find(store, f"{_name(folder, step)}.json")) for step in _steps(entries))
+    return {info.step for name, info in infos if info is not None and sizes.get(f"{name}.pt") == info.bytes}
+
+
+def _name(folder: str, step: int) -> str:
+    return f"{folder}/step-{step:09d}"
 
 
 def _step_of(key: str) -> int | None:

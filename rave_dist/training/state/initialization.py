@@ -116,7 +116,7 @@ def weights_of_stock_run(folder: Path, *, resume: bool, ema: bool) -> InitialWei
 def store_initial_weights(store: Store, start: InitialWeights) -> str:
     """Writes initial weights to the store, unless they exist, for all nodes; returns their id."""
     base = BaseFolder.of(start.id)
-    if store.exists(base.record):
+    if BaseRecord.find(store, base.record) is not None:
         return start.id
     files = {base.weights: dict(start.weights), base.optimizers: start.optimizers}
     with tempfile.TemporaryDirectory(prefix="rave-dist-base-") as folder:

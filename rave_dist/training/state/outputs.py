@@ -10,7 +10,7 @@ import torch
 
 from rave_dist.dataset.read import load_manifest
 from rave_dist.dataset.split import split_dataset
-from rave_dist.errors import MissingKeyError, TrainingError
+from rave_dist.errors import TrainingError
 from rave_dist.rave.models import build_model
 from rave_dist.rave.step_config import StepConfig
 from rave_dist.records import RunResult, TrainingSpec
@@ -102,12 +102,9 @@ def write_outputs_from_checkpoint(store: Store, spec: TrainingSpec) -> None:
 
 
 def read_result(store: Store, spec: TrainingSpec) -> RunResult | None:
-    """The result of a run; None if it has not ended yet.
+    """The result of a run; None if it has not ended yet, or the result is damaged.
 
     Raises:
         StoreError: the store cannot be read.
     """
-    try:
-        return RunResult.load(store, spec.folder.result)
-    except MissingKeyError:
-        return None
+    return RunResult.find(store, spec.folder.result)

@@ -22,6 +22,7 @@ import pytest
 
 from rave_dist.errors import MissingKeyError, StoreError
 from rave_dist.storage.store import Store
+from tests.file_systems import tmpfs
 
 # ---------------------------------------------------------------- what holds on both
 
@@ -290,13 +291,8 @@ def test_a_killed_writer_leaves_the_old_or_the_new(local_store: Store) -> None:
 
 @pytest.fixture
 def tiny_disk(tmp_path: Path) -> Iterator[Path]:
-    place = tmp_path / "disk"
-    place.mkdir()
-    mount = shutil.which("mount")
-    if mount is None or os.geteuid() != 0 or subprocess.run([mount, "-t", "tmpfs", "-o", "size=1m", "tmpfs", place]).returncode:
-        pytest.skip("a full disk needs root and the right to mount a tmpfs")
-    yield place
-    subprocess.run(["umount", place], check=True)
+    with tmpfs(tmp_path) as place:
+        yield place
 
 
 def test_a_full_disk_is_said_so_and_nothing_half_written_stays(tiny_disk: Path, tmp_path: Path) -> None:
