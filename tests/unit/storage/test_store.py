@@ -15,14 +15,13 @@ import time
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from rave_dist.errors import MissingKeyError, StoreError
 from rave_dist.storage.store import Store
-from tests.file_systems import tmpfs
+from tests.file_systems import as_somebody_else, tmpfs
 
 # ---------------------------------------------------------------- what holds on both
 
@@ -321,19 +320,6 @@ def test_a_full_disk_fails_a_download_as_a_store_error(tiny_disk: Path, any_stor
     assert list(tiny_disk.iterdir()) == []
 
 
-@contextmanager
-def _unprivileged() -> Iterator[None]:
-    """Root may write anywhere: be nobody for a moment."""
-    if os.geteuid() != 0:
-        yield
-        return
-    os.seteuid(65534)
-    try:
-        yield
-    finally:
-        os.seteuid(0)
-
-
 @pytest.fixture
 def closed_folder() -> Iterator[Path]:
     """A folder that all may read and none may write, with one file in it."""
@@ -349,7 +335,7 @@ def closed_folder() -> Iterator[Path]:
 def test_a_place_without_permission_is_said_so(closed_folder: Path, local_store: Store) -> None:
     local_store.write_bytes("k", b"v")
     store, below = Store(str(closed_folder)), Store(str(closed_folder / "deeper" / "store"))
-    with _unprivileged():
+    with as_somebody_else():
         for attempt in (
             store.check_writable,
             below.check_writable,
@@ -372,7 +358,7 @@ def test_a_download_into_a_closed_folder_is_a_store_error(closed_folder: Path) -
         store = Store(folder)
         store.write_bytes("k", b"v")
         os.chmod(f"{folder}/k", 0o644)
-        with _unprivileged():
+        with as_somebody_else():
             for place in (closed_folder / "k", closed_folder / "new" / "k"):
                 with pytest.raises(StoreError, match="no permission") as caught:
                     store.download("k", place)

@@ -7,7 +7,6 @@ import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -15,6 +14,7 @@ import pytest
 from rave_dist.audio.io.sources import find_sources, list_sources
 from rave_dist.errors import AudioError, StoreError
 from rave_dist.records import PassedOver
+from tests.file_systems import as_somebody_else
 
 
 @pytest.fixture
@@ -113,19 +113,6 @@ def test_nothing_but_missing_files_says_how_to_fetch_them(tmp_path: Path) -> Non
     with pytest.raises(AudioError, match=r"3 \.flac: a link to a missing file, 1 \.md5: not an audio extension") as caught:
         list_sources([str(tmp_path)])
     assert "git annex get" in caught.value.fix
-
-
-@contextmanager
-def as_somebody_else() -> Iterator[None]:
-    """Without root's rights, for which modes of folders do not count."""
-    if os.geteuid() != 0:
-        yield
-        return
-    os.seteuid(65534)
-    try:
-        yield
-    finally:
-        os.seteuid(0)
 
 
 @pytest.fixture
