@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         RequestError,
         StoreError,
         TrainingError,
+        UntrustedModelError,
         VerificationError,
         WrongPackageError,
     )
@@ -57,6 +58,7 @@ __all__ = [
     "Store",
     "StoreError",
     "TrainingError",
+    "UntrustedModelError",
     "VerificationError",
     "WrongPackageError",
     "check",

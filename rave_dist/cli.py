@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from rave_dist import __version__, console, exit_codes, pipeline, signals
-from rave_dist.cli_options import Debug, Json, LibraryFile, Only, StoreUri
+from rave_dist.cli_options import Debug, InputsBelow, Json, LibraryFile, Only, OutputsBelow, StoreUri, Trust
 from rave_dist.cli_options import existing as _existing
 from rave_dist.cli_options import finish as _finish
 from rave_dist.cli_verify import WithReadData, verify
@@ -19,7 +19,7 @@ from rave_dist.display import shown_progress
 from rave_dist.errors import RaveDistError
 from rave_dist.library.manifest import Library, load_library
 from rave_dist.options import DEFAULT_CHUNK_SECONDS, DEFAULT_FORMAT, DEFAULT_SEED, AudioFormat
-from rave_dist.records import ConversionParameters, RunRecord
+from rave_dist.records import ConversionParameters, Problem, RunRecord
 from rave_dist.storage.store import Store
 
 
@@ -185,12 +185,17 @@ def status(library: LibraryFile, only: Only = None, as_json: Json = False, debug
 def models(store: StoreUri, as_json: Json = False, debug: Debug = False) -> None:
     """List all versions of the published models."""
     place = _existing(store)
-    cards = pipeline.models(place)
+    invalid: list[RaveDistError] = []
+    cards = pipeline.models(place, invalid.append)
     latest = {pipeline.find_model(place, name).reference for name in dict.fromkeys(card.name for card in cards)}
     if as_json:
-        console.document({"models": [{**card.summary(place.uri), "latest": card.reference in latest} for card in cards]})
+        found = [{**card.summary(place.uri), "latest": card.reference in latest} for card in cards]
+        console.document({"models": found, "invalid": [Problem.of(error).to_json() for error in invalid]})
     else:
         console.show_models(cards, latest=latest)
+        for error in invalid:
+            console.failure(error.where, error.what, error.fix)
+    _finish(not invalid)
 
 
 app.command(cls=WithReadData)(verify)
@@ -242,6 +247,7 @@ def convert(
     ] = None,
     channels: Annotated[int | None, typer.Option("--channels", min=1, max=8, help="[default: those of each source]")] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of models with a noise generator.")] = DEFAULT_SEED,
+    trust: Trust = False,
     salvage: Annotated[bool, typer.Option("--salvage", help="Convert the readable part of damaged files.")] = False,
     as_json: Json = False,
     debug: Debug = False,
@@ -264,6 +270,7 @@ def convert(
             parameters=parameters,
             chunk_seconds=chunk_seconds,
             workers=workers,
+            trust=trust,
             progress=progress,
         )
     if as_json:
@@ -295,6 +302,9 @@ def report(library: LibraryFile, as_json: Json = False, debug: Debug = False) ->
 def serve(
     store: StoreUri,
     port: Annotated[int, typer.Option("--port", min=1, max=65535, help="Port on 127.0.0.1.")] = 8000,
+    outputs: OutputsBelow = None,
+    inputs: InputsBelow = None,
+    trust: Trust = False,
     debug: Debug = False,
 ) -> None:
     """Serve the published models over HTTP on this machine only; Ctrl-C ends it."""
@@ -303,7 +313,7 @@ def serve(
         progress.stage("starting Ray")  # before its import, which takes seconds
         from rave_dist.serving.app import run as run_server
 
-        run_server(place, port=port, progress=progress)
+        run_server(place, port=port, outputs=outputs or (), inputs=inputs or (), trust=trust, progress=progress)
 
 
 @app.command()

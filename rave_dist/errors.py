@@ -18,6 +18,7 @@ Every error has *what* is wrong, *where*, and the smallest *fix*; the command li
     │   └── NotFiniteError                 a loss or a weight is NaN or infinite
     ├── ModelNotFoundError  (LookupError)  no such model or version in the registry
     ├── VerificationError   (RuntimeError) an export differs from its model
+    ├── UntrustedModelError (RuntimeError) a model file has operators that no export has
     ├── ConversionError     (ValueError)   a conversion cannot start: OUTPUT inside INPUT, no inputs
     ├── ClusterError        (RuntimeError) Ray cannot be reached or lacks resources
     ├── RequestError        (ValueError)   an invalid request to the service
@@ -115,6 +116,10 @@ class ModelNotFoundError(RaveDistError, LookupError):
 
 class VerificationError(RaveDistError, RuntimeError):
     """An exported model differs from the trained model."""
+
+
+class UntrustedModelError(RaveDistError, RuntimeError):
+    """A model file has operators that no export of this program has."""
 
 
 class ConversionError(RaveDistError, ValueError):

@@ -286,11 +286,11 @@ def report(library: Library, *, progress: Progress = SILENT) -> str:
     return library.store.address(write_report(library.store, library, status(library), base=base_status(library)))
 
 
-def models(store: Store) -> list[ModelCard]:
-    """All versions of the published models, by name and age."""
+def models(store: Store, on_invalid: Callable[[RaveDistError], None] = lambda error: None) -> list[ModelCard]:
+    """All versions of the published models, by name and age; ``on_invalid`` gets the error of each card that is not valid."""
     from rave_dist.registry.store import list_models
 
-    return list_models(store)
+    return list_models(store, on_invalid)
 
 
 def find_model(store: Store, reference: str) -> ModelCard:
@@ -331,6 +331,7 @@ def convert(
     parameters: ConversionParameters,
     chunk_seconds: float,
     workers: int | None,
+    trust: bool = False,
     progress: Progress = SILENT,
 ) -> ConversionRecord:
     """Converts recordings with a published model, in this process if that takes about a minute, otherwise on Ray.
@@ -350,7 +351,7 @@ def convert(
 
     report = partial(progress.advance, unit="recordings")
     plan = plan_conversion(find(store, model), inputs, output, parameters)  # before Ray, so that errors appear at once
-    job = begin(store, plan, chunk_seconds=chunk_seconds, workers=workers)
+    job = begin(store, plan, chunk_seconds=chunk_seconds, workers=workers, trust=trust)
     if not workers and not os.environ.get("RAY_ADDRESS") and is_small(plan.card, parameters, job.to_do):
         from rave_dist.conversion import in_process
 

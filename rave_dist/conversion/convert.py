@@ -64,17 +64,19 @@ class Converter:
             raise ConversionError("this export has no convert method", where=card.reference, fix="publish the model again")
 
     @classmethod
-    def load(cls, store: str | Path | Store, model: str | ModelCard, *, device: str = "cpu") -> Converter:
+    def load(cls, store: str | Path | Store, model: str | ModelCard, *, device: str = "cpu", trust: bool = False) -> Converter:
         """Loads a published model from a store.
 
         Args:
             store: a folder, an ``s3://bucket/prefix`` address, or a `Store`.
             model: NAME, NAME@VERSION, or its card.
             device: where it runs: ``cpu`` or ``cuda``.
+            trust: load a file with operators that no export of rave-dist has; a model file is a program.
 
         Raises:
             ModelNotFoundError: no such model or version.
             StoreError: the store cannot be read, or the file is not the published one.
+            UntrustedModelError: the file has such operators.
 
         Example:
             >>> converter = rd.Converter.load("store", "rebana")
@@ -85,7 +87,7 @@ class Converter:
         place.check_exists()
         card = find(place, model) if isinstance(model, str) else model
         with tempfile.TemporaryDirectory(prefix="rave-dist-model-") as folder:
-            return cls(fetch(place, card, folder=Path(folder)), card, device=device)
+            return cls(fetch(place, card, folder=Path(folder), trust=trust), card, device=device)
 
     def convert_array(
         self,

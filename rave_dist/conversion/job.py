@@ -26,9 +26,10 @@ class Job:
     chunk_seconds: float
     to_do: tuple[Task, ...]
     done: tuple[ConversionItem, ...]
+    trust: bool = False
 
 
-def begin(store: Store, plan: Plan, *, chunk_seconds: float, workers: int | None = None) -> Job:
+def begin(store: Store, plan: Plan, *, chunk_seconds: float, workers: int | None = None, trust: bool = False) -> Job:
     """Checks a conversion, stores its request and lists the remaining tasks.
 
     Args:
@@ -36,6 +37,7 @@ def begin(store: Store, plan: Plan, *, chunk_seconds: float, workers: int | None
         plan: from `plan_conversion`.
         chunk_seconds: seconds of audio in the model at once.
         workers: files converted at once; None for as many as the resources allow.
+        trust: load a model file with operators that no export has.
 
     Raises:
         ConversionError: chunks too short; workers below 1.
@@ -48,7 +50,7 @@ def begin(store: Store, plan: Plan, *, chunk_seconds: float, workers: int | None
     request = ConversionRequest(model=plan.card.reference, parameters=plan.parameters, output=plan.output.uri)
     request.save(store, plan.folder.request)
     to_do, done = split_done(store, plan)
-    return Job(store, plan, chunk_seconds, tuple(to_do), tuple(done))
+    return Job(store, plan, chunk_seconds, tuple(to_do), tuple(done), trust)
 
 
 def finish(job: Job, outcomes: Iterable[Outcome], progress: Callable[[int, int], None] | None = None) -> ConversionRecord:
@@ -78,10 +80,11 @@ def load_converter(job: Job, *, device: str) -> Converter:
 
     Raises:
         StoreError: the stored file is not the published one.
-        ConversionError: the file is not TorchScript, or cannot convert.
+        UntrustedModelError: the file has operators that no export has.
+        ConversionError: the file cannot convert.
     """
     torch.set_num_threads(1)  # Ray has a worker for every CPU; the samples do not depend on the number of threads
-    return Converter.load(job.store, job.plan.card, device=device)
+    return Converter.load(job.store, job.plan.card, device=device, trust=job.trust)
 
 
 def give_up(job: Job, task: Task, reason: str) -> Outcome:

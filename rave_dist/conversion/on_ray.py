@@ -37,6 +37,7 @@ def convert_corpus(
     *,
     chunk_seconds: float = DEFAULT_CHUNK_SECONDS,
     workers: int | None = None,
+    trust: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> ConversionRecord:
     """Converts all unfinished tasks of a plan; needs a connected Ray.
@@ -46,6 +47,7 @@ def convert_corpus(
         plan: from `plan_conversion`.
         chunk_seconds: seconds of audio in the model at once.
         workers: files converted at once; by default one per GPU, or without GPUs one per CPU except one.
+        trust: load a model file with operators that no export has.
         progress: called with the number of finished sources and the total.
 
     Returns:
@@ -55,7 +57,7 @@ def convert_corpus(
         ConversionError: chunks too short; workers below 1; the device is out of memory.
         StoreError: OUTPUT or the store cannot be used.
     """
-    job = begin(store, plan, chunk_seconds=chunk_seconds, workers=workers)
+    job = begin(store, plan, chunk_seconds=chunk_seconds, workers=workers, trust=trust)
     return finish(job, convert_all(job, workers=workers), progress)
 
 

@@ -2,14 +2,30 @@
 
 from __future__ import annotations
 
-from typing import Any
+from pathlib import PurePosixPath
+from typing import Annotated, Any
 
-from pydantic import Field, computed_field
+from pydantic import AfterValidator, Field, StringConstraints, computed_field
 
 from rave_dist.records.base import Record
 from rave_dist.records.folders import ExportKind, ModelFolder, RunFolder
 from rave_dist.records.training import Rollback, Validation
 from rave_dist.records.verdict import Verdict, verdict_of
+
+
+def _inside(key: str) -> str:
+    """A key that stays inside its store."""
+    parts = key.split("/")
+    if not key.isprintable() or "" in parts or ".." in parts or "." in parts or PurePosixPath(key).is_absolute():
+        raise ValueError("a key is a path below the store, without '..'")
+    return key
+
+
+# Cards are input: other people's stores hold them, and their names become paths.
+Name = Annotated[str, StringConstraints(pattern=r"^\w[\w.-]{0,62}$")]
+Version = Annotated[str, StringConstraints(pattern=r"^[0-9a-z]{1,64}$")]
+Key = Annotated[str, StringConstraints(min_length=1, max_length=1024), AfterValidator(_inside)]
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{1,64}$")]
 
 
 class Engine(Record):
@@ -31,11 +47,14 @@ class Engine(Record):
 
 
 class ModelFile(Record):
-    """One published file; its key is relative to the store."""
+    """One published file; its key is relative to the store.
 
-    key: str
-    sha256: str
-    bytes: int
+    Readers derive the keys of both TorchScript files from name and version.
+    """
+
+    key: Key
+    sha256: Sha256
+    bytes: int = Field(ge=0)
 
 
 class Metrics(Record):
@@ -81,26 +100,26 @@ class ModelCard(Record):
         exports: further files, in formats of extensions.
     """
 
-    name: str
-    version: str
-    library: str
-    run_id: str
+    name: Name
+    version: Version
+    library: Name
+    run_id: Name
     engine: Engine
     config: tuple[str, ...]
     override: dict[str, Any] = Field(default_factory=dict)
-    sample_rate: int
-    channels: int
+    sample_rate: int = Field(ge=1, le=1_000_000)
+    channels: int = Field(ge=1, le=64)
     latents: int
     latent_size: int
-    hop: int
-    receptive_field: tuple[int, int]
-    delay: int | None = None
+    hop: int = Field(ge=1, le=1 << 20)
+    receptive_field: tuple[Annotated[int, Field(ge=0, le=1 << 24)], Annotated[int, Field(ge=0, le=1 << 24)]]
+    delay: int | None = Field(default=None, ge=0)
     phase: int
     step: int
     best_step: int | None = None
     steps: int
     complete: bool
-    dataset: str
+    dataset: Name
     seconds: float
     validation: Validation
     metrics: dict[str, Metrics] = Field(default_factory=dict)
@@ -150,14 +169,15 @@ class ModelCard(Record):
         keys = ("name", "version", "config", "sample_rate", "channels", "latents", "phase", "step", "seconds")
         more = ("steps", "complete", "hop", "delay", "library", "validation", "verdict", "metrics", "credit", "engine")
         document = self.to_json()
-        files = {kind: f"{store_uri}/{file.key}" for kind, file in (*self.files.items(), *self.exports.items())}
-        return {**{key: document[key] for key in (*keys, *more, "created_at")}, "files": files}
+        files = {kind: f"{store_uri}/{self.folder.file(kind)}" for kind in self.files}
+        further = {name: f"{store_uri}/{file.key}" for name, file in self.exports.items()}
+        return {**{key: document[key] for key in (*keys, *more, "created_at")}, "files": {**files, **further}}
 
 
 class ModelPointer(Record):
     """The latest version of a model."""
 
-    version: str
+    version: Version
 
 
 class ExportRecord(Record):

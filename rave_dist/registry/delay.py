@@ -29,14 +29,14 @@ def streaming_delay(offline: Any, streaming: Any, receptive_field: tuple[int, in
 
 def _first_sample(model: Any, context: int) -> int:
     """The first sample that affects a latent frame, relative to the frame's own."""
-    frame = -(-context // model.hop) + 2
+    hop = int(model.hop)
+    frame = -(-context // hop) + 2
     generator = torch.Generator().manual_seed(0)
-    x = torch.randn(1, model.n_channels, 2 * frame * model.hop, generator=generator).mul_(0.1).requires_grad_()
+    x = torch.randn(1, model.n_channels, 2 * frame * hop, generator=generator).mul_(0.1).requires_grad_()
     model.forget()
     h = model.analyse(x)[..., frame]
     (gradient,) = torch.autograd.grad((h * torch.randn(h.shape, generator=generator)).sum(), x)
     model.forget()
-    hop: int = model.hop
     first: int = int(gradient[0].abs().amax(0).nonzero()[0]) - frame * hop
     return first
 

@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from rave_dist.dataset.read import load_manifest, read_segments
 from rave_dist.dataset.split import split_dataset
-from rave_dist.errors import MissingKeyError, ModelNotFoundError, StoreError, TrainingError, VerificationError
+from rave_dist.errors import DamagedObjectError, MissingKeyError, ModelNotFoundError, TrainingError, VerificationError
 from rave_dist.identity import ID_LENGTH, canonical_json, hash_file
 from rave_dist.rave.engine import installed_engine
 from rave_dist.rave.presets import FIDELITY
@@ -43,12 +43,13 @@ from rave_dist.records import (
     now,
 )
 from rave_dist.registry.export import check_export, export_further, export_run
-from rave_dist.storage.atomic import replacing
+from rave_dist.registry.files import PUBLISH_AGAIN
+from rave_dist.registry.files import fetch as fetch
 from rave_dist.storage.store import Store
 from rave_dist.suggest import suggest
 
 _KINDS: tuple[ExportKind, ...] = ("offline", "streaming")
-_REFERENCE = re.compile(r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]{0,62})(@(?P<version>[0-9a-f]+|latest))?")
+_REFERENCE = re.compile(r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]{0,62})(@(?P<version>[0-9a-f]{1,64}|latest))?")
 # A model has learnt if its validation distance is below this fraction of its first value.
 _LEARNT = 0.9
 _PROBE_SECONDS = 4.0
@@ -273,9 +274,14 @@ def _point_latest(store: Store, card: ModelCard) -> None:
 # ---------------------------------------------------------------- finding
 
 
-def list_models(store: Store) -> list[ModelCard]:
-    """All published versions, by name and age."""
-    return _cards(store, ModelFolder.versions())
+def list_models(store: Store, on_invalid: Callable[[DamagedObjectError], None] = lambda error: None) -> list[ModelCard]:
+    """All published versions, by name and age.
+
+    Args:
+        store: of the models.
+        on_invalid: called with the error of each card that is not valid; the others are listed.
+    """
+    return _cards(store, ModelFolder.versions(), on_invalid)
 
 
 def find(store: Store, reference: str) -> ModelCard:
@@ -283,6 +289,7 @@ def find(store: Store, reference: str) -> ModelCard:
 
     Raises:
         ModelNotFoundError: no such model or version, with the nearest name.
+        DamagedObjectError: its card is not valid.
     """
     match = _REFERENCE.fullmatch(reference)
     if match is None:
@@ -291,12 +298,15 @@ def find(store: Store, reference: str) -> ModelCard:
     card = _latest(store, name) if version == "latest" else _card(store, ModelFolder.of(name, version))
     if card is not None:
         return card
-    cards = _cards(store, ModelFolder.versions(name))
+    damaged: list[DamagedObjectError] = []
+    cards = _cards(store, ModelFolder.versions(name), damaged.append)
+    begins = [card for card in cards if card.version.startswith(version)]
+    if damaged and not (begins or (cards and version == "latest")):
+        raise damaged[0]
     if not cards:
         raise ModelNotFoundError(f"no model is called {name!r}", where=store.uri, fix=_suggest_model(store, name))
     if version == "latest":  # the publisher died before writing ``latest``: use the newest
         return cards[-1]
-    begins = [card for card in cards if card.version.startswith(version)]
     if len(begins) == 1:
         return begins[0]
     raise ModelNotFoundError(
@@ -304,33 +314,6 @@ def find(store: Store, reference: str) -> ModelCard:
         where=store.uri,
         fix=f"one of: {', '.join(card.reference for card in begins or cards)}",
     )
-
-
-def fetch(store: Store, card: ModelCard, kind: ExportKind = "offline", *, folder: Path) -> Path:
-    """A local copy of a published file, in a cache that processes may share.
-
-    Args:
-        store: of the model.
-        card: the model's card.
-        kind: the file to fetch.
-        folder: the cache; created if necessary.
-
-    Raises:
-        StoreError: the stored file is not the published one.
-    """
-    file = card.files[kind]
-    path = folder / f"{card.name}-{card.version}-{kind}-{file.sha256[:ID_LENGTH]}.ts"
-    if path.exists() and hash_file(path) == file.sha256:
-        return path
-    with replacing(path) as temporary:
-        store.download(file.key, temporary)
-        if hash_file(temporary) != file.sha256:
-            raise StoreError(
-                f"{card.reference} is not the published file: its sha256 differs",
-                where=store.address(file.key),
-                fix=f"delete {card.key} and publish the run again",
-            )
-    return path
 
 
 def fetch_run(store: Store, card: ModelCard, *, folder: Path) -> RunFolder:
@@ -362,12 +345,32 @@ def fetch_run(store: Store, card: ModelCard, *, folder: Path) -> RunFolder:
 
 
 def _card(store: Store, folder: ModelFolder) -> ModelCard | None:
-    return ModelCard.find(store, folder.card)
+    try:
+        return _read_card(store, folder.card)
+    except (MissingKeyError, DamagedObjectError):
+        return None
 
 
-def _cards(store: Store, prefix: str) -> list[ModelCard]:
-    keys = [entry.key for entry in store.list(prefix) if entry.key.endswith(_CARD)]
-    cards = [ModelCard.load(store, key) for key in keys]
+def _read_card(store: Store, key: str) -> ModelCard:
+    """A card under the key that its name and version give it."""
+    card = ModelCard.load(store, key)
+    if card.folder.card != key:
+        raise DamagedObjectError(
+            f"this card is of {card.reference}, not of its folder", where=store.address(key), fix=PUBLISH_AGAIN
+        )
+    return card
+
+
+def _cards(store: Store, prefix: str, on_invalid: Callable[[DamagedObjectError], None] = lambda error: None) -> list[ModelCard]:
+    cards = []
+    for entry in store.list(prefix):
+        if entry.key.endswith(_CARD):
+            try:
+                cards.append(_read_card(store, entry.key))
+            except MissingKeyError:
+                continue  # removed since
+            except DamagedObjectError as error:
+                on_invalid(error)
     return sorted(cards, key=lambda card: (card.name, card.created_at, card.version))
 
 

@@ -6,15 +6,20 @@
     GET  /v1/models/NAME[@VERSION]     one of them
     POST /v1/convert?model=…           converts the audio file in the body
     POST /v1/jobs                      converts a corpus by address; 202 with the job
+    GET  /v1/jobs                      all jobs, the newest first
     GET  /v1/jobs/ID                   the job's progress
-    GET  /healthz                      whether the service is running
+    DELETE /v1/jobs/ID                 cancels it
+    GET  /healthz                      whether the service is running and its store responds
+    GET  /docs                         the routes on a page
 """
 
 from __future__ import annotations
 
 import asyncio
+import reprlib
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Protocol
@@ -32,16 +37,19 @@ from rave_dist.errors import (
     BusyError,
     ClusterError,
     ConversionError,
+    DamagedObjectError,
     LimitError,
     MissingKeyError,
     ModelNotFoundError,
     RaveDistError,
     RequestError,
     StoreError,
+    from_os_error,
 )
 from rave_dist.records import ConversionParameters, ModelCard
-from rave_dist.serving.intake import LocalOnly, receive_body
-from rave_dist.serving.page import page_html
+from rave_dist.serving.intake import LocalOnly, Slots, receive_body
+from rave_dist.serving.listing import Models
+from rave_dist.serving.page import page_html, routes_html
 from rave_dist.serving.schema import ConvertQuery, Job, JobRequest, Limits, error_document
 from rave_dist.suggest import suggest
 
@@ -54,11 +62,13 @@ _STATUS: tuple[tuple[type[RaveDistError], int], ...] = (
     (AudioError, 400),
     (ConversionError, 400),
     (BusyError, 429),
+    (DamagedObjectError, 500),
     (StoreError, 503),
     (ClusterError, 503),
     (RaveDistError, 500),
 )
 _JOB_BYTES = 4 << 20
+_MOST_PROBLEMS = 5
 
 
 @dataclass(frozen=True)
@@ -76,8 +86,11 @@ class Backend(Protocol):
 
     store_uri: str
 
-    async def models(self) -> list[ModelCard]:
-        """All published models, every version."""
+    async def check(self) -> None:
+        """Raises StoreError if the store is gone, whatever else waits."""
+
+    async def models(self) -> Models:
+        """All published models, every version, and the cards that are not valid."""
 
     async def find(self, reference: str) -> ModelCard:
         """The model of NAME (the latest) or NAME@VERSION."""
@@ -88,13 +101,20 @@ class Backend(Protocol):
     async def submit(self, request: JobRequest) -> Job:
         """Submits a corpus job; one that is already queued or running is returned unchanged."""
 
+    async def jobs(self) -> list[Job]:
+        """All corpus jobs, the newest first."""
+
     async def job(self, job_id: str) -> Job:
         """The progress of a corpus job."""
 
+    async def cancel(self, job_id: str) -> Job:
+        """Cancels a corpus job; one that is over is returned unchanged."""
+
 
 def build_api(backend: Backend, limits: Limits) -> FastAPI:
-    """The application, without FastAPI's documentation pages, which load scripts from the network."""
-    api = FastAPI(title="rave-dist", version=__version__, docs_url=None, redoc_url=None)
+    """The application; its page of the routes is ours, because FastAPI's loads scripts from the network."""
+    api = FastAPI(title="rave-dist", version=__version__, docs_url=None, redoc_url=None, redirect_slashes=False)
+    slots = Slots(limits.uploads, retry_after_seconds=limits.retry_after_seconds)
     api.add_middleware(LocalOnly)
     _report_errors(api, limits)
 
@@ -102,35 +122,47 @@ def build_api(backend: Backend, limits: Limits) -> FastAPI:
     async def page() -> str:
         return page_html()
 
+    @api.get("/docs", response_class=HTMLResponse, include_in_schema=False)
+    async def docs() -> str:
+        return routes_html(api.openapi())
+
     @api.get("/healthz")
     async def health() -> dict[str, str]:
+        """Whether the service is running and its store responds."""
+        await backend.check()
         return {"status": "ok", "version": __version__}
 
     @api.get("/v1/models")
     async def models() -> dict[str, Any]:
-        return {"models": [card.summary(backend.store_uri) for card in await backend.models()]}
+        """All published models, and the cards that are not valid."""
+        found = await backend.models()
+        cards = [card.summary(backend.store_uri) for card in found.cards]
+        return {"models": cards, "invalid": [problem.to_json() for problem in found.invalid]}
 
     @api.get("/v1/models/{reference}")
     async def model(reference: str) -> dict[str, Any]:
+        """A model by NAME (its latest version) or NAME@VERSION."""
         return (await backend.find(reference)).summary(backend.store_uri)
 
     sound_body = {"requestBody": {"required": True, "content": {"audio/*": {"schema": {"type": "string", "format": "binary"}}}}}
 
     @api.post("/v1/convert", response_class=Response, openapi_extra=sound_body)
     async def convert(request: Request, query: Annotated[ConvertQuery, Query()]) -> Response:
-        card = await backend.find(query.model)
-        with tempfile.NamedTemporaryFile(prefix="rave-dist-") as upload:
-            await receive_body(
-                request, upload.write, most_bytes=limits.body_bytes, most_seconds=limits.upload_seconds, what="sound"
-            )
-            upload.flush()
-            try:
-                async with asyncio.timeout(limits.request_seconds):
-                    sound = await backend.convert(card, Path(upload.name), query.record())
-            except TimeoutError as error:
-                what = f"the conversion did not end within {limits.request_seconds:g} seconds"
-                fix = "send a shorter sound, or convert it with POST /v1/jobs or rave-dist convert"
-                raise HTTPException(504, error_document(what, where=request.url.path, fix=fix)) from error
+        """Converts the sound in the body with a model."""
+        async with slots.take(request):
+            card = await backend.find(query.model)
+            with _upload() as upload:
+                await receive_body(
+                    request, upload.write, most_bytes=limits.body_bytes, most_seconds=limits.upload_seconds, what="sound"
+                )
+                upload.flush()
+                try:
+                    async with asyncio.timeout(limits.request_seconds):
+                        sound = await backend.convert(card, Path(upload.name), query.record())
+                except TimeoutError as error:
+                    what = f"the conversion did not end within {limits.request_seconds:g} seconds"
+                    fix = "send a shorter sound, or convert it with POST /v1/jobs or rave-dist convert"
+                    raise HTTPException(504, error_document(what, where=request.url.path, fix=fix)) from error
         return StreamingResponse(
             sound.blocks,
             media_type=sound.media_type,
@@ -141,6 +173,7 @@ def build_api(backend: Backend, limits: Limits) -> FastAPI:
 
     @api.post("/v1/jobs", status_code=202, openapi_extra=job_body)
     async def submit(request: Request) -> dict[str, Any]:
+        """Converts a corpus by address; the same request is the same job, and resumes it after its end."""
         # A form on another site cannot send this type without a preflight request, which is not answered.
         if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
             fix = "send JSON with the header Content-Type: application/json"
@@ -153,11 +186,34 @@ def build_api(backend: Backend, limits: Limits) -> FastAPI:
             raise _explain(error.errors(), JobRequest, where=request.url.path) from error
         return (await backend.submit(asked)).to_json()
 
+    @api.get("/v1/jobs")
+    async def jobs() -> dict[str, Any]:
+        """All jobs, the newest first."""
+        return {"jobs": [job.to_json() for job in await backend.jobs()]}
+
     @api.get("/v1/jobs/{job_id}")
     async def job(job_id: str) -> dict[str, Any]:
+        """The progress of a job."""
         return (await backend.job(job_id)).to_json()
 
+    @api.delete("/v1/jobs/{job_id}")
+    async def cancel(job_id: str) -> dict[str, Any]:
+        """Cancels a job; finished files stay, and the same request resumes it."""
+        return (await backend.cancel(job_id)).to_json()
+
     return api
+
+
+@contextmanager
+def _upload() -> Iterator[Any]:
+    """A temporary file for a body; a full disk is reported as that."""
+    try:
+        with tempfile.NamedTemporaryFile(prefix="rave-dist-") as file:
+            yield file
+    except OSError as error:
+        if isinstance(error, RaveDistError):
+            raise
+        raise from_os_error(error, where=tempfile.gettempdir()) from error
 
 
 def _report_errors(api: FastAPI, limits: Limits) -> None:
@@ -194,7 +250,7 @@ def _document(detail: Any, *, where: str) -> dict[str, Any]:
     """Our own errors carry a document; those of the framework (unknown path or method) a string."""
     if isinstance(detail, dict):
         return detail
-    fix = "the routes are GET /v1/models, POST /v1/convert, POST /v1/jobs and GET /healthz; all in /openapi.json"
+    fix = "the routes are GET /v1/models, POST /v1/convert, POST /v1/jobs and GET /healthz; all at /docs"
     return error_document(str(detail), where=where, fix=fix)
 
 
@@ -202,7 +258,7 @@ def _explain(problems: Any, model: type[ConvertQuery | JobRequest], *, where: st
     """All errors of a request in one message."""
     what: list[str] = []
     fixes: list[str] = []
-    for problem in problems:
+    for problem in problems[:_MOST_PROBLEMS]:
         place = [str(part) for part in problem["loc"] if part != "query"]
         name = ".".join(place) or "the body"
         if problem["type"] == "extra_forbidden":
@@ -213,7 +269,7 @@ def _explain(problems: Any, model: type[ConvertQuery | JobRequest], *, where: st
             what.append(f"{name!r} is missing")
             fixes.append(f"add {place[-1]!r}")
         elif problem["type"] == "string_pattern_mismatch":
-            what.append(f"{name!r} is {problem['input']!r}: not an absolute path or an s3:// address")
+            what.append(f"{name!r} is {reprlib.repr(problem['input'])}: not an absolute path or an s3:// address")
             fixes.append("write the full path or s3://bucket/prefix")
         else:
             what.append(f"{name!r}: {problem['msg']}")

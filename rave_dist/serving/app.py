@@ -5,8 +5,9 @@
     HTTP ──> Ingress ──(model id)──> ModelReplica   one file: `conversion.convert`, as in the command
     └────────────────> JobRunner        a corpus: `conversion.on_ray`, as in the command
 
-It listens on loopback and has no passwords: through corpus jobs, anyone who can log in to the machine can read and write
-all files of its user. Requests that a browser sends on behalf of other sites are refused (`intake.LocalOnly`).
+It listens on loopback and has no passwords: through corpus jobs, anyone who can log in to the machine can read the recordings
+of its user and write where `serving.access` allows it. Requests that a browser sends on behalf of other sites are refused
+(`intake.LocalOnly`).
 """
 
 from __future__ import annotations
@@ -16,10 +17,11 @@ import http.client
 import logging
 import socket
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import ray
@@ -32,22 +34,25 @@ from ray.serve.handle import DeploymentHandle
 
 from rave_dist import signals
 from rave_dist.cluster import connected
-from rave_dist.conversion.corpus import plan_conversion
-from rave_dist.errors import BusyError, ClusterError, RaveDistError, RequestError, StoreError
+from rave_dist.errors import BusyError, ClusterError, RaveDistError
 from rave_dist.progress import SILENT, Progress
 from rave_dist.records import ConversionParameters, ModelCard
 from rave_dist.registry import store as registry
 from rave_dist.serving import jobs
+from rave_dist.serving.access import Access
 from rave_dist.serving.api import ConvertedAudio, build_api
-from rave_dist.serving.listing import Listing
+from rave_dist.serving.listing import Listing, Models
 from rave_dist.serving.models import ModelReplica
 from rave_dist.serving.schema import Job, JobRequest, Limits
 from rave_dist.storage.store import Store
+
+Result = TypeVar("Result")
 
 HOST = "127.0.0.1"
 APPLICATION = "rave-dist"
 # Concurrent requests per replica, one of them on the device; the rest wait in the ingress, which counts them.
 _ONGOING_PER_REPLICA = 16
+_MOST_CONNECTIONS = 10_000
 _DRAIN_SECONDS = 20.0
 _WATCH_SECONDS = 5.0
 
@@ -56,9 +61,13 @@ _WATCH_SECONDS = 5.0
 class Ingress:
     """The HTTP process; audio passes through its disk and Ray's object store, not its memory."""
 
-    def __init__(self, store_uri: str, limits: Limits, models: DeploymentHandle[Any]) -> None:
-        self.store_uri = store_uri
+    def __init__(self, access: Access, limits: Limits, models: DeploymentHandle[Any], *, trust: bool) -> None:
+        self.store_uri = store_uri = access.store_uri
+        self._access = access
+        self._trust = trust
         self._limits = limits
+        # Jobs have a thread of their own: a slow address of a request delays no other route.
+        self._jobs = ThreadPoolExecutor(1, thread_name_prefix="jobs")
         self._handle = models
         self._store = Store(store_uri)
         self._listing = Listing(self._store)
@@ -66,7 +75,11 @@ class Ingress:
     def __serve_build_asgi_app__(self) -> FastAPI:
         return build_api(self, self._limits)
 
-    async def models(self) -> list[ModelCard]:
+    async def check(self) -> None:
+        """Raises StoreError if the store is gone."""
+        await self._listing.check()
+
+    async def models(self) -> Models:
         """All published models."""
         return await self._listing.models()
 
@@ -103,26 +116,41 @@ class Ingress:
         return ConvertedAudio(blocks=_blocks(answer), **head)
 
     async def submit(self, request: JobRequest) -> Job:
-        """Submits a corpus to the job runner, after the checks of the command.
+        """Submits a corpus to the job runner, which lists its recordings.
 
         Raises:
-            ConversionError: OUTPUT is inside an input or contains one.
-            AudioError: no recording matches an input.
-            RequestError: an input or OUTPUT cannot be read.
+            RequestError: jobs may not use one of its addresses.
         """
         card = await self.find(request.model)
         job = Job.of(request, model=card.reference)
-        try:
-            await asyncio.to_thread(plan_conversion, card, job.inputs, job.output, job.parameters)
-        except StoreError as error:  # an address of the request, not the service's own store
-            raise RequestError(error.what, where=error.where, fix=error.fix) from error
-        runner = await asyncio.to_thread(jobs.job_runner, self.store_uri)
-        submitted: Job = await runner.submit.remote(job)
-        return submitted
+        await self._in_jobs_thread(lambda: self._access.check(job.inputs, job.output))
+        return await self._ask_runner("submit", job)
+
+    async def jobs(self) -> list[Job]:
+        """The records of all corpus jobs."""
+        return await self._in_jobs_thread(lambda: jobs.list_jobs(self._store))
 
     async def job(self, job_id: str) -> Job:
         """The record of a corpus job."""
-        return await asyncio.to_thread(jobs.read_job, self._store, job_id)
+        return await self._in_jobs_thread(lambda: jobs.read_job(self._store, job_id))
+
+    async def cancel(self, job_id: str) -> Job:
+        """Cancels a corpus job."""
+        await self.job(job_id)
+        return await self._ask_runner("cancel", job_id)
+
+    async def _ask_runner(self, method: str, argument: Any) -> Job:
+        runner = await self._in_jobs_thread(lambda: jobs.job_runner(self.store_uri, self._access, trust=self._trust))
+        try:
+            answer: Job = await getattr(runner, method).remote(argument)
+        except RayTaskError as error:
+            if isinstance(error.cause, RaveDistError):
+                raise error.cause from None
+            raise
+        return answer
+
+    async def _in_jobs_thread(self, work: Callable[[], Result]) -> Result:
+        return await asyncio.get_running_loop().run_in_executor(self._jobs, work)
 
 
 async def _blocks(answer: Any) -> AsyncIterator[bytes]:
@@ -138,6 +166,9 @@ def build(
     replicas: int = 1,
     num_cpus: float = 0.25,
     num_gpus: float = 0.0,
+    outputs: Sequence[str] = (),
+    inputs: Sequence[str] = (),
+    trust: bool = False,
 ) -> serve.Application:
     """The application, for ``serve.run``, ``serve build`` or a test.
 
@@ -148,7 +179,11 @@ def build(
         replicas: number of converting processes.
         num_cpus: CPUs reserved by each; below 1, so that a corpus job finds one on the smallest machine.
         num_gpus: share of a GPU reserved by each; 0 converts on the CPU.
+        outputs: folders or prefixes below which corpus jobs may write; empty for all but the store and the system's.
+        inputs: folders or prefixes below which corpus jobs may read; empty for all.
+        trust: load model files with operators that no export has.
     """
+    access = Access(store_uri, tuple(outputs), tuple(inputs))
     limits = limits or Limits()
     full = BackpressureConfig(status_code=429, retry_after_s=limits.retry_after_seconds)
     models: Any = serve.deployment(
@@ -167,15 +202,13 @@ def build(
     ingress: Any = serve.deployment(
         Ingress,
         name="ingress",
-        # It holds every request that a replica processes and every one that waits; listings and errors need extra room.
-        max_ongoing_requests=2 * (limits.queued + replicas * _ONGOING_PER_REPLICA),
-        max_queued_requests=limits.queued,
-        backpressure_config=full,
+        # It counts uploads and conversions itself (`Limits.uploads`), so that no other route ever waits for them.
+        max_ongoing_requests=_MOST_CONNECTIONS,
         ray_actor_options={"num_cpus": 0},
         graceful_shutdown_timeout_s=_DRAIN_SECONDS,
     )
     application: serve.Application = ingress.bind(
-        store_uri, limits, models.bind(store_uri, limits, max_models=max_models, device=device)
+        access, limits, models.bind(store_uri, limits, max_models=max_models, device=device, trust=trust), trust=trust
     )
     return application
 
@@ -186,6 +219,9 @@ def run(
     port: int = 8000,
     limits: Limits | None = None,
     max_models: int | None = None,
+    outputs: Sequence[str] = (),
+    inputs: Sequence[str] = (),
+    trust: bool = False,
     progress: Progress = SILENT,
     stop: threading.Event | None = None,
 ) -> None:
@@ -198,6 +234,9 @@ def run(
         port: 0 selects a free one.
         limits: sizes, times and queue lengths.
         max_models: models cached by each replica; by default as many as fit in its memory.
+        outputs: as in `build`.
+        inputs: as in `build`.
+        trust: as in `build`.
         progress: receives the stages of the start, and the address once the service is ready.
         stop: ends the service when it is set.
 
@@ -224,9 +263,11 @@ def run(
             serve.start(proxy_location="HeadOnly", http_options=options)
             # A GPU if there is one, like the command's workers, or the samples would differ; a part of it is left for jobs.
             gpus = 0.5 if jobs.num_gpus() else 0.0
-            application = build(store.uri, limits=limits, max_models=max_models, num_gpus=gpus)
+            allowed: dict[str, Any] = {"outputs": outputs, "inputs": inputs, "trust": trust}
+            application = build(store.uri, limits=limits, max_models=max_models, num_gpus=gpus, **allowed)
             serve.run(application, name=APPLICATION, route_prefix="/")
-            jobs.job_runner(store.uri)  # resumes the jobs of an earlier service
+            access = Access(store.uri, tuple(outputs), tuple(inputs))
+            jobs.job_runner(store.uri, access, trust=trust)  # resumes the jobs of an earlier service
             _check_answers(port)
             serving = True
             progress.stage("")

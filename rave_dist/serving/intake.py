@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from urllib.parse import urlsplit
 
 from fastapi import HTTPException, Request
@@ -12,10 +13,36 @@ from fastapi.responses import JSONResponse
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from rave_dist.errors import LimitError, RequestError
+from rave_dist.errors import BusyError, LimitError, RequestError
 from rave_dist.serving.schema import error_document
 
 _DISCARD_SECONDS = 5.0
+_REFUSED_SECONDS = 0.5
+
+
+class Slots:
+    """A number of requests that may be in progress at once; further ones are refused at once instead of waiting."""
+
+    def __init__(self, most: int, *, retry_after_seconds: int) -> None:
+        self._free = most
+        self._retry_after_seconds = retry_after_seconds
+
+    @asynccontextmanager
+    async def take(self, request: Request) -> AsyncIterator[None]:
+        """Holds one inside the block.
+
+        Raises:
+            BusyError: none is free.
+        """
+        if not self._free:
+            await _discard(request, 1 << 20, seconds=_REFUSED_SECONDS)
+            fix = f"send it again in {self._retry_after_seconds} seconds"
+            raise BusyError("too many requests are in progress", where=request.url.path, fix=fix)
+        self._free -= 1
+        try:
+            yield
+        finally:
+            self._free += 1
 
 
 class LocalOnly:
@@ -34,7 +61,7 @@ class LocalOnly:
             headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
             host = headers.get(b"host", "")
             origin = headers.get(b"origin")
-            if not _is_loopback(f"//{host}") or (origin is not None and urlsplit(origin).netloc != host):
+            if not _is_loopback(f"//{host}") or (origin is not None and not _is_at(origin, host)):
                 answer = JSONResponse(
                     error_document(
                         "this service accepts only requests from this machine",
@@ -52,6 +79,13 @@ def _is_loopback(address: str) -> bool:
     try:
         name = urlsplit(address).hostname or ""
         return name == "localhost" or ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False
+
+
+def _is_at(origin: str, host: str) -> bool:
+    try:
+        return urlsplit(origin).netloc == host
     except ValueError:
         return False
 
@@ -123,11 +157,11 @@ async def receive_body(
     return size
 
 
-async def _discard(request: Request, most_bytes: int) -> None:
+async def _discard(request: Request, most_bytes: int, *, seconds: float = _DISCARD_SECONDS) -> None:
     """Reads more of a refused body, because many clients read the response only after sending everything."""
     size = 0
     try:
-        async with asyncio.timeout(_DISCARD_SECONDS):
+        async with asyncio.timeout(seconds):
             async for block in request.stream():
                 size += len(block)
                 if size > most_bytes:

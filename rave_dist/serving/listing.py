@@ -5,13 +5,24 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from rave_dist.records import ModelCard
+from rave_dist.errors import StoreError
+from rave_dist.records import ModelCard, ModelFolder, Problem
 from rave_dist.registry import store as registry
 from rave_dist.storage.store import Store
 
 Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Models:
+    """All published models, every version, and the cards that are not valid."""
+
+    cards: tuple[ModelCard, ...]
+    invalid: tuple[Problem, ...] = ()
 
 
 class Listing:
@@ -24,19 +35,52 @@ class Listing:
     def __init__(self, store: Store, *, seconds: float = 3.0) -> None:
         self._store = store
         self._seconds = seconds
+        self._health = ThreadPoolExecutor(1, thread_name_prefix="health")
         self._answers: dict[str, tuple[float, asyncio.Future[Any]]] = {}
 
-    async def models(self) -> list[ModelCard]:
-        """All published models, every version."""
-        return await self._kept("", lambda: registry.list_models(self._store))
+    async def models(self) -> Models:
+        """All published models, every version.
+
+        Raises:
+            StoreError: the store is gone.
+        """
+        return await self._kept("", self._list)
 
     async def find(self, reference: str) -> ModelCard:
         """The model of NAME (the latest) or NAME@VERSION.
 
         Raises:
             ModelNotFoundError: there is none; its fix has the nearest name.
+            StoreError: the store is gone.
         """
-        return await self._kept(f"={reference}", lambda: registry.find(self._store, reference))
+        return await self._kept(f"={reference}", lambda: self._find(reference))
+
+    async def check(self, *, seconds: float = 2.0) -> None:
+        """Asks whether the store responds, in a separate thread: requests that wait do not delay the answer.
+
+        Raises:
+            StoreError: it is gone, or does not respond within ``seconds``.
+        """
+        try:
+            async with asyncio.timeout(seconds):
+                await asyncio.get_running_loop().run_in_executor(self._health, self._ask)
+        except TimeoutError as error:
+            what = f"the store does not respond within {seconds:g} seconds"
+            raise StoreError(what, where=self._store.uri, fix="check the disk or the network of the store") from error
+
+    def _ask(self) -> None:
+        self._store.check_exists()
+        self._store.exists(ModelFolder.versions())
+
+    def _list(self) -> Models:
+        self._store.check_exists()
+        invalid: list[Problem] = []
+        cards = registry.list_models(self._store, lambda error: invalid.append(Problem.of(error)))
+        return Models(tuple(cards), tuple(invalid))
+
+    def _find(self, reference: str) -> ModelCard:
+        self._store.check_exists()
+        return registry.find(self._store, reference)
 
     async def _kept(self, key: str, ask: Callable[[], Result]) -> Result:
         present = time.monotonic()

@@ -20,12 +20,13 @@ from ray import serve
 from rave_dist.audio.io.open import probe
 from rave_dist.conversion.convert import Converter
 from rave_dist.conversion.file import convert_file
-from rave_dist.errors import AudioError, LimitError, RequestError
+from rave_dist.errors import AudioError, RequestError
 from rave_dist.identity import hash_file
 from rave_dist.records import ConversionParameters, ModelCard
 from rave_dist.registry import store as registry
 from rave_dist.serving.model_queue import GroupedLock
 from rave_dist.serving.schema import Limits
+from rave_dist.serving.work import work_limit
 from rave_dist.storage.store import Store
 
 Result = TypeVar("Result")
@@ -46,13 +47,17 @@ class ModelReplica:
         limits: limits of a request.
         max_models: models kept in memory; by default as many as fit.
         device: ``cpu`` or ``cuda``.
+        trust: load model files with operators that no export has.
     """
 
-    def __init__(self, store_uri: str, limits: Limits, *, max_models: int | None = None, device: str = "cpu") -> None:
+    def __init__(
+        self, store_uri: str, limits: Limits, *, max_models: int | None = None, device: str = "cpu", trust: bool = False
+    ) -> None:
         torch.set_num_threads(1)  # like the command's workers: another number may round differently
         self._store = Store(store_uri)
         self._limits = limits
         self._device = device
+        self._trust = trust
         self._folder = tempfile.TemporaryDirectory(prefix="rave-dist-serving-")
         # One thread, so that only one task uses the device at a time.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="device")
@@ -131,34 +136,25 @@ class ModelReplica:
 
     def _load(self, reference: str) -> Converter:
         card = registry.find(self._store, reference)
-        path = registry.fetch(self._store, card, kind="offline", folder=Path(self._folder.name, "models"))
+        path = registry.fetch(self._store, card, kind="offline", folder=Path(self._folder.name, "models"), trust=self._trust)
         return Converter(path, card, device=self._device)
 
     def _convert(
         self, model: Converter, source: Path, result: Path, parameters: ConversionParameters, stop: threading.Event
     ) -> dict[str, str]:
         """The conversion in the device's thread; returns the headers of the response."""
-        info = probe(source)
-        self._check_length((info.samples or 0) / info.sample_rate)
+        check = work_limit(self._limits, probe(source), model.card, parameters)
 
         def on_read(seconds: float) -> None:
             if stop.is_set():
                 raise RequestError("the request of this conversion was cancelled")
-            self._check_length(seconds)
+            check(seconds)
 
         comment = f"rave-dist: sha256 {hash_file(source)} through {model.card.reference}, seed {parameters.seed}"
         converted = convert_file(model, source, result, parameters, comment=comment, on_read=on_read)
         if converted.damage is None:
             return {}
         return {"x-rave-dist-salvaged": converted.damage.encode("ascii", "replace").decode()}
-
-    def _check_length(self, seconds: float) -> None:
-        if seconds > self._limits.sound_seconds:
-            raise LimitError(
-                f"the sound is longer than {self._limits.sound_seconds:g} seconds",
-                where="sound",
-                fix="send a shorter one, or convert it with POST /v1/jobs or rave-dist convert",
-            )
 
 
 def models_that_fit(memory: float, file_bytes: Sequence[int]) -> int:

@@ -10,9 +10,9 @@ from rave_dist.identity import content_id
 from rave_dist.options import StrictRecord
 from rave_dist.records import ConversionParameters, ConversionRecord, Problem, Record, now
 
-JobState = Literal["queued", "running", "done", "partial", "failed"]
+JobState = Literal["queued", "running", "done", "partial", "failed", "cancelled"]
 
-ADDRESS_FORM = r"^(/|[A-Za-z][A-Za-z0-9+.-]*://)"
+ADDRESS_FORM = r"^(/|[A-Za-z][A-Za-z0-9+.-]*://)[^\x00]*$"
 Address = Annotated[str, StringConstraints(min_length=1, max_length=4096, pattern=ADDRESS_FORM)]
 Reference = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 
@@ -20,13 +20,16 @@ Reference = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 class Limits(StrictRecord):
     """Limits of the service.
 
-    ``sound_seconds`` is decoded audio; ``upload_seconds`` the time to receive a body, ``request_seconds`` the time from then
-    to the result, waiting included; ``queued`` requests wait for the models, further ones are asked to retry after
-    ``retry_after_seconds``.
+    ``sound_seconds`` is decoded audio, ``model_samples`` its channels times its samples at the model's rate, which determine
+    memory and time; ``uploads`` requests with a sound are received or converted at once; ``upload_seconds`` is the time to
+    receive a body, ``request_seconds`` the time from then to the result, waiting included; ``queued`` requests wait for the
+    models, further ones are asked to retry after ``retry_after_seconds``.
     """
 
     body_bytes: int = Field(default=256 << 20, ge=1)
     sound_seconds: float = Field(default=900.0, gt=0)
+    model_samples: int = Field(default=2 * 900 * 48_000, ge=1)
+    uploads: int = Field(default=160, ge=1)
     upload_seconds: float = Field(default=300.0, gt=0)
     request_seconds: float = Field(default=900.0, gt=0)
     queued: int = Field(default=64, ge=1)
@@ -60,6 +63,7 @@ class JobRequest(StrictRecord):
     inputs: tuple[Address, ...] = Field(min_length=1, max_length=10_000)
     output: Address
     parameters: Parameters = Parameters()
+    overwrite: bool = Field(default=False, description="Replace files in OUTPUT that no job of this service wrote.")
 
 
 class Job(Record):
@@ -75,6 +79,7 @@ class Job(Record):
     inputs: tuple[str, ...]
     output: str
     parameters: ConversionParameters
+    overwrite: bool = False
     done: int = 0
     total: int | None = None
     result: ConversionRecord | None = None
@@ -90,14 +95,24 @@ class Job(Record):
     @property
     def is_over(self) -> bool:
         """Whether the job has ended."""
-        return self.state in ("done", "partial", "failed")
+        return self.state in ("done", "partial", "failed", "cancelled")
 
     @classmethod
     def of(cls, request: JobRequest, *, model: str) -> Job:
         """The job of a request; ``model`` is the resolved NAME@VERSION."""
         parameters = request.parameters.record()
-        asked = {"model": model, "inputs": request.inputs, "output": request.output, "parameters": parameters.to_json()}
-        return cls(id=content_id(asked), model=model, inputs=request.inputs, output=request.output, parameters=parameters)
+        inputs = tuple(dict.fromkeys(request.inputs))
+        asked: dict[str, Any] = {"model": model, "inputs": inputs, "output": request.output, "parameters": parameters.to_json()}
+        if request.overwrite:
+            asked["overwrite"] = True
+        return cls(
+            id=content_id(asked),
+            model=model,
+            inputs=inputs,
+            output=request.output,
+            parameters=parameters,
+            overwrite=request.overwrite,
+        )
 
 
 def job_key(job_id: str) -> str:

@@ -130,7 +130,7 @@ class Store:
         """
         try:
             return json.loads(self.read_bytes(key))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise DamagedObjectError(
                 f"not valid JSON ({error})", where=self.address(key), fix="delete it; the stage that writes it will run again"
             ) from error

@@ -149,11 +149,13 @@ def test_what_nobody_foresaw_is_one_file_s_failure(
     local_store: Store, publish_tiny: Publish, recordings: Path, tmp_path: Path
 ) -> None:
     torch.jit.script(Fussy()).save(str(tmp_path / "fussy.ts"))
-    local_store.upload(tmp_path / "fussy.ts", "fussy.ts")
-    file = ModelFile(key="fussy.ts", sha256=hash_file(tmp_path / "fussy.ts"), bytes=(tmp_path / "fussy.ts").stat().st_size)
+    local_store.upload(tmp_path / "fussy.ts", "models/drum/fussy/drum.ts")
+    file = ModelFile(
+        key="models/drum/fussy/drum.ts", sha256=hash_file(tmp_path / "fussy.ts"), bytes=(tmp_path / "fussy.ts").stat().st_size
+    )
     card = publish_tiny(local_store, "drum").model_copy(update={"version": "fussy", "files": {"offline": file}})
     soundfile.write(recordings / "loud.wav", np.full(44100, 0.95), 44100)
-    record = convert(local_store, card, str(recordings), str(tmp_path / "out"), workers=2)
+    record = convert(local_store, card, str(recordings), str(tmp_path / "out"), workers=2, trust=True)
     assert record.converted + record.skipped == 7
     reasons = {Path(item.source).name: item.reason or "" for item in record.failed}
     assert set(reasons) == {"notes.wav", "loud.wav"}

@@ -187,10 +187,14 @@ def test_corpus_job_is_run_and_asked_for_again_resumes(service: Service, tmp_pat
     parameters = {"sample_rate": 32000, "channels": 2, "format": "wav", "seed": 5}
     asked = {"model": "rebana", "inputs": [str(recordings)], "output": str(output), "parameters": parameters}
 
-    inside = service.http.post("/v1/jobs", json={**asked, "output": str(recordings / "out")})
-    assert "OUTPUT" in _error(inside, 400)
-    _error(service.http.post("/v1/jobs", json={**asked, "inputs": [str(tmp_path / "nothing")]}), 400)
+    inside = _finished(service, {**asked, "output": str(recordings / "out")})
+    assert inside["state"] == "failed"
+    assert "OUTPUT is inside the input" in inside["error"]["what"]
+    nothing = _finished(service, {**asked, "inputs": [str(tmp_path / "nothing")]})
+    assert (nothing["state"], nothing["error"]["fix"] != "") == ("failed", True)
     _error(service.http.post("/v1/jobs", json={**asked, "model": "nobody"}), 404)
+    for protected in (service.store.uri, f"{service.store.uri}/models", "/etc"):
+        _error(service.http.post("/v1/jobs", json={**asked, "output": protected}), 400)
 
     first = _finished(service, asked)
     assert (first["state"], first["model"]) == ("partial", service.cards["rebana"].reference)
@@ -203,6 +207,35 @@ def test_corpus_job_is_run_and_asked_for_again_resumes(service: Service, tmp_pat
     again = _finished(service, asked)
     assert (again["id"], again["state"]) == (first["id"], "done")
     assert (again["result"]["converted"], again["result"]["skipped"]) == (0, 3)
+
+
+def test_jobs_over_the_whole_disk_freeze_nothing_and_are_cancelled(service: Service, tmp_path: Path) -> None:
+    asked = {"model": "rebana", "inputs": ["/"] * 20, "parameters": {"salvage": True}}
+    accepted = [service.http.post("/v1/jobs", json={**asked, "output": str(tmp_path / f"out{n}")}) for n in range(8)]
+    assert [answer.status_code for answer in accepted] == [202] * 8
+    assert service.http.get("/healthz").json()["status"] == "ok"
+    assert service.convert(_sound(), model="rebana").status_code == 200
+    ids = [answer.json()["id"] for answer in accepted]
+    assert {job["id"] for job in service.http.get("/v1/jobs").json()["jobs"]} >= set(ids)
+    for job_id in ids:
+        assert service.http.delete(f"/v1/jobs/{job_id}").json()["state"] in ("cancelled", "failed")
+    assert service.http.get(f"/v1/jobs/{ids[0]}").json()["ended_at"] is not None
+
+
+def test_a_job_does_not_replace_a_recording_unless_it_is_asked_to(service: Service, tmp_path: Path) -> None:
+    for name in ("recordings/a.wav", "recordings/b.wav", "out/a.flac"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(_sound())
+    before = (tmp_path / "out" / "a.flac").read_bytes()
+    asked = {"model": "rebana", "inputs": [str(tmp_path / "recordings")], "output": str(tmp_path / "out")}
+    job = _finished(service, asked)
+    assert (job["state"], job["result"]["converted"], job["done"], job["total"]) == ("partial", 1, 2, 2)
+    assert "overwrite: true" in job["result"]["failed"][0]["reason"]
+    assert (tmp_path / "out" / "a.flac").read_bytes() == before
+    assert soundfile.info(tmp_path / "out" / "b.flac").frames > 0
+    job = _finished(service, {**asked, "overwrite": True})
+    assert (job["state"], job["result"]["converted"], job["result"]["skipped"]) == ("done", 1, 1)
+    assert (tmp_path / "out" / "a.flac").read_bytes() != before
 
 
 def _finished(service: Service, asked: dict[str, Any]) -> dict[str, Any]:

@@ -32,6 +32,15 @@ def subtype_for(source_subtype: str) -> Subtype:
     return "PCM_24" if _WIDE.search(source_subtype) else "PCM_16"
 
 
+def read_comment(path: Path | str) -> str:
+    """The comment tag of a file; empty for one without, and for one that is not a sound file."""
+    try:
+        with soundfile.SoundFile(path) as file:
+            return str(file.comment)
+    except soundfile.SoundFileError:
+        return ""
+
+
 class AudioWriter:
     """Writes float blocks to a FLAC or WAV file; a context manager.
 

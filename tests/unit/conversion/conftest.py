@@ -77,7 +77,7 @@ def scripted(tmp_path: Path) -> Callable[..., tuple[Path, ModelCard]]:
         path = tmp_path / "models" / f"{kind}-{channels}-{sample_rate}.ts"
         path.parent.mkdir(exist_ok=True)
         torch.jit.script(NETWORKS[kind](channels).eval()).save(str(path))
-        file = ModelFile(key=f"models/{kind}/1/{path.name}", sha256=hash_file(path), bytes=path.stat().st_size)
+        file = ModelFile(key=f"models/{kind}/1/{kind}.ts", sha256=hash_file(path), bytes=path.stat().st_size)
         context = 4 * HOP if kind == "frames" else 0
         audio = {"sample_rate": sample_rate, "channels": channels, "hop": HOP, "receptive_field": (context, context)}
         card = model_card(name=kind, version="1", **audio, files={"offline": file})

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -8,13 +9,14 @@ from typing import Any
 import httpx
 import pytest
 
-from rave_dist.errors import AudioError, BusyError, MissingKeyError, ModelNotFoundError
-from rave_dist.records import ConversionParameters, ModelCard, ModelFile
+from rave_dist.errors import AudioError, BusyError, MissingKeyError, ModelNotFoundError, StoreError
+from rave_dist.records import ConversionParameters, ModelCard, ModelFile, Problem
 from rave_dist.serving.api import ConvertedAudio, build_api
+from rave_dist.serving.listing import Models
 from rave_dist.serving.schema import Job, JobRequest, Limits
 from tests.sample_records import model_card
 
-LIMITS = Limits(body_bytes=1000, sound_seconds=1.0, upload_seconds=0.3)
+LIMITS = Limits(body_bytes=1000, sound_seconds=1.0, upload_seconds=0.3, uploads=240)
 
 
 def _card(name: str, version: str) -> ModelCard:
@@ -29,11 +31,19 @@ class Echo:
 
     def __init__(self) -> None:
         self.asked: list[tuple[str, ConversionParameters]] = []
-        self.jobs: dict[str, Job] = {}
+        self._jobs: dict[str, Job] = {}
+        self.gone = False
+        self.invalid: tuple[Problem, ...] = ()
+        self.waiting = asyncio.Event()
         self.cards = [_card("rebana", "aaa"), _card("kompang", "bbb")]
 
-    async def models(self) -> list[ModelCard]:
-        return self.cards
+    async def check(self) -> None:
+        if self.gone:
+            raise StoreError("there is no such folder", where=self.store_uri, fix="check the address of the store")
+
+    async def models(self) -> Models:
+        await self.check()
+        return Models(tuple(self.cards), self.invalid)
 
     async def find(self, reference: str) -> ModelCard:
         for card in self.cards:
@@ -47,6 +57,8 @@ class Echo:
             raise AudioError("not a sound", fix="send a sound")
         if content == b"bug":
             raise ZeroDivisionError
+        if content == b"wait":
+            await self.waiting.wait()
         if content == b"busy":
             raise BusyError("too many requests wait", fix="try again")
         self.asked.append((card.reference, parameters))
@@ -60,13 +72,21 @@ class Echo:
 
     async def submit(self, request: JobRequest) -> Job:
         job = Job.of(request, model=(await self.find(request.model)).reference)
-        self.jobs[job.id] = job
+        self._jobs[job.id] = job
+        return job
+
+    async def jobs(self) -> list[Job]:
+        return list(self._jobs.values())
+
+    async def cancel(self, job_id: str) -> Job:
+        job = (await self.job(job_id)).model_copy(update={"state": "cancelled"})
+        self._jobs[job_id] = job
         return job
 
     async def job(self, job_id: str) -> Job:
-        if job_id not in self.jobs:
-            raise MissingKeyError("there is no such job", where=job_id)
-        return self.jobs[job_id]
+        if job_id not in self._jobs:
+            raise MissingKeyError("there is no such job", where=job_id, fix="GET /v1/jobs lists the jobs")
+        return self._jobs[job_id]
 
 
 @pytest.fixture
@@ -88,7 +108,5 @@ def client(backend: Echo) -> Callable[..., httpx.AsyncClient]:
 
 @pytest.fixture
 def run() -> Iterator[Callable[[Any], Any]]:
-    import asyncio
-
     with asyncio.Runner() as runner:
         yield runner.run

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from rave_dist.records import ConversionParameters
+from rave_dist.records import ConversionParameters, Problem
 
 JOB = {"model": "rebana", "inputs": ["/archive", "s3://bucket/birds"], "output": "/converted"}
 
@@ -38,11 +38,12 @@ def _error(answer: Any, status: int) -> dict[str, str]:
 
 def test_models_are_listed_as_the_command_lists_them(ask: Any, backend: Any) -> None:
     document = ask("GET", "/v1/models").json()
-    assert document == {"models": [card.summary("/store") for card in backend.cards]}
+    assert document == {"models": [card.summary("/store") for card in backend.cards], "invalid": []}
     entry = document["models"][0]
     assert entry["engine"].items() >= {"name": "acids-rave", "version": "2.3.1", "licence": "CC BY-NC 4.0"}.items()
     assert "non-commercial" in entry["engine"]["terms"]
-    assert entry["files"] == dict.fromkeys(("offline", "streaming"), "/store/models/rebana/aaa/rebana.ts")
+    folder = "/store/models/rebana/aaa"
+    assert entry["files"] == {"offline": f"{folder}/rebana.ts", "streaming": f"{folder}/rebana_streaming.ts"}
     assert ask("GET", "/v1/models/rebana").json() == entry
     assert ask("GET", "/v1/models/rebana@aaa").json() == entry
 
@@ -157,13 +158,13 @@ def test_job_is_accepted_once_and_found_again(ask: Any) -> None:
 )
 def test_wrong_jobs_are_400_with_the_fix(ask: Any, backend: Any, change: dict[str, Any], fix: str) -> None:
     assert fix in _error(ask("POST", "/v1/jobs", json={**JOB, **change}), 400)["fix"]
-    assert not backend.jobs
+    assert not backend._jobs
 
 
 def test_job_must_be_json_and_say_so(ask: Any, backend: Any) -> None:
     _error(ask("POST", "/v1/jobs", content=b"{", headers={"content-type": "application/json"}), 400)
     _error(ask("POST", "/v1/jobs", content=json.dumps(JOB), headers={"content-type": "text/plain"}), 415)
-    assert not backend.jobs
+    assert not backend._jobs
 
 
 @pytest.mark.parametrize(
@@ -182,4 +183,119 @@ def test_loopback_names_are_welcome(ask: Any, host: str) -> None:
 def test_interface_describes_itself(ask: Any) -> None:
     paths = ask("GET", "/openapi.json").json()["paths"]
     assert set(paths) == {"/healthz", "/v1/models", "/v1/models/{reference}", "/v1/convert", "/v1/jobs", "/v1/jobs/{job_id}"}
+    assert set(paths["/v1/jobs/{job_id}"]) == {"get", "delete"}
     assert {p["name"] for p in paths["/v1/convert"]["post"]["parameters"]} >= {"model", "sample_rate", "channels", "seed"}
+
+
+def test_routes_are_on_a_page_that_needs_no_network(ask: Any) -> None:
+    page = ask("GET", "/docs").text
+    schema = ask("GET", "/openapi.json").json()
+    for path, operations in schema["paths"].items():
+        for method in operations:
+            assert f"<h2>{method.upper()} {path}</h2>" in page
+    for word in ("salvage", "sample_rate", "from 8000 to 192000", "overwrite", "inputs", "application/json"):
+        assert word in page
+    assert "<script" not in page
+    assert "http://" not in page
+    assert "https://" not in page
+    assert "default-src 'none'" in page
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/v1/models/%00", 404),
+        ("GET", "/v1/models/" + "a" * 5000, 404),
+        ("GET", "/v1/models/rebana@" + "a" * 5000, 404),
+        ("GET", "/v1/models/..%2F..%2Fetc", 404),
+        ("GET", "/v1/models/", 404),
+        ("POST", "/v1/convert?model=%00", 404),
+        ("POST", "/v1/convert?model=" + "a" * 5000, 400),
+        ("GET", "/v1/jobs/%00", 404),
+        ("GET", "/v1/jobs/" + "a" * 5000, 404),
+        ("DELETE", "/v1/jobs/%00", 404),
+        ("DELETE", "/v1/jobs", 405),
+        ("PUT", "/v1/models", 405),
+        ("PATCH", "/", 405),
+        ("GET", "/nothing", 404),
+    ],
+)
+def test_paths_that_lead_nowhere_are_4xx_in_the_same_form(ask: Any, method: str, path: str, status: int) -> None:
+    _error(ask(method, path, **({"content": b"x"} if method == "POST" else {})), status)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"output": "/converted\x00"},
+        {"inputs": ["/archive\x00/a"]},
+        {"output": "/" + "a" * 5000},
+        {"model": "a" * 5000},
+        {"inputs": ["relative"] * 1000},
+        {"overwrite": "perhaps"},
+    ],
+)
+def test_bad_addresses_of_a_job_are_400_and_short(ask: Any, backend: Any, change: dict[str, Any]) -> None:
+    answer = ask("POST", "/v1/jobs", json={**JOB, **change})
+    assert _error(answer, 400)["what"]
+    assert len(answer.content) < 8000
+    assert not backend._jobs
+
+
+def test_broken_origin_is_refused_and_not_a_failure(ask: Any) -> None:
+    _error(ask("GET", "/v1/models", headers={"origin": "http://["}), 403)
+
+
+def test_store_that_is_gone_is_503_with_the_reason(ask: Any, backend: Any) -> None:
+    backend.gone = True
+    for path in ("/healthz", "/v1/models"):
+        answer = ask("GET", path)
+        assert "no such folder" in _error(answer, 503)["what"]
+        assert int(answer.headers["retry-after"]) > 0
+
+
+def test_invalid_cards_are_named_next_to_the_valid_ones(ask: Any, backend: Any) -> None:
+    backend.invalid = (Problem(what="/store/models/x/1/card.json: not a valid ModelCard", fix="delete it"),)
+    document = ask("GET", "/v1/models").json()
+    assert [model["name"] for model in document["models"]] == ["rebana", "kompang"]
+    assert document["invalid"] == [{"what": "/store/models/x/1/card.json: not a valid ModelCard", "fix": "delete it"}]
+
+
+def test_health_is_answered_whatever_else_waits(client: Any, run: Any, backend: Any) -> None:
+    async def flood() -> None:
+        async with client(timeout=60) as http:
+            path = "/v1/convert?model=rebana"
+            waiting = [asyncio.create_task(http.post(path, content=b"wait")) for _ in range(240)]
+            while backend_waits() < 240:
+                await asyncio.sleep(0)
+            assert (await http.get("/healthz")).json()["status"] == "ok"
+            assert (await http.get("/v1/models")).status_code == 200
+            assert (await http.post("/v1/jobs", json=JOB)).status_code == 202
+            too_many = await http.post(path, content=b"x")
+            assert "in progress" in _error(too_many, 429)["what"]
+            assert too_many.headers["retry-after"] == "5"
+            backend.waiting.set()
+            assert {answer.status_code for answer in await asyncio.gather(*waiting)} == {200}
+            assert (await http.post(path, content=b"x")).status_code == 200
+
+    def backend_waits() -> int:
+        return len(backend.waiting._waiters)
+
+    run(flood())
+
+
+def test_jobs_are_listed_and_cancelled(ask: Any) -> None:
+    assert ask("GET", "/v1/jobs").json() == {"jobs": []}
+    job = ask("POST", "/v1/jobs", json=JOB).json()
+    assert ask("GET", "/v1/jobs").json() == {"jobs": [job]}
+    assert ask("DELETE", f"/v1/jobs/{job['id']}").json()["state"] == "cancelled"
+    assert ask("GET", f"/v1/jobs/{job['id']}").json()["state"] == "cancelled"
+    _error(ask("DELETE", "/v1/jobs/000000000000"), 404)
+
+
+def test_job_that_overwrites_is_another_job_and_equal_inputs_are_one(ask: Any) -> None:
+    job = ask("POST", "/v1/jobs", json={**JOB, "inputs": ["/"] * 20}).json()
+    assert job["inputs"] == ["/"]
+    assert ask("POST", "/v1/jobs", json={**JOB, "inputs": ["/"]}).json()["id"] == job["id"]
+    other = ask("POST", "/v1/jobs", json={**JOB, "inputs": ["/"], "overwrite": True}).json()
+    assert (other["overwrite"], other["id"] == job["id"]) == (True, False)
