@@ -233,7 +233,8 @@ class Instrument(Settings):
     """One instrument: its recordings, and settings that differ from the defaults."""
 
     sources: Paths = key(
-        "recordings of the instrument: files, folders, globs (`**` for any depth), `s3://` prefixes",
+        "recordings of the instrument: files, folders, globs (`**` for any depth; extensions in any letter case), `s3://`"
+        " prefixes",
         ["recordings/rebana"],
         default=...,
     )
