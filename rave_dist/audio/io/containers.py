@@ -13,11 +13,12 @@ from typing import BinaryIO
 from rave_dist.audio.io.fixed_headers import fixed_header_sound
 from rave_dist.audio.io.flac import flac_samples
 from rave_dist.audio.io.layout import SoundBytes, chunked_sound, never_closed
+from rave_dist.audio.io.mpeg import find_mpeg_parts
+from rave_dist.audio.io.ogg import find_ogg_parts
+from rave_dist.audio.io.parts import Parts
 from rave_dist.audio.io.voc import voc_sound
 
 _OGG_TAIL_BYTES = 128 * 1024  # a page is at most 65,307 bytes
-_MP3_HEAD_BYTES = 8192
-_MP3_TAGS_BYTES = 1 << 20  # what may follow the audio: APE and ID3 tags, with pictures
 
 
 def sound_bytes(path: Path) -> SoundBytes | None:
@@ -40,6 +41,16 @@ def sound_bytes(path: Path) -> SoundBytes | None:
         if head[4:8] == b"ftyp":
             return _mp4(file, size)
         return chunked_sound(file) or voc_sound(file) or flac_samples(file) or fixed_header_sound(file)
+
+
+def find_parts(path: Path) -> Parts | None:
+    """The recordings of an Ogg or MPEG audio file; None for other files and where decoders need no help.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    with open(path, "rb") as file:
+        return find_ogg_parts(file) or find_mpeg_parts(file)
 
 
 def _ogg(file: BinaryIO, size: int) -> SoundBytes | None:
@@ -71,32 +82,3 @@ def _mp4(file: BinaryIO, size: int) -> SoundBytes | None:
             return SoundBytes(offset + length, size)
         offset += length
     return None
-
-
-def mp3_length_is_known(path: Path) -> bool:
-    """Whether an MP3's first frame gives the length of the whole file (Xing, Info or VBRI header).
-
-    Otherwise, and where several MP3s were concatenated, libsndfile estimates the length from the first frame's bit rate
-    and reads no further.
-
-    Raises:
-        OSError: the file cannot be read.
-    """
-    with open(path, "rb") as file:
-        size = os.fstat(file.fileno()).st_size
-        head = file.read(10)
-        start = 0
-        if head[:3] == b"ID3" and len(head) == 10:
-            start = 10 + (head[6] << 21 | head[7] << 14 | head[8] << 7 | head[9])
-        file.seek(start)
-        frame = file.read(_MP3_HEAD_BYTES)
-    if b"VBRI" in frame[:64]:
-        return True
-    place = max(frame[:64].find(b"Xing"), frame[:64].find(b"Info"))
-    if place < 0 or len(frame) < place + 16:
-        return False
-    flags, _, file_bytes = struct.unpack_from(">III", frame, place + 4)
-    if not flags & 1:
-        return False
-    declared = file_bytes if flags & 2 else 0
-    return declared == 0 or start + declared + _MP3_TAGS_BYTES >= size

@@ -5,14 +5,17 @@ from __future__ import annotations
 import errno
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
-from itertools import chain
+from fractions import Fraction
+from itertools import chain, groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import av
 import numpy as np
 
+from rave_dist.audio.io.blocks import conform, cut, reblock
 from rave_dist.audio.io.byte_view import ByteView, Piece
+from rave_dist.audio.io.mp4 import Timeline, read_timeline
 from rave_dist.audio.io.open_file import LOSSY_TOLERANCE_SAMPLES, OpenFile
 from rave_dist.audio.types import Audio
 from rave_dist.errors import AudioError
@@ -27,12 +30,15 @@ _FORMATS = (
 _TAGS: dict[str, Any] = {"metadata_errors": "replace"} if int(av.__version__.partition(".")[0]) < 19 else {}
 # Containers whose headers give the length; for the others FFmpeg estimates it from the bit rate.
 _EXACT = {"mov", "matroska", "asf", "wv", "tta", "ape", "flac", "wav", "aiff", "caf"}
+# Edit lists of MP4 are applied here, to the sample.
+_OPTIONS = {"format_whitelist": _FORMATS, "ignore_editlist": "1"}
+_ENCODER_SECONDS = Fraction(1, 10)  # what encoders add before and behind the audio, and edit lists leave out
 _SCALE = {"u8": 2.0**7, "s16": 2.0**15, "s32": 2.0**31, "s64": 2.0**63}
 
 
 @contextmanager
 def open_file(path: Path, pieces: Sequence[Piece] | None = None) -> Iterator[OpenFile]:
-    """Opens a file's first audio track.
+    """Opens a file's default audio track, or else the first one.
 
     Args:
         path: of the file.
@@ -42,45 +48,134 @@ def open_file(path: Path, pieces: Sequence[Piece] | None = None) -> Iterator[Ope
         AudioError: not a media file, no audio track, or an audio track that cannot be decoded.
         OSError: the file does not exist or cannot be read.
     """
-    with open(path, "rb") as file:
+    with open(path, "rb") as source:
+        file: Any = source if pieces is None else ByteView(source, pieces)
         try:
-            seen = file if pieces is None else ByteView(file, pieces)
-            container = av.open(seen, "r", container_options={"format_whitelist": _FORMATS}, **_TAGS)
+            container = av.open(file, "r", container_options=_OPTIONS, **_TAGS)
         except (av.FFmpegError, OSError) as error:
             _raise_if_unreadable(error)
             raise AudioError("not a readable audio file") from error
         with closing(container):
-            if not container.streams.audio:
-                raise AudioError("the file has no audio track")
-            stream = container.streams.audio[0]
-            if stream.codec_context is None:
-                raise AudioError("unknown audio encoding")
+            stream = _default_track(container)
+            kind = container.format.name.split(",")[0]
             stream.codec_context.options = {"err_detect": "crccheck+explode"}  # report damage, do not conceal it
-            frames = container.decode(stream)
+            timeline = read_timeline(file, stream.id, {**container.metadata, **stream.metadata}) if kind == "mov" else None
+            frames = _frames(container, stream, trim=timeline is not None)
             # HE-AAC: only the first frame gives the sample rate, not the header.
-            try:
-                first = next(frames, None)
-            except (av.FFmpegError, OSError) as error:
-                _raise_if_unreadable(error)
-                raise AudioError("the audio cannot be decoded") from error
-            rate = first.sample_rate if first is not None else stream.codec_context.sample_rate
-            channels = first.layout.nb_channels if first is not None else stream.codec_context.channels
-            samples = _declared(container, stream, rate) if first is not None else 0
-            # An MP4's edit list ends inside its last frame, which FFmpeg returns whole.
-            limit = samples if container.format.name.startswith("mov") else None
+            first = next(frames, None)
+            rate = first.rate if first is not None else stream.codec_context.sample_rate
+            channels = len(first.audio) if first is not None else stream.codec_context.channels
 
             def read(size: int) -> Iterator[Audio]:
-                return _blocks(chain([first] if first is not None else [], frames), rate, channels, size, limit)
+                parts = _conformed(chain([first] if first is not None else [], frames), rate, channels)
+                if timeline is not None and first is not None:
+                    parts = cut(parts, _in_samples(timeline, rate), round(first.seconds * rate))
+                yield from reblock(parts, size)
+                if isinstance(file, ByteView) and file.error is not None:
+                    raise file.error
 
             yield OpenFile(
                 sample_rate=rate,
                 channels=channels,
-                samples=samples,
-                format=container.format.name.split(",")[0],
+                samples=_declared(container, stream, rate, timeline) if first is not None else 0,
+                format=kind,
                 subtype=stream.codec_context.name,
                 tolerance=LOSSY_TOLERANCE_SAMPLES,
                 read=read,
+                notes=(*_other_tracks(container, stream), *_left_out(timeline)),
             )
+
+
+def _default_track(container: Any) -> Any:
+    """The audio track that is flagged as the default, else the first one, of those that can be decoded."""
+    tracks = container.streams.audio
+    if not tracks:
+        raise AudioError("the file has no audio track")
+    known = [track for track in tracks if track.codec_context is not None]
+    if not known:
+        raise AudioError("unknown audio encoding")
+    return next((track for track in known if track.disposition & av.stream.Disposition.default), known[0])
+
+
+def _other_tracks(container: Any, chosen: Any) -> tuple[str, ...]:
+    others = [
+        f"{number} ({_describe(track)})"
+        for number, track in enumerate(container.streams.audio, start=1)
+        if track.index != chosen.index
+    ]
+    if not others:
+        return ()
+    used = 1 + [track.index for track in container.streams.audio].index(chosen.index)
+    return (f"only audio track {used} of {len(others) + 1} is used, not {' and '.join(others)}",)
+
+
+def _describe(track: Any) -> str:
+    context = track.codec_context
+    words = [track.metadata.get("title"), track.language if track.language != "und" else None]
+    if context is None:
+        words.append("unknown encoding")
+    else:
+        words += [context.name, "1 channel" if context.channels == 1 else f"{context.channels} channels"]
+    return ", ".join(word for word in words if word)
+
+
+def _in_samples(timeline: Timeline, rate: int) -> Iterator[tuple[int, int | None]]:
+    for start, end in timeline.spans:
+        yield round(start * rate), None if end is None else round(end * rate)
+
+
+def _left_out(timeline: Timeline | None) -> Iterator[str]:
+    if timeline is None:
+        return
+    if timeline.reordered:
+        yield "its edit list repeats or reorders parts, which are read once and in the order of the recording"
+    if timeline.length is not None and timeline.used is not None and timeline.length - timeline.used > _ENCODER_SECONDS:
+        yield f"its edit list leaves out {float(timeline.length - timeline.used):.3f} s"
+
+
+class _Frame(NamedTuple):
+    rate: int
+    audio: Audio
+    seconds: Fraction
+
+
+def _frames(container: Any, stream: Any, *, trim: bool) -> Iterator[_Frame]:
+    """The frames of a track; with ``trim`` the last one ends where its packet does, although FFmpeg returns it whole."""
+    held: Any = None
+    end = None
+    damage: AudioError | None = None
+    try:
+        for packet in container.demux(stream):
+            if packet.pts is not None and packet.duration:
+                end = packet.pts + packet.duration
+            for frame in packet.decode():
+                if held is not None:
+                    yield _frame(held)
+                held = frame
+    except (av.FFmpegError, OSError) as error:
+        _raise_if_unreadable(error)
+        damage = AudioError("damaged" if held is not None else "the audio cannot be decoded")
+        damage.__cause__ = error
+    if held is not None:
+        last = _frame(held)
+        if trim and damage is None and end is not None and held.pts is not None:
+            kept = round((end - held.pts) * stream.time_base * last.rate)
+            if held.samples - kept >= stream.time_base * last.rate:  # a coarser time scale does not tell single samples
+                last = last._replace(audio=last.audio[:, : max(0, kept)])
+        yield last
+    if damage is not None:
+        raise damage
+
+
+def _frame(frame: Any) -> _Frame:
+    return _Frame(frame.sample_rate, _to_float(frame), (frame.pts or 0) * frame.time_base)
+
+
+def _conformed(frames: Iterator[_Frame], rate: int, channels: int) -> Iterator[Audio]:
+    """Frames of another format, which some broadcasts have, at the sample rate and channel count of the first one."""
+    for (its_rate, its_channels), group in groupby(frames, lambda frame: (frame.rate, len(frame.audio))):
+        audio = (frame.audio for frame in group)
+        yield from conform(audio, rate=its_rate, new_rate=rate, channels=its_channels, new_channels=channels)
 
 
 def _raise_if_unreadable(error: Exception) -> None:
@@ -89,7 +184,9 @@ def _raise_if_unreadable(error: Exception) -> None:
         raise error
 
 
-def _declared(container: Any, stream: Any, rate: int) -> int | None:
+def _declared(container: Any, stream: Any, rate: int, timeline: Timeline | None) -> int | None:
+    if timeline is not None and timeline.used is not None:
+        return round(timeline.used * rate)
     if container.format.name.split(",")[0] not in _EXACT:
         return None
     if stream.duration is not None and stream.duration > 0:
@@ -97,41 +194,6 @@ def _declared(container: Any, stream: Any, rate: int) -> int | None:
     if container.duration and len(container.streams) == 1:  # in a video the picture may be longer than the audio
         return round(float(container.duration) * rate / av.time_base)
     return None
-
-
-def _blocks(frames: Iterator[Any], rate: int, channels: int, size: int, limit: int | None) -> Iterator[Audio]:
-    parts: list[Audio] = []
-    held = read = 0
-    damage: AudioError | None = None
-    while True:
-        try:
-            frame = next(frames, None)
-        except (av.FFmpegError, OSError) as error:
-            _raise_if_unreadable(error)
-            damage = AudioError("damaged")
-            damage.__cause__ = error
-            break
-        if frame is None:
-            break
-        if (frame.sample_rate, frame.layout.nb_channels) != (rate, channels):
-            damage = AudioError(f"the format changes to {frame.sample_rate} Hz and {frame.layout.nb_channels} channels")
-            break
-        part = _to_float(frame)
-        if limit is not None:
-            part = part[:, : max(0, limit - read)]
-        read += part.shape[1]
-        parts.append(part)
-        held += part.shape[1]
-        if held >= size:
-            joined = np.concatenate(parts, axis=1)
-            whole = held - held % size
-            for start in range(0, whole, size):
-                yield np.ascontiguousarray(joined[:, start : start + size])
-            parts, held = [joined[:, whole:]], held - whole
-    if held:
-        yield np.concatenate(parts, axis=1)
-    if damage is not None:
-        raise damage
 
 
 def _to_float(frame: Any) -> Audio:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -11,13 +11,16 @@ import numpy as np
 import soundfile
 
 from rave_dist.audio.io.bitstream import bitstream_in
+from rave_dist.audio.io.blocks import cut
 from rave_dist.audio.io.byte_view import ByteView, Piece
-from rave_dist.audio.io.containers import mp3_length_is_known
+from rave_dist.audio.io.fact import fact_samples
+from rave_dist.audio.io.mpeg import declares_length
 from rave_dist.audio.io.open_file import LOSSY_TOLERANCE_SAMPLES, OpenFile
 from rave_dist.audio.types import Audio
 from rave_dist.errors import AudioError
 
 _LOSSY_SUBTYPES = {"VORBIS", "OPUS", "MPEG_LAYER_I", "MPEG_LAYER_II", "MPEG_LAYER_III"}
+_BLOCK_SUBTYPES = {"IMA_ADPCM", "MS_ADPCM", "GSM610"}
 _UNKNOWN_FRAMES = 2**60  # libsndfile's value for an unknown length is above this
 _PIECE_SAMPLES = 16384  # short, so that little is lost before damage
 
@@ -42,19 +45,33 @@ def open_file(path: Path, pieces: Sequence[Piece] | None = None) -> Iterator[Ope
             yield None
             return
         with file:
-            if file.format == "MP3" and not mp3_length_is_known(path):
+            if file.format == "MP3" and not _declares_length(path, pieces):
                 yield None
                 return
+            samples = file.frames if 0 <= file.frames < _UNKNOWN_FRAMES else None
+            read = partial(_read, file, seen if isinstance(seen, ByteView) else None)
+            if samples is not None and file.subtype in _BLOCK_SUBTYPES:
+                samples = fact_samples(path, samples)
+                read = partial(_shortened, read, samples)
             yield OpenFile(
                 sample_rate=file.samplerate,
                 channels=file.channels,
-                samples=file.frames if 0 <= file.frames < _UNKNOWN_FRAMES else None,
+                samples=samples,
                 format=file.format,
                 subtype=file.subtype,
                 tolerance=LOSSY_TOLERANCE_SAMPLES if file.subtype in _LOSSY_SUBTYPES else 0,
                 bitstream=bitstream_in(file),
-                read=partial(_read, file, seen if isinstance(seen, ByteView) else None),
+                read=read,
             )
+
+
+def _declares_length(path: Path, pieces: Sequence[Piece] | None) -> bool:
+    with open(path, "rb") as source:
+        return declares_length(source if pieces is None else ByteView(source, pieces))
+
+
+def _shortened(read: Callable[[int], Iterator[Audio]], samples: int, size: int) -> Iterator[Audio]:
+    return cut(read(size), iter([(0, samples)]), 0)
 
 
 def _read(file: soundfile.SoundFile, view: ByteView | None, size: int) -> Iterator[Audio]:

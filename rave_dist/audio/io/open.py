@@ -16,11 +16,12 @@ import numpy as np
 
 from rave_dist.audio.io import libsndfile
 from rave_dist.audio.io.byte_view import Piece
-from rave_dist.audio.io.containers import sound_bytes
+from rave_dist.audio.io.containers import find_parts, sound_bytes
 from rave_dist.audio.io.decoders import decoder_for, is_builtin
 from rave_dist.audio.io.layout import SoundBytes
-from rave_dist.audio.io.open_file import OpenFile
+from rave_dist.audio.io.open_file import OpenFile, PlacedDamage
 from rave_dist.audio.io.other_files import kind_of
+from rave_dist.audio.io.parts import open_parts
 from rave_dist.audio.io.snapshot import Snapshot
 from rave_dist.audio.types import Audio
 from rave_dist.errors import AudioError, from_os_error
@@ -107,7 +108,8 @@ class Decoder:
                 yield block
         except AudioError as error:
             self._snapshot.check()
-            raise self._error(f"{error.what} after {self._seconds(read)}") from error
+            what = error.what if isinstance(error, PlacedDamage) else f"{error.what} after {self._seconds(read)}"
+            raise self._error(what) from error
         except OSError as error:
             raise from_os_error(error, where=self._where) from error
         self._snapshot.check()
@@ -151,7 +153,10 @@ def open_audio(path: Path | str) -> Iterator[Decoder]:
                 sound = stack.enter_context(registered(path))
             else:
                 held = sound_bytes(path)
-                sound = stack.enter_context(_open_builtin(path, None if held is None else held.pieces))
+                parts = find_parts(path)
+                pieces = None if held is None else held.pieces
+                opened = open_parts(path, parts, _open_builtin) if parts is not None else _open_builtin(path, pieces)
+                sound = stack.enter_context(opened)
             if not (_RATES[0] <= sound.sample_rate <= _RATES[1] and 1 <= sound.channels <= _MOST_CHANNELS) or (
                 sound.sample_rate * sound.channels > _MOST_VALUES_PER_SECOND
             ):
