@@ -12,7 +12,7 @@ from pathlib import Path
 
 from rave_dist.audio.io.patterns import Glob, has_wildcards
 from rave_dist.audio.io.snapshot import changed
-from rave_dist.audio.io.walk import Passed, count, judge_file, printable, recordings_below, why_not_audio
+from rave_dist.audio.io.walk import Passed, Tally, judge_file, printable, recordings_below, why_not_audio
 from rave_dist.errors import AudioError, from_os_error
 from rave_dist.records.passed_over import PassedOver
 from rave_dist.storage.backend import Entry
@@ -81,25 +81,33 @@ def find_sources(patterns: Sequence[str]) -> Listing:
         StoreError: a named folder or bucket that cannot be read; a folder below it is passed over with the reason.
     """
     found: dict[str, AudioSource] = {}
-    passed: dict[str, Passed] = {}
+    passed_over = Tally()
+    seen: set[int] = set()
     notes: list[str] = []
-    for pattern in patterns:
+    for pattern in _files_first(patterns):
         matches = 0
-        here: dict[str, Passed] = {}
+        here = Tally()
         for each in _in_store(pattern, notes) if is_remote(pattern) else _on_disk(pattern, notes):
             if isinstance(each, AudioSource):
                 matches += 1
                 found.setdefault(each.uri, each)
-            else:
-                here.setdefault(each.path, each)
+                continue
+            here.add(each)
+            if each.path not in found and (name := hash(each.path)) not in seen:
+                seen.add(name)
+                passed_over.add(each)
         if not matches:
-            raise _nothing(pattern, count(here.values()), notes)
-        passed |= here
+            raise _nothing(pattern, here.entries(), notes)
     return Listing(
         sources=tuple(found[uri] for uri in sorted(found, key=os.fsencode)),
-        passed_over=count(each for path, each in passed.items() if path not in found),
+        passed_over=passed_over.entries(),
         notes=tuple(dict.fromkeys(notes)),
     )
+
+
+def _files_first(patterns: Sequence[str]) -> list[str]:
+    """Patterns without duplicates; named files first, so that other patterns do not pass over them."""
+    return sorted(dict.fromkeys(patterns), key=lambda pattern: is_remote(pattern) or not os.path.isfile(local_path(pattern)))
 
 
 def check_as_listed(source: AudioSource) -> None:

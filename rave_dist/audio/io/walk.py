@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
@@ -155,21 +156,32 @@ def _unreadable(path: str, error: OSError, *, is_folder: bool) -> Passed:
     return Passed(path, f"a {kind} that cannot be read: {error.strerror}", is_folder=is_folder, missing=missing)
 
 
-def count(passed: Iterable[Passed]) -> tuple[PassedOver, ...]:
-    """Counts per reason and extension, those that may be missing recordings first."""
-    groups: dict[tuple[bool, str, str], list[str]] = {}
-    for each in passed:
-        groups.setdefault((not each.missing, each.reason, each.extension), []).append(each.path)
-    return tuple(
-        PassedOver(
-            reason=reason,
-            extension=extension,
-            count=len(paths),
-            names=tuple(printable(path) for path in paths[: _NAMES_KEPT[not present]]),
-            missing=not present,
+class Tally:
+    """Counts what is passed over per reason and extension, and keeps the first names of each."""
+
+    def __init__(self) -> None:
+        self._groups: dict[tuple[bool, str, str], list[str]] = {}
+        self._counts: Counter[tuple[bool, str, str]] = Counter()
+
+    def add(self, passed: Passed) -> None:
+        """Counts a file or folder."""
+        group = (not passed.missing, passed.reason, passed.extension)
+        self._counts[group] += 1
+        if self._counts[group] <= _NAMES_KEPT[passed.missing]:
+            self._groups.setdefault(group, []).append(printable(passed.path))
+
+    def entries(self) -> tuple[PassedOver, ...]:
+        """The counts; those that may be missing recordings first."""
+        return tuple(
+            PassedOver(
+                reason=reason,
+                extension=extension,
+                count=self._counts[present, reason, extension],
+                names=tuple(names),
+                missing=not present,
+            )
+            for (present, reason, extension), names in sorted(self._groups.items())
         )
-        for (present, reason, extension), paths in sorted(groups.items())
-    )
 
 
 def printable(path: str) -> str:

@@ -80,6 +80,17 @@ def test_a_file_that_is_named_is_not_passed_over_by_another_pattern(folder: Path
     assert counts(overlapping.passed_over) == counts(find_sources([str(folder)]).passed_over)
 
 
+def test_names_are_kept_of_a_few_and_all_are_counted(tmp_path: Path) -> None:
+    (tmp_path / "a.wav").touch()
+    for number in range(150):
+        (tmp_path / f"{number:03d}.jpg").touch()
+        (tmp_path / f"{number:03d}.flac").symlink_to("nowhere")
+    missing, pictures = find_sources([str(tmp_path), str(tmp_path)]).passed_over
+    assert (missing.count, pictures.count) == (150, 150)
+    assert missing.names == tuple(f"{tmp_path}/{number:03d}.flac" for number in range(100))
+    assert pictures.names == tuple(f"{tmp_path}/{number:03d}.jpg" for number in range(3))
+
+
 def test_a_glob_counts_only_what_it_matches(folder: Path) -> None:
     listing = find_sources([f"{folder}/*.wav"])
     assert [source.relative for source in listing.sources] == ["a.wav"]
