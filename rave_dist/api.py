@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from rave_dist import pipeline
 from rave_dist.library.manifest import Library, load_library
-from rave_dist.options import DEFAULT_CHUNK_SECONDS, DEFAULT_FORMAT, DEFAULT_SEED, AudioFormat
+from rave_dist.options import DEFAULT_CHUNK_SECONDS, DEFAULT_FORMAT, DEFAULT_LATENT_NOISE, DEFAULT_SEED, AudioFormat
 from rave_dist.progress import SILENT, Progress
 from rave_dist.records import ConversionParameters, RunRecord
 from rave_dist.storage.store import Store
@@ -260,6 +260,7 @@ def convert(
     channels: int | None = None,
     format: AudioFormat = DEFAULT_FORMAT,
     seed: int = DEFAULT_SEED,
+    latent_noise: float = DEFAULT_LATENT_NOISE,
     salvage: bool = False,
     chunk_seconds: float = DEFAULT_CHUNK_SECONDS,
     workers: int | None = None,
@@ -277,7 +278,8 @@ def convert(
         sample_rate: of the results, in Hz; None keeps each source's.
         channels: of the results; None keeps each source's.
         format: ``flac``, or ``wav`` with 24 bits.
-        seed: seed of models with a noise generator.
+        seed: picks all noise.
+        latent_noise: level of the noise around the latents: 1 as the streaming file plays, 0 for their mean.
         salvage: convert the readable part of damaged files.
         chunk_seconds: seconds of audio in memory at once; it does not change the result.
         workers: files converted at once, on Ray; None converts in this process if that takes about a minute, otherwise on Ray.
@@ -300,7 +302,9 @@ def convert(
     """
     given = [inputs] if isinstance(inputs, str | Path) else inputs
     place = _store(store)
-    parameters = ConversionParameters(sample_rate=sample_rate, channels=channels, format=format, seed=seed, salvage=salvage)
+    parameters = ConversionParameters(
+        sample_rate=sample_rate, channels=channels, format=format, seed=seed, latent_noise=latent_noise, salvage=salvage
+    )
     with _reporting(progress) as shown:
         record = pipeline.convert(
             place,

@@ -18,8 +18,13 @@ from rave_dist.cli_verify import WithReadData, verify
 from rave_dist.display import shown_progress
 from rave_dist.errors import RaveDistError
 from rave_dist.library.manifest import Library, load_library
+<<<<<<< HEAD
 from rave_dist.options import DEFAULT_CHUNK_SECONDS, DEFAULT_FORMAT, DEFAULT_SEED, AudioFormat
 from rave_dist.records import ConversionParameters, Problem, RunRecord
+=======
+from rave_dist.options import DEFAULT_CHUNK_SECONDS, DEFAULT_FORMAT, DEFAULT_LATENT_NOISE, DEFAULT_SEED, AudioFormat
+from rave_dist.records import ConversionParameters, RunRecord
+>>>>>>> 7e2916a (conversion: one output's trouble is its own; silence and clipping are named; latent noise as played)
 from rave_dist.storage.store import Store
 
 
@@ -246,20 +251,31 @@ def convert(
         int | None, typer.Option("--sample-rate", min=8000, max=192_000, help="Hertz.  [default: that of each source]")
     ] = None,
     channels: Annotated[int | None, typer.Option("--channels", min=1, max=8, help="[default: those of each source]")] = None,
+<<<<<<< HEAD
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of models with a noise generator.")] = DEFAULT_SEED,
     trust: Trust = False,
+=======
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Picks all noise.")] = DEFAULT_SEED,
+    latent_noise: Annotated[
+        float,
+        typer.Option(
+            "--latent-noise", min=0, max=1000, help="Noise around the latents: 1 as the streaming file plays, 0 for their mean."
+        ),
+    ] = DEFAULT_LATENT_NOISE,
+>>>>>>> 7e2916a (conversion: one output's trouble is its own; silence and clipping are named; latent noise as played)
     salvage: Annotated[bool, typer.Option("--salvage", help="Convert the readable part of damaged files.")] = False,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
     """Convert recordings with a model, keeping the folder tree, lengths, sample rates and channels.
 
-    Sources are never modified. A second run converts only missing files; damaged files are reported (exit code 3).
+    Sources are never modified. A second run converts only missing files. Damaged files, and outputs that are silent or clipped
+    where the recording is not, are reported (exit code 3).
     """
     if len(paths) < 2:
         raise typer.BadParameter("give at least one INPUT, and OUTPUT last", param_hint="INPUT... OUTPUT")
     parameters = ConversionParameters(
-        sample_rate=sample_rate, channels=channels, format=file_format, seed=seed, salvage=salvage
+        sample_rate=sample_rate, channels=channels, format=file_format, seed=seed, latent_noise=latent_noise, salvage=salvage
     )
     with shown_progress() as progress:
         record = pipeline.convert(
@@ -276,14 +292,8 @@ def convert(
     if as_json:
         console.document(record.to_json())
     else:
-        for item in (*record.failed, *record.salvaged):
-            console.failure(item.source, item.reason or item.state)
-        console.show_passed_over(record.passed_over, record.notes)
-        console.out.print(
-            f"{record.model}: {record.converted} converted ({console.clock(record.seconds)}), "
-            f"{record.skipped} skipped, {len(record.failed)} failed"
-        )
-    _finish(not record.failed and not record.salvaged and not any(entry.missing for entry in record.passed_over))
+        console.show_conversion(record)
+    _finish(record.is_complete)
 
 
 @app.command()

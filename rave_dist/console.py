@@ -14,7 +14,7 @@ from rich.measure import Measurement
 from rich.table import Table
 
 from rave_dist.errors import RaveDistError
-from rave_dist.records import Engine, ModelCard, PassedOver, RunRecord, Verdict
+from rave_dist.records import ConversionRecord, Engine, ModelCard, PassedOver, RunRecord, Verdict
 from rave_dist.time_left import duration, time_left, used
 
 if TYPE_CHECKING:
@@ -259,6 +259,22 @@ def show_verification(found: Verification) -> None:
     count = len(found.problems)
     problems = f"{count:,} problem{'s' if count > 1 else ''}" if count else "no problems"
     out.print(f"{found.records:,} records and {found.files:,} files that they name{read}: {problems}")
+
+
+def show_conversion(record: ConversionRecord) -> None:
+    """The failed, damaged, silent and clipped items with fixes, then the counts."""
+    for item in record.other_format:
+        err.print(f"[yellow]–[/] {escape(item.source)}: written as WAV, because {escape(item.other_format or '')}")
+    for item in record.items_with_problems:
+        for problem in item.problems:
+            failure(item.source, problem.what, problem.fix)
+    show_passed_over(record.passed_over, record.notes)
+    counts = (("salvaged", record.salvaged), ("silent", record.silent), ("clipped", record.clipped))
+    found = "".join(f", {len(items)} {name}" for name, items in counts if items)
+    out.print(
+        f"{record.model}: {record.converted} converted ({clock(record.seconds)}), "
+        f"{record.skipped} skipped, {len(record.failed)} failed{found}"
+    )
 
 
 def show_diagnosis(diagnosis: Diagnosis) -> None:

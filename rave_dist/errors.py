@@ -157,9 +157,15 @@ def from_os_error(error: OSError, *, where: str) -> StoreError:
         )
     if error.errno in (errno.ENOTDIR, errno.EEXIST):
         return StoreError("a file exists where a folder is needed", where=where, fix="move the file or choose another path")
-    if error.errno in (errno.ENAMETOOLONG, errno.EILSEQ):
+    if error.errno == errno.EISDIR:
+        return StoreError("a folder has this name", where=where, fix="move the folder or choose another path")
+    if error.errno == errno.ENAMETOOLONG:
+        return StoreError(
+            "the name or path is too long for this disk", where=where, fix="shorten the file's name, or choose a shorter path"
+        )
+    if error.errno == errno.EILSEQ:
         return impossible_name(where)
-    return StoreError(error.strerror or str(error), where=where)
+    return StoreError(error.strerror or str(error), where=where, fix="check the disk and run the same command again")
 
 
 def impossible_name(where: str) -> StoreError:

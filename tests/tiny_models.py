@@ -35,10 +35,13 @@ def spec(number: int) -> TrainingSpec:
 
 
 def make_audible(model: nn.Module) -> None:
-    """Untrained, the decoder and its noise whisper below -80 dB: raises both, and gives the latent space an analysis."""
+    """Untrained, the latents, the decoder and its noise whisper: raises all, and gives the latent space an analysis."""
     with torch.no_grad():
-        mean = model.encode(0.1 * torch.randn(1, CHANNELS, 1 << 15)).chunk(2, 1)[0]
-        features = model.decoder.net(mean)
+        sound = 0.1 * torch.randn(1, CHANNELS, 1 << 15)
+        last = [module for module in model.encoder.modules() if isinstance(module, nn.Conv1d)][-1]
+        last.weight_g[:LATENTS] *= 1 / model.encode(sound).chunk(2, 1)[0].std()  # the others are the scales
+        mean = model.encode(sound).chunk(2, 1)[0]
+        features = model.decoder.net(mean + torch.randn_like(mean))
         model.decoder.waveform_module.weight_g *= 0.03 / model.decoder.waveform_module(features).std()
         network = model.decoder.noise_module.net
         network[-1].weight *= 1 / network(features).std()

@@ -23,8 +23,9 @@ from rave_dist.audio.dsp.channels import map_channels
 from rave_dist.audio.dsp.chunks import Chunk, cut
 from rave_dist.audio.dsp.resample import resample, resampled_length
 from rave_dist.audio.types import Audio
+from rave_dist.conversion.levels import Peaks
 from rave_dist.errors import AudioError, ConversionError
-from rave_dist.options import DEFAULT_CHUNK_SECONDS, DEFAULT_SEED
+from rave_dist.options import DEFAULT_CHUNK_SECONDS, DEFAULT_LATENT_NOISE, DEFAULT_SEED
 from rave_dist.records import ModelCard
 from rave_dist.registry.store import fetch, find
 from rave_dist.storage.store import Store
@@ -62,6 +63,12 @@ class Converter:
             ) from error
         if not hasattr(self._model, "convert"):
             raise ConversionError("this export has no convert method", where=card.reference, fix="publish the model again")
+        if all(argument.name != "latent_noise" for argument in self._model.convert.schema.arguments):
+            raise ConversionError(
+                "this export was made by an earlier version, and cannot draw noise around the latents",
+                where=card.reference,
+                fix=f"delete {card.key} in the store and publish the run again",
+            )
 
     @classmethod
     def load(cls, store: str | Path | Store, model: str | ModelCard, *, device: str = "cpu", trust: bool = False) -> Converter:
@@ -96,6 +103,7 @@ class Converter:
         sample_rate: int,
         seed: int = DEFAULT_SEED,
         noise: float = 1.0,
+        latent_noise: float = DEFAULT_LATENT_NOISE,
         out_sample_rate: int | None = None,
         out_channels: int | None = None,
         chunk_seconds: float = DEFAULT_CHUNK_SECONDS,
@@ -109,8 +117,9 @@ class Converter:
         Args:
             audio: the sound.
             sample_rate: of the sound, in Hz.
-            seed: picks the noise of models that have a noise generator.
-            noise: level of that noise; 0 leaves it out.
+            seed: picks all noise.
+            noise: level of the model's noise generator, if it has one; 0 leaves it out.
+            latent_noise: level of the noise around the latents; 1 as RAVE and the streaming file play, 0 for their mean.
             out_sample_rate: of the result, in Hz; None keeps the sound's.
             out_channels: of the result; None keeps the sound's.
             chunk_seconds: seconds of audio in the model at once.
@@ -135,6 +144,7 @@ class Converter:
             channels=audio.shape[0],
             seed=seed,
             noise=noise,
+            latent_noise=latent_noise,
             out_sample_rate=out_sample_rate,
             out_channels=out_channels,
             chunk_seconds=chunk_seconds,
@@ -149,6 +159,7 @@ class Converter:
         channels: int,
         seed: int = DEFAULT_SEED,
         noise: float = 1.0,
+        latent_noise: float = DEFAULT_LATENT_NOISE,
         out_sample_rate: int | None = None,
         out_channels: int | None = None,
         chunk_seconds: float = DEFAULT_CHUNK_SECONDS,
@@ -168,8 +179,9 @@ class Converter:
             blocks: the audio, in order.
             sample_rate: of the blocks, in Hz.
             channels: of the blocks.
-            seed: picks the noise of models that have a noise generator.
-            noise: level of that noise; 0 leaves it out.
+            seed: picks all noise.
+            noise: level of the model's noise generator, if it has one; 0 leaves it out.
+            latent_noise: level of the noise around the latents; 1 as RAVE and the streaming file play, 0 for their mean.
             out_sample_rate: of the result, in Hz; None keeps the source's.
             out_channels: of the result; None keeps the source's.
             chunk_seconds: seconds of audio in the model at once; less where all channels together exceed 128 MiB.
@@ -191,7 +203,10 @@ class Converter:
         if min(sample_rate, channels, out_sample_rate or 1, out_channels or 1) < 1:
             raise ConversionError("sample rates and channel counts start at 1", fix="correct the rate or the channels")
         core = min(chunk_samples(self.card, chunk_seconds), _most_samples(self.card, out_channels or channels))
-        play = partial(self._play, seed=seed, noise=noise)
+        levels = (noise, latent_noise)
+        if not all(0 <= level < math.inf for level in levels):
+            raise ConversionError("the level of a noise is negative, NaN or infinite", fix="give 0 or more; 1 is as trained")
+        play = partial(self._play, seed=seed, levels=levels)
         return Conversion(
             self._stream(
                 blocks, play, core, channels=out_channels or channels, rates=(sample_rate, out_sample_rate or sample_rate)
@@ -227,7 +242,7 @@ class Converter:
         if produced < (length := resampled_length(received, *rates)):
             yield np.zeros((channels, length - produced), np.float32)
 
-    def _play(self, chunk: Chunk, *, seed: int, noise: float) -> Audio:
+    def _play(self, chunk: Chunk, *, seed: int, levels: tuple[float, float]) -> Audio:
         """Converts a chunk's core, all channels."""
         width = self.card.channels
         channels, length = chunk.samples.shape
@@ -243,7 +258,7 @@ class Converter:
         with exact, torch.inference_mode(), torch.jit.optimized_execution(False):  # type: ignore[attr-defined]
             for row in range(0, rows, at_once):
                 try:
-                    y = self._model.convert(x[row : row + at_once].to(self.device), chunk.position, seed + row, noise)
+                    y = self._model.convert(x[row : row + at_once].to(self.device), chunk.position, seed + row, *levels)
                 except torch.OutOfMemoryError as error:
                     raise ConversionError(
                         f"the device does not have enough memory for {length / self.card.sample_rate:.0f} s at once",
@@ -253,7 +268,11 @@ class Converter:
                 results.append(y[..., chunk.core].cpu())
         out = torch.cat(results).reshape(rows * width, -1).numpy()
         if not np.isfinite(out).all():
-            raise AudioError("the model's output for this recording is NaN or infinite", where=self.card.reference)
+            raise AudioError(
+                "the model's output for this recording is NaN or infinite",
+                where=self.card.reference,
+                fix="convert it with another model or version; this one fails on such sounds",
+            )
         if alone:
             first = (rows - 1) * width
             out = np.concatenate([out[:first], out[first:].mean(axis=0, keepdims=True)])
@@ -263,18 +282,26 @@ class Converter:
 class Conversion(Iterator[Audio]):
     """The blocks of a converted recording, within ±1, with counts of the samples so far.
 
-    ``samples`` per channel; ``clipped_samples`` over all channels.
+    ``samples`` per channel; ``clipped_samples`` over all channels; ``levels`` are those before clipping.
     """
 
     def __init__(self, blocks: Iterator[Audio]) -> None:
         self._blocks = blocks
-        self.samples = 0
-        self.clipped_samples = 0
+        self.levels = Peaks()
+
+    @property
+    def samples(self) -> int:
+        """Samples per channel so far."""
+        return self.levels.samples
+
+    @property
+    def clipped_samples(self) -> int:
+        """Clipped samples of all channels so far."""
+        return self.levels.over
 
     def __next__(self) -> Audio:
         block = next(self._blocks)
-        self.samples += block.shape[1]
-        self.clipped_samples += int(np.count_nonzero(np.abs(block) > 1))
+        self.levels.add(block)
         return np.clip(block, -1, 1)
 
 

@@ -1,8 +1,9 @@
 """Plans the conversion of a corpus: output names, finished files, and conflicts of inputs and OUTPUT.
 
 OUTPUT has the folder tree of the sources below the deepest folder that contains all inputs. Only the extension of a name
-changes. Where two sources would get the same name (``take.wav`` and ``take.mp3``, or names that differ only in case), they
-keep their extension as well (``take.wav.flac``), and are numbered if that is not enough.
+changes. Where two sources would get the same name (``take.wav`` and ``take.mp3``, or names that differ only in case), or one
+the name of a folder (``take.wav`` next to ``take.flac/``), they keep their extension as well (``take.wav.flac``), and are
+numbered if that is not enough. A source that FLAC cannot hold becomes a WAV file of the same name when it is opened.
 
 A conversion's id is a hash of the model's version, the parameters and OUTPUT. Workers and chunks are excluded because they
 do not change the result, and inputs so that a corpus may grow. The journal has one entry per output, with the hashes of
@@ -29,7 +30,7 @@ from rave_dist.records import ConversionFolder, ConversionItem, ConversionParame
 from rave_dist.storage.schemes import is_remote, local_path
 from rave_dist.storage.store import Store
 
-_CODE = 1  # increased when the same model and parameters produce other samples than before
+_CODE = 2  # increased when the same model and parameters produce other samples than before
 _JOURNAL_THREADS = 16
 
 
@@ -43,8 +44,9 @@ class Task:
 
 @dataclass(frozen=True)
 class Plan:
-    """A conversion before it starts; ``output`` holds all outputs and is not part of the library's store.
+    """A conversion before it starts.
 
+    ``output`` holds all outputs and is not part of the library's store; ``is_file``: the user named the one output.
     ``passed_over`` and ``notes`` are those of the listing of its inputs.
     """
 
@@ -55,6 +57,7 @@ class Plan:
     tasks: tuple[Task, ...]
     passed_over: tuple[PassedOver, ...] = ()
     notes: tuple[str, ...] = ()
+    is_file: bool = False
 
     @property
     def folder(self) -> ConversionFolder:
@@ -64,6 +67,10 @@ class Plan:
     def journal_key(self, task: Task) -> str:
         """The key of a task's entry in the library's store."""
         return self.folder.entry(content_id(task.output))
+
+    def written_key(self, entry: ConversionItem) -> str:
+        """The key of the output that an entry speaks of."""
+        return entry.output.removeprefix(f"{self.output.uri}/")
 
 
 def plan_conversion(card: ModelCard, inputs: Sequence[str], output: str, parameters: ConversionParameters) -> Plan:
@@ -113,6 +120,7 @@ def plan_conversion(card: ModelCard, inputs: Sequence[str], output: str, paramet
         tasks=tuple(tasks),
         passed_over=listing.passed_over,
         notes=listing.notes,
+        is_file=bool(as_file),
     )
 
 
@@ -139,9 +147,9 @@ def split_done(store: Store, plan: Plan) -> tuple[list[Task], list[ConversionIte
         entry = read_entry(store, plan, task)
         if entry is None or not counts_as_done(entry, plan) or entry.source != task.source.name:
             return None
-        if entry.source_fingerprint != task.source.fingerprint or not plan.output.exists(task.output):
+        if entry.source_fingerprint != task.source.fingerprint or not plan.output.exists(plan.written_key(entry)):
             return None
-        return entry if plan.output.stat(task.output).tag == entry.output_tag else None
+        return entry if plan.output.stat(plan.written_key(entry)).tag == entry.output_tag else None
 
     with ThreadPoolExecutor(_JOURNAL_THREADS) as pool:
         entries = list(pool.map(done, plan.tasks))
@@ -172,18 +180,29 @@ def _names(sources: Sequence[AudioSource], file_format: str) -> list[str]:
         shared += 1
     paths = ["/".join(tree[shared:] + _parts(_printable(source.relative))) for source, tree in zip(sources, trees, strict=True)]
     short = [f"{_without_extension(path)}.{file_format}" for path in paths]
+    folders = {_fold(str(folder)) for path in paths for folder in PurePosixPath(path).parents}
     wanted = Counter(_fold(name) for name in short)
     names: list[str] = []
     taken: set[str] = {_fold(name) for name in short if wanted[_fold(name)] == 1}
     for path, name in zip(paths, short, strict=True):
-        if wanted[_fold(name)] > 1:
+        if wanted[_fold(name)] > 1 or _meets(name, folders):
             name, number = f"{path}.{file_format}", 1
-            while _fold(name) in taken:
+            while _fold(name) in taken or _meets(name, folders):
                 number += 1
                 name = f"{path}-{number}.{file_format}"
             taken.add(_fold(name))
         names.append(name)
     return names
+
+
+def _meets(name: str, folders: set[str]) -> bool:
+    """Whether an output, or the WAV file in its place, has the name of a folder of outputs."""
+    return bool({_fold(name), _fold(as_wav(name))} & folders)
+
+
+def as_wav(key: str) -> str:
+    """The key of the WAV file that is written where FLAC cannot hold an output."""
+    return str(PurePosixPath(key).with_suffix(".wav"))
 
 
 def _parts(path: str) -> list[str]:

@@ -12,20 +12,21 @@ from rave_dist.audio.io.open import Decoder, open_audio
 from rave_dist.audio.io.write import AudioWriter, subtype_for
 from rave_dist.audio.types import Audio
 from rave_dist.conversion.convert import Converter
+from rave_dist.conversion.levels import Peaks
 from rave_dist.errors import AudioError, StoreError
 from rave_dist.options import DEFAULT_CHUNK_SECONDS
 from rave_dist.records import ConversionParameters
 
 SecondsRead = Callable[[float], None]
-"""Called with the seconds of the source read so far, before the block that ends there is used; may raise."""
+"""Called with the seconds of the source read so far, before the block that ends there is used, and at the end; may raise."""
 
 
 @dataclass(frozen=True)
 class ConvertedFile:
-    """A written file: its seconds, its clipped samples, and the damage of a salvaged source."""
+    """A written file: its seconds, its levels before clipping, and the damage of a salvaged source."""
 
     seconds: float
-    clipped_samples: int
+    levels: Peaks
     damage: str | None
 
 
@@ -46,12 +47,12 @@ def convert_file(
         converter: the model.
         source: any format.
         target: its folder is created.
-        parameters: sample rate, channels, format and seed of the target; with ``salvage`` the readable part of a damaged source
-            is converted.
+        parameters: sample rate, channels, format, seed and latent noise of the target; with ``salvage`` the readable part of a
+            damaged source is converted.
         comment: for the target's comment tag.
         source_samples: length of the source per channel, if known.
         chunk_seconds: seconds of audio in the model at once.
-        on_read: called before each block of the source is used.
+        on_read: called before each block of the source is used, and at its end.
 
     Raises:
         AudioError: the source is damaged, unreadable or empty, or the format does not support the result.
@@ -66,6 +67,7 @@ def convert_file(
             sample_rate=decoder.sample_rate,
             channels=decoder.channels,
             seed=parameters.seed,
+            latent_noise=parameters.latent_noise,
             out_sample_rate=sample_rate,
             out_channels=channels,
             chunk_seconds=chunk_seconds,
@@ -83,8 +85,8 @@ def convert_file(
             for block in conversion:
                 writer.write(block)
             if not conversion.samples:
-                raise AudioError("contains no samples", where=str(source))
-    return ConvertedFile(conversion.samples / sample_rate, conversion.clipped_samples, damage[0] if damage else None)
+                raise AudioError("contains no samples", where=str(source), fix="leave it out")
+    return ConvertedFile(conversion.samples / sample_rate, conversion.levels, damage[0] if damage else None)
 
 
 @contextmanager
@@ -94,7 +96,7 @@ def _open(source: Path) -> Iterator[Decoder]:
         try:
             decoder = stack.enter_context(open_audio(source))
         except StoreError as error:
-            raise AudioError(error.what, where=str(source)) from error
+            raise AudioError(error.what, where=str(source), fix=error.fix) from error
         yield decoder
 
 
@@ -106,13 +108,14 @@ def _blocks(decoder: Decoder, on_read: SecondsRead, damage: list[str] | None) ->
         try:
             block = next(blocks, None)
         except StoreError as error:
-            raise AudioError(error.what) from error
+            raise AudioError(error.what, fix=error.fix) from error
         except AudioError as error:
             if damage is None or not seconds:
                 raise
             damage.append(error.what)
-            return
+            block = None
         if block is None:
+            on_read(seconds)
             return
         seconds += block.shape[1] / decoder.sample_rate
         on_read(seconds)

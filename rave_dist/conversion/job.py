@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -9,12 +10,18 @@ import torch
 
 from rave_dist.conversion.convert import Converter, chunk_samples
 from rave_dist.conversion.corpus import Plan, Task, split_done
-from rave_dist.conversion.item import Outcome, failed_item
-from rave_dist.errors import ConversionError
-from rave_dist.records import ConversionItem, ConversionRecord, ConversionRequest, now
+from rave_dist.conversion.item import Outcome, convert_item, failed_item
+from rave_dist.errors import ConversionError, RaveDistError
+from rave_dist.records import ConversionItem, ConversionRecord, ConversionRequest, Problem, now
 from rave_dist.storage.store import Store
 
-OUT_OF_MEMORY = "not enough memory: use fewer workers or shorter chunks"
+OUT_OF_MEMORY = Problem(what="not enough memory", fix="use fewer workers (--workers) or shorter chunks (--chunk-seconds)")
+
+# Errors that libraries raise for a single file. libsndfile's are RuntimeErrors; FFmpeg's are caught where it decodes.
+_UNFORESEEN = (
+    *(ArithmeticError, AssertionError, AttributeError, BufferError, EOFError, ImportError, LookupError, OSError, RuntimeError),
+    *(SystemError, TypeError, ValueError, struct.error, torch.jit.Error),
+)
 
 
 @dataclass(frozen=True)
@@ -87,16 +94,37 @@ def load_converter(job: Job, *, device: str) -> Converter:
     return Converter.load(job.store, job.plan.card, device=device, trust=job.trust)
 
 
-def give_up(job: Job, task: Task, reason: str) -> Outcome:
+def attempt(job: Job, task: Task, converter: Converter) -> Outcome:
+    """Converts a task; an unexpected error is its failed outcome, so that the model stays loaded for the other tasks.
+
+    Raises:
+        RaveDistError: an error that concerns every source.
+        RuntimeError: the device no longer works in this process.
+    """
+    try:
+        return convert_item(job.store, job.plan, task, converter, chunk_seconds=job.chunk_seconds)
+    except RaveDistError:
+        raise
+    except MemoryError:
+        return give_up(job, task, OUT_OF_MEMORY)
+    except _UNFORESEEN as error:
+        if converter.device.type == "cuda":
+            torch.cuda.synchronize(converter.device)  # raises after errors that break a process's use of the GPU
+        return give_up(job, task, internal_error(error))
+
+
+def give_up(job: Job, task: Task, reason: Problem) -> Outcome:
     """The failed outcome of a task that could not write its own journal entry; writes it."""
-    item = failed_item(job.plan, task, reason)
+    item = failed_item(job.plan, task, reason.what, reason.fix)
     item.save(job.store, job.plan.journal_key(task))
     return Outcome(item)
 
 
-def internal_error(error: BaseException) -> str:
+def internal_error(error: BaseException) -> Problem:
     """The reason reported for an unexpected error."""
-    return f"internal error: {error!r}"
+    return Problem(
+        what=f"internal error: {error!r}", fix="leave the file out, and report this message; CONTRIBUTING says where"
+    )
 
 
 def _record(plan: Plan, outcomes: list[Outcome]) -> ConversionRecord:
@@ -110,6 +138,9 @@ def _record(plan: Plan, outcomes: list[Outcome]) -> ConversionRecord:
         skipped=sum(o.skipped for o in outcomes),
         failed=tuple(o.item for o in outcomes if o.item.state == "failed"),
         salvaged=tuple(o.item for o in outcomes if o.item.state == "salvaged"),
+        silent=tuple(o.item for o in outcomes if o.item.silent),
+        clipped=tuple(o.item for o in outcomes if o.item.clipped),
+        other_format=tuple(o.item for o in outcomes if o.item.other_format),
         seconds=sum(item.seconds for item in fresh),
         passed_over=plan.passed_over,
         notes=plan.notes,

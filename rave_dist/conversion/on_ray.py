@@ -7,9 +7,10 @@ import logging
 import pickle
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
+from itertools import islice
 from typing import Any, cast
 
 import ray
@@ -20,15 +21,20 @@ from ray.util.annotations import RayDeprecationWarning
 
 from rave_dist.conversion.convert import Converter
 from rave_dist.conversion.corpus import Plan, Task
-from rave_dist.conversion.item import Outcome, convert_item
-from rave_dist.conversion.job import OUT_OF_MEMORY, Job, begin, finish, give_up, internal_error, load_converter
+from rave_dist.conversion.item import Outcome
+from rave_dist.conversion.job import OUT_OF_MEMORY, Job, attempt, begin, finish, give_up, internal_error, load_converter
 from rave_dist.errors import RaveDistError
 from rave_dist.options import DEFAULT_CHUNK_SECONDS
-from rave_dist.records import ConversionRecord
+from rave_dist.records import ConversionRecord, Problem
 from rave_dist.storage.store import Store
 
 _MAX_BLOCKS = 2000  # of Ray Data; a block costs some milliseconds
 _SUBMITTED = 200  # tasks submitted to Ray at once, outside the pool
+_AGAIN = "run the same command again: only what is missing is converted"
+_DIED_TWICE = Problem(
+    what="its worker process died twice",
+    fix="if memory was short, use fewer workers (--workers) or shorter chunks (--chunk-seconds); otherwise leave the file out",
+)
 
 
 def convert_corpus(
@@ -69,22 +75,26 @@ def convert_all(job: Job, *, workers: int | None = None) -> Iterator[Outcome]:
     pool, resources = _resources(len(tasks), workers)
     job = replace(job, plan=replace(job.plan, tasks=()), to_do=(), done=())  # as every worker gets it
     left = dict(enumerate(tasks))
-    with suppress(RayError):
-        for index, outcome in _by_pool(job, tasks, pool, resources):
-            del left[index]
-            yield outcome
-    if left:
-        # A worker died or met an internal error. The pool does not report the file, so the remaining tasks run separately. Ray
-        # Data ends the actors of a failed run, and frees their CPUs, only when Python collects them.
+    failures = 0  # of pools in succession that converted nothing
+    while left:
+        count = len(left)
+        with suppress(RayError):
+            for index, outcome in _by_pool(job, left, pool, resources):
+                del left[index]
+                yield outcome
+        # If a worker died, the pool does not report the file. It is among the first that are left: these run separately, the
+        # others in a new pool. Ray Data ends the actors of a failed run, and frees their CPUs, only when Python collects them.
         gc.collect()
-        yield from _one_by_one(job, list(left.values()), resources)
+        failures = 0 if len(left) < count else failures + 1
+        suspects = list(islice(left, count if failures > 1 else pool * -(-count // _MAX_BLOCKS)))
+        yield from _one_by_one(job, [left.pop(index) for index in suspects], resources)
 
 
-def _by_pool(job: Job, tasks: Sequence[Task], pool: int, resources: dict[str, Any]) -> Iterator[tuple[int, Outcome]]:
+def _by_pool(job: Job, tasks: dict[int, Task], pool: int, resources: dict[str, Any]) -> Iterator[tuple[int, Outcome]]:
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = context.print_on_execution_start = False
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
-    rows = [{"index": index, "task": pickle.dumps(task)} for index, task in enumerate(tasks)]
+    rows = [{"index": index, "task": pickle.dumps(task)} for index, task in tasks.items()]
     with warnings.catch_warnings():
         # Ray 2.64 renames the two limits; by default an actor is restarted without end.
         warnings.simplefilter("ignore", RayDeprecationWarning)
@@ -117,11 +127,11 @@ def _one_by_one(job: Job, tasks: list[Task], resources: dict[str, Any]) -> Itera
             except RayTaskError as error:
                 yield give_up(job, task, internal_error(error.cause))
             except WorkerCrashedError:
-                yield give_up(job, task, "its worker process died twice")
+                yield give_up(job, task, _DIED_TWICE)
             except OutOfMemoryError:
                 yield give_up(job, task, OUT_OF_MEMORY)
             except RayError as error:
-                yield give_up(job, task, f"the cluster lost the task ({type(error).__name__})")
+                yield give_up(job, task, Problem(what=f"the cluster lost the task ({type(error).__name__})", fix=_AGAIN))
 
 
 def _unpack(packed: bytes) -> Outcome:
@@ -152,7 +162,7 @@ def _run(job: Job, task: Task, converter: Converter) -> bytes:
     """The pickled outcome, or an error that affects every source."""
     outcome: Outcome | RaveDistError
     try:
-        outcome = convert_item(job.store, job.plan, task, converter, chunk_seconds=job.chunk_seconds)
+        outcome = attempt(job, task, converter)
     except RaveDistError as error:
         outcome = error
     return pickle.dumps(outcome)

@@ -237,8 +237,8 @@ class OfflineRave(ScriptedRave):
         super().__init__(model, fidelity=fidelity, streaming=False)
 
     @torch.jit.export
-    def convert(self, x: Tensor, position: int, seed: int, noise: float) -> Tensor:
-        """A stretch of a longer sound through the model: mean latents, noise by absolute position.
+    def convert(self, x: Tensor, position: int, seed: int, noise: float, latent_noise: float = 0.0) -> Tensor:
+        """A stretch of a longer sound through the model, with noise by absolute position.
 
         Equal to the same stretch of the whole sound's conversion wherever the receptive field does not reach past the
         stretch's ends, if ``position`` and T are multiples of the hop.
@@ -248,6 +248,7 @@ class OfflineRave(ScriptedRave):
             position: absolute index of x's first sample, a multiple of ``hop``.
             seed: row r of the batch has the noise of ``seed + r``.
             noise: level of the noise; 1 as trained, 0 none.
+            latent_noise: level of the noise around the latents; 1 as RAVE plays, 0 their mean.
 
         Returns:
             ``[B, C, T]``.
@@ -255,8 +256,8 @@ class OfflineRave(ScriptedRave):
         if x.shape[-1] % self.hop != 0 or position % self.hop != 0:
             raise ValueError("convert needs a length and a position that are multiples of the hop")
         frame = position // self.hop
-        z = self.latents.encode(self.analyse(x), frame, seed, 0.0)
-        return self.synthesise(self.latents.decode(z, frame, seed, 0.0, noise), position, seed, noise)
+        z = self.latents.encode(self.analyse(x), frame, seed, latent_noise)
+        return self.synthesise(self.latents.decode(z, frame, seed, latent_noise, noise), position, seed, noise)
 
 
 class ModulatedDecoder(nn.Module):

@@ -18,7 +18,16 @@ from rave_dist.records.folders import (
     ModelFolder,
     RunFolder,
 )
-from rave_dist.records.model import Engine, ExportRecord, ListeningRecord, Metrics, ModelCard, ModelFile, ModelPointer
+from rave_dist.records.model import (
+    Engine,
+    ExportRecord,
+    ListeningRecord,
+    Metrics,
+    ModelCard,
+    ModelFile,
+    ModelPointer,
+    PlayedLevels,
+)
 from rave_dist.records.passed_over import PassedOver
 from rave_dist.records.run import (
     BaseRecord,
@@ -62,6 +71,7 @@ __all__ = [
     "ModelPointer",
     "NotFiniteReport",
     "PassedOver",
+    "PlayedLevels",
     "Problem",
     "Record",
     "Rejection",

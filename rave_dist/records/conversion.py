@@ -4,22 +4,23 @@ from __future__ import annotations
 
 from typing import Literal
 
-from rave_dist.options import DEFAULT_FORMAT, DEFAULT_SEED, AudioFormat
-from rave_dist.records.base import Record
+from rave_dist.options import DEFAULT_FORMAT, DEFAULT_LATENT_NOISE, DEFAULT_SEED, AudioFormat
+from rave_dist.records.base import Problem, Record
 from rave_dist.records.passed_over import PassedOver
 
 
 class ConversionParameters(Record):
     """The parameters that determine the samples of a conversion.
 
-    ``sample_rate`` and ``channels`` are those of the source if None. ``seed`` is for models with a noise generator.
-    ``salvage`` converts the readable part of a damaged file.
+    ``sample_rate`` and ``channels`` are those of the source if None. ``seed`` picks all noise; ``latent_noise`` is the level of
+    the noise around the latents. ``salvage`` converts the readable part of a damaged file.
     """
 
     sample_rate: int | None = None
     channels: int | None = None
     format: AudioFormat = DEFAULT_FORMAT
     seed: int = DEFAULT_SEED
+    latent_noise: float = DEFAULT_LATENT_NOISE
     salvage: bool = False
 
 
@@ -34,8 +35,16 @@ class ConversionRequest(Record):
 class ConversionItem(Record):
     """The outcome of one source, an entry of the journal.
 
-    ``seconds`` is the length of the output; ``source_fingerprint`` and ``output_tag`` detect later changes of the files without
-    reading them.
+    Attributes:
+        source_fingerprint: with ``output_tag``, detects later changes of the files without reading them.
+        reason: why it failed, or the damage of a salvaged source; ``fix`` is what to do about it.
+        seconds: length of the output.
+        clipped_samples: samples of all channels that were over full scale and are limited to it in the output.
+        clipped_seconds: time at which any channel was.
+        over_db: by how much the loudest of them was over full scale.
+        silent: set if the output is silent and the recording is not.
+        clipped: set if the output is clipped and the recording is not.
+        other_format: set if the output is a WAV file because FLAC cannot hold it.
     """
 
     source: str
@@ -46,13 +55,26 @@ class ConversionItem(Record):
     output_tag: str = ""
     state: Literal["converted", "failed", "salvaged"]
     reason: str | None = None
+    fix: str = ""
     seconds: float = 0.0
     clipped_samples: int = 0
+    clipped_seconds: float = 0.0
+    over_db: float = 0.0
+    silent: Problem | None = None
+    clipped: Problem | None = None
+    other_format: str | None = None
+
+    @property
+    def problems(self) -> tuple[Problem, ...]:
+        """Failure or damage, silence and clipping: what makes a conversion incomplete."""
+        reason = None if self.state == "converted" else Problem(what=self.reason or self.state, fix=self.fix)
+        return tuple(problem for problem in (reason, self.silent, self.clipped) if problem is not None)
 
 
 class ConversionRecord(Record):
     """The report of a conversion; ``seconds`` is the audio converted this time.
 
+    ``silent``, ``clipped`` and ``other_format`` have the items of which `ConversionItem` says so, earlier conversions included.
     ``passed_over`` counts the files and folders below the inputs that are not used; ``notes`` are remarks about the inputs.
     """
 
@@ -63,7 +85,21 @@ class ConversionRecord(Record):
     skipped: int
     failed: tuple[ConversionItem, ...]
     salvaged: tuple[ConversionItem, ...] = ()
+    silent: tuple[ConversionItem, ...] = ()
+    clipped: tuple[ConversionItem, ...] = ()
+    other_format: tuple[ConversionItem, ...] = ()
     seconds: float
     passed_over: tuple[PassedOver, ...] = ()
     notes: tuple[str, ...] = ()
     created_at: str
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every source has an intact output: none is missing, failed, was damaged, became silent or was clipped."""
+        missing = any(entry.missing for entry in self.passed_over)
+        return not (missing or self.failed or self.salvaged or self.silent or self.clipped)
+
+    @property
+    def items_with_problems(self) -> tuple[ConversionItem, ...]:
+        """The items of the lists above with problems, each once, failed ones first."""
+        return tuple({item.output: item for item in (*self.failed, *self.salvaged, *self.silent, *self.clipped)}.values())

@@ -76,6 +76,20 @@ class Metrics(Record):
     further: dict[str, float | None] = Field(default_factory=dict)
 
 
+class PlayedLevels(Record):
+    """Levels of the same material, with the default noise: mean power over all channels in dBFS; None for digital zeros."""
+
+    source_db: float | None
+    converted_db: float | None
+    streaming_db: float | None
+
+    @property
+    def line(self) -> str:
+        """The three levels in words."""
+        named = (("recordings", self.source_db), ("converted", self.converted_db), ("streaming", self.streaming_db))
+        return ", ".join(f"{name} {'silent' if level is None else f'{level:.0f} dBFS'}" for name, level in named)
+
+
 class ModelCard(Record):
     """A published model; a version never changes.
 
@@ -87,6 +101,7 @@ class ModelCard(Record):
         hop: samples per latent frame.
         receptive_field: (left, right) in samples.
         delay: samples by which the streaming file's output lags behind the offline file's.
+        levels: of some training material, of its conversion and of the streaming output.
         phase: phase of the weights, 1 or 2.
         step: steps of the run.
         best_step: step of the weights, which have the lowest held-out distance of their phase.
@@ -111,9 +126,16 @@ class ModelCard(Record):
     channels: int = Field(ge=1, le=64)
     latents: int
     latent_size: int
+<<<<<<< HEAD
     hop: int = Field(ge=1, le=1 << 20)
     receptive_field: tuple[Annotated[int, Field(ge=0, le=1 << 24)], Annotated[int, Field(ge=0, le=1 << 24)]]
     delay: int | None = Field(default=None, ge=0)
+=======
+    hop: int
+    receptive_field: tuple[int, int]
+    delay: int | None = None
+    levels: PlayedLevels | None = None
+>>>>>>> 7e2916a (conversion: one output's trouble is its own; silence and clipping are named; latent noise as played)
     phase: int
     step: int
     best_step: int | None = None
@@ -167,11 +189,16 @@ class ModelCard(Record):
     def summary(self, store_uri: str) -> dict[str, Any]:
         """The model's entry in the documents of ``rave-dist models`` and of the service; ``files`` are full addresses."""
         keys = ("name", "version", "config", "sample_rate", "channels", "latents", "phase", "step", "seconds")
-        more = ("steps", "complete", "hop", "delay", "library", "validation", "verdict", "metrics", "credit", "engine")
+        more = ("steps", "complete", "hop", "delay", "levels", "library", "validation", "verdict", "metrics", "credit")
         document = self.to_json()
+<<<<<<< HEAD
         files = {kind: f"{store_uri}/{self.folder.file(kind)}" for kind in self.files}
         further = {name: f"{store_uri}/{file.key}" for name, file in self.exports.items()}
         return {**{key: document[key] for key in (*keys, *more, "created_at")}, "files": {**files, **further}}
+=======
+        files = {kind: f"{store_uri}/{file.key}" for kind, file in (*self.files.items(), *self.exports.items())}
+        return {**{key: document[key] for key in (*keys, *more, "engine", "created_at")}, "files": files}
+>>>>>>> 7e2916a (conversion: one output's trouble is its own; silence and clipping are named; latent noise as played)
 
 
 class ModelPointer(Record):
@@ -195,6 +222,7 @@ class ExportRecord(Record):
     hop: int
     receptive_field: tuple[int, int]
     delay: int
+    levels: PlayedLevels | None = None
     checks: dict[str, float] = Field(default_factory=dict)
 
 

@@ -20,6 +20,7 @@ from rave_dist.rave.models import build_model, use_streaming
 from rave_dist.rave.presets import FIDELITY
 from rave_dist.records import ExportFolder, ExportRecord, RunFolder, TrainingSpec
 from rave_dist.registry.delay import streaming_delay
+from rave_dist.registry.levels import played_levels
 
 
 def build(out: Path, run: Path, name: str, fidelity: float = FIDELITY) -> ExportRecord:
@@ -61,6 +62,7 @@ def build(out: Path, run: Path, name: str, fidelity: float = FIDELITY) -> Export
             before = OfflineRave(_trained(text, phase_1, channels=spec.channels), fidelity=fidelity)
         before.export_to_ts(target.phase_1)
     field = receptive_field(offline)
+    delay = streaming_delay(offline, stream, field)
     exported = ExportRecord(
         offline=Path(target.offline).name,
         streaming=Path(target.streaming).name,
@@ -69,7 +71,8 @@ def build(out: Path, run: Path, name: str, fidelity: float = FIDELITY) -> Export
         latent_size=offline.full_latent_size,
         hop=offline.hop,
         receptive_field=field,
-        delay=streaming_delay(offline, stream, field),
+        delay=delay,
+        levels=played_levels(offline, stream, sound, delay),
     )
     torch.save({**probe, "latents": type(offline.latents).__name__}, target.probe)
     Path(target.record).write_text(exported.model_dump_json())

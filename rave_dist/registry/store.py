@@ -154,6 +154,7 @@ def place(
         hop=exported.hop,
         receptive_field=exported.receptive_field,
         delay=exported.delay,
+        levels=exported.levels,
         phase=result.phase,
         step=result.step,
         best_step=result.best_step,

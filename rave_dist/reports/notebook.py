@@ -49,6 +49,7 @@ def model_html(store: Store, card: ModelCard) -> str:
         ("audio", f"{card.sample_rate:,} Hz, {'mono' if card.channels == 1 else 'stereo'}; trained on {clock(card.seconds)}"),
         ("latents", f"{card.latents} of {card.latent_size}, one frame per {1000 * card.hop / card.sample_rate:.1f} ms"),
         ("receptive field", f"{left} back, {right} ahead"),
+        *([] if card.levels is None else [("levels", card.levels.line)]),
         *([] if card.delay is None else [("delay in real time", f"{card.delay:,} samples")]),
         ("training", f"{card.step:,} of {card.steps:,} steps, phase {card.phase}"),
     ]
@@ -74,7 +75,8 @@ def model_html(store: Store, card: ModelCard) -> str:
 def conversion_html(store: Store, record: ConversionRecord) -> str:
     """A conversion's counts, and a few recordings before and after."""
     lead = f"{record.converted} converted ({clock(record.seconds)}), {record.skipped} skipped, {len(record.failed)} failed"
-    notes = [f"{item.source}: {item.reason}" for item in (*record.failed, *record.salvaged)[:_FAILURES_SHOWN]]
+    found = [f"{item.source}: {problem.what}" for item in record.items_with_problems for problem in item.problems]
+    notes = found[:_FAILURES_SHOWN]
     players = []
     for item in itertools.islice(_converted(store, record), SHOWN_CONVERSIONS):
         name = Path(item.source).name

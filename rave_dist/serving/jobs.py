@@ -195,5 +195,5 @@ def _run_job(store: Store, job: Job, access: Access, trust: bool) -> None:
         return
     result = result.model_copy(update={"failed": (*result.failed, *refused)})
     total = result.converted + result.skipped + len(result.failed)
-    state = "partial" if result.failed else "done"
+    state = "done" if result.is_complete else "partial"
     write(state=state, result=result, done=total, total=total, ended_at=now())

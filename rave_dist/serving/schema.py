@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, StringConstraints
 
 from rave_dist.identity import content_id
-from rave_dist.options import StrictRecord
+from rave_dist.options import DEFAULT_LATENT_NOISE, StrictRecord
 from rave_dist.records import ConversionParameters, ConversionRecord, Problem, Record, now
 
 JobState = Literal["queued", "running", "done", "partial", "failed", "cancelled"]
@@ -42,7 +42,10 @@ class Parameters(StrictRecord):
     sample_rate: int | None = Field(default=None, ge=8000, le=192_000, description="Hertz; by default that of the recording.")
     channels: int | None = Field(default=None, ge=1, le=8, description="By default those of the recording.")
     format: Literal["flac", "wav"] = "flac"
-    seed: int = Field(default=0, ge=0, lt=2**31, description="Seed for models with a noise generator.")
+    seed: int = Field(default=0, ge=0, lt=2**31, description="Picks all noise.")
+    latent_noise: float = Field(
+        default=DEFAULT_LATENT_NOISE, ge=0, le=1000, description="Noise around the latents; 0 for their mean."
+    )
     salvage: bool = Field(default=False, description="Convert the readable part of a damaged recording.")
 
     def record(self) -> ConversionParameters:
@@ -70,7 +73,7 @@ class Job(Record):
     """A requested corpus conversion; ``jobs/<id>.json`` in the store.
 
     The id is a hash of the request: the same request is the same job, and repeating it after its end resumes it.
-    ``partial`` means finished, but some items failed and are reported in ``result``.
+    ``partial`` means finished, but some items failed or are incomplete and are reported in ``result``.
     """
 
     id: str

@@ -62,7 +62,7 @@ class Half(nn.Module):
     """A model whose result is known: the sound, 6 dB quieter."""
 
     @torch.jit.export
-    def convert(self, x: Tensor, position: int, seed: int, noise: float) -> Tensor:
+    def convert(self, x: Tensor, position: int, seed: int, noise: float, latent_noise: float = 0.0) -> Tensor:
         return 0.5 * x
 
     def forward(self, x: Tensor) -> Tensor:

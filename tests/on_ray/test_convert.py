@@ -2,8 +2,9 @@
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -13,9 +14,10 @@ import soundfile
 import torch
 from torch import Tensor, nn
 
-from rave_dist.conversion import in_process
-from rave_dist.conversion.corpus import plan_conversion
-from rave_dist.conversion.job import begin, finish
+from rave_dist.conversion import in_process, on_ray
+from rave_dist.conversion.corpus import Task, plan_conversion
+from rave_dist.conversion.item import Outcome
+from rave_dist.conversion.job import Job, begin, finish
 from rave_dist.conversion.on_ray import convert_corpus
 from rave_dist.errors import ConversionError, StoreError
 from rave_dist.identity import hash_file
@@ -107,7 +109,22 @@ def test_a_rerun_converts_nothing_and_a_deleted_output_is_made_again(
     assert {entry.key: entry.tag for entry in s3_store.list("out")} == tags
 
 
-def test_a_killed_worker_stops_nothing(local_store: Store, publish_tiny: Publish, recordings: Path, tmp_path: Path) -> None:
+def count_alone(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The outputs of tasks that run outside the pool, each of which loads the model."""
+    alone: list[str] = []
+    real = on_ray._one_by_one
+
+    def one_by_one(job: Job, tasks: list[Task], resources: dict[str, Any]) -> Iterator[Outcome]:
+        alone.extend(task.output for task in tasks)
+        return real(job, tasks, resources)
+
+    monkeypatch.setattr(on_ray, "_one_by_one", one_by_one)
+    return alone
+
+
+def test_a_killed_worker_stops_nothing(
+    local_store: Store, publish_tiny: Publish, recordings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     card = publish_tiny(local_store, "drum")
     soundfile.write(recordings / "long.wav", np.random.default_rng(1).standard_normal(60 * 44100) * 0.1, 44100)
     out = tmp_path / "out"
@@ -116,7 +133,7 @@ def test_a_killed_worker_stops_nothing(local_store: Store, publish_tiny: Publish
     def kill() -> None:
         """Strikes in the middle of the long one, which is the first."""
         while not killed.is_set():
-            if out.is_dir() and any(out.glob(".long.flac.partial-*")):
+            if out.is_dir() and any(out.glob(".partial-*")):
                 worker = next(p for p in psutil.Process().children(recursive=True) if "MapWorker" in p.name())
                 worker.kill()
                 killed.set()
@@ -124,8 +141,10 @@ def test_a_killed_worker_stops_nothing(local_store: Store, publish_tiny: Publish
 
     thread = threading.Thread(target=kill, daemon=True)
     thread.start()
+    alone = count_alone(monkeypatch)
     record = convert(local_store, card, str(recordings), str(out), workers=1, chunk_seconds=0.1)
     assert killed.is_set()
+    assert alone == ["long.flac"], "the others have a new pool"
     thread.join()
     assert (record.converted, record.skipped, len(record.failed)) == (8, 0, 1)
     assert sorted(p.name for p in out.rglob("*.*")) == [*(f"{n}.flac" for n in range(7)), "long.flac"], "and no leftovers"
@@ -136,7 +155,7 @@ class Fussy(nn.Module):
     """Breaks on loud sounds, as no published model should."""
 
     @torch.jit.export
-    def convert(self, x: Tensor, position: int, seed: int, noise: float) -> Tensor:
+    def convert(self, x: Tensor, position: int, seed: int, noise: float, latent_noise: float = 0.0) -> Tensor:
         if float(x.abs().max()) > 0.9:
             raise RuntimeError("too loud")
         return x
@@ -146,7 +165,7 @@ class Fussy(nn.Module):
 
 
 def test_what_nobody_foresaw_is_one_file_s_failure(
-    local_store: Store, publish_tiny: Publish, recordings: Path, tmp_path: Path
+    local_store: Store, publish_tiny: Publish, recordings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     torch.jit.script(Fussy()).save(str(tmp_path / "fussy.ts"))
     local_store.upload(tmp_path / "fussy.ts", "models/drum/fussy/drum.ts")
@@ -155,11 +174,17 @@ def test_what_nobody_foresaw_is_one_file_s_failure(
     )
     card = publish_tiny(local_store, "drum").model_copy(update={"version": "fussy", "files": {"offline": file}})
     soundfile.write(recordings / "loud.wav", np.full(44100, 0.95), 44100)
+<<<<<<< HEAD
     record = convert(local_store, card, str(recordings), str(tmp_path / "out"), workers=2, trust=True)
+=======
+    alone = count_alone(monkeypatch)
+    record = convert(local_store, card, str(recordings), str(tmp_path / "out"), workers=2)
+>>>>>>> 7e2916a (conversion: one output's trouble is its own; silence and clipping are named; latent noise as played)
     assert record.converted + record.skipped == 7
     reasons = {Path(item.source).name: item.reason or "" for item in record.failed}
     assert set(reasons) == {"notes.wav", "loud.wav"}
     assert "too loud" in reasons["loud.wav"]
+    assert alone == [], "the pool goes on, with the model that it has loaded"
     deadline = time.monotonic() + 60
     while ray.available_resources().get("CPU", 0) < ray.cluster_resources()["CPU"]:
         assert time.monotonic() < deadline, "the workers of the pool that failed still hold CPUs"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from contextlib import ExitStack
+from io import FileIO
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
@@ -14,13 +15,14 @@ import soundfile
 from numpy.typing import NDArray
 
 from rave_dist.errors import AudioError, StoreError, from_os_error
-from rave_dist.storage.atomic import remove_leftovers, replacing
+from rave_dist.storage.atomic import replacing_alone
 
 Format = Literal["flac", "wav"]
 Subtype = Literal["PCM_16", "PCM_24"]
 
 FLAC_MAX_CHANNELS = 8
 FLAC_MAX_SAMPLE_RATE = 655_350
+_FLAC_ANY_RATE = 65_535  # above it, FLAC's frame headers count in tens of Hz (RFC 9639, 9.1.2)
 _WAV_MAX_BYTES = 2**32 - 2**16  # a RIFF chunk counts its bytes in 32 bits; the rest is for headers
 
 # Encodings of more than 16 bits, and lossless encodings that may have them, by their names in libsndfile or FFmpeg.
@@ -45,8 +47,8 @@ class AudioWriter:
     """Writes float blocks to a FLAC or WAV file; a context manager.
 
     The file appears under its name, complete, when the context closes without an exception; after an exception nothing is
-    left. Leftovers of a killed process that was writing the same file are removed. Samples are rounded to the nearest
-    multiple of 2^-15 or 2^-23 and clipped at full scale.
+    left, and what a killed process left of the same file is replaced. Samples are rounded to the nearest multiple of 2^-15 or
+    2^-23 and clipped at full scale.
 
     Args:
         path: of the file; its folder is created.
@@ -91,9 +93,8 @@ class AudioWriter:
     def __enter__(self) -> Self:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            remove_leftovers(self.path)
             with ExitStack() as stack:
-                self._sink = _Sink(stack.enter_context(replacing(self.path)))
+                self._sink = _Sink(stack.enter_context(replacing_alone(self.path)))
                 self._file = soundfile.SoundFile(self._sink, "w", **self._options)
                 if self._comment:
                     self._file.comment = self._comment
@@ -125,8 +126,8 @@ class AudioWriter:
 
     def _close(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
         self._file.close()
-        self._sink.close()
         if kind is None:
+            self._sink.sync()
             self._sink.check(self.path)
             if not self.samples:
                 raise AudioError("there are no samples to write", where=str(self.path))
@@ -139,8 +140,8 @@ class _Sink:
     a file that is discarded, are ignored.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._file = open(path, "x+b", buffering=0)  # noqa: SIM115 - closed by close()
+    def __init__(self, file: FileIO) -> None:
+        self._file = file
         self._error: OSError | None = None
 
     def write(self, data: bytes) -> int:
@@ -161,13 +162,11 @@ class _Sink:
     def readinto(self, buffer: bytearray) -> int:
         return self._file.readinto(buffer)
 
-    def close(self) -> None:
+    def sync(self) -> None:
         try:
             os.fsync(self._file.fileno())  # a full disk may be reported only here
         except OSError as error:
             self._error = self._error or error
-        finally:
-            self._file.close()
 
     def check(self, path: Path) -> None:
         if self._error is not None:
@@ -178,15 +177,19 @@ def check_writable_as(file_format: Format, *, sample_rate: int, channels: int, w
     """Checks that a format supports a sample rate and a channel count.
 
     Raises:
-        AudioError: more than 8 channels or 655,350 Hz in FLAC.
+        AudioError: in FLAC, more than 8 channels or 655,350 Hz, or a rate above 65,535 Hz that is not a multiple of 10 Hz.
     """
-    if file_format == "flac" and channels > FLAC_MAX_CHANNELS:
-        raise AudioError(
-            f"FLAC holds at most {FLAC_MAX_CHANNELS} channels, not {channels}", where=where, fix="write WAV, or use fewer"
-        )
-    if file_format == "flac" and sample_rate > FLAC_MAX_SAMPLE_RATE:
-        raise AudioError(
-            f"FLAC holds at most {FLAC_MAX_SAMPLE_RATE} Hz, not {sample_rate}",
-            where=where,
-            fix="write WAV, or choose a lower sample rate",
-        )
+    reason = flac_refusal(sample_rate=sample_rate, channels=channels) if file_format == "flac" else None
+    if reason:
+        raise AudioError(reason, where=where, fix="write WAV, or choose another sample rate or fewer channels")
+
+
+def flac_refusal(*, sample_rate: int, channels: int) -> str | None:
+    """Why FLAC cannot hold a sample rate or a channel count; None if it can."""
+    if channels > FLAC_MAX_CHANNELS:
+        return f"FLAC holds at most {FLAC_MAX_CHANNELS} channels, not {channels}"
+    if sample_rate > FLAC_MAX_SAMPLE_RATE:
+        return f"FLAC holds at most {FLAC_MAX_SAMPLE_RATE} Hz, not {sample_rate}"
+    if sample_rate > _FLAC_ANY_RATE and sample_rate % 10:
+        return f"FLAC holds sample rates above {_FLAC_ANY_RATE} Hz in steps of 10 Hz, not {sample_rate} Hz"
+    return None

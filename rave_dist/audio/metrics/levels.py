@@ -74,7 +74,12 @@ class Levels:
     @property
     def is_clipped(self) -> bool:
         """Whether more samples at full scale than a normalised recording has."""
-        return self.clipped_samples >= max(_CLIPPED_SAMPLES, _CLIPPED_SHARE * self._decoded_values)
+        return self.counts_as_clipped(self.clipped_samples, self._decoded_values)
+
+    @staticmethod
+    def counts_as_clipped(clipped_samples: int, values: int) -> bool:
+        """Whether a sound with this number of values, of all channels, counts as clipped."""
+        return clipped_samples >= max(_CLIPPED_SAMPLES, _CLIPPED_SHARE * values)
 
 
 def warnings(levels: Levels, sample_rate: int, dataset_rate: int) -> tuple[str, ...]:

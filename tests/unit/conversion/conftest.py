@@ -7,8 +7,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from rave_dist.conversion.convert import Converter
+from rave_dist.conversion.corpus import plan_conversion
+from rave_dist.conversion.job import attempt, begin, finish
 from rave_dist.identity import hash_file
-from rave_dist.records import ModelCard, ModelFile
+from rave_dist.records import ConversionParameters, ConversionRecord, ModelCard, ModelFile
+from rave_dist.storage.store import Store
 from tests.sample_records import model_card
 
 HOP = 64
@@ -18,7 +22,7 @@ class Mirror(nn.Module):
     """Answers with its input."""
 
     @torch.jit.export
-    def convert(self, x: Tensor, position: int, seed: int, noise: float) -> Tensor:
+    def convert(self, x: Tensor, position: int, seed: int, noise: float, latent_noise: float = 0.0) -> Tensor:
         return x
 
     def forward(self, x: Tensor) -> Tensor:
@@ -40,22 +44,46 @@ class Frames(nn.Module):
             weight.data = torch.randn(weight.shape, generator=generator) / weight[0].numel() ** 0.5
 
     @torch.jit.export
-    def convert(self, x: Tensor, position: int, seed: int, noise: float) -> Tensor:
+    def convert(self, x: Tensor, position: int, seed: int, noise: float, latent_noise: float = 0.0) -> Tensor:
         y = self.synthesis(torch.tanh(self.middle(self.analysis(x))))
         index = position + torch.arange(x.shape[-1], dtype=torch.float64)
         row = seed + torch.arange(x.shape[0], dtype=torch.float64).reshape(-1, 1, 1)
         return torch.tanh(0.3 * y) + noise * (0.1 * torch.sin(index * (1.0 + 0.37 * row))).to(x.dtype)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.convert(x, 0, 0, 0.0)
+        return self.convert(x, 0, 0, 0.0, 0.0)
 
 
 class Broken(nn.Module):
     """Answers loud sounds with infinity, others 8 times as loud."""
 
     @torch.jit.export
-    def convert(self, x: Tensor, position: int, seed: int, noise: float) -> Tensor:
+    def convert(self, x: Tensor, position: int, seed: int, noise: float, latent_noise: float = 0.0) -> Tensor:
         return torch.where(x.abs() > 0.9, torch.full_like(x, float("inf")), 8 * x)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x
+
+
+class Fussy(nn.Module):
+    """Breaks on loud sounds, as no published model should."""
+
+    @torch.jit.export
+    def convert(self, x: Tensor, position: int, seed: int, noise: float, latent_noise: float = 0.0) -> Tensor:
+        if float(x.abs().max()) > 0.9:
+            raise RuntimeError("too loud")
+        return x
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x
+
+
+class Quiet(nn.Module):
+    """Answers 100 dB below its input."""
+
+    @torch.jit.export
+    def convert(self, x: Tensor, position: int, seed: int, noise: float, latent_noise: float = 0.0) -> Tensor:
+        return 1e-5 * x
 
     def forward(self, x: Tensor) -> Tensor:
         return x
@@ -65,6 +93,8 @@ NETWORKS: dict[str, Callable[[int], nn.Module]] = {
     "mirror": lambda channels: Mirror(),
     "frames": Frames,
     "broken": lambda channels: Broken(),
+    "fussy": lambda channels: Fussy(),
+    "quiet": lambda channels: Quiet(),
 }
 
 
@@ -84,3 +114,25 @@ def scripted(tmp_path: Path) -> Callable[..., tuple[Path, ModelCard]]:
         return path, card
 
     return make
+
+
+@pytest.fixture
+def convert(scripted: Callable[..., tuple[Path, ModelCard]], local_store: Store) -> Callable[..., ConversionRecord]:
+    """Converts a folder as the command does, with one model; checks that no source changes and that every failure has a fix."""
+
+    def run(given: Path, output: Path | str, *, kind: str = "mirror", **parameters: object) -> ConversionRecord:
+        path, card = scripted(kind)
+        converter = Converter(path, card)
+        before = hashes(given)
+        plan = plan_conversion(card, [str(given)], str(output), ConversionParameters(**parameters))  # type: ignore[arg-type]
+        job = begin(local_store, plan, chunk_seconds=0.5)
+        record = finish(job, (attempt(job, task, converter) for task in job.to_do))
+        assert hashes(given) == before
+        assert all(problem.fix for item in record.items_with_problems for problem in item.problems)
+        return record
+
+    return run
+
+
+def hashes(folder: Path) -> dict[Path, str]:
+    return {path: hash_file(path) for path in (folder.rglob("*") if folder.is_dir() else [folder]) if path.is_file()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,7 +15,9 @@ import soundfile
 import torch
 
 from rave_dist import pipeline
+from rave_dist.cli import command
 from rave_dist.conversion import in_process
+from rave_dist.conversion import job as job_module
 from rave_dist.conversion.corpus import plan_conversion
 from rave_dist.conversion.job import begin, finish
 from rave_dist.errors import ConversionError, StoreError
@@ -111,14 +114,14 @@ def test_what_nobody_foresaw_is_one_file_s_failure(
     local_store: Store, publish: Publish, recordings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     card = publish("frames")
-    real = in_process.convert_item
+    real = job_module.convert_item
 
     def fussy(store: Store, plan: Any, task: Any, *rest: Any, **options: Any) -> Any:
         if task.output.endswith("1.flac"):
             raise ZeroDivisionError("by chance")
         return real(store, plan, task, *rest, **options)
 
-    monkeypatch.setattr(in_process, "convert_item", fussy)
+    monkeypatch.setattr(job_module, "convert_item", fussy)
     record = convert(local_store, card, recordings, tmp_path / "out")
     assert record.converted == 2
     reasons = {Path(item.source).name: item.reason or "" for item in record.failed}
@@ -205,3 +208,44 @@ def test_the_command_loads_nothing_that_it_does_not_need(
     assert ran.returncode == 0, ran.stderr
     assert "3 converted" in ran.stdout.splitlines()[0]
     assert ran.stdout.splitlines()[1:] == [""]
+
+
+def test_the_command_names_what_came_out_wrong_with_a_fix_and_exit_code_3(
+    local_store: Store, publish: Publish, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    (tmp_path / "in").mkdir()
+    soundfile.write(tmp_path / "in" / "sound.wav", np.full(1000, 0.25), 16000)
+    soundfile.write(tmp_path / "in" / "odd.wav", np.zeros(1000), 96001)
+
+    def run(kind: str, *options: str) -> tuple[int, str, str]:
+        publish(kind)
+        arguments = [
+            "convert",
+            "--store",
+            local_store.uri,
+            "--model",
+            kind,
+            *options,
+            str(tmp_path / "in"),
+            str(tmp_path / kind),
+        ]
+        code = command()(arguments, standalone_mode=False)
+        return code or 0, *capsys.readouterr()
+
+    code, out, err = run("quiet")
+    assert code == 3
+    assert out.endswith("2 converted (0:00.1), 0 skipped, 0 failed, 1 silent\n")
+    assert "odd.wav: written as WAV, because FLAC holds sample rates above 65535 Hz in steps of 10 Hz" in err
+    assert "sound.wav: the output is silent, the recording is not (peak -12.0 dBFS)" in err
+    assert "fix: convert with another model" in err
+    code, out, _ = run("quiet", "--json")
+    document = json.loads(out)
+    assert (code, document["skipped"]) == (3, 2), "also on a rerun"
+    assert [Path(item["source"]).name for item in document["silent"]] == ["sound.wav"]
+    assert [Path(item["output"]).name for item in document["other_format"]] == ["odd.wav"]
+    code, out, err = run("broken")
+    assert (code, out.endswith(", 0 failed, 1 clipped\n")) == (3, True)
+    assert "1,000 samples in 0.062 s were up to 6.0 dB over full scale" in err
+    (tmp_path / "in" / "sound.wav").unlink()
+    assert run("mirror")[0] == 0, "a WAV file in the place of FLAC is no failure"

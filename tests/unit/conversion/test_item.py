@@ -2,6 +2,9 @@
 
 import os
 import shutil
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,7 +18,6 @@ from rave_dist.conversion.item import Outcome, convert_item
 from rave_dist.errors import StoreError
 from rave_dist.identity import hash_file
 from rave_dist.records import ConversionParameters, ModelCard
-from rave_dist.storage.atomic import temporary_path
 from rave_dist.storage.store import Store
 
 Run = Callable[..., dict[str, Outcome]]
@@ -163,10 +165,21 @@ def test_a_place_that_cannot_be_written_ends_it_all(run: Run, recordings: Path, 
         run(recordings / "deep", tmp_path / "out" / "deep" / "results")
 
 
+KILLED = """
+import os, signal, sys
+import numpy as np
+from rave_dist.audio.io.write import AudioWriter
+with AudioWriter(sys.argv[1], sample_rate=8000, channels=1) as writer:
+    writer.write(np.zeros((1, 100_000), np.float32))
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
 def test_a_killed_writer_leaves_nothing_that_counts(run: Run, recordings: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    out.mkdir()
-    temporary_path(out / "mono.flac").write_bytes(b"from a process that was killed")
+    killed = subprocess.run([sys.executable, "-c", KILLED, out / "mono.flac"], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert len(list(out.iterdir())) == 1, "its unfinished file"
     run(recordings / "mono.wav", out)
     assert [p.name for p in out.iterdir()] == ["mono.flac"]
 

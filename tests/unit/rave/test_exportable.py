@@ -45,15 +45,17 @@ def test_conversion_is_raves_forward_pass_with_nothing_drawn(kind: str, exports:
     assert not y.requires_grad
 
 
+@pytest.mark.parametrize("latent_noise", [0.0, 1.0])
 @pytest.mark.parametrize("kind", EVERY_KIND)
-def test_chunks_with_context_are_the_whole(kind: str, exports: Exports, drums: Drums) -> None:
+def test_chunks_with_context_are_the_whole(kind: str, latent_noise: float, exports: Exports, drums: Drums) -> None:
     made = exports(kind)
     hop = made.hop
     left, right = (-(-samples // hop) * hop for samples in made.receptive_field)
     x = drums(made.channels, left + right + 12 * hop)
-    whole = made.offline.convert(x, 0, 5, 1.0)
+    whole = made.offline.convert(x, 0, 5, 1.0, latent_noise)
     start, stop = left + hop, left + 9 * hop
-    chunk = made.offline.convert(x[..., start - left : stop + right], start - left, 5, 1.0)[..., left : left + stop - start]
+    around = x[..., start - left : stop + right]
+    chunk = made.offline.convert(around, start - left, 5, 1.0, latent_noise)[..., left : left + stop - start]
     if kind != "discrete":  # a sound at equal distance from two codewords may fall either way
         assert float((chunk - whole[..., start:stop]).abs().max()) < TOLERANCE * float(whole.abs().max())
     assert bool(torch.isfinite(chunk).all())
@@ -151,6 +153,9 @@ def test_attributes_that_a_patch_can_set(build: Build, drums: Drums) -> None:
     assert not torch.equal(player.forward(x), played)
     assert (player.set_noise(0.0), player.set_latent_noise(0.0)) == (0, 0)
     assert apart(player.forward(x), player.convert(x, 0, 0, 0.0)) < TOLERANCE
+    player.set_noise(1.0)
+    player.set_latent_noise(1.0)
+    assert apart(player.forward(x), player.convert(x, 0, 1, 1.0, 1.0)) < TOLERANCE, "conversion is the played instrument"
 
 
 @pytest.mark.parametrize("level", [float("nan"), float("inf"), -float("inf"), -0.5, 1e30])

@@ -31,7 +31,7 @@ class Echo(torch.nn.Module):
         self.gain = gain
 
     @torch.jit.export
-    def convert(self, x: torch.Tensor, position: int, seed: int, noise: float) -> torch.Tensor:
+    def convert(self, x: torch.Tensor, position: int, seed: int, noise: float, latent_noise: float) -> torch.Tensor:
         assert x.shape[-1] % 512 == 0
         assert position % 512 == 0
         return self.gain * x

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from rave_dist.audio.io.write import AudioWriter, subtype_for
+from rave_dist.audio.io.write import AudioWriter, flac_refusal, subtype_for
 from rave_dist.errors import AudioError, StoreError
 
 
@@ -63,11 +63,29 @@ def test_a_system_that_refuses_to_write_is_heard(tmp_path: Path, file_format: st
 def test_what_a_format_cannot_hold_is_refused(tmp_path: Path) -> None:
     with pytest.raises(AudioError, match="8 channels"):
         AudioWriter(tmp_path / "a", sample_rate=8000, channels=9)
-    with pytest.raises(AudioError, match="655350 Hz"):
-        AudioWriter(tmp_path / "a", sample_rate=700_000, channels=1)
+    for rate in (700_000, 655_360):
+        with pytest.raises(AudioError, match="655350 Hz"):
+            AudioWriter(tmp_path / "a", sample_rate=rate, channels=1)
     with pytest.raises(AudioError, match="no samples"):
         write(tmp_path / "a")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("rate", [65_534, 65_535, 65_536, 65_537, 65_540, 96_001, 192_000, 312_507, 384_000, 384_001, 655_350])
+def test_flac_s_rates_are_known_without_trying(tmp_path: Path, rate: int) -> None:
+    """What libFLAC itself takes, and nothing else, is said to be possible."""
+    refusal = flac_refusal(sample_rate=rate, channels=1)
+    try:
+        soundfile.write(tmp_path / "tried.flac", np.zeros(100), rate)
+    except soundfile.LibsndfileError:
+        assert refusal is not None
+        with pytest.raises(AudioError, match="in steps of 10 Hz"):
+            AudioWriter(tmp_path / "a", sample_rate=rate, channels=1)
+        with AudioWriter(tmp_path / "a.wav", sample_rate=rate, channels=1, file_format="wav") as writer:
+            writer.write(np.zeros((1, 100), np.float32))
+        assert soundfile.info(tmp_path / "a.wav").samplerate == rate
+    else:
+        assert refusal is None
 
 
 def test_a_long_wav_is_rf64(tmp_path: Path) -> None:
