@@ -18,13 +18,8 @@ from rave_dist.cli_verify import WithReadData, verify
 from rave_dist.display import shown_progress
 from rave_dist.errors import RaveDistError
 from rave_dist.library.manifest import Library, load_library
-<<<<<<< HEAD
-from rave_dist.options import DEFAULT_CHUNK_SECONDS, DEFAULT_FORMAT, DEFAULT_SEED, AudioFormat
-from rave_dist.records import ConversionParameters, Problem, RunRecord
-=======
 from rave_dist.options import DEFAULT_CHUNK_SECONDS, DEFAULT_FORMAT, DEFAULT_LATENT_NOISE, DEFAULT_SEED, AudioFormat
-from rave_dist.records import ConversionParameters, RunRecord
->>>>>>> 7e2916a (conversion: one output's trouble is its own; silence and clipping are named; latent noise as played)
+from rave_dist.records import ConversionParameters, Problem, RunRecord
 from rave_dist.storage.store import Store
 
 
@@ -251,10 +246,6 @@ def convert(
         int | None, typer.Option("--sample-rate", min=8000, max=192_000, help="Hertz.  [default: that of each source]")
     ] = None,
     channels: Annotated[int | None, typer.Option("--channels", min=1, max=8, help="[default: those of each source]")] = None,
-<<<<<<< HEAD
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of models with a noise generator.")] = DEFAULT_SEED,
-    trust: Trust = False,
-=======
     seed: Annotated[int, typer.Option("--seed", min=0, help="Picks all noise.")] = DEFAULT_SEED,
     latent_noise: Annotated[
         float,
@@ -262,7 +253,7 @@ def convert(
             "--latent-noise", min=0, max=1000, help="Noise around the latents: 1 as the streaming file plays, 0 for their mean."
         ),
     ] = DEFAULT_LATENT_NOISE,
->>>>>>> 7e2916a (conversion: one output's trouble is its own; silence and clipping are named; latent noise as played)
+    trust: Trust = False,
     salvage: Annotated[bool, typer.Option("--salvage", help="Convert the readable part of damaged files.")] = False,
     as_json: Json = False,
     debug: Debug = False,

@@ -126,16 +126,10 @@ class ModelCard(Record):
     channels: int = Field(ge=1, le=64)
     latents: int
     latent_size: int
-<<<<<<< HEAD
     hop: int = Field(ge=1, le=1 << 20)
     receptive_field: tuple[Annotated[int, Field(ge=0, le=1 << 24)], Annotated[int, Field(ge=0, le=1 << 24)]]
     delay: int | None = Field(default=None, ge=0)
-=======
-    hop: int
-    receptive_field: tuple[int, int]
-    delay: int | None = None
     levels: PlayedLevels | None = None
->>>>>>> 7e2916a (conversion: one output's trouble is its own; silence and clipping are named; latent noise as played)
     phase: int
     step: int
     best_step: int | None = None
@@ -191,14 +185,9 @@ class ModelCard(Record):
         keys = ("name", "version", "config", "sample_rate", "channels", "latents", "phase", "step", "seconds")
         more = ("steps", "complete", "hop", "delay", "levels", "library", "validation", "verdict", "metrics", "credit")
         document = self.to_json()
-<<<<<<< HEAD
         files = {kind: f"{store_uri}/{self.folder.file(kind)}" for kind in self.files}
         further = {name: f"{store_uri}/{file.key}" for name, file in self.exports.items()}
-        return {**{key: document[key] for key in (*keys, *more, "created_at")}, "files": {**files, **further}}
-=======
-        files = {kind: f"{store_uri}/{file.key}" for kind, file in (*self.files.items(), *self.exports.items())}
-        return {**{key: document[key] for key in (*keys, *more, "engine", "created_at")}, "files": files}
->>>>>>> 7e2916a (conversion: one output's trouble is its own; silence and clipping are named; latent noise as played)
+        return {**{key: document[key] for key in (*keys, *more, "engine", "created_at")}, "files": {**files, **further}}
 
 
 class ModelPointer(Record):

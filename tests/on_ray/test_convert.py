@@ -174,12 +174,8 @@ def test_what_nobody_foresaw_is_one_file_s_failure(
     )
     card = publish_tiny(local_store, "drum").model_copy(update={"version": "fussy", "files": {"offline": file}})
     soundfile.write(recordings / "loud.wav", np.full(44100, 0.95), 44100)
-<<<<<<< HEAD
-    record = convert(local_store, card, str(recordings), str(tmp_path / "out"), workers=2, trust=True)
-=======
     alone = count_alone(monkeypatch)
-    record = convert(local_store, card, str(recordings), str(tmp_path / "out"), workers=2)
->>>>>>> 7e2916a (conversion: one output's trouble is its own; silence and clipping are named; latent noise as played)
+    record = convert(local_store, card, str(recordings), str(tmp_path / "out"), workers=2, trust=True)
     assert record.converted + record.skipped == 7
     reasons = {Path(item.source).name: item.reason or "" for item in record.failed}
     assert set(reasons) == {"notes.wav", "loud.wav"}
