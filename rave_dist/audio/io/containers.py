@@ -10,9 +10,10 @@ import struct
 from pathlib import Path
 from typing import BinaryIO
 
+from rave_dist.audio.io.dialects import never_closed
 from rave_dist.audio.io.fixed_headers import fixed_header_sound
 from rave_dist.audio.io.flac import flac_samples
-from rave_dist.audio.io.layout import SoundBytes, chunked_sound, never_closed
+from rave_dist.audio.io.layout import SoundBytes, chunked_sound
 from rave_dist.audio.io.mpeg import find_mpeg_parts
 from rave_dist.audio.io.ogg import find_ogg_parts
 from rave_dist.audio.io.parts import Parts

@@ -13,10 +13,12 @@ from typing import BinaryIO
 
 from rave_dist.audio.io.byte_view import Piece
 from rave_dist.audio.io.chunks import Chunk, Chunks, Dialect, Walk, is_padding
+from rave_dist.audio.io.dialects import AIFF, CAF, RIFF, RIFX, SVX, W64, never_closed
 from rave_dist.audio.io.tags import without_tags
 from rave_dist.errors import AudioError
 
 _RIFF_MOST_BYTES = 2**32 - 2**16
+_MOST_BYTES = 2**32 - 16  # where sizes have 32 bits and there is no other container to present the sound in
 _ALL_ONES = 2**64 - 1
 
 
@@ -46,66 +48,6 @@ class SoundBytes:
         return self.declared is not None and self.present < self.declared
 
 
-def never_closed(size: int) -> bool:
-    """Whether a size is what programs write before they know it: FFmpeg all ones, arecord about 2 GiB, sox slightly less."""
-    return 2**32 - 2**16 <= size < 2**32 or min(abs(size - 2**31), abs(size - 0x7F000000)) <= 4096 or size >= 2**62
-
-
-_RIFF_NAMES = (
-    b"fmt |fact|LIST|INFO|JUNK|junk|PAD |FLLR|filr|bext|iXML|axml|chna|cart|cue |plst|ltxt|smpl|inst|acid|strc|id3 |ID3 |PEAK|"
-    b"levl|link|umid|minf|elm1|regn|ovwf|DISP|_PMX|aXML|SyLp|Cr8r|SAUR|MARK|Fake|DGDA|ds64|afsp|tlst|bwfx|LGWV|ResU|wavl|slnt|ubxt"
-)
-_RIFF = Dialect(
-    name_bytes=4,
-    size_format="<I",
-    counts_header=False,
-    align=2,
-    sound=b"data",
-    others=frozenset(_RIFF_NAMES.split(b"|")),
-    preamble=0,
-    placeholder=never_closed,
-)
-_RIFX = Dialect(**{**_RIFF.__dict__, "size_format": ">I"})
-_AIFF = Dialect(
-    name_bytes=4,
-    size_format=">I",
-    counts_header=False,
-    align=2,
-    sound=b"SSND",
-    others=frozenset(
-        b"COMM|FVER|MARK|INST|COMT|NAME|AUTH|(c) |ANNO|AESD|MIDI|APPL|ID3 |CHAN|PEAK|basc|trns|cate|SAXL|bext".split(b"|")
-    ),
-    preamble=8,
-    placeholder=never_closed,
-)
-_SVX = Dialect(**{**_AIFF.__dict__, "sound": b"BODY", "others": _AIFF.others | {b"VHDR", b"CHAN"}, "preamble": 0})
-_CAF = Dialect(
-    name_bytes=4,
-    size_format=">q",
-    counts_header=False,
-    align=1,
-    sound=b"data",
-    others=frozenset(b"desc|pakt|kuki|chan|info|strg|mark|regn|inst|midi|ovvw|peak|edct|umid|uuid|free".split(b"|")),
-    preamble=4,
-    placeholder=never_closed,
-)
-_WAVE_GUID = bytes.fromhex("f3acd3118cd100c04f8edb8a")
-_W64 = Dialect(
-    name_bytes=16,
-    size_format="<Q",
-    counts_header=True,
-    align=8,
-    sound=b"data" + _WAVE_GUID,
-    others=frozenset(
-        [name + _WAVE_GUID for name in (b"fmt ", b"fact", b"levl", b"JUNK", b"junk", b"bext", b"cue ")]
-        + [b"list" + bytes.fromhex("2f91cf11a5d628db04c10000")]
-        + [bytes.fromhex(guid) for guid in ("5662f7ab2d39d21186c700c04f8edb8a", "bc945f925a52d21186dc00c04f8edb8a")]
-    ),
-    preamble=0,
-    placeholder=never_closed,
-)
-
-
 def chunked_sound(file: BinaryIO) -> SoundBytes | None:
     """Declared and present bytes of a WAV, RF64, Wave64, AIFF, 8SVX, CAF or AU file; None for other files.
 
@@ -121,12 +63,12 @@ def chunked_sound(file: BinaryIO) -> SoundBytes | None:
     if head[:4] == b"FORM" and head[8:12] in (b"AIFF", b"AIFC"):
         return _aiff(file, within, head)
     if head[:4] == b"riff" and head[24:28] == b"wave":
-        walk = _walk(file, _W64, within, closed_at=struct.unpack_from("<Q", head, 16)[0])
+        walk = _walk(file, W64, within, closed_at=struct.unpack_from("<Q", head, 16)[0])
         chunks = walk.find(within.start + 40)
         head_pieces = _head(chunks, within.start, size_at=16, size_format="<Q", extra=24)
         return _joined(chunks, walk, head_pieces, readable=_is_last(file, within, chunks))
     if head[:4] == b"FORM" and head[8:12] in (b"8SVX", b"16SV"):
-        walk = _walk(file, _SVX, within, closed_at=8 + struct.unpack_from(">I", head, 4)[0])
+        walk = _walk(file, SVX, within, closed_at=8 + struct.unpack_from(">I", head, 4)[0])
         chunks = walk.find(within.start + 12)
         channels = chunks.first(b"CHAN")
         file.seek(0 if channels is None else channels.start)
@@ -135,7 +77,7 @@ def chunked_sound(file: BinaryIO) -> SoundBytes | None:
         head_pieces = _head(chunks, within.start, size_at=4, size_format=">I", extra=0)
         return _joined(chunks, walk, head_pieces, readable=_is_last(file, within, chunks))
     if head[:4] == b"caff":
-        walk = _walk(file, _CAF, within)
+        walk = _walk(file, CAF, within)
         chunks = walk.find(within.start + 8)
         start = _head(chunks, within.start, size_at=4, size_format=">q", extra=4)
         return _joined(chunks, walk, start, readable=not within.start)
@@ -160,7 +102,7 @@ def _walk(file: BinaryIO, dialect: Dialect, within: range, closed_at: int | None
 
 
 def _wave(file: BinaryIO, within: range, head: bytes) -> SoundBytes | None:
-    dialect = _RIFX if head[:4] == b"RIFX" else _RIFF
+    dialect = RIFX if head[:4] == b"RIFX" else RIFF
     closed_at = 8 + struct.unpack_from(dialect.size_format, head, 4)[0]
 
     long_sizes = struct.unpack_from("<QQ", head, 20) if head[12:16] == b"ds64" and len(head) >= 36 else (0, 0)
@@ -177,13 +119,13 @@ def _wave(file: BinaryIO, within: range, head: bytes) -> SoundBytes | None:
         return None
     chunks, damage = _of_one_format(file, chunks, fmt)
     present = chunks.present
-    readable = not within.start
+    readable = not within.start and fmt.place < chunks.sounds[0].chunk.place
     form = range(fmt.place, fmt.stop)
-    if present < _RIFF_MOST_BYTES or dialect is _RIFX:
+    if present < _RIFF_MOST_BYTES or dialect is RIFX:
         order = dialect.size_format[:1]
         counts = [struct.pack(f"{order}I", min(count, 2**32 - 1)) for count in (12 + len(form) + present, present)]
         start: list[Piece] = [b"RIFX" if order == ">" else b"RIFF", counts[0], b"WAVE", form, b"data", counts[1]]
-        return _joined(chunks, walk, start, readable=readable, damage=damage)
+        return _joined(chunks, walk, start, readable=readable, damage=damage, most=_MOST_BYTES)
     # RF64: placeholders, and the sizes in the chunk ds64; a sample count of zero refers to the sizes.
     sizes = struct.pack("<4sIQQQI", b"ds64", 28, 4 + 36 + len(form) + 8 + present, present, 0, 0)
     start = [b"RF64\xff\xff\xff\xffWAVE", sizes, form, b"data\xff\xff\xff\xff"]
@@ -206,7 +148,7 @@ def _of_one_format(file: BinaryIO, chunks: Chunks, fmt: Chunk) -> tuple[Chunks, 
 
 
 def _aiff(file: BinaryIO, within: range, head: bytes) -> SoundBytes | None:
-    walk = _walk(file, _AIFF, within, closed_at=8 + struct.unpack_from(">I", head, 4)[0])
+    walk = _walk(file, AIFF, within, closed_at=8 + struct.unpack_from(">I", head, 4)[0])
     chunks = walk.find(within.start + 12)
     common = chunks.first(b"COMM")
     if common is None or not chunks.sounds:
@@ -220,7 +162,13 @@ def _aiff(file: BinaryIO, within: range, head: bytes) -> SoundBytes | None:
     kind = fields[18:22].lower()
     width = {b"ulaw": channels, b"alaw": channels, b"ima4": 34 * channels}.get(kind, channels * -(-bits // 8))
     known = width and kind not in (b"gsm ", b"agsm", b"dwvw", b"mac3", b"mac6", b"qdmc", b"qclp")
-    plain = _joined(chunks, walk, _head(chunks, within.start, size_at=4, size_format=">I", extra=8), readable=not within.start)
+    plain = _joined(
+        chunks,
+        walk,
+        _head(chunks, within.start, size_at=4, size_format=">I", extra=8),
+        readable=not within.start,
+        most=_MOST_BYTES,
+    )
     if plain is None or not known or (plain.pieces is None and present // width <= frames) or present >= _RIFF_MOST_BYTES:
         return plain
     # Decoders read no more frames than the common chunk has.
@@ -274,9 +222,18 @@ def _head(chunks: Chunks, base: int, *, size_at: int, size_format: str, extra: i
 
 
 def _joined(
-    chunks: Chunks, walk: Walk, head: Sequence[Piece], *, readable: bool, damage: str | None = None
+    chunks: Chunks, walk: Walk, head: Sequence[Piece], *, readable: bool, damage: str | None = None, most: int | None = None
 ) -> SoundBytes | None:
-    """All sounds of a file behind a head, or a readable file as it lies if it has one sound with the right size."""
+    """All sounds of a file behind a head, or a readable file as it lies if it has one sound with the right size.
+
+    Args:
+        chunks: of the file.
+        walk: that found them.
+        head: pieces before the sounds.
+        readable: whether libsndfile can read the file as it lies.
+        damage: why the sound ends early.
+        most: bytes of sound that a decoder reads behind this head.
+    """
     sounds = [sound for sound in chunks.sounds if sound.declared != 0] or list(chunks.sounds[:1])
     if not sounds:
         return None
@@ -284,5 +241,7 @@ def _joined(
     declared = None if any(sound.declared is None for sound in sounds) else sum(sound.declared or 0 for sound in sounds)
     if readable and len(sounds) == 1 and declared == present:
         return SoundBytes(declared, present, stray_bytes=walk.stray_bytes, damage=damage)
+    if most is not None and present > most:
+        declared, present = present, most
     pieces = (*head, *(sound.extent for sound in sounds))
     return SoundBytes(declared, present, pieces, walk.stray_bytes, damage=damage)

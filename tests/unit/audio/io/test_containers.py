@@ -16,6 +16,8 @@ from decoding import APE_TAG, ID3V1, ID3V2, by_ffmpeg, by_sox, command, decode
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from rave_dist.audio.io.byte_view import ByteView
+from rave_dist.audio.io.containers import sound_bytes
 from rave_dist.audio.io.open import open_audio
 
 STRAY = 4096
@@ -178,16 +180,17 @@ def test_sizes_that_wrapped_at_4_gib(tmp_path):
         file.write(head + sound)
         file.seek(len(head) + total - len(sound))
         file.write(sound + chunk(b"LIST", b"INFOISFT\4\0\0\0abc\0"))
-    samples, first, last = 0, None, None
+    held = sound_bytes(tmp_path / "long.wav")
+    assert held is not None
+    assert (held.declared, held.present) == (total % 2**32, total)
     with open_audio(tmp_path / "long.wav") as decoder:
         assert decoder.declared_samples == total // 4
         assert decoder.notes == (f"the header declares 1.500 s; all {total / 176400:.3f} s that the file holds are used",)
-        for block in decoder.blocks(60):
-            first = block[:, :44100] if first is None else first
-            samples, last = samples + block.shape[1], block[:, -44100:]
-    assert samples == total // 4
-    np.testing.assert_array_equal(first, expected(payload, "s16"))
-    np.testing.assert_array_equal(last, expected(payload, "s16"))
+        np.testing.assert_array_equal(next(decoder.blocks(1)), expected(payload, "s16"))
+    assert held.pieces is not None
+    with open(tmp_path / "long.wav", "rb") as file, soundfile.SoundFile(ByteView(file, held.pieces)) as view:
+        view.seek(-44100, os.SEEK_END)
+        np.testing.assert_array_equal(view.read(dtype="float32").T, expected(payload, "s16"))
 
 
 def test_a_cut_file_of_several_chunks_and_a_cut_recording_that_was_not_closed(tmp_path):
@@ -256,3 +259,29 @@ def test_a_disk_that_fails_while_a_repaired_file_is_read_is_named(tmp_path):
         os.truncate(path, 60_000)
         with pytest.raises(OSError, match="changed while"):
             list(blocks)
+
+
+@pytest.mark.parametrize("name", ["aiff", "rifx"])
+def test_more_than_4_gib_where_no_size_can_say_so_is_named(tmp_path, name):
+    """Sparse, 4 GiB + 1 s: the last second is named, not lost."""
+    payload = make_payload(np.random.default_rng(0), "s16", 44100, 1)
+    data = Built(name, "s16", 44100, payload, size=lambda size: size, frames=lambda frames: 2**31 + 44100).build()
+    path = tmp_path / "long"
+    with open(path, "wb") as file:
+        file.write(data)
+        file.truncate(len(data) + 2**32 - 1)
+        file.write(b"\1")
+    with open_audio(path) as decoder:
+        assert decoder.declared_samples == pytest.approx(2**31 + 44100, abs=16)
+    held = sound_bytes(path)
+    assert held is not None
+    assert held.is_cut
+    assert held.present == 2**32 - 16
+
+
+@pytest.mark.parametrize("name", ["wav", "rifx"])
+@pytest.mark.parametrize("encoding", ["u8", "s24", "f32", "alaw"])
+def test_a_description_behind_the_sound(place, name, encoding):
+    payload = make_payload(np.random.default_rng(0), encoding, 4000, 2)
+    built = Built(name, encoding, 48000, payload, common_last=True)
+    assert check_all(write(place, built), built) == ()
