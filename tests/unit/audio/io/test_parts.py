@@ -159,3 +159,14 @@ def test_damage_inside_an_mp3_is_named(tmp_path):
     assert error is not None
     assert error.startswith("the recording is damaged: ")
     assert SAMPLES - 8 * 1152 < decoded.shape[1] <= SAMPLES
+
+
+def test_joined_aac_streams_of_other_formats_are_converted(tmp_path):
+    first = encoded(tmp_path, "aac", ".aac")
+    second = encoded(tmp_path, "aac", ".aac", rate=22050, channels=1)
+    (tmp_path / "joined.aac").write_bytes(first + second)
+    decoded, error, _ = decode(tmp_path / "joined.aac")
+    assert error is None
+    assert len(decoded) == 2
+    assert 3 * SAMPLES <= decoded.shape[1] < 3 * SAMPLES + 6 * 1024
+    close_to(decoded[:, 1024 : 1024 + SAMPLES], sound(SAMPLES, 2))
