@@ -46,6 +46,7 @@ class _Readable:
     samples: int
     levels: SourceLevels
     damage: AudioError | None
+    notes: tuple[str, ...]
 
 
 def convert_item(store: Store, plan: Plan, task: Task, converter: Converter, *, chunk_seconds: float) -> Outcome:
@@ -171,6 +172,7 @@ def _convert(
             "silent": find_silence(sound.levels, output),
             "clipped": find_clipping(sound.levels, output, sound.sample_rate),
             "other_format": refusal,
+            "notes": sound.notes,
         }
     )
 
@@ -186,7 +188,8 @@ def _inspect(path: Path, parameters: ConversionParameters) -> _Readable:
                 levels.add(block)
         except AudioError as error:
             damage = error
-        return _Readable(parameters.sample_rate or decoder.sample_rate, channels, samples, levels, damage)
+        rate = parameters.sample_rate or decoder.sample_rate
+        return _Readable(rate, channels, samples, levels, damage, decoder.notes)
 
 
 def _check_place(plan: Plan, key: str) -> None:

@@ -143,6 +143,6 @@ def _record(plan: Plan, outcomes: list[Outcome]) -> ConversionRecord:
         other_format=tuple(o.item for o in outcomes if o.item.other_format),
         seconds=sum(item.seconds for item in fresh),
         passed_over=plan.passed_over,
-        notes=plan.notes,
+        notes=(*plan.notes, *(f"{o.item.source}: {note}" for o in outcomes for note in o.item.notes)),
         created_at=now(),
     )

@@ -45,6 +45,7 @@ class ConversionItem(Record):
         silent: set if the output is silent and the recording is not.
         clipped: set if the output is clipped and the recording is not.
         other_format: set if the output is a WAV file because FLAC cannot hold it.
+        notes: remarks about an intact source: a wrong header, further tracks.
     """
 
     source: str
@@ -63,6 +64,7 @@ class ConversionItem(Record):
     silent: Problem | None = None
     clipped: Problem | None = None
     other_format: str | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def problems(self) -> tuple[Problem, ...]:
@@ -75,7 +77,8 @@ class ConversionRecord(Record):
     """The report of a conversion; ``seconds`` is the audio converted this time.
 
     ``silent``, ``clipped`` and ``other_format`` have the items of which `ConversionItem` says so, earlier conversions included.
-    ``passed_over`` counts the files and folders below the inputs that are not used; ``notes`` are remarks about the inputs.
+    ``passed_over`` counts the files and folders below the inputs that are not used; ``notes`` are remarks about
+    the inputs and the sources.
     """
 
     id: str

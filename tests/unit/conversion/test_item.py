@@ -221,3 +221,16 @@ def test_a_source_that_grows_is_named_and_leaves_neither_output_nor_journal_of_a
     plan = plan_conversion(converter.card, [str(converter.source)], str(tmp_path / "out"), parameters)
     done = convert_item(local_store, plan, plan.tasks[0], Converter(*scripted("frames")), chunk_seconds=0.5)
     assert (done.item.state, done.item.source_sha256) == ("converted", hash_file(converter.source))
+
+
+def test_remarks_about_a_source_are_in_its_entry(run: Run, tmp_path: Path) -> None:
+    stale = tmp_path / "in" / "stale.wav"
+    stale.parent.mkdir()
+    soundfile.write(stale, np.full(16_000, 0.1), 16_000)
+    data = bytearray(stale.read_bytes())
+    data[40:44] = (8000).to_bytes(4, "little")  # the recorder updated its header last after a quarter of the recording
+    stale.write_bytes(data)
+    item = run(stale, tmp_path / "out")["stale.wav"].item
+    assert item.state == "converted"
+    assert item.seconds == 1.0
+    assert item.notes == ("the header declares 0.250 s; all 1.000 s that the file holds are used",)
