@@ -56,7 +56,11 @@ def library(tmp_path_factory: pytest.TempPathFactory, tiny_models: tuple[TinyMod
 
 
 def writes_of(*ends: str, kinds: tuple[str, ...] = ("torn", "killed after", "refused")) -> Callable[[Fault], bool]:
-    return lambda fault: fault.line.endswith(ends) and fault.kind in kinds and fault.number == 1
+    def chosen(fault: Fault) -> bool:
+        is_write = fault.line.startswith(("write", "claim", "upload"))
+        return is_write and fault.line.endswith(ends) and fault.kind in kinds and fault.number == 1
+
+    return chosen
 
 
 # Training and conversion have many operations: those of the markers, and of what they mark.
@@ -75,19 +79,19 @@ CHOSEN: dict[str, Callable[[Fault], bool]] = {
             and fault.line.endswith("record.json")
             and fault.number == 2
             and fault.kind == "torn",
-            fault.line.startswith("delete")
-            and "checkpoints" in fault.line
-            and fault.kind == "killed after"
-            and fault.number == 1,
+            fault.line.startswith("delete") and "step-000000002.json" in fault.line and fault.kind == "killed after",
         )
     ),
 }
 
 
+EVERY = {"convert": 3}
+
+
 @pytest.mark.parametrize("name", CHOSEN)
 def test_a_rerun_after_any_fault_ends_with_the_same_store(name: str, library: Library) -> None:
     stage, faults, expected = library.before(name)
-    chosen = [fault for fault in faults if CHOSEN[name](fault)]
+    chosen = [fault for fault in faults if CHOSEN[name](fault)][:: EVERY.get(name, 1)]
     assert len(chosen) >= 6
     problems = sweep(library.made, stage, chosen, expected)
     assert not problems, "\n".join(problems)
