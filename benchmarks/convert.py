@@ -64,7 +64,8 @@ def prepare(folder: Path) -> None:
     from rave_dist.rave.models import build_model
     from rave_dist.records import RunFolder, RunResult, TrainingSpec, Validation
     from rave_dist.registry.export import export_run
-    from rave_dist.registry.store import model_version, place
+    from rave_dist.registry.publish import place
+    from rave_dist.registry.store import model_version
     from rave_dist.storage.store import Store
 
     spec = TrainingSpec(

@@ -176,11 +176,17 @@ def _train_all(
     library: Library, specs: list[TrainingSpec], progress: Progress, runs: Callable[[Sequence[RunRecord]], None]
 ) -> list[RunRecord]:
     from rave_dist.registry.export import export_run
-    from rave_dist.registry.store import publish
+    from rave_dist.registry.publications import refresh_credit
+    from rave_dist.registry.publish import publish
+    from rave_dist.registry.store import find
     from rave_dist.training.on_ray import train_library
 
     export = partial(export_run, name="dry_run")
-    return train_library(library.store, specs, publish=publish, export=export, progress=runs, stage=progress.stage)
+    records = train_library(library.store, specs, publish=publish, export=export, progress=runs, stage=progress.stage)
+    for spec, record in zip(specs, records, strict=True):
+        if record.state == "done" and record.model:  # also of a run that ended before its credit was corrected
+            refresh_credit(library.store, find(library.store, record.model), spec.credit)
+    return records
 
 
 def publish(library: Library, only: list[str] | None = None, *, progress: Progress = SILENT) -> list[RunRecord]:
@@ -195,7 +201,7 @@ def publish(library: Library, only: list[str] | None = None, *, progress: Progre
         Their records, with the model or the reason why there is none.
     """
     progress.stage("publishing")
-    from rave_dist.registry.store import publish as publish_run
+    from rave_dist.registry.publish import publish as publish_run
     from rave_dist.training.heartbeat import write_record
     from rave_dist.training.state.outputs import write_outputs_from_checkpoint
 
@@ -205,7 +211,8 @@ def publish(library: Library, only: list[str] | None = None, *, progress: Progre
         try:
             if not record.run_id:
                 raise TrainingError("the instrument has not been trained yet", fix="run rave-dist train first")
-            spec = TrainingSpec.load(store, record.folder.spec)
+            credit = library.settings(record.instrument).credit or {}
+            spec = TrainingSpec.load(store, record.folder.spec).model_copy(update={"credit": credit})
             write_outputs_from_checkpoint(store, spec)
             card = publish_run(store, spec)
             records[index] = record.model_copy(update={"model": card.reference, "verdict": card.verdict})

@@ -202,7 +202,8 @@ class TinyModel:
 
     def publish(self, store: Store, name: str | None = None) -> ModelCard:
         """Puts the model into a store's registry, under any name."""
-        from rave_dist.registry.store import model_version, place
+        from rave_dist.registry.publish import place
+        from rave_dist.registry.store import model_version
 
         spec = self.spec.model_copy(update={"instrument": name or self.spec.instrument})
         exported = ExportRecord.model_validate_json((self.out / "export.json").read_bytes())

@@ -25,8 +25,9 @@ from rave_dist.records.model import (
     Metrics,
     ModelCard,
     ModelFile,
-    ModelPointer,
+    PastCredit,
     PlayedLevels,
+    Publication,
 )
 from rave_dist.records.passed_over import PassedOver
 from rave_dist.records.run import (
@@ -68,11 +69,12 @@ __all__ = [
     "ModelCard",
     "ModelFile",
     "ModelFolder",
-    "ModelPointer",
     "NotFiniteReport",
     "PassedOver",
+    "PastCredit",
     "PlayedLevels",
     "Problem",
+    "Publication",
     "Record",
     "Rejection",
     "Rollback",

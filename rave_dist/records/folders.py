@@ -109,9 +109,14 @@ class ModelFolder(_ModelFiles):
         return f"models/{name}".rstrip("/")
 
     @staticmethod
-    def latest(name: str) -> str:
-        """The latest version: `rave_dist.records.ModelPointer`."""
-        return f"{ModelFolder.versions(name)}/latest.json"
+    def publications(name: str) -> str:
+        """The folder of the order of a model's publications."""
+        return f"{ModelFolder.versions(name)}/publications"
+
+    @staticmethod
+    def publication(name: str, number: int) -> str:
+        """A publication: `rave_dist.records.Publication`."""
+        return f"{ModelFolder.publications(name)}/{number:08d}.json"
 
     card = _In("card.json")
     """The model's card: `rave_dist.records.ModelCard`."""

@@ -90,8 +90,15 @@ class PlayedLevels(Record):
         return ", ".join(f"{name} {'silent' if level is None else f'{level:.0f} dBFS'}" for name, level in named)
 
 
+class PastCredit(Record):
+    """An attribution that was replaced, and when."""
+
+    credit: dict[str, str]
+    until: str
+
+
 class ModelCard(Record):
-    """A published model; a version never changes.
+    """A published model; a version never changes, except in its attribution.
 
     Attributes:
         version: hash of weights and configuration.
@@ -111,8 +118,10 @@ class ModelCard(Record):
             the same loudness and of ``silence``; for a model of phase 2 also of the best weights of ``phase_1``, unless the run
             began after it.
         accumulation_steps: parts in which every step was computed; 1 unless the manifest has ``batch: auto``.
-        credit: attribution of the recordings, from the manifest.
+        credit: attribution of the recordings, from the manifest; publishing again refreshes it.
+        past_credits: earlier attributions, the oldest first.
         exports: further files, in formats of extensions.
+        publication: its number in the order of publications, which decides about the latest version.
     """
 
     name: Name
@@ -142,8 +151,10 @@ class ModelCard(Record):
     rollbacks: tuple[Rollback, ...] = ()
     accumulation_steps: int = 1
     credit: dict[str, str] = Field(default_factory=dict)
+    past_credits: tuple[PastCredit, ...] = ()
     files: dict[ExportKind, ModelFile]
     exports: dict[str, ModelFile] = Field(default_factory=dict)
+    publication: int = 0
     created_at: str
 
     def __hash__(self) -> int:
@@ -187,13 +198,17 @@ class ModelCard(Record):
         document = self.to_json()
         files = {kind: f"{store_uri}/{self.folder.file(kind)}" for kind in self.files}
         further = {name: f"{store_uri}/{file.key}" for name, file in self.exports.items()}
-        return {**{key: document[key] for key in (*keys, *more, "engine", "created_at")}, "files": {**files, **further}}
+        return {
+            **{key: document[key] for key in (*keys, *more, "past_credits", "engine", "publication", "created_at")},
+            "files": {**files, **further},
+        }
 
 
-class ModelPointer(Record):
-    """The latest version of a model."""
+class Publication(Record):
+    """An entry in the order of a model's publications."""
 
     version: Version
+    at: str = ""
 
 
 class ExportRecord(Record):

@@ -201,7 +201,7 @@ class Store:
 
         Example:
             >>> sorted(entry.key.rpartition("/")[2] for entry in rd.Store("store").list("models/rebana"))
-            ['card.json', 'latest.json', 'rebana.ts', 'rebana_streaming.ts']
+            ['00000001.json', 'card.json', 'rebana.ts', 'rebana_streaming.ts']
         """
         return self._backend.list(prefix.strip("/"))
 

@@ -174,7 +174,7 @@ from rave_dist.dataset.recipe import Recipe
 from rave_dist.dataset.read import load_manifest
 from rave_dist.dataset.split import split_dataset
 from rave_dist.library.manifest import load_library
-from rave_dist.registry.store import publish
+from rave_dist.registry.publish import publish
 from rave_dist.reports.page import write_report
 from rave_dist.training.heartbeat import record_of, write_record
 from rave_dist.training.trainer import train

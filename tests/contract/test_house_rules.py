@@ -106,7 +106,7 @@ def test_no_path_of_one_machine_is_in_the_source(root: Path) -> None:
 def test_names_of_stored_files_stand_in_one_place(modules: tuple[Any, ...]) -> None:
     """`rave_dist.records.folders` names the files of runs, models, datasets and bases."""
     names = {"weights.pt", "weights_phase_1.pt", "spec.json", "config.gin", "result.json", "metrics.json", "optimizers.pt"}
-    names |= {"base.json", "export.json", "card.json", "latest.json", "manifest.json", "samples.json", "not_finite.json"}
+    names |= {"base.json", "export.json", "card.json", "manifest.json", "samples.json", "not_finite.json"}
     culprits = []
     for module in modules:
         if module.name.startswith("rave_dist") and module.name != "rave_dist.records.folders":

@@ -204,7 +204,7 @@ class Night:
             **{"dataset": dataset.id, "credit": dataset.credit, "files": {"offline": file, "streaming": file}},
         )
         self.store.write_json(f"{key}/card.json", card.to_json())
-        self.store.write_json(f"models/{name}/latest.json", {"version": card.version})
+        self.store.write_json(f"models/{name}/publications/00000001.json", {"version": card.version})
         return card
 
     def curves(self, name: str, *, steps: int = 60, until: int = 60) -> None:

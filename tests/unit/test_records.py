@@ -187,7 +187,7 @@ def test_where_records_lie() -> None:
     assert DatasetFolder.latest("tabla", "drums") == "datasets/tabla/latest/drums.json"
     assert CARD.folder.card == "models/tabla/ba9876543210/card.json"
     assert CARD.folder.file("streaming") == CARD.folder.streaming == "models/tabla/ba9876543210/tabla_streaming.ts"
-    assert ModelFolder.latest("tabla") == "models/tabla/latest.json"
+    assert ModelFolder.publication("tabla", 7) == "models/tabla/publications/00000007.json"
     assert ModelFolder.versions() == "models"
 
 

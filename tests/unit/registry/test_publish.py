@@ -14,7 +14,8 @@ from rave_dist.errors import ConfigurationError, DatasetError, TrainingError, Ve
 from rave_dist.identity import hash_file
 from rave_dist.records import BestWeights, ModelCard, RunFolder, RunResult, TrainingSpec
 from rave_dist.registry.export import export_run
-from rave_dist.registry.store import fetch, find, list_models, model_version, publish
+from rave_dist.registry.publish import publish
+from rave_dist.registry.store import fetch, find, list_models, model_version
 from rave_dist.storage.store import Store
 from tests.sample_records import dataset_manifest, source_record
 
@@ -66,7 +67,7 @@ def test_a_finished_run_becomes_a_model(any_store: Store, tiny_model: Any, tmp_p
         card.folder.card,
         f"{card.key}/drums.ts",
         f"{card.key}/drums_streaming.ts",
-        "models/drums/latest.json",
+        "models/drums/publications/00000001.json",
     }
     assert find(any_store, "drums") == card
 
@@ -105,7 +106,6 @@ def test_what_a_dead_publisher_left_is_completed(
     died = publish_tiny(local_store, "drums")
     local_store.delete(died.folder.card)
     local_store.delete(f"{died.key}/drums_streaming.ts")
-    local_store.delete("models/drums/latest.json")
     assert list_models(local_store) == []
     card = publish(local_store, spec)
     assert card.version == died.version
@@ -123,11 +123,12 @@ def test_a_bad_file_without_a_card_is_replaced(local_store: Store, tiny_model: A
     assert hash_file(Path(local_store.uri) / key) == card.files["offline"].sha256
 
 
-def test_latest_moves_to_the_newest_and_does_not_move_back(
-    local_store: Store, tiny_models: tuple[Any, ...], publish_tiny: Callable[..., ModelCard]
+@pytest.mark.parametrize("clock", ["2020-01-01T00:00:00+00:00", "2100-01-01T00:00:00+00:00"])
+def test_latest_moves_to_the_last_published_whatever_the_clocks_say_and_does_not_move_back(
+    clock: str, local_store: Store, tiny_models: tuple[Any, ...], publish_tiny: Callable[..., ModelCard]
 ) -> None:
     old = publish_tiny(local_store, "drums", 0)
-    old = old.model_copy(update={"created_at": "2020-01-01T00:00:00+00:00"})
+    old = old.model_copy(update={"created_at": clock})
     old.save(local_store, old.folder.card)
     new = publish_tiny(local_store, "drums", 1)
     assert find(local_store, "drums") == new
@@ -135,10 +136,29 @@ def test_latest_moves_to_the_newest_and_does_not_move_back(
     assert find(local_store, "drums") == new
     assert list_models(local_store) == [old, new]
 
-    # The publisher of the newest one died before it could move ``latest``: publishing it again does.
-    local_store.write_json("models/drums/latest.json", {"version": old.version})
-    assert publish(local_store, put_run(local_store, tiny_models[1])) == new
-    assert find(local_store, "drums") == new
+    # A publisher that died after it took its number, and before its card, changes nothing until it is repeated.
+    local_store.delete(new.folder.card)
+    assert find(local_store, "drums") == old
+    again = publish(local_store, put_run(local_store, tiny_models[1]))
+    assert find(local_store, "drums") == again
+    assert (again.version, again.files) == (new.version, new.files)
+
+
+def test_a_wrong_credit_is_corrected_and_its_history_kept(any_store: Store, tiny_model: Any) -> None:
+    spec = put_run(any_store, tiny_model)
+    first = publish(any_store, spec)
+    model_files = {entry.key: entry.tag for entry in any_store.list("models") if not entry.key.endswith("card.json")}
+    right = spec.model_copy(update={"credit": {"performer": "Ada", "licence": "CC0-1.0"}})
+    assert right.run_id == spec.run_id
+    card = publish(any_store, right)
+    assert card == find(any_store, "drums")
+    assert (card.version, card.files, card.created_at) == (first.version, first.files, first.created_at)
+    assert card.credit == {"performer": "Ada", "licence": "CC0-1.0"}
+    assert [past.credit for past in card.past_credits] == [{"performer": "nobody"}]
+    assert publish(any_store, right) == card
+    third = publish(any_store, spec)
+    assert [past.credit for past in third.past_credits] == [first.credit, card.credit]
+    assert {e.key: e.tag for e in any_store.list("models") if not e.key.endswith("card.json")} == model_files
 
 
 def test_nothing_is_published_of_an_unfinished_run(local_store: Store, tiny_model: Any) -> None:

@@ -10,7 +10,9 @@ import pytest
 from rave_dist.errors import ModelNotFoundError, StoreError
 from rave_dist.identity import hash_file
 from rave_dist.records import ExportRecord, ModelCard, Rollback, RunFolder, RunResult
-from rave_dist.registry.store import fetch, find, list_models, model_version, place
+from rave_dist.registry.publications import announce, versions
+from rave_dist.registry.publish import place
+from rave_dist.registry.store import fetch, find, list_models, model_version
 from rave_dist.storage.store import Store
 
 Publish = Callable[..., ModelCard]
@@ -74,10 +76,25 @@ def test_the_beginning_of_a_version_must_say_which(local_store: Store, publish_t
         find(local_store, "drums@f00")
 
 
-def test_a_model_without_a_latest_is_its_newest(local_store: Store, publish_tiny: Publish) -> None:
+def test_a_model_whose_order_of_publications_was_lost_is_its_newest(local_store: Store, publish_tiny: Publish) -> None:
     card = publish_tiny(local_store, "drums")
-    local_store.delete("models/drums/latest.json")
+    local_store.delete_folder("models/drums/publications")
     assert find(local_store, "drums") == card
+
+
+def test_concurrent_publishers_get_one_number_each(any_store: Store) -> None:
+    taken: dict[str, int] = {}
+
+    def take(version: str) -> None:
+        taken[version] = announce(any_store, "drums", version)
+
+    threads = [threading.Thread(target=take, args=(f"{number:012x}",)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(taken.values()) == list(range(1, 9))
+    assert list(versions(any_store, "drums")) == sorted(taken, key=lambda version: -taken[version])
 
 
 def test_a_fetched_file_is_kept_checked_and_mended(any_store: Store, publish_tiny: Publish, tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ def publish(backend: Any) -> Any:
     def publish(store: Store, name: str) -> None:
         card = next(card for card in backend.cards if card.name == name)
         card.save(store, card.folder.card)
-        store.write_json(f"models/{name}/latest.json", {"version": card.version})
+        store.write_json(f"models/{name}/publications/00000001.json", {"version": card.version})
 
     return publish
 
@@ -46,7 +46,7 @@ def test_a_burst_asks_the_store_once(run: Any, publish: Any, tmp_path: Any) -> N
         assert {card.reference for card in cards} == {"rebana@aaa"}
 
     run(burst())
-    assert store.reads == 2, "latest.json and card.json"
+    assert store.reads == 2, "the last publication and the card"
 
 
 def test_new_models_appear_and_errors_are_not_kept(run: Any, publish: Any, local_store: Store) -> None:
