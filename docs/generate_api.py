@@ -14,7 +14,8 @@ import rave_dist as rd
 from rave_dist import errors
 from rave_dist.checks import InstrumentCheck, LibraryCheck
 from rave_dist.conversion.convert import Conversion
-from rave_dist.pipeline import Ingested, LibraryRun
+from rave_dist.library_stages import Ingested
+from rave_dist.pipeline import LibraryRun
 from rave_dist.progress import Progress
 from rave_dist.records import ConversionItem, ConversionRecord, DatasetManifest, Metrics, ModelCard, Problem, RunRecord
 

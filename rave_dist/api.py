@@ -22,7 +22,8 @@ from rave_dist.views import Conversion, PublishedModel
 
 if TYPE_CHECKING:
     from rave_dist.checks import LibraryCheck
-    from rave_dist.pipeline import Ingested, LibraryRun
+    from rave_dist.library_stages import Ingested
+    from rave_dist.pipeline import LibraryRun
 
 AnyLibrary: TypeAlias = str | Path | Library
 AnyStore: TypeAlias = str | Path | Store
@@ -71,6 +72,7 @@ def ingest(library: AnyLibrary, only: Names = None, *, progress: AnyProgress = N
         LibraryError: the manifest is wrong, or has no such instrument.
         StoreError: the store cannot be written.
         ClusterError: Ray cannot be started or reached.
+        InUseError: another command is at work on the library.
 
     Example:
         >>> [item] = rd.ingest("library.yaml")
@@ -98,6 +100,7 @@ def train(library: AnyLibrary, only: Names = None, *, progress: AnyProgress = No
         LibraryError: the manifest is wrong, or has no such instrument.
         StoreError: the store cannot be written.
         ClusterError: Ray cannot be started or reached.
+        InUseError: another command is at work on the library.
 
     Example:
         >>> _ = rd.ingest("library.yaml")
@@ -149,6 +152,7 @@ def run(library: AnyLibrary, only: Names = None, *, progress: AnyProgress = None
         LibraryError: the manifest is wrong, or has no such instrument.
         StoreError: the store cannot be written.
         ClusterError: Ray cannot be started or reached.
+        InUseError: another command is at work on the library.
 
     Example:
         >>> outcome = rd.run("library.yaml")

@@ -14,6 +14,7 @@ from rave_dist import __version__, console, exit_codes, pipeline, signals
 from rave_dist.cli_options import Debug, InputsBelow, Json, LibraryFile, Only, OutputsBelow, StoreUri, Trust
 from rave_dist.cli_options import existing as _existing
 from rave_dist.cli_options import finish as _finish
+from rave_dist.cli_store import prune
 from rave_dist.cli_verify import WithReadData, verify
 from rave_dist.display import shown_progress
 from rave_dist.errors import RaveDistError
@@ -178,7 +179,11 @@ def run(library: LibraryFile, only: Only = None, as_json: Json = False, debug: D
 def status(library: LibraryFile, only: Only = None, as_json: Json = False, debug: Debug = False) -> None:
     """Show the progress of each instrument; safe to run during training."""
     loaded = load_library(library)
-    _finish_runs(loaded, pipeline.status(loaded, only), as_json=as_json, complete=True)
+    holder = pipeline.holder(loaded)
+    if not as_json and holder is not None:
+        console.out.print(f"in use by {holder}", markup=False)
+    extra = {"in_use": holder and holder.to_json()}
+    _finish_runs(loaded, pipeline.status(loaded, only), as_json=as_json, complete=True, extra=extra)
 
 
 @app.command()
@@ -199,6 +204,7 @@ def models(store: StoreUri, as_json: Json = False, debug: Debug = False) -> None
 
 
 app.command(cls=WithReadData)(verify)
+app.command()(prune)
 
 
 @app.command()
@@ -384,7 +390,7 @@ def _finish_runs(
         console.document({"library": library.name, **document, **(extra or {})})
     else:
         console.show_runs([*([base] if base else []), *records])
-        if extra:
+        if extra and "report" in extra:
             console.out.print(f"report: {extra['report']}")
     _finish(all(r.state == "done" for r in records) if complete is None else complete)
 

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from rave_dist.doctor import Diagnosis
     from rave_dist.init_manifest.write import FirstManifest
     from rave_dist.integrity.verify import Verification
-    from rave_dist.pipeline import Ingested
+    from rave_dist.library_stages import Ingested
+    from rave_dist.prune import Pruned
 
 out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -120,6 +121,8 @@ def show_runs(records: Sequence[RunRecord]) -> None:
     """The table of runs, then what models lack, then the errors."""
     out.print(run_table(records))
     for record in records:
+        for text in record.outdated:
+            err.print(f"[yellow]–[/] {escape(record.instrument)}: {escape(text)}")
         if record.verdict and record.verdict.reasons and record.state != "running":
             if record.verdict.is_usable:
                 err.print(f"[yellow]–[/] {escape(f'{record.instrument}: {record.verdict}')}")
@@ -275,6 +278,30 @@ def show_conversion(record: ConversionRecord) -> None:
         f"{record.model}: {record.converted} converted ({clock(record.seconds)}), "
         f"{record.skipped} skipped, {len(record.failed)} failed{found}"
     )
+
+
+def show_pruned(found: Pruned) -> None:
+    """A line per item, then the totals of each kind."""
+    for item in found.items:
+        out.print(f"{item.kind}: {escape(item.place)}, {size(item.bytes)}")
+    table = Table(box=None, pad_edge=False)
+    table.add_column("removed" if found.removed else "not needed")
+    for column in ("items", "objects", "size"):
+        table.add_column(column, justify="right")
+    for kind, (items, objects, number) in found.totals().items():
+        table.add_row(kind, f"{items:,}", f"{objects:,}", size(number))
+    out.print(table if found.items else "nothing to remove")
+    if found.items and not found.removed:
+        out.print("nothing was removed; --yes removes it")
+
+
+def size(number: int) -> str:
+    """Bytes in the largest unit that gives at least 1."""
+    value, units = float(number), ["bytes", "KiB", "MiB", "GiB"]
+    while value >= 1024 and len(units) > 1:
+        value /= 1024
+        units.pop(0)
+    return f"{value:,.0f} {units[0]}" if units[0] == "bytes" else f"{value:,.1f} {units[0]}"
 
 
 def show_diagnosis(diagnosis: Diagnosis) -> None:

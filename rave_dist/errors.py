@@ -23,6 +23,7 @@ Every error has *what* is wrong, *where*, and the smallest *fix*; the command li
     ├── ClusterError        (RuntimeError) Ray cannot be reached or lacks resources
     ├── RequestError        (ValueError)   an invalid request to the service
     │   └── LimitError                     a request beyond the limits of the service
+    ├── InUseError          (RuntimeError) another command is at work on the library or the store
     └── BusyError           (RuntimeError) the service has too many requests
 """
 
@@ -128,6 +129,10 @@ class ConversionError(RaveDistError, ValueError):
 
 class ClusterError(RaveDistError, RuntimeError):
     """Ray cannot be reached or lacks resources."""
+
+
+class InUseError(RaveDistError, RuntimeError):
+    """Another command is at work on the library or the store."""
 
 
 class RequestError(RaveDistError, ValueError):

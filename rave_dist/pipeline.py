@@ -8,19 +8,26 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from rave_dist.errors import ConfigurationError, DatasetError, LibraryError, ModelNotFoundError, RaveDistError, TrainingError
+from rave_dist.errors import (
+    InUseError,
+    RaveDistError,
+    TrainingError,
+)
+from rave_dist.leases import hold_library, hold_store, library_holder
 from rave_dist.library.manifest import Library
+from rave_dist.library_stages import Ingested, ingest_library, train_library, write_failure
 from rave_dist.progress import SILENT, Progress
+from rave_dist.prune import Pruned, find_removable, remove
 from rave_dist.records import (
     ConversionParameters,
     ConversionRecord,
-    DatasetManifest,
+    LeaseRecord,
     ModelCard,
     Problem,
     RunRecord,
@@ -30,36 +37,6 @@ from rave_dist.storage.store import Store
 
 if TYPE_CHECKING:
     from rave_dist.checks import LibraryCheck
-
-
-@dataclass(frozen=True)
-class Ingested:
-    """The outcome of ingest for one instrument: a dataset, or the reason why there is none."""
-
-    name: str
-    manifest: DatasetManifest | None = None
-    error: Problem | None = None
-
-    @property
-    def complete(self) -> bool:
-        """Whether there is a dataset and every recording could be found and read."""
-        if self.manifest is None:
-            return False
-        return not any(r.unreadable for r in self.manifest.rejected) and not any(p.missing for p in self.manifest.passed_over)
-
-    def to_json(self) -> dict[str, Any]:
-        """The instrument's entry in the document of ``rave-dist ingest``."""
-        manifest = self.manifest
-        return {
-            "name": self.name,
-            "dataset": manifest.id if manifest else None,
-            "used_seconds": round(manifest.used_seconds, 3) if manifest else 0.0,
-            "rejected": [r.to_json() for r in manifest.rejected] if manifest else [],
-            "warnings": [{"source": source, "what": what} for source, what in manifest.warnings] if manifest else [],
-            "passed_over": [p.to_json() for p in manifest.passed_over] if manifest else [],
-            "notes": list(manifest.notes) if manifest else [],
-            "error": self.error.to_json() if self.error else None,
-        }
 
 
 @dataclass(frozen=True)
@@ -90,37 +67,12 @@ def ingest(library: Library, only: list[str] | None = None, *, progress: Progres
     Raises:
         StoreError: the store cannot be written.
         ClusterError: Ray does not answer.
+        InUseError: another command is at work on the library.
     """
     names = library.select(only)
     library.store.check_writable()
-    with _ray(progress):
-        return _ingest(library, names, progress)
-
-
-def _ingest(library: Library, names: Sequence[str], progress: Progress) -> list[Ingested]:
-    from rave_dist.dataset.on_ray import ingest as ingest_instrument
-
-    progress.stage("reading recordings")
-    outcomes: list[Ingested] = []
-    for name in names:
-        settings = library.settings(name)
-        assert settings.sample_rate is not None
-        assert settings.channels is not None
-        try:
-            manifest = ingest_instrument(
-                library.store,
-                name,
-                library.sources(name),
-                sample_rate=settings.sample_rate,
-                channels=settings.channels,
-                credit=settings.credit or {},
-                library=library.name,
-                progress=partial(progress.advance, unit="recordings", name=name),
-            )
-            outcomes.append(Ingested(name, manifest))
-        except RaveDistError as error:
-            outcomes.append(Ingested(name, error=Problem.of(error)))
-    return outcomes
+    with hold_library(library.store, library.name, "ingest", say=progress.say), _ray(progress):
+        return ingest_library(library, names, progress)
 
 
 def train(library: Library, only: list[str] | None = None, *, progress: Progress = SILENT) -> list[RunRecord]:
@@ -129,64 +81,12 @@ def train(library: Library, only: list[str] | None = None, *, progress: Progress
     Raises:
         StoreError: the store cannot be written.
         ClusterError: Ray does not answer.
+        InUseError: another command is at work on the library.
     """
     names = library.select(only)
     library.store.check_writable()
-    return _train(library, names, progress, ray=lambda: _ray(progress, dashboard=True))
-
-
-def _train(
-    library: Library, names: Sequence[str], progress: Progress, *, ray: Callable[[], AbstractContextManager[None]]
-) -> list[RunRecord]:
-    """Trains on the Ray that ``ray`` connects to, if there is anything to train."""
-    progress.stage("preparing the runs")
-    from rave_dist.dataset.read import latest_manifest
-    from rave_dist.initial_weights import find_initial_weights, plan_joint_base, write_joint_dataset
-    from rave_dist.training.state.initialization import store_initial_weights
-
-    specs: list[TrainingSpec] = []
-    refused: dict[str, RunRecord] = {}
-    trained: list[RunRecord] = []
-    joint = plan_joint_base(library)
-    first: list[RunRecord] = []
-    with ExitStack() as stack:
-        if joint is not None:
-            stack.enter_context(ray())
-            write_joint_dataset(library.store, joint)
-            first = _train_all(library, [joint.spec], progress, progress.runs)
-        for name in names:
-            try:
-                dataset = latest_manifest(library.store, name, library.name).id
-                start = find_initial_weights(library, name, joint=_reference(first[0]) if first else "")
-            except (DatasetError, ModelNotFoundError, ConfigurationError, LibraryError, TrainingError) as error:
-                refused[name] = _failed(library, name, Problem.of(error))
-            else:
-                base = store_initial_weights(library.store, start) if start is not None else None
-                specs.append(library.training_spec(name, dataset=dataset, base=base))
-        if specs:
-            if joint is None:
-                stack.enter_context(ray())
-            done = [*first, *refused.values()]
-            trained = _train_all(library, specs, progress, lambda records: progress.runs([*done, *records]))
-    by_name = refused | {record.instrument: record for record in trained}
-    return [by_name[name] for name in names]
-
-
-def _train_all(
-    library: Library, specs: list[TrainingSpec], progress: Progress, runs: Callable[[Sequence[RunRecord]], None]
-) -> list[RunRecord]:
-    from rave_dist.registry.export import export_run
-    from rave_dist.registry.publications import refresh_credit
-    from rave_dist.registry.publish import publish
-    from rave_dist.registry.store import find
-    from rave_dist.training.on_ray import train_library
-
-    export = partial(export_run, name="dry_run")
-    records = train_library(library.store, specs, publish=publish, export=export, progress=runs, stage=progress.stage)
-    for spec, record in zip(specs, records, strict=True):
-        if record.state == "done" and record.model:  # also of a run that ended before its credit was corrected
-            refresh_credit(library.store, find(library.store, record.model), spec.credit)
-    return records
+    with hold_library(library.store, library.name, "train", say=progress.say):
+        return train_library(library, names, progress, ray=lambda: _ray(progress, dashboard=True))
 
 
 def publish(library: Library, only: list[str] | None = None, *, progress: Progress = SILENT) -> list[RunRecord]:
@@ -199,41 +99,49 @@ def publish(library: Library, only: list[str] | None = None, *, progress: Progre
 
     Returns:
         Their records, with the model or the reason why there is none.
+
+    Raises:
+        StoreError: the store cannot be used.
+        InUseError: a command is at work on the whole store.
     """
     progress.stage("publishing")
     from rave_dist.registry.publish import publish as publish_run
     from rave_dist.training.heartbeat import write_record
     from rave_dist.training.state.outputs import write_outputs_from_checkpoint
 
-    store, records = library.store, status(library, only)
-    for index, record in enumerate(records):
-        progress.advance(index, len(records), "instruments")
-        try:
-            if not record.run_id:
-                raise TrainingError("the instrument has not been trained yet", fix="run rave-dist train first")
-            credit = library.settings(record.instrument).credit or {}
-            spec = TrainingSpec.load(store, record.folder.spec).model_copy(update={"credit": credit})
-            write_outputs_from_checkpoint(store, spec)
-            card = publish_run(store, spec)
-            records[index] = record.model_copy(update={"model": card.reference, "verdict": card.verdict})
-            if record.state != "running":  # its record belongs to the training command
-                write_record(store, records[index])
-        except RaveDistError as error:
-            records[index] = record.model_copy(update={"error": Problem.of(error)})
-    progress.advance(len(records), len(records), "instruments")
+    names = library.select(only)
+    with _outputs(library, progress) as outputs:
+        store, records = library.store, _read_records(library, names)
+        for index, record in enumerate(records):
+            progress.advance(index, len(records), "instruments")
+            try:
+                if not record.run_id:
+                    raise TrainingError("the instrument has not been trained yet", fix="run rave-dist train first")
+                credit = library.settings(record.instrument).credit or {}
+                spec = TrainingSpec.load(store, record.folder.spec).model_copy(update={"credit": credit})
+                write_outputs_from_checkpoint(store, spec, outputs)
+                card = publish_run(store, spec, outputs=outputs)
+                records[index] = record.model_copy(update={"model": card.reference, "verdict": card.verdict})
+                if outputs == store:
+                    write_record(store, records[index])
+            except RaveDistError as error:
+                records[index] = record.model_copy(update={"error": Problem.of(error)})
+        progress.advance(len(records), len(records), "instruments")
     return records
 
 
-def _reference(base: RunRecord) -> str:
-    """The published model of a library's joint base.
-
-    Raises:
-        TrainingError: there is none, with the reason.
-    """
-    if base.state != "done" or base.model is None:
-        problem = base.error or Problem(what=f"it is {base.state}", fix="run the same command again to resume")
-        raise TrainingError(f"the joint base has no model: {problem.what}", where=base.instrument, fix=problem.fix)
-    return base.model
+@contextmanager
+def _outputs(library: Library, progress: Progress) -> Iterator[Store]:
+    """Where to write the outputs of checkpoints: the store, or a temporary folder while another command writes the runs."""
+    with ExitStack() as stack:
+        outputs = library.store
+        try:
+            stack.enter_context(hold_library(library.store, library.name, "publish", say=progress.say))
+        except InUseError:
+            if holder(library) is None:  # it is the whole store that is in use
+                raise
+            outputs = Store(stack.enter_context(tempfile.TemporaryDirectory(prefix="rave-dist-publish-")))
+        yield outputs
 
 
 def run(
@@ -242,43 +150,71 @@ def run(
     *,
     progress: Progress = SILENT,
 ) -> LibraryRun:
-    """Runs all stages: check, ingest, train, publish, report. A failed instrument does not stop the others."""
+    """Runs all stages: check, ingest, train, publish, report. A failed instrument does not stop the others.
+
+    Raises:
+        StoreError: the store cannot be written.
+        ClusterError: Ray does not answer.
+        InUseError: another command is at work on the library.
+    """
     names = library.select(only)
-    checks = check(library, only, progress=progress)
+    library.store.check_writable()
+    with hold_library(library.store, library.name, "run", say=progress.say):
+        return _run(library, names, progress)
+
+
+def _run(library: Library, names: Sequence[str], progress: Progress) -> LibraryRun:
+    checks = check(library, list(names), progress=progress)
     failed: dict[str, RunRecord] = {}
     for outcome in checks.instruments:
         if not outcome.ok:
-            failed[outcome.name] = _failed(library, outcome.name, outcome.problems[0])
+            failed[outcome.name] = write_failure(library, outcome.name, outcome.problems[0])
     ready = [name for name in names if name not in failed]
     ingested: list[Ingested] = []
     records: dict[str, RunRecord] = {}
     if ready:
         with _ray(progress, dashboard=True):
-            ingested = _ingest(library, ready, progress)
+            ingested = ingest_library(library, ready, progress)
             for item in ingested:
                 if item.error:
-                    failed[item.name] = _failed(library, item.name, item.error)
+                    failed[item.name] = write_failure(library, item.name, item.error)
             ready = [name for name in ready if name not in failed]
             if ready:
-                records = {record.instrument: record for record in _train(library, ready, progress, ray=nullcontext)}
+                records = {record.instrument: record for record in train_library(library, ready, progress, ray=nullcontext)}
     records |= failed
     ordered = [records[name] for name in names]
     return LibraryRun(ordered, ingested, report(library, progress=progress))
 
 
 def status(library: Library, only: list[str] | None = None) -> list[RunRecord]:
-    """The state of each instrument, from the records in the store."""
-    from rave_dist.training.heartbeat import read_records
+    """The state of each instrument, from the records in the store, and whether it belongs to the present manifest."""
+    records = _read_records(library, library.select(only))
+    if not any(record.run_id for record in records):
+        return records
+    from rave_dist.outdated import outdated  # imported here: it needs numpy
 
-    return read_records(library.store, library.name, library.select(only))
+    return [record.model_copy(update={"outdated": outdated(library, record)}) for record in records]
+
+
+def holder(library: Library) -> LeaseRecord | None:
+    """The command that is at work on a library; None if there is none."""
+    return library_holder(library.store, library.name)
+
+
+def _read_records(library: Library, names: Sequence[str]) -> list[RunRecord]:
+    """The records of instruments; without a command at work none of them is running, whatever a killed one left."""
+    from rave_dist.training.heartbeat import read_records, without_activity
+
+    records = read_records(library.store, library.name, names)
+    if any(record.state == "running" for record in records) and holder(library) is None:
+        return [without_activity(record) if record.state == "running" else record for record in records]
+    return records
 
 
 def base_status(library: Library) -> RunRecord | None:
     """The state of the library's joint base; None if the manifest does not request one."""
-    from rave_dist.training.heartbeat import read_records
-
     spec = library.base_spec(dataset="")
-    return None if spec is None else read_records(library.store, library.name, [spec.instrument])[0]
+    return None if spec is None else _read_records(library, [spec.instrument])[0]
 
 
 def report(library: Library, *, progress: Progress = SILENT) -> str:
@@ -327,6 +263,28 @@ def unpack(store: Store, model: str, folder: Path) -> Path:
         run = fetch_run(store, card, folder=Path(scratch))
         step = card.step if card.best_step is None else card.best_step
         return write_stock_run(run, folder, step=step, saved=last_checkpoint(store, card.run_folder.checkpoints))
+
+
+def prune(store: Store, *, keep: int, removes: bool, progress: Progress = SILENT) -> Pruned:
+    """What a store no longer needs; removed while no command is at work on it, if that is asked for.
+
+    Args:
+        store: the store.
+        keep: versions of each model that are kept in addition to the latest one.
+        removes: remove it.
+        progress: receives the number of removed items.
+
+    Raises:
+        InUseError: a command is at work on a library of the store; only raised if something is to be removed.
+        StoreError: the store cannot be used.
+    """
+    progress.stage("examining the store")
+    with hold_store(store, "prune", say=progress.say) if removes else nullcontext():
+        items = find_removable(store, keep=keep)
+        for done, item in enumerate(items if removes else ()):
+            progress.advance(done, len(items), "items")
+            remove(store, item)
+    return Pruned(store=store.uri, removed=removes, items=tuple(items))
 
 
 def convert(
@@ -379,24 +337,3 @@ def _ray(progress: Progress, *, dashboard: bool = False) -> Iterator[None]:
 
     with connected(dashboard=dashboard, say=progress.say):
         yield
-
-
-def _failed(library: Library, name: str, problem: Problem) -> RunRecord:
-    """Writes an instrument's error to its record, for status and the page.
-
-    Models of earlier runs stay in the registry.
-    """
-    dataset = ""
-    spec = library.training_spec(name, dataset=dataset)
-    record = RunRecord(
-        library=library.name,
-        instrument=name,
-        run_id=spec.run_id,
-        dataset=dataset,
-        state="failed",
-        steps=spec.budget.steps or 0,
-        budget=spec.budget,
-        error=problem,
-    )
-    record.save(library.store, record.key)
-    return record

@@ -17,6 +17,7 @@ from rave_dist.dataset.split import Split, split
 from rave_dist.library.manifest import Library
 from rave_dist.rave.step_config import StepConfig
 from rave_dist.records import PassedOver, TrainingSpec
+from rave_dist.training.continuation import PlannedRun
 from rave_dist.training.preflight.model_facts import ModelFacts
 
 if TYPE_CHECKING:
@@ -64,6 +65,7 @@ class Candidate:
         facts: of its model, once they are measured.
         plan: of its run, derived from the facts.
         free_bytes: free space in the store; None if unknown.
+        next_run: its run in view of its earlier ones; None if it was never ingested.
     """
 
     library: Library
@@ -77,6 +79,7 @@ class Candidate:
     facts: ModelFacts | None = None
     plan: Plan | None = None
     free_bytes: int | None = None
+    next_run: PlannedRun | None = None
 
     @property
     def seconds(self) -> float:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 
 from rave_dist.audio.io.sources import find_sources
-from rave_dist.checks import recordings, resources, settings
+from rave_dist.checks import history, recordings, resources, settings
 from rave_dist.checks.candidate import Candidate, Check
 from rave_dist.checks.findings import Finding, from_error
 from rave_dist.checks.results import InstrumentCheck, LibraryCheck
@@ -23,8 +23,8 @@ from rave_dist.training.preflight.model_facts import measure_model
 BEFORE_MEASURING: tuple[Check, ...] = (*recordings.CHECKS, *settings.CHECKS)
 """Checks of manifest and recordings."""
 
-AFTER_MEASURING: tuple[Check, ...] = resources.CHECKS
-"""Checks that use the facts of the model."""
+AFTER_MEASURING: tuple[Check, ...] = (*history.CHECKS, *resources.CHECKS)
+"""Checks of earlier runs, and those that use the facts of the model."""
 
 
 def check_library(library: Library, only: Sequence[str] | None = None, *, progress: Progress = SILENT) -> LibraryCheck:
@@ -95,6 +95,7 @@ def _complete(candidate: Candidate, found: Sequence[Finding]) -> InstrumentCheck
     findings = [*found, *_run(settings.AFTER_JOINT_BASE, candidate)]
     if not any(finding.severity == "error" for finding in findings):
         try:
+            candidate.next_run = history.plan_from_history(candidate)
             candidate.facts = measure_model(candidate.spec, candidate.initial_weights)
             candidate.plan = resources.plan_run(candidate, candidate.facts)
         except ConfigurationError as error:

@@ -11,6 +11,7 @@ from rave_dist.checks.candidate import Candidate, Check, Plan
 from rave_dist.checks.findings import Finding, error, warning
 from rave_dist.rave.presets import accumulation_choices, smaller_batch
 from rave_dist.storage.probe import in_words
+from rave_dist.training.continuation import continued_schedule
 from rave_dist.training.preflight.model_facts import ModelFacts
 from rave_dist.training.schedule import first_schedule
 from rave_dist.training.state.disk import run_bytes
@@ -25,8 +26,14 @@ def plan_run(candidate: Candidate, facts: ModelFacts) -> Plan:
     spec, start = candidate.spec, candidate.initial_weights
     times = facts.step_times(candidate.step.batch)
     resume_point = None if start is None else start.resume_point
-    schedule = first_schedule(spec.budget, step_times=times, override=spec.override, resume_point=resume_point)
-    spent = schedule.phase_1_steps * times.phase_1 + (schedule.steps - schedule.phase_1_steps) * times.phase_2
+    earlier = None if candidate.next_run is None else candidate.next_run.earlier
+    done = 0
+    if earlier is None:
+        schedule = first_schedule(spec.budget, step_times=times, override=spec.override, resume_point=resume_point)
+    else:
+        schedule, done = continued_schedule(candidate.library.store, earlier, spec, step_times=times), earlier.step
+    in_phase_1 = max(0, schedule.phase_1_steps - done)
+    spent = in_phase_1 * times.phase_1 + (schedule.steps - done - in_phase_1) * times.phase_2
     audio_seconds = 0.0 if candidate.is_joint_base else candidate.seconds
     return Plan(
         parameters=facts.parameters,

@@ -19,11 +19,12 @@ from rave_dist.records import (
     DatasetManifest,
     DatasetPointer,
     DryRunResult,
+    LeaseRecord,
     ListeningRecord,
     ModelCard,
     ModelFolder,
-    ModelPointer,
     NotFiniteReport,
+    Publication,
     Record,
     RunFolder,
     RunMetrics,
@@ -108,8 +109,10 @@ def _of_card(key: str, card: ModelCard) -> Iterator[Reference]:
         yield Reference(file.key, key, _PUBLISH, file.bytes, file.sha256)
 
 
-def _of_latest(key: str, pointer: ModelPointer) -> Iterator[Reference]:
-    yield Reference(ModelFolder.of(key.split("/")[1], pointer.version).card, key, _PUBLISH)
+def _of_record(key: str, record: RunRecord) -> Iterator[Reference]:
+    if record.model:
+        name, _, version = record.model.rpartition("@")
+        yield Reference(ModelFolder.of(name, version).card, key, _PUBLISH)
 
 
 def _of_samples(key: str, record: ListeningRecord) -> Iterator[Reference]:
@@ -142,7 +145,7 @@ def _kind(
 _KINDS = (
     _kind(r"datasets/*/latest/*\.json", DatasetPointer, _INGEST, _of_pointer),
     _kind(r"datasets/*/*/manifest\.json", DatasetManifest, _INGEST, _of_manifest),
-    _kind(r"runs/*/*/record\.json", RunRecord, "run rave-dist train, which writes it again"),
+    _kind(r"runs/*/*/record\.json", RunRecord, "run rave-dist train, which writes it again", _of_record),
     _kind(r"runs/*/*/*/spec\.json", TrainingSpec, "run rave-dist train, which writes it again"),
     _kind(r"runs/*/*/*/result\.json", RunResult, _TRAIN, _of_result),
     _kind(r"runs/*/*/*/metrics\.json", RunMetrics, "delete it; the page is written without these curves"),
@@ -150,7 +153,9 @@ _KINDS = (
     _kind(r"runs/*/*/*/checkpoints/*\.json", CheckpointInfo, _CHECKPOINT, _of_checkpoint),
     _kind(r"bases/*/base\.json", BaseRecord, "delete it and run rave-dist train, which writes it again", _of_base),
     _kind(r"models/*/*/card\.json", ModelCard, _PUBLISH, _of_card),
-    _kind(r"models/*/latest\.json", ModelPointer, "run rave-dist publish, which writes it again", _of_latest),
+    _kind(r"models/*/publications/*\.json", Publication, "delete it"),
+    _kind(r"leases/libraries/*/*\.json", LeaseRecord, "delete it, if no command is at work"),
+    _kind(r"leases/store/*\.json", LeaseRecord, "delete it, if no command is at work"),
     _kind(r"models/*/*/samples/samples\.json", ListeningRecord, _REPORT, _of_samples),
     _kind(r"conversions/*/request\.json", ConversionRequest, "delete it; the next conversion writes it again"),
     _kind(r"conversions/*/record\.json", ConversionRecord, "delete it; the next conversion writes it again"),

@@ -17,7 +17,10 @@ from rave_dist.records.folders import (
     ExportKind,
     ModelFolder,
     RunFolder,
+    checkpoint_step,
+    checkpoint_steps,
 )
+from rave_dist.records.lease import STORE_LEASE, LeaseRecord, library_lease
 from rave_dist.records.model import (
     Engine,
     ExportRecord,
@@ -42,14 +45,25 @@ from rave_dist.records.run import (
     ValidationRow,
     WindowSource,
 )
-from rave_dist.records.training import Rollback, RunActivity, RunRecord, RunStatus, TrainingSpec, Validation, run_record_key
+from rave_dist.records.training import (
+    Continuation,
+    Rollback,
+    RunActivity,
+    RunRecord,
+    RunStatus,
+    TrainingSpec,
+    Validation,
+    run_record_key,
+)
 from rave_dist.records.verdict import Verdict, VerdictWord
 
 __all__ = [
+    "STORE_LEASE",
     "BaseFolder",
     "BaseRecord",
     "BestWeights",
     "CheckpointInfo",
+    "Continuation",
     "ConversionFolder",
     "ConversionItem",
     "ConversionParameters",
@@ -63,6 +77,7 @@ __all__ = [
     "ExportFolder",
     "ExportKind",
     "ExportRecord",
+    "LeaseRecord",
     "ListeningRecord",
     "LossRow",
     "Metrics",
@@ -92,6 +107,9 @@ __all__ = [
     "Verdict",
     "VerdictWord",
     "WindowSource",
+    "checkpoint_step",
+    "checkpoint_steps",
+    "library_lease",
     "now",
     "run_record_key",
 ]

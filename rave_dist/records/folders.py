@@ -5,6 +5,7 @@ The names are keys if ``root`` is a folder of a store, and paths if it is a loca
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -24,6 +25,19 @@ class _In:
 
     def __get__(self, folder: Any, owner: type) -> str:
         return f"{folder.root}/{self._name}"
+
+
+def checkpoint_step(key: str) -> int | None:
+    """The step in the name of a checkpoint's file; None for other files."""
+    stem = key.rpartition("/")[2].partition(".")[0]
+    digits = stem.removeprefix("step-")
+    return int(digits) if digits != stem and digits.isdigit() else None
+
+
+def checkpoint_steps(keys: Iterable[str], folder: str) -> set[int]:
+    """The steps of the checkpoints of a folder among the keys of a store: those with a side file."""
+    sides = (key for key in keys if key.startswith(f"{folder}/") and key.endswith(".json"))
+    return {step for key in sides if (step := checkpoint_step(key)) is not None}
 
 
 @dataclass(frozen=True)
@@ -69,6 +83,10 @@ class RunFolder:
 
     ray = _In("ray")
     """The folder of Ray Train's own files."""
+
+    def checkpoint_steps(self, keys: Iterable[str]) -> set[int]:
+        """The steps of its checkpoints among keys of its store."""
+        return checkpoint_steps(keys, str(self.checkpoints))
 
     probe = _In("probe.npy")
     """Audio of the instrument, ``[C, T]``, for the checks of an export; in local folders only."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -16,6 +16,13 @@ RunStatus = Literal["waiting", "running", "done", "failed"]
 RunActivity = Literal["waiting for room", "starting", "dry run", "training", "exporting", "measuring"]
 
 
+class Continuation(Record):
+    """The run that another one continues, and the step of its checkpoint."""
+
+    run_id: str
+    step: int
+
+
 class TrainingSpec(Record):
     """The parameters of one run, with its checkpoint policy and its recovery.
 
@@ -23,8 +30,11 @@ class TrainingSpec(Record):
     steps that the memory needs. ``base`` is the id of the initial weights (`BaseFolder`); None for new ones. ``augment`` has
     the probability of each augmentation, ``compute`` the options of arithmetic and speed
     (`rave_dist.training.step.precision`). For extensions (`rave_dist.extensions`), ``losses`` has the weight of each further
-    loss, ``exports`` and ``metrics`` the names of further files and metrics of the published model.
+    loss, ``exports`` and ``metrics`` the names of further files and metrics of the published model. ``continues`` is the run
+    whose checkpoint it starts from (`rave_dist.training.continuation`).
     """
+
+    NOT_IDENTITY: ClassVar = ("checkpoint", "recover", "credit", "exports", "metrics")
 
     library: str
     instrument: str
@@ -46,6 +56,7 @@ class TrainingSpec(Record):
     exports: tuple[str, ...] = ()
     metrics: tuple[str, ...] = ()
     compute: tuple[ComputeOption, ...] = ()
+    continues: Continuation | None = None
 
     @property
     def run_id(self) -> str:
@@ -54,10 +65,22 @@ class TrainingSpec(Record):
         The checkpoint policy and the credit do not. The recovery does not change runs that need none, and must find the
         checkpoints of those that do. Exports and metrics are derived from the result.
         """
-        excluded = {"checkpoint", "recover", "credit", "exports", "metrics"}
-        if not self.losses:  # so that runs without losses of extensions keep their identity
-            excluded.add("losses")
-        return content_id(self.model_dump(mode="json", exclude=excluded))
+        return self._id(*(() if self.continues else ("continues",)))
+
+    @property
+    def settings_id(self) -> str:
+        """Hash of the parameters that affect the result, without the budget."""
+        return self._id("budget", "continues")
+
+    def changes(self, other: TrainingSpec) -> list[str]:
+        """The names of the parameters in which another run's result may differ, as in the manifest."""
+        names = (name for name in TrainingSpec.model_fields if name not in (*self.NOT_IDENTITY, "continues"))
+        changed = [name for name in names if getattr(self, name) != getattr(other, name)]
+        return ["recordings" if name == "dataset" else name for name in changed]
+
+    def _id(self, *excluded: str) -> str:
+        absent = () if self.losses else ("losses",)  # so that runs without losses of extensions keep their identity
+        return content_id(self.model_dump(mode="json", exclude={*self.NOT_IDENTITY, *absent, *excluded}))
 
     @property
     def folder(self) -> RunFolder:
@@ -90,7 +113,8 @@ class RunRecord(Record):
     """The progress of one instrument; ``runs/<library>/<instrument>/record.json``, rewritten during the run.
 
     ``activity`` is its present activity, None if no process is known to work on it. ``worker`` is host:pid of the last training
-    process. ``seconds`` is training time, of ``budget``. ``verdict`` is that of the published ``model``.
+    process. ``seconds`` is training time, of ``budget``. ``verdict`` is that of the published ``model``. ``outdated`` is never
+    stored: what has changed since in manifest and recordings.
     """
 
     library: str
@@ -114,6 +138,7 @@ class RunRecord(Record):
     seconds: float = 0.0
     worker: str | None = None
     updated_at: str = Field(default_factory=now)
+    outdated: tuple[str, ...] = ()
 
     @property
     def key(self) -> str:

@@ -54,6 +54,7 @@ def publish(
     spec: TrainingSpec,
     report: Callable[[RunActivity], None] = lambda activity: None,
     *,
+    outputs: Store | None = None,
     fidelity: float = FIDELITY,
 ) -> ModelCard:
     """Exports a finished run, checks the files and publishes them under the instrument's name.
@@ -62,6 +63,7 @@ def publish(
         store: for the run and the model.
         spec: the run; its result must be in its folder.
         report: called with each activity when it starts: exporting, measuring.
+        outputs: where the run's result and weights are; None for the store.
         fidelity: share of the latent variance that the exports keep.
 
     Returns:
@@ -72,19 +74,20 @@ def publish(
         VerificationError: the export differs from the model.
         DatasetError: the run's dataset is not in the store.
     """
+    outputs = outputs or store
     try:
-        result = RunResult.load(store, spec.folder.result)
+        result = RunResult.load(outputs, spec.folder.result)
     except MissingKeyError as error:
         raise TrainingError("this run has not finished", where=store.address(spec.run_key), fix="train it first") from error
     with tempfile.TemporaryDirectory(prefix="rave-dist-export-") as folder:
         run, out = RunFolder(Path(folder) / "run"), Path(folder) / "out"
         store.download(spec.folder.config, run.config)
-        store.download(spec.folder.weights, run.weights)
+        outputs.download(spec.folder.weights, run.weights)
         version = model_version(run)
         card = find_card(store, ModelFolder.of(spec.instrument, version))
         if card is None:
             if result.phase_1 is not None:
-                store.download(spec.folder.weights_phase_1, run.weights_phase_1)
+                outputs.download(spec.folder.weights_phase_1, run.weights_phase_1)
             Path(run.spec).write_bytes(canonical_json(spec.to_json()))
             dataset = load_manifest(store, spec.instrument, spec.dataset)
             sounds = bool(dataset.sources)

@@ -9,16 +9,17 @@ from typing import Any
 
 import torch
 
+from rave_dist.errors import TrainingError
 from rave_dist.rave.models import build_model
 from rave_dist.rave.step_config import StepConfig
 from rave_dist.rave.window import check_window
-from rave_dist.records import Rollback, TrainingSpec
+from rave_dist.records import Rollback, RunFolder, TrainingSpec
 from rave_dist.storage.store import Store
 from rave_dist.training.data.loader import PcmSegment, Windows
 from rave_dist.training.evaluation.receptive_field import set_receptive_field
 from rave_dist.training.preflight.step_time import measure_step_times
 from rave_dist.training.preflight.throwaway_run import ThrowawayRun
-from rave_dist.training.schedule import first_schedule
+from rave_dist.training.schedule import StepTimes, extended_schedule, first_schedule
 from rave_dist.training.state import checkpoint
 from rave_dist.training.state.async_checkpoint import on_host
 from rave_dist.training.state.initialization import InitialWeights, load_initial_weights
@@ -40,7 +41,7 @@ class RunParts:
         windows: the sampler.
         training_step: model, optimizers and learning rates.
         metrics: saved state of the metrics log of a resumed run.
-        resumed: whether the state is from a checkpoint.
+        resumed: whether the state is from a checkpoint of the run itself.
     """
 
     config: StepConfig
@@ -97,6 +98,9 @@ def assemble(
     config = StepConfig.of(spec, accumulation_steps=accumulation_steps)
     text = config.config_text
     loaded = checkpoint.load_checkpoint(store, spec.folder.checkpoints)
+    continues = loaded is None and spec.continues is not None
+    if continues:
+        loaded = _load_earlier(store, spec)
     saved = None if loaded is None else loaded[1]
     initial = load_initial_weights(store, spec.base) if saved is None and spec.base is not None else None
     if saved is None:
@@ -104,6 +108,9 @@ def assemble(
     else:
         state = RunState.from_saved(saved["state"])
         _adapt_accumulation_steps(state, spec, config)
+        phase_1_steps = state.schedule.phase_1_steps
+        if continues:
+            _extend(state, spec, config, device)
     config = replace(config, accumulation_steps=state.accumulation_steps)
 
     checkpoint.seed_everything(spec.seed)
@@ -139,6 +146,8 @@ def assemble(
         training_step.load_state_dict(saved["training"])
         windows.load_state_dict(saved["windows"])
         checkpoint.restore_random_states(saved["random"], device)
+        if state.schedule.phase_1_steps != phase_1_steps:
+            training_step.reschedule(phase_1_steps=state.schedule.phase_1_steps, warmup_steps=state.schedule.warmup_steps)
     for rollback in rollbacks[len(state.rollbacks) :]:
         training_step.scale_learning_rate(rollback.rate)
         state.rollbacks.append(rollback)
@@ -150,21 +159,56 @@ def assemble(
         windows=windows,
         training_step=training_step,
         metrics=saved["metrics_log"] if saved else None,
-        resumed=saved is not None,
+        resumed=saved is not None and not continues,
     )
 
 
 def _first_state(spec: TrainingSpec, config: StepConfig, device: torch.device, initial: InitialWeights | None) -> RunState:
     """The state before the first step; budgets in hours need measured step times for their number of steps."""
-    step_times = None
-    if spec.budget.hours is not None:
-        throwaway = ThrowawayRun(config, device=device)
-        step_times = measure_step_times(throwaway)
-        del throwaway  # frees its memory before the run needs it
+    step_times = None if spec.budget.hours is None else _measure(config, device)
     resume_point = None if initial is None else initial.resume_point
     schedule = first_schedule(spec.budget, step_times=step_times, override=spec.override, resume_point=resume_point)
     step = 0 if resume_point is None else resume_point.step
     return RunState(schedule, step=step, step_times=step_times, accumulation_steps=config.accumulation_steps)
+
+
+def _load_earlier(store: Store, spec: TrainingSpec) -> tuple[int, dict[str, Any]]:
+    """The checkpoint that a run starts from, of the run that it continues.
+
+    Raises:
+        TrainingError: it is not there any more.
+    """
+    assert spec.continues is not None
+    folder = RunFolder.of(spec.library, spec.instrument, spec.continues.run_id).checkpoints
+    loaded = checkpoint.load_checkpoint(store, folder)
+    if loaded is None or loaded[0] != spec.continues.step:
+        raise TrainingError(
+            f"the checkpoint after {spec.continues.step} steps, which this run continues, is not there any more",
+            where=store.address(folder),
+            fix="run the same command again, which plans the run again",
+        )
+    return loaded
+
+
+def _extend(state: RunState, spec: TrainingSpec, config: StepConfig, device: torch.device) -> None:
+    """Gives the state of an earlier run the budget of the run that continues it."""
+    until = spec.budget.until
+    if spec.budget.hours is not None and state.step_times is None:
+        state.step_times = _measure(config, device)
+    state.schedule = extended_schedule(
+        state.schedule,
+        spec.budget,
+        step_times=state.step_times,
+        override=spec.override,
+        done=state.step,
+        seconds=state.seconds,
+    )
+    state.ended_early = state.ended_early and until is not None and state.validations_without_improvement >= until.patience
+
+
+def _measure(config: StepConfig, device: torch.device) -> StepTimes:
+    throwaway = ThrowawayRun(config, device=device)
+    return measure_step_times(throwaway)  # its memory is free afterwards, before the run needs it
 
 
 def _adapt_accumulation_steps(state: RunState, spec: TrainingSpec, config: StepConfig) -> None:

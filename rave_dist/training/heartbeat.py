@@ -30,8 +30,13 @@ def read_record(store: Store, library: str, instrument: str) -> RunRecord | None
     if record is None:
         return None
     if record.state == "running" and seconds_since(record.updated_at) > SILENT_SECONDS:
-        return record.model_copy(update={"state": "waiting", "activity": None, "steps_per_second": None})
+        return without_activity(record)
     return record
+
+
+def without_activity(record: RunRecord) -> RunRecord:
+    """The record of a run that no process works on any more."""
+    return record.model_copy(update={"state": "waiting", "activity": None, "steps_per_second": None})
 
 
 def read_records(store: Store, library: str, instruments: Sequence[str]) -> list[RunRecord]:
@@ -61,6 +66,7 @@ def record_of(store: Store, spec: TrainingSpec) -> RunRecord:
         instrument=spec.instrument,
         run_id=spec.run_id,
         dataset=spec.dataset,
+        step=spec.continues.step if spec.continues else 0,
         steps=spec.budget.steps or 0,
         budget=spec.budget,
     )

@@ -166,6 +166,39 @@ def continue_schedule(schedule: Schedule, *, pace_phase_2: float, done: int, sec
     return Schedule(steps, schedule.phase_1_steps, schedule.warmup_steps, _validate_every(steps))
 
 
+def extended_schedule(
+    schedule: Schedule,
+    budget: Budget,
+    *,
+    step_times: StepTimes | None,
+    override: Mapping[str, Any],
+    done: int,
+    seconds: float,
+) -> Schedule:
+    """The schedule of a run that continues another one with another budget.
+
+    A phase 1 that is finished stays as trained, and phase 2 ends with the budget; otherwise the rest is planned. The warm-up
+    keeps its length. Arguments as in `plan_schedule`.
+
+    Args:
+        schedule: of the earlier run.
+        budget: the whole budget, including what the earlier run has used.
+        step_times: measured seconds per step; needed for hours, unused for steps.
+        override: the run's gin overrides.
+        done: finished steps.
+        seconds: training time so far.
+    """
+    if schedule.phase(done) == 1:
+        planned = plan_schedule(budget, step_times=step_times, override=override, done=done, seconds=seconds)
+        return replace(planned, warmup_steps=schedule.warmup_steps)
+    if budget.hours is not None:
+        if step_times is None:
+            raise ValueError("a budget in hours needs measured step times")
+        return continue_schedule(schedule, pace_phase_2=step_times.phase_2, done=done, seconds=seconds, hours=budget.hours)
+    steps = max(budget.steps or STEPS_AT_MOST, done)
+    return replace(schedule, steps=steps, validate_every=_validate_every(steps))
+
+
 def end_phase_1(schedule: Schedule, *, done: int) -> Schedule:
     """The schedule with phase 1 ended now; the end of phase 2 is unchanged."""
     return replace(schedule, phase_1_steps=done, steps=max(schedule.steps, done + 1))

@@ -170,6 +170,8 @@ class _Run:
         state = self.state
         speed = Speed()
         with self.metrics_log, self.checkpointer:
+            if self.spec.continues is not None and not self.parts.resumed:
+                self._save()  # from now on the run needs the earlier one no more
             self._validate_if_due()
             on_progress(state, None)
             while not self.planner.budget_used_up():

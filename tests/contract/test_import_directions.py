@@ -32,12 +32,13 @@ GROUND = CORE | {"audio", "cluster", "progress", "time_left"}
 # What each part of rave_dist may import of the others; "" is the package itself: its version and the public names.
 MAY_IMPORT: dict[str, set[str]] = {
     "": {"api", "errors", "storage", "views"},
-    "api": GROUND | {"checks", "pipeline", "display", "views"},
+    "api": GROUND | {"checks", "library_stages", "pipeline", "display", "views"},
     "views": GROUND | {"pipeline"},
     "errors": set(),
     "suggest": set(),
     "extensions": {"errors", "options"},
     "isolated": {"errors"},
+    "leases": {"errors", "identity", "records", "storage"},
     "identity": {"errors"},
     "options": set(),
     "records": {"errors", "identity", "options"},
@@ -58,20 +59,25 @@ MAY_IMPORT: dict[str, set[str]] = {
     "training": GROUND | {"", "rave"},
     "registry": GROUND | {"rave"},
     "initial_weights": GROUND,
-    "checks": GROUND | {"initial_weights", "rave"},
+    "checks": GROUND | {"initial_weights", "outdated", "rave"},
     "integrity": GROUND,
-    "pipeline": GROUND | {"initial_weights", "checks", "rave"},
+    "outdated": GROUND,
+    "prune": {"records", "storage"},
+    "library_stages": GROUND | {"initial_weights"},
+    "pipeline": GROUND | {"initial_weights", "checks", "leases", "library_stages", "outdated", "prune", "rave"},
     "doctor": GROUND | {"rave"},
-    "console": GROUND | {"checks", "doctor", "init_manifest", "integrity", "pipeline"},
+    "console": GROUND | {"checks", "doctor", "init_manifest", "integrity", "library_stages", "pipeline", "prune"},
     "display": GROUND | {"console"},
     "cli_options": {"exit_codes", "storage"},
     "cli_verify": GROUND | {"cli_options", "console", "display", "integrity", ""},
+    "cli_store": GROUND | {"cli_options", "console", "display", "pipeline", "prune", ""},
     "cli": GROUND
-    | {"cli_options", "cli_verify", "checks", "doctor", "init_manifest", "pipeline", "console", "display", "demo", ""},
+    | {"cli_options", "cli_store", "cli_verify", "checks", "doctor", "init_manifest"}
+    | {"pipeline", "console", "display", "demo", ""},
     "__main__": {"cli", "exit_codes", "signals", "terminal"},
     "demo": GROUND | {"checks", "pipeline", "console", "sample_data"},
 }
-ABOVE_STAGES = {"", "initial_weights", "checks", "pipeline", "views", "cli", "demo"}
+ABOVE_STAGES = {"", "initial_weights", "checks", "library_stages", "pipeline", "views", "cli", "demo"}
 
 # The doors: modules of one stage that others may import, and who they are.
 DOORS: dict[str, set[str]] = {

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from rave_dist.records import DatasetFolder, DatasetManifest
+from rave_dist.records import Continuation, DatasetFolder, DatasetManifest, TrainingSpec
 from rave_dist.storage.store import Store
 
 RUN_KEYS = {"name", "state", "phase", "step", "steps", "validation", "model", "error"}
@@ -165,3 +165,27 @@ def test_ctrl_c_is_one_message_and_the_rerun_goes_on(
     ended = rave_dist("run", library, "--json")
     assert ended.code == 0, ended.stderr
     assert ended.document["instruments"][0]["state"] == "done"
+
+
+def test_a_larger_budget_continues_a_finished_library(local_store, tmp_path, rave_dist, drums, write_library, write_sound):
+    write_sound(tmp_path / "drums.wav", drums(14, seed=1))
+    instruments = "drums: {sources: [drums.wav]}\n"
+    (first,) = rave_dist("run", write_library(local_store.uri, instruments, steps=12), "--json").document["instruments"]
+    assert (first["state"], first["step"], first["phase_1_steps"]) == ("done", 12, 8)
+    folder = f"runs/small/drums/{first['run_id']}"
+    before = {entry.key: entry.tag for entry in local_store.list(folder)}
+
+    larger = write_library(local_store.uri, instruments, steps=24)
+    (shown,) = rave_dist("status", larger, "--json").document["instruments"]
+    assert shown["outdated"] == ["this run belongs to an earlier manifest: budget changed since"]
+    ran = rave_dist("run", larger, "--json")
+    assert ran.code == 0, ran.stderr
+    assert "drums: continues the run of 12 steps" in ran.stderr.splitlines()
+    (row,) = ran.document["instruments"]
+    assert (row["state"], row["step"], row["steps"], row["phase_1_steps"]) == ("done", 24, 24, 8)
+    spec = TrainingSpec.load(local_store, f"runs/small/drums/{row['run_id']}/spec.json")
+    assert spec.continues == Continuation(run_id=first["run_id"], step=12)
+    assert {entry.key: entry.tag for entry in local_store.list(folder)} == before
+    assert rave_dist("status", larger, "--json").document["in_use"] is None
+    again = rave_dist("train", larger, "--json").document["instruments"]
+    assert [each["run_id"] for each in again] == [row["run_id"]]

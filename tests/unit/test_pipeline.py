@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from rave_dist.dataset.prepare import prepare
 from rave_dist.dataset.read import load_manifest
 from rave_dist.dataset.recipe import Recipe
 from rave_dist.dataset.split import split_dataset
+from rave_dist.leases import hold_library
 from rave_dist.library.manifest import load_library
 from rave_dist.records import ModelCard, TrainingSpec
 from rave_dist.registry.store import find
@@ -122,10 +124,72 @@ def test_a_checkpoint_leaves_what_the_run_left_when_it_was_stopped_there(
     assert result is not None
     result.model_copy(update={"step": 4}).save(store, spec.folder.result)  # of an earlier stop
     store.delete(spec.folder.weights)
-    write_outputs_from_checkpoint(store, spec)
+    write_outputs_from_checkpoint(store, spec, store)
     assert read_result(store, spec) == result
     again = weights(store, spec, tmp_path, "weights.pt")
     assert all(torch.equal(value, again[name]) for name, value in left.items())
     store.delete(spec.folder.weights)
-    write_outputs_from_checkpoint(store, spec)  # nothing newer to leave
+    write_outputs_from_checkpoint(store, spec, store)  # nothing newer to leave
     assert not store.exists(spec.folder.weights)
+
+
+def test_publishing_beside_a_training_command_writes_no_run(run: tuple[Path, Store, TrainingSpec]) -> None:
+    path, store, spec = run
+    with pytest.raises(Killed):
+        go(store, spec, killed_at=5)
+    write_record(store, record_of(store, spec))
+    before = {entry.key: entry.tag for entry in store.list("runs")}
+    with hold_library(store, "band", "train"):
+        model = publish(path, 3)["plucks"]["model"]
+    assert {entry.key: entry.tag for entry in store.list("runs")} == before
+    card = find(store, "plucks")
+    assert (card.reference, card.complete, card.step) == (model, False, 4)
+    assert publish(path, 3)["plucks"]["model"] == model
+    assert read_result(store, spec) is not None
+
+
+def document(command: str, path: Path, *options: str) -> dict[str, Any]:
+    answer = CliRunner().invoke(app, [command, str(path), "--json", *options])
+    assert answer.exit_code in (0, 3), answer.output
+    value: dict[str, Any] = json.loads(answer.stdout)
+    return value
+
+
+def test_status_check_and_publish_after_a_change_of_the_manifest_and_of_the_recordings(
+    run: tuple[Path, Store, TrainingSpec],
+) -> None:
+    path, store, spec = run
+    go(store, spec)
+    publish(path, 3)
+    plucks, bells = document("status", path)["instruments"]
+    assert (plucks["outdated"], bells["outdated"]) == ([], [])
+
+    larger = MANIFEST.replace("steps: 9", "steps: 16").replace("plucks: {sources: [plucks.", "plucks: {sources: [plucks*.")
+    path.write_text(larger.replace("plucks*.wav]", "plucks*.wav], seed: 5"))
+    (plucks, _) = document("status", path)["instruments"]
+    assert plucks["outdated"] == ["this run belongs to an earlier manifest: budget, seed changed since"]
+    (told,) = document("check", path, "--only", "plucks")["instruments"]
+    assert "starts at step 0: other settings than the run of 9 steps (budget, seed)" in [w["what"] for w in told["warnings"]]
+
+    path.write_text(larger)
+    (told,) = document("check", path, "--only", "plucks")["instruments"]
+    assert "continues the run of 9 steps" in [warning["what"] for warning in told["warnings"]]
+    assert (told["steps"], told["phase_1_steps"]) == (16, 6)
+
+    shutil.copy(path.parent / "plucks.wav", path.parent / "plucks-2.wav")
+    (plucks, _) = document("status", path)["instruments"]
+    assert plucks["outdated"] == [
+        "this run belongs to an earlier manifest: budget changed since",
+        "the recordings are not those of this run: 1 new or changed",
+    ]
+    (told,) = document("check", path, "--only", "plucks")["instruments"]
+    assert "starts at step 0: other settings than the run of 9 steps (recordings, budget)" in [
+        warning["what"] for warning in told["warnings"]
+    ]
+
+    credit = {"performer": "Ada", "licence": "CC0-1.0"}
+    first = find(store, "plucks")
+    path.write_text(MANIFEST.replace("plucks: {", "plucks: {credit: {performer: Ada, licence: CC0-1.0}, "))
+    assert publish(path, 3)["plucks"]["model"] == first.reference
+    card = find(store, "plucks")
+    assert (card.credit, [past.credit for past in card.past_credits]) == (credit, [{}])

@@ -242,7 +242,7 @@ def test_what_affects_the_result_makes_another_run(change: dict[str, Any]) -> No
 def test_every_field_of_a_spec_is_decided_on() -> None:
     # A new field changes the ids of all runs unless it is left out of them: think, then add it here.
     affecting = {"library", "instrument", "dataset", "config", "override", "sample_rate", "channels"}
-    affecting |= {"window", "batch", "budget", "seed", "base", "augment", "losses", "compute"}
+    affecting |= {"window", "batch", "budget", "seed", "base", "augment", "losses", "compute", "continues"}
     assert set(TrainingSpec.model_fields) == affecting | {"checkpoint", "recover", "credit", "exports", "metrics"}
 
 

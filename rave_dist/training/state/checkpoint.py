@@ -9,7 +9,7 @@ from __future__ import annotations
 import pickle
 import random
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ import torch
 
 from rave_dist.errors import ConfigurationError, MissingKeyError, TrainingError
 from rave_dist.identity import hash_file
-from rave_dist.records import CheckpointInfo
+from rave_dist.records import CheckpointInfo, checkpoint_step, checkpoint_steps
 from rave_dist.storage.backend import Entry
 from rave_dist.storage.store import Store
 
@@ -56,7 +56,7 @@ def remove_old_checkpoints(store: Store, folder: str, step: int, *, keep: int) -
     entries = list(store.list(folder))
     others = sorted(_complete_steps(store, folder, entries) - {step}, reverse=True)[: keep - 1]
     for entry in entries:
-        if _step_of(entry.key) not in (step, *others):
+        if checkpoint_step(entry.key) not in (step, *others):
             store.delete(entry.key)
 
 
@@ -73,7 +73,7 @@ def load_checkpoint(store: Store, folder: str) -> tuple[int, dict[str, Any]] | N
         StoreError: the store cannot be read.
     """
     damaged = False
-    for step in sorted(_steps(store.list(folder)), reverse=True):
+    for step in sorted(checkpoint_steps((entry.key for entry in store.list(folder)), folder), reverse=True):
         name = _name(folder, step)
         info = CheckpointInfo.find(store, f"{name}.json")
         if info is None:
@@ -182,23 +182,13 @@ def _load(store: Store, name: str, info: CheckpointInfo) -> dict[str, Any] | Non
     return state
 
 
-def _steps(entries: Iterable[Entry]) -> set[int]:
-    """Steps of the checkpoints with a side file."""
-    return {step for entry in entries if entry.key.endswith(".json") and (step := _step_of(entry.key)) is not None}
-
-
 def _complete_steps(store: Store, folder: str, entries: Sequence[Entry]) -> set[int]:
     """Steps of the checkpoints whose side file is valid and whose state has the size that it says."""
     sizes = {entry.key: entry.bytes for entry in entries}
-    infos = ((_name(folder, step), CheckpointInfo.find(store, f"{_name(folder, step)}.json")) for step in _steps(entries))
+    steps = checkpoint_steps(sizes, folder)
+    infos = ((_name(folder, step), CheckpointInfo.find(store, f"{_name(folder, step)}.json")) for step in steps)
     return {info.step for name, info in infos if info is not None and sizes.get(f"{name}.pt") == info.bytes}
 
 
 def _name(folder: str, step: int) -> str:
     return f"{folder}/step-{step:09d}"
-
-
-def _step_of(key: str) -> int | None:
-    stem = key.rpartition("/")[2].partition(".")[0]
-    digits = stem.removeprefix("step-")
-    return int(digits) if digits != stem and digits.isdigit() else None

@@ -77,19 +77,20 @@ def write_outputs(
     result.save(store, spec.folder.result)
 
 
-def write_outputs_from_checkpoint(store: Store, spec: TrainingSpec) -> None:
+def write_outputs_from_checkpoint(store: Store, spec: TrainingSpec, outputs: Store) -> None:
     """Writes the outputs of a run's newest checkpoint, as if it had been stopped there, unless newer ones exist.
 
     Args:
         store: of the run.
         spec: the run; training can continue afterwards.
+        outputs: where to write them; the store, or a folder while a training process may write the run's own.
 
     Raises:
         TrainingError: there is no valid checkpoint yet.
         DatasetError: its dataset is not in the store.
         StoreError: the store cannot be used.
     """
-    loaded, result = load_checkpoint(store, spec.folder.checkpoints), read_result(store, spec)
+    loaded, result = load_checkpoint(store, spec.folder.checkpoints), read_result(outputs, spec)
     if loaded is None and result is None:
         raise TrainingError("the run has no checkpoint yet", fix="train it until its first checkpoint")
     if loaded is None or (result is not None and result.step >= loaded[0]):
@@ -98,7 +99,7 @@ def write_outputs_from_checkpoint(store: Store, spec: TrainingSpec) -> None:
     model = build_model(store.read_bytes(spec.folder.config).decode(), channels=spec.channels)
     load_weights(model, saved["model"], where=store.address(spec.run_key))
     audio = split_dataset(store, load_manifest(store, spec.instrument, spec.dataset), window=StepConfig.of(spec).window)
-    write_outputs(store, spec, model, RunState.from_saved(saved["state"]), saved["bests"], audio.train, complete=False)
+    write_outputs(outputs, spec, model, RunState.from_saved(saved["state"]), saved["bests"], audio.train, complete=False)
 
 
 def read_result(store: Store, spec: TrainingSpec) -> RunResult | None:

@@ -50,8 +50,8 @@ def fill(store: Store, model: TinyModel, folder: Path) -> None:
         store.upload(local, key)
     spec.save(store, spec.folder.spec)
     save_checkpoint(store, spec.folder.checkpoints, 4, {"step": 4})
-    write_record(store, record_of(store, spec))
     card = model.publish(store)
+    write_record(store, record_of(store, spec).model_copy(update={"state": "done", "model": card.reference}))
     plan = plan_conversion(card, [str(wav)], str(folder / "converted"), ConversionParameters())
     job = begin(store, plan, chunk_seconds=10.0)
     assert finish(job, in_process.convert_all(job)).converted == 1
@@ -91,7 +91,7 @@ DAMAGES: list[tuple[str, Callable[[bytes], bytes] | None, str]] = [
     ("_streaming.ts", cut, "bytes instead of"),
     ("card.json", cut, "not valid JSON"),
     ("card.json", None, "missing"),
-    ("latest.json", cut, "not valid JSON"),
+    ("00000001.json", cut, "not valid JSON"),
     ("request.json", cut, "not valid JSON"),
 ]
 FLIPPED = (".parquet", "weights.pt", "step-000000004.pt", "_streaming.ts")
@@ -168,6 +168,6 @@ def test_the_command_names_problems_and_ends_with_3(local_store: Store, tiny_mod
 def test_a_store_in_use_has_no_problems(local_store: Store, tiny_model: TinyModel, tmp_path: Path) -> None:
     """Sets of files without their marker are not complete yet, and a checkpoint may go while it is looked at."""
     fill(local_store, tiny_model, tmp_path)
-    for end in ("card.json", "result.json", "step-000000004.json", "models/tiny-0/latest.json"):
+    for end in ("card.json", "result.json", "step-000000004.json", "runs/tiny/tiny-0/record.json"):
         local_store.delete(the_one(local_store, end))
     assert verify(local_store, part=Part(1, 1)).ok

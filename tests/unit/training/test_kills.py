@@ -17,8 +17,9 @@ import pytest
 import torch
 
 from rave_dist.options import Budget, CheckpointPolicy
-from rave_dist.records import TrainingSpec
+from rave_dist.records import Continuation, TrainingSpec
 from rave_dist.storage.store import Store
+from rave_dist.training.continuation import plan_continuation
 from rave_dist.training.state.checkpoint import load_checkpoint
 from rave_dist.training.state.outputs import read_result
 from tests.sample_records import training_spec
@@ -152,3 +153,30 @@ def test_a_run_moves_to_another_host(hosts: tuple[Host, Host], undisturbed: dict
     assert hosts[1].wait_for("finished") == STEPS
     assert hosts[1].ended() == 0
     assert _same(undisturbed, _weights(elsewhere, spec, tmp_path))
+
+
+def test_a_killed_continuation_of_a_finished_run_ends_like_an_undisturbed_one(hosts: tuple[Host, Host], tmp_path: Path) -> None:
+    short = _spec().model_copy(update={"budget": Budget(steps=9)})
+    store, chance = Store(str(tmp_path / "store")), random.Random(21)
+    hosts[0].start(store, short)
+    assert hosts[0].wait_for("finished") == 9
+    assert hosts[0].ended() == 0
+    other = Store(str(shutil.copytree(tmp_path / "store", tmp_path / "other")))
+
+    spec = plan_continuation(store, short.model_copy(update={"budget": Budget(steps=16)})).spec
+    assert spec.continues == Continuation(run_id=short.run_id, step=9)
+    hosts[0].start(store, spec)
+    assert hosts[0].wait_for("finished") == 16
+    assert hosts[0].ended() == 0
+    for step in (9, 11, 14):
+        process = hosts[1].start(other, spec)
+        hosts[1].wait_for("step", step)
+        time.sleep(chance.uniform(0, 0.2))
+        os.kill(process, signal.SIGKILL)
+        assert hosts[1].ended() == -signal.SIGKILL
+    hosts[1].start(other, spec)
+    assert hosts[1].wait_for("finished") == 16
+    assert hosts[1].ended() == 0
+    (tmp_path / "one").mkdir()
+    (tmp_path / "two").mkdir()
+    assert _same(_weights(store, spec, tmp_path / "one"), _weights(other, spec, tmp_path / "two"))

@@ -1,0 +1,169 @@
+"""Ingest and training of a library, within its lease and a connection to Ray.
+
+Instruments are independent: an error of one is kept in its record and the others continue.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from rave_dist.errors import ConfigurationError, DatasetError, LibraryError, ModelNotFoundError, RaveDistError, TrainingError
+from rave_dist.library.manifest import Library
+from rave_dist.progress import Progress
+from rave_dist.records import DatasetManifest, Problem, RunRecord, TrainingSpec
+
+
+@dataclass(frozen=True)
+class Ingested:
+    """The outcome of ingest for one instrument: a dataset, or the reason why there is none."""
+
+    name: str
+    manifest: DatasetManifest | None = None
+    error: Problem | None = None
+
+    @property
+    def complete(self) -> bool:
+        """Whether there is a dataset and every recording could be found and read."""
+        if self.manifest is None:
+            return False
+        return not any(r.unreadable for r in self.manifest.rejected) and not any(p.missing for p in self.manifest.passed_over)
+
+    def to_json(self) -> dict[str, Any]:
+        """The instrument's entry in the document of ``rave-dist ingest``."""
+        manifest = self.manifest
+        return {
+            "name": self.name,
+            "dataset": manifest.id if manifest else None,
+            "used_seconds": round(manifest.used_seconds, 3) if manifest else 0.0,
+            "rejected": [r.to_json() for r in manifest.rejected] if manifest else [],
+            "warnings": [{"source": source, "what": what} for source, what in manifest.warnings] if manifest else [],
+            "passed_over": [p.to_json() for p in manifest.passed_over] if manifest else [],
+            "notes": list(manifest.notes) if manifest else [],
+            "error": self.error.to_json() if self.error else None,
+        }
+
+
+def ingest_library(library: Library, names: Sequence[str], progress: Progress) -> list[Ingested]:
+    """Converts the recordings of the named instruments to datasets."""
+    from rave_dist.dataset.on_ray import ingest as ingest_instrument
+
+    progress.stage("reading recordings")
+    outcomes: list[Ingested] = []
+    for name in names:
+        settings = library.settings(name)
+        assert settings.sample_rate is not None
+        assert settings.channels is not None
+        try:
+            manifest = ingest_instrument(
+                library.store,
+                name,
+                library.sources(name),
+                sample_rate=settings.sample_rate,
+                channels=settings.channels,
+                credit=settings.credit or {},
+                library=library.name,
+                progress=partial(progress.advance, unit="recordings", name=name),
+            )
+            outcomes.append(Ingested(name, manifest))
+        except RaveDistError as error:
+            outcomes.append(Ingested(name, error=Problem.of(error)))
+    return outcomes
+
+
+def train_library(
+    library: Library, names: Sequence[str], progress: Progress, *, ray: Callable[[], AbstractContextManager[None]]
+) -> list[RunRecord]:
+    """Trains on the Ray that ``ray`` connects to, if there is anything to train."""
+    progress.stage("preparing the runs")
+    from rave_dist.dataset.read import latest_manifest
+    from rave_dist.initial_weights import find_initial_weights, plan_joint_base, write_joint_dataset
+    from rave_dist.training.continuation import plan_continuation
+    from rave_dist.training.state.initialization import store_initial_weights
+
+    specs: list[TrainingSpec] = []
+    refused: dict[str, RunRecord] = {}
+    trained: list[RunRecord] = []
+    joint = plan_joint_base(library)
+    first: list[RunRecord] = []
+
+    def planned(spec: TrainingSpec) -> TrainingSpec:
+        run = plan_continuation(library.store, spec)
+        if run.note:
+            progress.say(f"{spec.instrument}: {run.note}")
+        return run.spec
+
+    with ExitStack() as stack:
+        if joint is not None:
+            stack.enter_context(ray())
+            write_joint_dataset(library.store, joint)
+            first = _train_all(library, [planned(joint.spec)], progress, progress.runs)
+        for name in names:
+            try:
+                dataset = latest_manifest(library.store, name, library.name).id
+                start = find_initial_weights(library, name, joint=_reference(first[0]) if first else "")
+            except (DatasetError, ModelNotFoundError, ConfigurationError, LibraryError, TrainingError) as error:
+                refused[name] = write_failure(library, name, Problem.of(error))
+            else:
+                base = store_initial_weights(library.store, start) if start is not None else None
+                specs.append(planned(library.training_spec(name, dataset=dataset, base=base)))
+        if specs:
+            if joint is None:
+                stack.enter_context(ray())
+            done = [*first, *refused.values()]
+            trained = _train_all(library, specs, progress, lambda records: progress.runs([*done, *records]))
+    by_name = refused | {record.instrument: record for record in trained}
+    return [by_name[name] for name in names]
+
+
+def _train_all(
+    library: Library, specs: list[TrainingSpec], progress: Progress, runs: Callable[[Sequence[RunRecord]], None]
+) -> list[RunRecord]:
+    from rave_dist.registry.export import export_run
+    from rave_dist.registry.publications import refresh_credit
+    from rave_dist.registry.publish import publish
+    from rave_dist.registry.store import find
+    from rave_dist.training.on_ray import train_library as train_runs
+
+    export = partial(export_run, name="dry_run")
+    records = train_runs(library.store, specs, publish=publish, export=export, progress=runs, stage=progress.stage)
+    for spec, record in zip(specs, records, strict=True):
+        if record.state == "done" and record.model:  # also of a run that ended before its credit was corrected
+            refresh_credit(library.store, find(library.store, record.model), spec.credit)
+    return records
+
+
+def write_failure(library: Library, name: str, problem: Problem) -> RunRecord:
+    """Writes an instrument's error to its record, for status and the page.
+
+    Models of earlier runs stay in the registry.
+    """
+    dataset = ""
+    spec = library.training_spec(name, dataset=dataset)
+    record = RunRecord(
+        library=library.name,
+        instrument=name,
+        run_id=spec.run_id,
+        dataset=dataset,
+        state="failed",
+        steps=spec.budget.steps or 0,
+        budget=spec.budget,
+        error=problem,
+    )
+    record.save(library.store, record.key)
+    return record
+
+
+def _reference(base: RunRecord) -> str:
+    """The published model of a library's joint base.
+
+    Raises:
+        TrainingError: there is none, with the reason.
+    """
+    if base.state != "done" or base.model is None:
+        problem = base.error or Problem(what=f"it is {base.state}", fix="run the same command again to resume")
+        raise TrainingError(f"the joint base has no model: {problem.what}", where=base.instrument, fix=problem.fix)
+    return base.model

@@ -1,0 +1,126 @@
+"""Runs that continue an earlier run of the same settings with another budget.
+
+The budget is part of a run's identity. A run that differs from an earlier one only in its budget, of which that one has used
+less, starts from the last checkpoint of that one: phase 1 stays as trained, or is replanned if it was not finished, and phase
+2 is extended. The earlier run stays as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from rave_dist.options import Budget
+from rave_dist.records import Continuation, RunFolder, RunMetrics, RunResult, TrainingSpec
+from rave_dist.storage.store import Store
+from rave_dist.training.schedule import STEPS_AT_MOST, Schedule, StepTimes, extended_schedule
+
+
+@dataclass(frozen=True)
+class EarlierRun:
+    """A run in the store: its last checkpoint, if it has one, and its result, if it ended or was stopped."""
+
+    spec: TrainingSpec
+    checkpoint: int | None
+    result: RunResult | None
+
+    @property
+    def step(self) -> int:
+        """Finished steps, as far as they are in the store."""
+        return max(self.checkpoint or 0, self.result.step if self.result else 0)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether its budget is used up."""
+        return self.result is not None and self.result.complete
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """A run to train: its parameters, the run that it continues, if any, and what to tell users of earlier runs."""
+
+    spec: TrainingSpec
+    earlier: EarlierRun | None = None
+    note: str = ""
+
+
+def plan_continuation(store: Store, spec: TrainingSpec) -> PlannedRun:
+    """The run of a manifest, in view of the earlier runs of its instrument.
+
+    Args:
+        store: of the runs.
+        spec: the run from the manifest.
+
+    Returns:
+        A run of the same parameters, if there is one with a checkpoint or a result; otherwise one that continues the run of the
+        same settings with the most steps within the budget; otherwise ``spec``, with the reason if there are earlier runs.
+    """
+    runs = [run for run in _runs(store, spec) if run.step]
+    related = [run for run in runs if run.spec.settings_id == spec.settings_id]
+    same = [run for run in related if run.spec.budget == spec.budget]
+    if same:
+        return PlannedRun(max(same, key=lambda run: (run.is_complete, run.step)).spec.model_copy(update=_unhashed(spec)))
+    within = [run for run in related if run.checkpoint and _has_room(spec.budget, run)]
+    if within:
+        run = max(within, key=lambda run: (run.checkpoint, run.is_complete))
+        assert run.checkpoint is not None
+        continues = Continuation(run_id=run.spec.run_id, step=run.checkpoint)
+        return PlannedRun(
+            spec.model_copy(update={"continues": continues}), run, f"continues the run of {run.checkpoint:,} steps"
+        )
+    return PlannedRun(spec, note=_reason(spec, runs, related))
+
+
+def continued_schedule(store: Store, run: EarlierRun, spec: TrainingSpec, *, step_times: StepTimes) -> Schedule:
+    """The schedule of a run that continues an earlier one.
+
+    Args:
+        store: of the runs.
+        run: the earlier run.
+        spec: the run that continues it.
+        step_times: measured seconds per step.
+    """
+    metrics = RunMetrics.load(store, run.spec.folder.metrics)  # written before its first checkpoint
+    return extended_schedule(
+        Schedule(metrics.steps, metrics.phase_1_steps, 1, 1),
+        spec.budget,
+        step_times=step_times,
+        override=spec.override,
+        done=run.step,
+        seconds=run.result.seconds if run.result else 0.0,
+    )
+
+
+def _runs(store: Store, spec: TrainingSpec) -> Iterator[EarlierRun]:
+    keys = {entry.key for entry in store.list(f"runs/{spec.library}/{spec.instrument}")}
+    for key in sorted(keys):
+        folder = RunFolder(key.rpartition("/")[0])
+        if key == folder.spec:
+            checkpoints = folder.checkpoint_steps(keys)
+            result = RunResult.load(store, folder.result) if folder.result in keys else None
+            yield EarlierRun(TrainingSpec.load(store, key), max(checkpoints, default=None), result)
+
+
+def _unhashed(spec: TrainingSpec) -> dict[str, object]:
+    """The fields that are not part of a run's identity."""
+    return {name: getattr(spec, name) for name in TrainingSpec.NOT_IDENTITY}
+
+
+def _has_room(budget: Budget, run: EarlierRun) -> bool:
+    """Whether a budget is larger than what a run has used."""
+    if budget.hours is not None:
+        return 3600 * budget.hours > (run.result.seconds if run.result else 0.0)
+    return (budget.steps or STEPS_AT_MOST) > run.step
+
+
+def _reason(spec: TrainingSpec, runs: list[EarlierRun], related: list[EarlierRun]) -> str:
+    """Why a run starts at step 0 although there are earlier ones."""
+    if not runs:
+        return ""
+    last = max(related or runs, key=lambda run: run.step)
+    if not related:
+        changed = ", ".join(last.spec.changes(spec))
+        return f"starts at step 0: other settings than the run of {last.step:,} steps ({changed})"
+    if not last.checkpoint:
+        return f"starts at step 0: the run of {last.step:,} steps has no checkpoint any more"
+    return f"starts at step 0: the run of {last.step:,} steps has used this budget already"

@@ -1,0 +1,206 @@
+"""What a store no longer needs is listed with its size, removed on request, and nothing else is."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from rave_dist.cli import app
+from rave_dist.errors import StoreError
+from rave_dist.leases import hold_library
+from rave_dist.options import Budget
+from rave_dist.prune import find_removable, remove
+from rave_dist.records import (
+    BaseFolder,
+    BaseRecord,
+    Continuation,
+    ConversionFolder,
+    ConversionParameters,
+    ConversionRequest,
+    DatasetFolder,
+    DatasetManifest,
+    DatasetPointer,
+    DryRunResult,
+    ModelCard,
+    RunRecord,
+    RunResult,
+    Shard,
+    TrainingSpec,
+    Validation,
+    now,
+)
+from rave_dist.registry.store import find, list_models
+from rave_dist.storage.store import Store
+
+Publish = Callable[..., ModelCard]
+
+
+def _spec(steps: int = 9, **changes: Any) -> TrainingSpec:
+    values = {"library": "band", "instrument": "drums", "dataset": "kept", "config": ("v2_tiny",), "sample_rate": 44100}
+    return TrainingSpec(**{**values, "channels": 1, "budget": Budget(steps=steps), "seed": 3, **changes})
+
+
+def _run(store: Store, spec: TrainingSpec, *, complete: bool = True, checkpoint: bool = True) -> TrainingSpec:
+    spec.save(store, spec.folder.spec)
+    store.write_bytes(spec.folder.weights, b"weights")
+    if checkpoint:
+        for ending in (".pt", ".json"):
+            store.write_bytes(f"{spec.folder.checkpoints}/step-000000009{ending}", b"12345")
+    fields = {"phase": 2, "step": 9, "best_step": 9, "steps": 9, "phase_1_steps": 6, "seconds": 1.0}
+    RunResult(**fields, complete=complete, validation=Validation()).save(store, spec.folder.result)
+    return spec
+
+
+def _dataset(store: Store, dataset: str, *shards: str) -> None:
+    for shard in shards:
+        store.write_bytes(f"{DatasetFolder.shards('drums')}/{shard}.parquet", b"pcm")
+    manifest = DatasetManifest(
+        **{"id": dataset, "instrument": "drums", "sample_rate": 44100, "channels": 1, "sources": (), "rejected": ()},
+        shards=tuple(
+            Shard(key=f"{DatasetFolder.shards('drums')}/{shard}.parquet", source_ids=(), bytes=3, seconds=1.0)
+            for shard in shards
+        ),
+        used_seconds=1.0,
+        created_at=now(),
+    )
+    manifest.save(store, manifest.folder.manifest)
+
+
+def _found(store: Store, keep: int = 0) -> set[str]:
+    return {f"{item.kind}: {item.place}" for item in find_removable(store, keep=keep)}
+
+
+def _keys(store: Store) -> set[str]:
+    return {entry.key for entry in store.list()}
+
+
+def test_checkpoints_of_finished_runs_go_and_those_that_are_needed_stay(any_store: Store) -> None:
+    done, cut = _run(any_store, _spec()), _run(any_store, _spec(seed=4), complete=False)
+    start = _run(any_store, _spec(seed=5))
+    continues = Continuation(run_id=start.run_id, step=9)
+    _run(any_store, _spec(18, seed=5, continues=continues), complete=False, checkpoint=False)
+    forgotten = _run(any_store, _spec(seed=6))
+    RunRecord(library="band", instrument="drums", run_id=done.run_id, dataset="kept").save(
+        any_store, "runs/band/drums/record.json"
+    )
+    assert _found(any_store) == {f"checkpoints: {done.folder.checkpoints}", f"runs: {forgotten.run_key}"}
+    for item in find_removable(any_store):
+        remove(any_store, item)
+    assert _found(any_store) == set()
+    assert any_store.exists(done.folder.weights)
+    assert any_store.exists(f"{cut.folder.checkpoints}/step-000000009.pt")
+    assert any_store.exists(f"{start.folder.checkpoints}/step-000000009.pt")
+    assert not list(any_store.list(forgotten.run_key))
+
+
+def test_data_that_nothing_refers_to_goes(any_store: Store) -> None:
+    _dataset(any_store, "kept", "a", "b")
+    _dataset(any_store, "of the pointer", "b", "c")
+    _dataset(any_store, "of an older recipe", "d")
+    _dataset(any_store, "forgotten", "a", "e")
+    pointer = DatasetPointer(id="of the pointer", recipes={"old": "of an older recipe"})
+    pointer.save(any_store, DatasetFolder.latest("drums", "band"))
+    _run(any_store, _spec(base="0123456789ab"), complete=False)
+    for base in ("0123456789ab", "ba9876543210"):
+        any_store.write_bytes(BaseFolder.of(base).weights, b"weights")
+        BaseRecord(origin="a run").save(any_store, BaseFolder.of(base).record)
+    for number, instrument in enumerate(("drums", "gone")):
+        result = DryRunResult(instrument=instrument, device="cpu", accumulation_steps=1, at=now())
+        result.save(any_store, DryRunResult.key(str(number)))
+    any_store.write_bytes("report/band/index.html", b"page")
+    any_store.write_bytes("notes/mine.txt", b"not ours")
+    before = _keys(any_store)
+    assert _found(any_store) == {
+        "datasets: datasets/drums/forgotten",
+        "shards: datasets/drums/shards/e.parquet",
+        "bases: bases/ba9876543210",
+        "dry runs: dry_runs/1.json",
+    }
+    for item in find_removable(any_store):
+        remove(any_store, item)
+    assert _keys(any_store) == before - {
+        "datasets/drums/forgotten/manifest.json",
+        "datasets/drums/shards/e.parquet",
+        "bases/ba9876543210/weights.pt",
+        "bases/ba9876543210/base.json",
+        "dry_runs/1.json",
+    }
+
+
+def test_old_versions_go_unless_something_refers_to_them(any_store: Store, publish_tiny: Publish, tiny_models: Any) -> None:
+    cards = [publish_tiny(any_store, "drums", number) for number in range(4)]
+    for tiny in tiny_models:
+        _run(any_store, tiny.spec.model_copy(update={"instrument": "drums"}), checkpoint=False)
+    oldest, second, third, latest = cards
+    assert find(any_store, "drums") == latest
+    removable = {f"models: {card.key}" for card in (oldest, second)} | {f"runs: {card.run_key}" for card in (oldest, second)}
+    assert _found(any_store, keep=1) == removable
+    assert _found(any_store, keep=2) == {f"models: {oldest.key}", f"runs: {oldest.run_key}"}
+    assert _found(any_store, keep=3) == set()
+
+    # A record, initial weights, and a conversion in progress need one each.
+    record = RunRecord(library="tiny", instrument="drums", run_id=oldest.run_id, dataset="", model=oldest.reference)
+    record.save(any_store, record.key)
+    assert _found(any_store, keep=1) == {f"models: {second.key}", f"runs: {second.run_key}"}
+    request = ConversionRequest(model=second.reference, parameters=ConversionParameters(), output="/out")
+    request.save(any_store, ConversionFolder.of("abc").request)
+    assert _found(any_store, keep=1) == set()
+    any_store.delete(ConversionFolder.of("abc").request)
+    based = _run(any_store, _spec(base=second.version, dataset=second.dataset), complete=False)
+    assert _found(any_store, keep=1) == set()
+    any_store.delete_folder(based.run_key)
+
+    # Half of a removal, which a rerun completes.
+    (model,) = (item for item in find_removable(any_store, keep=1) if item.kind == "models")
+    assert model.keys[0] == second.folder.card
+    any_store.delete(model.keys[0])
+    assert list_models(any_store) == [oldest, third, latest]
+    for item in find_removable(any_store, keep=1):
+        remove(any_store, item)
+    assert list_models(any_store) == [oldest, third, latest]
+    assert not list(any_store.list(second.key))
+    assert find(any_store, "drums") == latest
+    assert _found(any_store, keep=1) == set()
+    again = publish_tiny(any_store, "drums", 1)
+    assert (find(any_store, "drums"), again.publication) == (again, 5)
+
+
+def test_what_cannot_be_read_stops_it_because_it_may_refer_to_anything(local_store: Store) -> None:
+    spec = _run(local_store, _spec())
+    local_store.write_bytes("runs/band/drums/record.json", b"{}")
+    with pytest.raises(StoreError, match="not a valid RunRecord"):
+        find_removable(local_store)
+    assert local_store.exists(f"{spec.folder.checkpoints}/step-000000009.pt")
+
+
+def test_the_command_lists_first_and_removes_with_yes(local_store: Store) -> None:
+    spec = _run(local_store, _spec())
+    RunRecord(library="band", instrument="drums", run_id=spec.run_id, dataset="kept").save(
+        local_store, "runs/band/drums/record.json"
+    )
+    before = _keys(local_store)
+
+    def call(*options: str, code: int = 0) -> str:
+        answer = CliRunner().invoke(app, ["prune", "--store", local_store.uri, *options])
+        assert answer.exit_code == code, answer.output
+        return answer.stdout
+
+    shown = call()
+    assert f"checkpoints: {spec.folder.checkpoints}, 10 bytes" in shown
+    assert "nothing was removed; --yes removes it" in shown
+    document = json.loads(call("--json"))
+    assert (document["removed"], document["bytes"]) == (False, 10)
+    assert document["kinds"] == {"checkpoints": {"items": 1, "objects": 2, "bytes": 10}}
+    assert _keys(local_store) == before
+    with hold_library(local_store, "band", "train"):
+        call("--yes", code=1)
+        assert _keys(local_store) >= before
+    document = json.loads(call("--yes", "--json"))
+    assert (document["removed"], document["bytes"]) == (True, 10)
+    removed = {f"{spec.folder.checkpoints}/step-000000009{ending}" for ending in (".pt", ".json")}
+    assert {key for key in _keys(local_store) if not key.startswith("leases/")} == before - removed
+    assert "nothing to remove" in call()
