@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -12,6 +13,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +31,7 @@ from rave_dist.serving.app import build
 from rave_dist.serving.schema import Limits
 from rave_dist.storage.store import Store
 
-LIMITS = Limits(body_bytes=2_000_000, sound_seconds=5.0, queued=64)
+LIMITS = Limits(body_bytes=2_000_000, sound_seconds=5.0, model_samples=8 * 5 * 44_100, queued=64)
 NAMES = ("rebana", "kompang", "gamelan", "suling")
 
 
@@ -140,7 +142,9 @@ def test_refused_requests_say_why_and_the_next_one_is_answered(service: Service)
     still_answers()
     assert "empty" in _error(service.convert(b"", model="suling"), 400)
     assert "longer" in _error(service.convert(_sound(seconds=6, format="FLAC"), model="suling"), 413)
-    assert "read" in _error(service.convert(b"not a sound" * 100, model="suling"), 400)
+    many = _sound(seconds=1, rate=8000, channels=64)
+    assert "64, which are allowed for 0.625 seconds" in _error(service.convert(many, model="suling", format="wav"), 413)
+    assert "not a recording" in _error(service.convert(b"not a sound" * 100, model="suling"), 400)
     cut = _sound(seconds=2)[:100_000]
     assert "truncated" in _error(service.convert(cut, model="suling"), 400)
     assert "suling" in service.convert(good, model="sulin").json()["error"]["fix"]
@@ -166,6 +170,26 @@ def test_client_that_hangs_up_does_not_hold_the_device(service: Service) -> None
         with socket.create_connection(address, timeout=60) as client:
             client.sendall(sent)
     assert service.convert(_sound(), model="gamelan").content == expected
+
+
+def test_uploads_that_never_end_delay_nothing_else(service: Service) -> None:
+    address = (str(service.http.base_url.host), int(service.http.base_url.port or 80))
+    head = f"POST /v1/convert?model=gamelan HTTP/1.1\r\nHost: {address[0]}\r\nContent-Length: 1000000\r\n\r\n".encode()
+    with ExitStack() as stack:
+        uploads = [stack.enter_context(socket.create_connection(address, timeout=60)) for _ in range(240)]
+        for upload in uploads:
+            upload.sendall(head + bytes(1000))
+        assert service.http.get("/healthz").json()["status"] == "ok"
+        assert len(service.http.get("/v1/models").json()["models"]) >= len(NAMES)
+        refused: set[socket.socket] = set()
+        while len(refused) < 240 - LIMITS.uploads:
+            answered = select.select([upload for upload in uploads if upload not in refused], [], [], 60)[0]
+            assert answered, "no further upload is answered"
+            for upload in answered:
+                assert b" 429 " in upload.recv(100)
+                refused.add(upload)
+        assert service.http.get("/healthz").json()["status"] == "ok"
+    assert service.convert(_sound(), model="gamelan").status_code == 200
 
 
 def test_models_are_listed_and_new_ones_appear(service: Service, tiny_models: Any) -> None:
