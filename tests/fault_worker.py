@@ -29,7 +29,8 @@ from rave_dist.dataset.recipe import Recipe
 from rave_dist.errors import RaveDistError
 from rave_dist.rave.imports import rave_module
 from rave_dist.records import ConversionParameters, ExportRecord, RunFolder, RunResult, TrainingSpec
-from rave_dist.registry.store import find, model_version, place, publish
+from rave_dist.registry.publish import place, publish
+from rave_dist.registry.store import find, model_version
 from rave_dist.storage.store import Store
 from rave_dist.training.heartbeat import record_of, stop_key, write_record
 from rave_dist.training.state.initialization import load_initial_weights, store_initial_weights, weights_of_model

@@ -86,7 +86,7 @@ def test_invalid_cards_are_named_and_the_others_listed(run: Any, publish: Any, l
     evil = backend.cards[0].to_json() | {"name": "../../evil"}
     local_store.write_json("models/evil/1/card.json", evil)
     local_store.write_json("models/other/1/card.json", backend.cards[0].to_json())
-    local_store.write_json("models/kompang/latest.json", {"version": "../../rebana/aaa"})
+    local_store.write_json("models/kompang/publications/00000001.json", {"version": "../../rebana/aaa"})
 
     async def ask() -> None:
         listing = Listing(local_store)
