@@ -226,6 +226,7 @@ def test_the_command_names_what_came_out_wrong_with_a_fix_and_exit_code_3(
             local_store.uri,
             "--model",
             kind,
+            "--trust",  # one of these networks has operators that no export has
             *options,
             str(tmp_path / "in"),
             str(tmp_path / kind),
