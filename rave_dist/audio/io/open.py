@@ -19,7 +19,7 @@ from rave_dist.audio.io.byte_view import Piece
 from rave_dist.audio.io.containers import find_parts, sound_bytes
 from rave_dist.audio.io.decoders import decoder_for, is_builtin
 from rave_dist.audio.io.layout import SoundBytes
-from rave_dist.audio.io.open_file import OpenFile, PlacedDamage
+from rave_dist.audio.io.open_file import OpenFile
 from rave_dist.audio.io.other_files import kind_of
 from rave_dist.audio.io.parts import open_parts
 from rave_dist.audio.io.snapshot import Snapshot
@@ -108,7 +108,7 @@ class Decoder:
                 yield block
         except AudioError as error:
             self._snapshot.check()
-            what = error.what if isinstance(error, PlacedDamage) else f"{error.what} after {self._seconds(read)}"
+            what = error.what if error.where else f"{error.what} after {self._seconds(read)}"
             raise self._error(what) from error
         except OSError as error:
             raise from_os_error(error, where=self._where) from error

@@ -6,14 +6,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from rave_dist.audio.types import Audio
-from rave_dist.errors import AudioError
 
 # About two of the longest usual codec frames: encoders and decoders of lossy formats disagree about their first and last.
 LOSSY_TOLERANCE_SAMPLES = 4096
-
-
-class PlacedDamage(AudioError):
-    """Damage whose message says where it is."""
 
 
 @dataclass(frozen=True)

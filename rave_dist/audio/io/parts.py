@@ -13,7 +13,7 @@ from pathlib import Path
 
 from rave_dist.audio.io.blocks import conform, reblock
 from rave_dist.audio.io.byte_view import Piece
-from rave_dist.audio.io.open_file import OpenFile, PlacedDamage
+from rave_dist.audio.io.open_file import OpenFile
 from rave_dist.audio.types import Audio
 from rave_dist.errors import AudioError
 
@@ -107,7 +107,7 @@ def _read(
             damage.append(f"{name} is {problem}")
         before += count / first.sample_rate
     if damage:
-        raise PlacedDamage("; ".join(damage))
+        raise AudioError("; ".join(damage), where="parts of the file")
 
 
 def _total(headers: Sequence[OpenFile | AudioError], first: OpenFile) -> int | None:
