@@ -21,9 +21,20 @@ _NUMBER = re.compile(r"/(\d+)\.json$")
 
 
 def announce(store: Store, name: str, version: str) -> int:
-    """Takes the next number in the order of a model's publications; returns it."""
+    """Takes the next number in the order of a model's publications; returns it.
+
+    The last number is used again if a publisher of this version died after it took it, or while it wrote its entry.
+    """
     entry = canonical_json(Publication(version=version, at=now()).to_json()) + b"\n"
-    number = max(numbers(store, name), default=0) + 1
+    number = max(numbers(store, name), default=0)
+    if number:
+        key = ModelFolder.publication(name, number)
+        last = Publication.find(store, key)
+        if last is None:
+            store.write_bytes(key, entry)
+        if last is None or last.version == version:
+            return number
+    number += 1
     while not store.claim(ModelFolder.publication(name, number), entry):
         number += 1
     return number
