@@ -19,6 +19,7 @@ from rave_dist.dataset.read import load_manifest, read_segments
 from rave_dist.dataset.shards import ShardWriter
 from rave_dist.errors import ConfigurationError, LibraryError, ModelNotFoundError
 from rave_dist.initial_weights import find_initial_weights, joint_base_problem, plan_joint_base, write_joint_dataset
+from rave_dist.leases import hold_library
 from rave_dist.library.manifest import Library, load_library
 from rave_dist.options import Budget
 from rave_dist.records import DatasetFolder, DatasetPointer, ModelCard
@@ -250,7 +251,8 @@ def test_status_lists_the_librarys_base(band: Callable[[str], Library], tmp_path
     assert status()["base"]["state"] == "waiting"
     record = run_record(instrument="band-base", state="running", step=7, phase=1)
     library.store.write_json(record.key, record.to_json())
-    told = status()
+    with hold_library(library.store, library.name, "train"):  # without a command at work, nothing runs
+        told = status()
     assert [entry["name"] for entry in told["instruments"]] == ["drum", "harp", "lute"]
     assert {key: told["base"][key] for key in ("name", "state", "step", "phase")} == {
         **{"name": "band-base", "state": "running", "step": 7, "phase": 1}
