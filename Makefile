@@ -25,11 +25,10 @@ $(INSTALLED): pyproject.toml constraints.txt tools/install.py
 demo: setup
 	$(BIN)/rave-dist demo
 
-# Two processes, each file in one of them, since its fixtures may be expensive. Tests of the other parts share one Ray, or
-# hosts in network namespaces.
+# Two processes, each file in one of them, since its fixtures may be expensive. The other parts start processes of their own,
+# most of them an embedded Ray.
 PARALLEL_unit := -n 2 --dist loadfile
 PARALLEL_contract := -n 2 --dist loadfile
-PARALLEL_end_to_end := -n 2 --dist loadfile
 
 # Each part runs in a separate process, so that a crash, for example of Ray's driver, does not affect the others.
 test: setup
