@@ -25,6 +25,9 @@ PLAYABLE_SHARE: Final = 0.5
 PLAYABLE_LOUDNESS_LU: Final = 6.0
 """Half or twice the amplitude; beyond it, soft and loud strokes are confused."""
 
+SKETCH_LOUDNESS_LU: Final = 20.0
+"""A tenth of the amplitude; beyond it strokes and pauses differ by little, as in a faint steady noise."""
+
 PLAYABLE_CENTS: Final = 100.0
 """A semitone; applies where the held-out audio is voiced and the model keeps its voiced frames."""
 
@@ -71,6 +74,9 @@ def verdict_of(metrics: Mapping[str, Metrics]) -> Verdict | None:
     nearest_mel = min(reference.mel_db for reference in references)
     if model.spectral_db >= nearest or model.mel_db >= nearest_mel:
         reason = f"{model.spectral_db:.1f} dB from the originals in spectrum, where noise or silence has {nearest:.1f} dB"
+        return Verdict(word="no better than noise", reasons=(reason,))
+    if model.loudness_lu > SKETCH_LOUDNESS_LU:
+        reason = f"{model.loudness_lu:.1f} LU from the originals' loudness (sketch: {SKETCH_LOUDNESS_LU:.0f})"
         return Verdict(word="no better than noise", reasons=(reason,))
     reasons = tuple(_shortcomings(model, nearest))
     return Verdict(word="sketch" if reasons else "playable", reasons=reasons)

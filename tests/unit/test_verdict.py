@@ -56,6 +56,11 @@ def test_another_noise_is_no_better_than_noise() -> None:
     assert _word(noise) == "no better than noise"
 
 
+def test_a_faint_steady_noise_is_no_better_than_noise() -> None:
+    noise = np.asarray(1.5e-3 * np.random.default_rng(1).standard_normal(_drums().shape), np.float32)
+    assert _word(noise) == "no better than noise"
+
+
 @pytest.mark.parametrize(("gain", "pitch", "reason"), [(0.3, 220.0, "LU"), (1.0, 262.0, "cents")])
 def test_a_shortcoming_makes_a_sketch_and_is_named(gain: float, pitch: float, reason: str) -> None:
     found = verdict_of(_metrics(_drums(pitch=pitch) * np.float32(gain)))
