@@ -13,6 +13,8 @@ import pytest
 from rave_dist.storage.store import Store
 from tests.sample_records import model_card
 
+pytestmark = pytest.mark.slow
+
 NAME = "kompang-from-the-archive-of-johor-1974"
 
 

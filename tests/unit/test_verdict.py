@@ -10,6 +10,8 @@ from rave_dist.records import Metrics
 from rave_dist.records.verdict import SILENT_PEAK_DBFS, verdict_of
 from rave_dist.registry.metrics import measure
 
+pytestmark = pytest.mark.slow
+
 RATE = 44100
 
 

@@ -14,6 +14,8 @@ from rave_dist.audio.types import Audio
 from tests.decoding import by_ffmpeg, by_sox, decode
 from tests.unit.audio.io.generated import KINDS, Kind, sound, write_kind
 
+pytestmark = pytest.mark.slow
+
 FEW = settings(max_examples=20, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 JOINABLE = ("vorbis", "opus", "ogg flac", "mp3")
 SOX = ("vorbis", "wav ima", "wav ms", "wav alaw", "wav mulaw", "wav gsm")
