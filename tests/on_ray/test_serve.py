@@ -189,7 +189,9 @@ def test_uploads_that_never_end_delay_nothing_else(service: Service) -> None:
                 assert b" 429 " in upload.recv(100)
                 refused.add(upload)
         assert service.http.get("/healthz").json()["status"] == "ok"
-    assert service.convert(_sound(), model="gamelan").status_code == 200
+    while (answer := service.convert(_sound(), model="gamelan")).status_code == 429:
+        time.sleep(0.1)  # closed connections are noticed a moment later
+    assert answer.status_code == 200
 
 
 def test_models_are_listed_and_new_ones_appear(service: Service, tiny_models: Any) -> None:
