@@ -25,8 +25,8 @@ PLAYABLE_SHARE: Final = 0.5
 PLAYABLE_LOUDNESS_LU: Final = 6.0
 """Half or twice the amplitude; beyond it, soft and loud strokes are confused."""
 
-SKETCH_LOUDNESS_LU: Final = 20.0
-"""A tenth of the amplitude; beyond it strokes and pauses differ by little, as in a faint steady noise."""
+SKETCH_LOUDNESS_LU: Final = 24.0
+"""A sixteenth of the amplitude; beyond it strokes and pauses differ by little, as in a faint steady noise."""
 
 PLAYABLE_CENTS: Final = 100.0
 """A semitone; applies where the held-out audio is voiced and the model keeps its voiced frames."""

@@ -59,7 +59,7 @@ def test_another_noise_is_no_better_than_noise() -> None:
 
 
 def test_a_faint_steady_noise_is_no_better_than_noise() -> None:
-    noise = np.asarray(1.5e-3 * np.random.default_rng(1).standard_normal(_drums().shape), np.float32)
+    noise = np.asarray(5e-4 * np.random.default_rng(1).standard_normal(_drums().shape), np.float32)
     assert _word(noise) == "no better than noise"
 
 
