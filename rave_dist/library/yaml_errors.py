@@ -22,9 +22,9 @@ def explain_yaml(error: yaml.YAMLError, text: str) -> YamlError:
     if isinstance(error, yaml.reader.ReaderError):
         line = text.count("\n", 0, error.position) + 1
         return YamlError(line, f"there is an unprintable character, number {error.character}", "remove it")
-    mark = error.problem_mark if isinstance(error, yaml.MarkedYAMLError) else None
-    if mark is None or not isinstance(error, yaml.MarkedYAMLError):
+    if not isinstance(error, yaml.MarkedYAMLError) or error.problem_mark is None:
         return YamlError(1, "this is not valid YAML", "compare it with the example in README, Your own recordings")
+    mark = error.problem_mark
     problem, context = str(error.problem or ""), str(error.context or "")
     opened = error.context_mark or mark
     lines = text.splitlines()
@@ -33,17 +33,12 @@ def explain_yaml(error: yaml.YAMLError, text: str) -> YamlError:
     character = at[mark.column : mark.column + 1]
     if "\t" in at[: mark.column + 1] or "\t" in problem:
         return YamlError(line, "there is a tab before the text", "indent with spaces: YAML does not allow tabs there")
-    if "double-quoted" in context:
-        if "escape" in problem:
-            return YamlError(
-                line,
-                f"{at.strip()} has a backslash in double quotes, where it begins a special character",
-                "use single quotes, or / in paths",
-            )
-        return _unclosed(opened.line + 1, "the quotation mark")
+    if "double-quoted" in context and "escape" in problem:
+        what = f"{at.strip()} has a backslash in double quotes, where it begins a special character"
+        return YamlError(line, what, "use single quotes, or / in paths")
     if "quoted scalar" in context:
         return _unclosed(opened.line + 1, "the quotation mark")
-    first = text.splitlines()[opened.line][opened.column : opened.column + 1] if opened.line < len(lines) else ""
+    first = lines[opened.line][opened.column : opened.column + 1] if opened.line < len(lines) else ""
     if "constructor for the tag" in problem or "tag" in context:
         return YamlError(line, "words that begin with ! are not supported", "put the word in quotes, or remove the !")
     if "undefined alias" in problem or (first and first in _SPECIAL) or (character and character in _SPECIAL):
