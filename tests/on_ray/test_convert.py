@@ -12,7 +12,6 @@ import pytest
 import ray
 import soundfile
 import torch
-from torch import Tensor, nn
 
 from rave_dist.conversion import in_process, on_ray
 from rave_dist.conversion.corpus import Task, plan_conversion
@@ -23,6 +22,7 @@ from rave_dist.errors import ConversionError, StoreError
 from rave_dist.identity import hash_file
 from rave_dist.records import ConversionParameters, ConversionRecord, ModelCard, ModelFile
 from rave_dist.storage.store import Store
+from tests.fussy_model import Fussy
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 Publish = Callable[..., ModelCard]
@@ -151,19 +151,6 @@ def test_a_killed_worker_stops_nothing(
     assert soundfile.info(out / "long.flac").frames == 60 * 44100
 
 
-class Fussy(nn.Module):
-    """Breaks on loud sounds, as no published model should."""
-
-    @torch.jit.export
-    def convert(self, x: Tensor, position: int, seed: int, noise: float, latent_noise: float = 0.0) -> Tensor:
-        if float(x.abs().max()) > 0.9:
-            raise RuntimeError("too loud")
-        return x
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x
-
-
 def test_what_nobody_foresaw_is_one_file_s_failure(
     local_store: Store, publish_tiny: Publish, recordings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -180,7 +167,7 @@ def test_what_nobody_foresaw_is_one_file_s_failure(
     reasons = {Path(item.source).name: item.reason or "" for item in record.failed}
     assert set(reasons) == {"notes.wav", "loud.wav"}
     assert "too loud" in reasons["loud.wav"]
-    assert alone == [], "the pool goes on, with the model that it has loaded"
+    assert alone == [], "the pool continues with the model that it has loaded"
     deadline = time.monotonic() + 60
     while ray.available_resources().get("CPU", 0) < ray.cluster_resources()["CPU"]:
         assert time.monotonic() < deadline, "the workers of the pool that failed still hold CPUs"

@@ -13,6 +13,7 @@ from rave_dist.conversion.job import attempt, begin, finish
 from rave_dist.identity import hash_file
 from rave_dist.records import ConversionParameters, ConversionRecord, ModelCard, ModelFile
 from rave_dist.storage.store import Store
+from tests.fussy_model import Fussy
 from tests.sample_records import model_card
 
 HOP = 64
@@ -60,19 +61,6 @@ class Broken(nn.Module):
     @torch.jit.export
     def convert(self, x: Tensor, position: int, seed: int, noise: float, latent_noise: float = 0.0) -> Tensor:
         return torch.where(x.abs() > 0.9, torch.full_like(x, float("inf")), 8 * x)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x
-
-
-class Fussy(nn.Module):
-    """Breaks on loud sounds, as no published model should."""
-
-    @torch.jit.export
-    def convert(self, x: Tensor, position: int, seed: int, noise: float, latent_noise: float = 0.0) -> Tensor:
-        if float(x.abs().max()) > 0.9:
-            raise RuntimeError("too loud")
-        return x
 
     def forward(self, x: Tensor) -> Tensor:
         return x
