@@ -1,12 +1,13 @@
 # make setup | demo | test | quick | check | bench | docs | dist | constraints
 
+SHELL := bash
+
 # The system's Python if rave-dist supports it, otherwise the newest supported one.
 PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
 	$$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))' 2>/dev/null && echo $$python && break; \
 	done || echo python3)
 VENV := .venv
 BIN := $(VENV)/bin
-PARTS := unit contract gpu on_ray examples cluster end_to_end
 INSTALLED := $(VENV)/.installed
 PROSE := rave_dist ray_jobs benchmarks docs tools .ci Makefile $(wildcard *.md *.yaml *.toml)
 
@@ -25,16 +26,21 @@ $(INSTALLED): pyproject.toml constraints.txt tools/install.py
 demo: setup
 	$(BIN)/rave-dist demo
 
-# Two processes, each file in one of them, since its fixtures may be expensive. The other parts start processes of their own,
-# most of them an embedded Ray.
-PARALLEL_unit := -n 2 --dist loadfile
-PARALLEL_contract := -n 2 --dist loadfile
+# Each part runs in a separate process, so that a crash, for example of Ray's driver, does not affect the others. The first
+# two use both cores. The others mostly wait, for example for a Ray of their own to start: two at a time, a line per test.
+PARTS := unit contract
+WAITING_PARTS := end_to_end on_ray cluster examples gpu
 
-# Each part runs in a separate process, so that a crash, for example of Ray's driver, does not affect the others.
 test: setup
-	@failed=; $(foreach part,$(PARTS), \
-		echo "== $(part)"; $(BIN)/python -m pytest tests/$(part) $(PARALLEL_$(part)) $(ARGS) || failed="$$failed $(part)";) \
-	if [ -n "$$failed" ]; then echo "failed:$$failed"; exit 1; fi
+	@$(MAKE) --no-print-directory --keep-going $(PARTS:%=test-%); failed=$$?; \
+	$(MAKE) --no-print-directory --keep-going --jobs=2 $(WAITING_PARTS:%=test-%) && exit $$failed
+
+# Each file in one process, since its fixtures may be expensive.
+$(PARTS:%=test-%): test-%:
+	@echo "== $*"; $(BIN)/python -m pytest tests/$* -n 2 --dist loadfile $(ARGS)
+
+$(WAITING_PARTS:%=test-%): test-%:
+	@set -o pipefail; $(BIN)/python -u -m pytest tests/$* -v $(ARGS) 2>&1 | sed -u "s/^/$*: /"
 
 # Contract tests, and unit tests that do not train, export or start processes: under two minutes on two cores.
 quick: setup

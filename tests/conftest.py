@@ -70,6 +70,9 @@ for _name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL_S3", "RAY_AD
     os.environ.pop(_name, None)
 
 
+# A script's background job is started with SIGINT ignored, and so would be all that the tests start and interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 # Whoever uses one of these starts a server, Ray or a process that trains.
 SLOW_FIXTURES = {"s3_server", "s3_store", "ray_session", "tiny_models", "tiny_model", "publish_tiny"}
 
