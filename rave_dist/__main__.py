@@ -5,8 +5,9 @@ from __future__ import annotations
 import sys
 from types import TracebackType
 
-from rave_dist import signals, terminal
+from rave_dist import signals
 from rave_dist.exit_codes import INTERRUPTED, TERMINATED
+from rave_dist.terminal.encoding import accept_all_characters
 
 
 def _report_internal_error(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
@@ -28,8 +29,8 @@ def main(arguments: list[str] | None = None) -> None:
         sys.excepthook = _report_internal_error
     try:
         signals.install()
-        terminal.accept_all_characters()
-        from rave_dist.cli import command  # slow; signals must be handled meanwhile
+        accept_all_characters()
+        from rave_dist.cli.main import command  # slow; signals must be handled meanwhile
 
         command()(prog_name="rave-dist")
     except KeyboardInterrupt as stop:

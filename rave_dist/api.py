@@ -341,7 +341,7 @@ def _names(only: Names) -> list[str] | None:
 @contextmanager
 def _reporting(progress: AnyProgress) -> Iterator[Progress]:
     if progress is True:
-        from rave_dist.display import shown_progress
+        from rave_dist.terminal.display import shown_progress
 
         with shown_progress() as shown:
             yield shown

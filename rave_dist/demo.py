@@ -15,13 +15,13 @@ from pathlib import Path
 
 import numpy as np
 
-from rave_dist import console
 from rave_dist.audio.io.write import AudioWriter
 from rave_dist.audio.synthesis import field_recording
 from rave_dist.errors import LibraryError, WrongPackageError
 from rave_dist.library.manifest import load_library
 from rave_dist.pipeline import models
 from rave_dist.sample_data import prepare, sample_library
+from rave_dist.terminal import console
 
 FIELD_SECONDS = 45.0
 FIELD_RATE = 48_000

@@ -22,8 +22,8 @@ from rave_dist.errors import (
 from rave_dist.leases import hold_library, hold_store, library_holder
 from rave_dist.library.manifest import Library
 from rave_dist.library_stages import Ingested, ingest_library, train_library, write_failure
+from rave_dist.maintenance.prune import Pruned, find_removable, remove
 from rave_dist.progress import SILENT, Progress
-from rave_dist.prune import Pruned, find_removable, remove
 from rave_dist.records import (
     ConversionParameters,
     ConversionRecord,
@@ -191,7 +191,7 @@ def status(library: Library, only: list[str] | None = None) -> list[RunRecord]:
     records = _read_records(library, library.select(only))
     if not any(record.run_id for record in records):
         return records
-    from rave_dist.outdated import outdated  # imported here: it needs numpy
+    from rave_dist.checks.outdated import outdated  # imported here: it needs numpy
 
     return [record.model_copy(update={"outdated": outdated(library, record)}) for record in records]
 

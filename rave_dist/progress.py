@@ -1,6 +1,6 @@
 """The progress protocol of all commands, the Python API and the service.
 
-The caller chooses the display: live on a terminal, lines in a pipe (`rave_dist.display`), or nothing (`SILENT`).
+The caller chooses the display: live on a terminal, lines in a pipe (`rave_dist.terminal.display`), or nothing (`SILENT`).
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ VOLATILE = {
     *("created_at", "updated_at", "at", "worker", "steps_per_second", "output_tag", "activity"),
     *("converted", "skipped", "step_times"),
 }
-# Exports of the same weights differ in their bytes; `rave_dist.integrity` compares files and card.
+# Exports of the same weights differ in their bytes; `rave_dist.maintenance` compares files and card.
 OF_EXPORTS = {"files"}
 ELAPSED = ("result.json", "record.json")  # their `seconds` are those of the clock
 
@@ -144,7 +144,7 @@ class Sweeper:
 
 def damages(place: Path) -> list[str]:
     """What is wrong inside of a store, all bytes read."""
-    from rave_dist.integrity.verify import Part, verify
+    from rave_dist.maintenance.verify import Part, verify
     from rave_dist.storage.store import Store
 
     found = verify(Store(str(place)), part=Part(1, 1)).problems

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 from rave_dist.checks.candidate import Candidate, Check
 from rave_dist.checks.findings import Finding, warning
+from rave_dist.checks.outdated import changed_recordings
 from rave_dist.dataset.read import latest_manifest
 from rave_dist.errors import DatasetError
-from rave_dist.outdated import changed_recordings
 from rave_dist.training.continuation import PlannedRun, plan_continuation
 
 

@@ -32,7 +32,7 @@ GROUND = CORE | {"audio", "cluster", "progress", "time_left"}
 # What each part of rave_dist may import of the others; "" is the package itself: its version and the public names.
 MAY_IMPORT: dict[str, set[str]] = {
     "": {"api", "errors", "storage", "views"},
-    "api": GROUND | {"checks", "library_stages", "pipeline", "display", "views"},
+    "api": GROUND | {"checks", "library_stages", "pipeline", "terminal", "views"},
     "views": GROUND | {"pipeline"},
     "errors": set(),
     "suggest": set(),
@@ -48,7 +48,6 @@ MAY_IMPORT: dict[str, set[str]] = {
     "time_left": {"records"},
     "exit_codes": set(),
     "signals": {"exit_codes"},
-    "terminal": set(),
     "cluster": {"errors", "signals"},
     "audio": CORE,
     "rave": {"errors", "records", "options", "suggest"},
@@ -59,23 +58,15 @@ MAY_IMPORT: dict[str, set[str]] = {
     "training": GROUND | {"", "rave"},
     "registry": GROUND | {"rave"},
     "initial_weights": GROUND,
-    "checks": GROUND | {"initial_weights", "outdated", "rave"},
-    "integrity": GROUND,
-    "outdated": GROUND,
-    "prune": {"records", "storage"},
+    "checks": GROUND | {"initial_weights", "rave"},
+    "maintenance": GROUND,
     "library_stages": GROUND | {"initial_weights"},
-    "pipeline": GROUND | {"initial_weights", "checks", "leases", "library_stages", "outdated", "prune", "rave"},
+    "pipeline": GROUND | {"initial_weights", "checks", "leases", "library_stages", "maintenance", "rave"},
     "doctor": GROUND | {"rave"},
-    "console": GROUND | {"checks", "doctor", "init_manifest", "integrity", "library_stages", "pipeline", "prune"},
-    "display": GROUND | {"console"},
-    "cli_options": {"exit_codes", "storage"},
-    "cli_verify": GROUND | {"cli_options", "console", "display", "integrity", ""},
-    "cli_store": GROUND | {"cli_options", "console", "display", "pipeline", "prune", ""},
-    "cli": GROUND
-    | {"cli_options", "cli_store", "cli_verify", "checks", "doctor", "init_manifest"}
-    | {"pipeline", "console", "display", "demo", ""},
+    "terminal": GROUND | {"checks", "doctor", "init_manifest", "library_stages", "maintenance", "pipeline"},
+    "cli": GROUND | {"checks", "doctor", "init_manifest", "maintenance", "pipeline", "terminal", "demo", ""},
     "__main__": {"cli", "exit_codes", "signals", "terminal"},
-    "demo": GROUND | {"checks", "pipeline", "console", "sample_data"},
+    "demo": GROUND | {"checks", "pipeline", "sample_data", "terminal"},
 }
 ABOVE_STAGES = {"", "initial_weights", "checks", "library_stages", "pipeline", "views", "cli", "demo"}
 
@@ -172,7 +163,7 @@ def test_nobodys_packages_are_left_alone(imports: tuple[Any, ...]) -> None:
 
 
 def test_the_core_and_the_command_line_load_nothing_heavy_at_their_top(imports: tuple[Any, ...]) -> None:
-    light = CORE | {"progress", "time_left", "console", "display", "cli", "cli_options", "pipeline", "checks", "__main__"}
+    light = CORE | {"progress", "time_left", "terminal", "cli", "pipeline", "checks", "__main__"}
     light_modules = (f for f in imports if f.importer.startswith("rave_dist") and f.importer != "rave_dist.storage.s3")
     found = [f for f in light_modules if _part(f.importer) in light and f.at_top]
     assert [_said(f) for f in found if f.imported.partition(".")[0] in AT_THE_TOP_OF_STAGES_ONLY] == []

@@ -6,10 +6,10 @@ import ast
 from importlib import metadata
 from pathlib import Path
 
-from rave_dist import console
 from rave_dist.rave import engine
 from rave_dist.rave.engine import installed_engine
 from rave_dist.records import Engine
+from rave_dist.terminal import console
 
 
 def test_name_version_and_licence_are_those_of_the_installed_package() -> None:

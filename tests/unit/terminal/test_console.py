@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from rave_dist import console
 from rave_dist.pipeline import Ingested
 from rave_dist.records import PassedOver, Rejection
+from rave_dist.terminal import console
 from tests.sample_records import dataset_manifest, source_record
 
 LOUD = source_record(

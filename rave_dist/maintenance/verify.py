@@ -16,7 +16,7 @@ from typing import Any
 from rave_dist.audio.io.sources import local_copy
 from rave_dist.errors import ConfigurationError, DamagedObjectError, MissingKeyError
 from rave_dist.identity import hash_file
-from rave_dist.integrity.references import Kind, Reference, kind_of
+from rave_dist.maintenance.references import Kind, Reference, kind_of
 from rave_dist.progress import SILENT, Progress
 from rave_dist.records import Problem
 from rave_dist.storage.backend import Entry

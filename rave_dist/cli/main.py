@@ -10,18 +10,18 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from rave_dist import __version__, console, exit_codes, pipeline, signals
-from rave_dist.cli_options import Debug, InputsBelow, Json, LibraryFile, Only, OutputsBelow, StoreUri, Trust
-from rave_dist.cli_options import existing as _existing
-from rave_dist.cli_options import finish as _finish
-from rave_dist.cli_store import prune
-from rave_dist.cli_verify import WithReadData, verify
-from rave_dist.display import shown_progress
+from rave_dist import __version__, exit_codes, pipeline, signals
+from rave_dist.cli.options import Debug, InputsBelow, Json, LibraryFile, Only, OutputsBelow, StoreUri, Trust
+from rave_dist.cli.options import existing as _existing
+from rave_dist.cli.options import finish as _finish
+from rave_dist.cli.store import WithReadData, prune, verify
 from rave_dist.errors import RaveDistError
 from rave_dist.library.manifest import Library, load_library
 from rave_dist.options import DEFAULT_CHUNK_SECONDS, DEFAULT_FORMAT, DEFAULT_LATENT_NOISE, DEFAULT_SEED, AudioFormat
 from rave_dist.records import ConversionParameters, Problem, RunRecord
 from rave_dist.storage.store import Store
+from rave_dist.terminal import console
+from rave_dist.terminal.display import shown_progress
 
 
 class _Commands(TyperGroup):

@@ -12,8 +12,8 @@ from typer.testing import CliRunner
 from rave_dist.cli import app
 from rave_dist.errors import StoreError
 from rave_dist.leases import hold_library
+from rave_dist.maintenance.prune import find_removable, remove
 from rave_dist.options import Budget
-from rave_dist.prune import find_removable, remove
 from rave_dist.records import (
     BaseFolder,
     BaseRecord,

@@ -13,10 +13,10 @@ import pytest
 import soundfile
 from rich.console import Console
 
-from rave_dist.display import LINE_SECONDS, Lines, LiveDisplay, shown_progress
 from rave_dist.options import Budget
 from rave_dist.progress import SILENT, Progress
 from rave_dist.records import RunRecord, Validation
+from rave_dist.terminal.display import LINE_SECONDS, Lines, LiveDisplay, shown_progress
 from tests.sample_records import run_record
 
 

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from rave_dist.checks import LibraryCheck
     from rave_dist.doctor import Diagnosis
     from rave_dist.init_manifest.write import FirstManifest
-    from rave_dist.integrity.verify import Verification
     from rave_dist.library_stages import Ingested
-    from rave_dist.prune import Pruned
+    from rave_dist.maintenance.prune import Pruned
+    from rave_dist.maintenance.verify import Verification
 
 out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)

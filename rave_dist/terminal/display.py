@@ -13,9 +13,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, Tim
 from rich.progress import Progress as Bars
 from rich.spinner import Spinner
 
-from rave_dist import console
 from rave_dist.progress import Progress
 from rave_dist.records import RunRecord
+from rave_dist.terminal import console
 from rave_dist.time_left import duration, library_time_left
 
 LINE_SECONDS = 20.0

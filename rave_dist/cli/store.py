@@ -1,4 +1,4 @@
-"""The command that verifies a store."""
+"""The commands that maintain a store."""
 
 from __future__ import annotations
 
@@ -7,9 +7,33 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from rave_dist import console
-from rave_dist.cli_options import Debug, Json, StoreUri, existing, finish
-from rave_dist.display import shown_progress
+from rave_dist import pipeline
+from rave_dist.cli.options import Debug, Json, StoreUri, existing, finish
+from rave_dist.maintenance.prune import KEEP
+from rave_dist.terminal import console
+from rave_dist.terminal.display import shown_progress
+
+
+def prune(
+    store: StoreUri,
+    yes: Annotated[bool, typer.Option("--yes", help="Remove it; otherwise it is only listed.")] = False,
+    keep: Annotated[
+        int, typer.Option("--keep", min=0, metavar="N", help="Versions of each model to keep in addition to the latest.")
+    ] = KEEP,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """List, and with --yes remove, what a store no longer needs, with sizes.
+
+    These are checkpoints of finished runs (without them a larger budget starts at step 0), old versions of models and their
+    runs, and datasets, shards, initial weights and results of dry runs that nothing refers to.
+    """
+    with shown_progress() as progress:
+        found = pipeline.prune(existing(store), keep=keep, removes=yes, progress=progress)
+    if as_json:
+        console.document(found.to_json())
+    else:
+        console.show_pruned(found)
 
 
 class WithReadData(TyperCommand):
@@ -38,8 +62,8 @@ def verify(
 
     Reads only, also while a store is in use. Problems are named with their fixes (exit code 3).
     """
-    from rave_dist.integrity.verify import Part
-    from rave_dist.integrity.verify import verify as verify_store
+    from rave_dist.maintenance.verify import Part
+    from rave_dist.maintenance.verify import verify as verify_store
 
     part = None if read_data is None else Part.parse(read_data)
     with shown_progress() as progress:

@@ -1,0 +1,1 @@
+"""Whether a store is whole, and what in it is no longer needed."""

@@ -1,0 +1,1 @@
+"""Everything that people see in a terminal: progress, results and errors, in whatever encoding it has."""
