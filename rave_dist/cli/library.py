@@ -1,0 +1,156 @@
+"""The commands of a library manifest, in the order of the stages."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from rave_dist import pipeline
+from rave_dist.cli.options import Debug, Json, LibraryFile, Only, finish
+from rave_dist.library.manifest import Library, load_library
+from rave_dist.records import RunRecord
+from rave_dist.terminal import console
+from rave_dist.terminal.display import shown_progress
+
+
+def init(
+    folder: Annotated[
+        Path, typer.Argument(metavar="FOLDER", help="One folder of recordings per instrument.", show_default=False)
+    ],
+    output: Annotated[Path, typer.Option("--output", metavar="LIBRARY.yaml", help="The manifest to write.")] = Path(
+        "library.yaml"
+    ),
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Write a first manifest for a folder of folders, with guesses of sample rate and mono or stereo.
+
+    Only headers and some seconds of a few recordings are read. An existing file is never overwritten.
+    """
+    from rave_dist.init_manifest.write import write_first_manifest
+
+    found = write_first_manifest(folder, output)
+    if as_json:
+        console.document(found.to_json())
+    else:
+        console.show_first_manifest(found)
+
+
+def check(library: LibraryFile, only: Only = None, as_json: Json = False, debug: Debug = False) -> None:
+    """Report the planned runs, the problems and their fixes.
+
+    Trains nothing; tests whether the store can be written.
+    """
+    loaded = load_library(library)
+    with shown_progress() as progress:
+        checks = pipeline.check(loaded, only, progress=progress)
+    if as_json:
+        console.document({"library": loaded.name, **checks.to_json()})
+    else:
+        console.show_checks(checks)
+    finish(all(c.ok for c in checks.in_order))
+
+
+def schema() -> None:
+    """Print the JSON Schema of the library manifest, for completion and validation in editors.
+
+    In editors with a YAML language server, such as VS Code, save it next to the manifest as `manifest.schema.json` and begin
+    the manifest with `# yaml-language-server: $schema=manifest.schema.json`.
+    """
+    from rave_dist.library.json_schema import manifest_schema
+
+    console.document(manifest_schema())
+
+
+def ingest(library: LibraryFile, only: Only = None, as_json: Json = False, debug: Debug = False) -> None:
+    """Convert recordings to datasets in the store; every second is used or reported with a reason.
+
+    Unchanged recordings are not read again.
+    """
+    loaded = load_library(library)
+    with shown_progress() as progress:
+        items = pipeline.ingest(loaded, only, progress=progress)
+    if as_json:
+        console.document({"library": loaded.name, "instruments": [item.to_json() for item in items]})
+    else:
+        console.show_ingested(items)
+    finish(all(item.complete for item in items))
+
+
+def train(library: LibraryFile, only: Only = None, as_json: Json = False, debug: Debug = False) -> None:
+    """Train all ingested instruments, as many at once as the resources allow, and publish each when it ends.
+
+    After an interruption, the same command resumes from the last checkpoints; finished instruments are skipped.
+    """
+    loaded = load_library(library)
+    with shown_progress() as progress:
+        records = pipeline.train(loaded, only, progress=progress)
+    _finish_runs(loaded, records, as_json=as_json)
+
+
+def publish(library: LibraryFile, only: Only = None, as_json: Json = False, debug: Debug = False) -> None:
+    """Publish models from the newest checkpoints of stopped, killed or running instruments.
+
+    Trains nothing. The card marks such a model as incomplete; training can continue unaffected.
+    """
+    loaded = load_library(library)
+    with shown_progress() as progress:
+        records = pipeline.publish(loaded, only, progress=progress)
+    _finish_runs(loaded, records, as_json=as_json, complete=all(r.model and not r.error for r in records))
+
+
+def run(library: LibraryFile, only: Only = None, as_json: Json = False, debug: Debug = False) -> None:
+    """Run all stages: check, ingest, train, publish, report.
+
+    A failed instrument is reported; the others continue.
+    """
+    loaded = load_library(library)
+    with shown_progress() as progress:
+        result = pipeline.run(loaded, only, progress=progress)
+    extra = {"report": result.report, "ingested": [item.to_json() for item in result.ingested]}
+    if not as_json:
+        console.show_ingested([item for item in result.ingested if not item.error])
+    _finish_runs(loaded, result.records, as_json=as_json, complete=result.complete, extra=extra)
+
+
+def status(library: LibraryFile, only: Only = None, as_json: Json = False, debug: Debug = False) -> None:
+    """Show the progress of each instrument; safe to run during training."""
+    loaded = load_library(library)
+    holder = pipeline.holder(loaded)
+    if not as_json and holder is not None:
+        console.out.print(f"in use by {holder}", markup=False)
+    extra = {"in_use": holder and holder.to_json()}
+    _finish_runs(loaded, pipeline.status(loaded, only), as_json=as_json, complete=True, extra=extra)
+
+
+def report(library: LibraryFile, as_json: Json = False, debug: Debug = False) -> None:
+    """Write the library's page: curves, spectrograms, players, facts and errors."""
+    loaded = load_library(library)
+    with shown_progress() as progress:
+        place = pipeline.report(loaded, progress=progress)
+    if as_json:
+        console.document({"library": loaded.name, "report": place})
+    else:
+        console.out.print(place)
+
+
+def _finish_runs(
+    library: Library,
+    records: Sequence[RunRecord],
+    *,
+    as_json: bool,
+    complete: bool | None = None,
+    extra: dict[str, Any] | None = None,
+) -> None:
+    base = pipeline.base_status(library)
+    if as_json:
+        document = {"instruments": [r.summary() for r in records], "base": base and base.summary()}
+        console.document({"library": library.name, **document, **(extra or {})})
+    else:
+        console.show_runs([*([base] if base else []), *records])
+        if extra and "report" in extra:
+            console.out.print(f"report: {extra['report']}")
+    finish(all(r.state == "done" for r in records) if complete is None else complete)

@@ -1,0 +1,63 @@
+"""The commands that show what a machine can do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from rave_dist.cli.options import Debug, Json, finish
+from rave_dist.storage.store import Store
+from rave_dist.terminal import console
+
+
+def demo(
+    library: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[LIBRARY]",
+            help="`sonic-pi`, `generated`, or a manifest.  [default: sonic-pi, or generated where apt is missing]",
+            show_default=False,
+        ),
+    ] = None,
+    folder: Annotated[Path, typer.Option("--folder", help="The folder for all files.")] = Path("demo"),
+    prepare_only: Annotated[bool, typer.Option("--prepare-only", help="Write recordings and manifest, then stop.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Run all stages on sample recordings, then convert a field recording with every model.
+
+    Trains four small models, in about a quarter of an hour on two cores. After an interruption, the same command resumes.
+    """
+    from rave_dist.demo import prepare_demo, run_demo
+
+    manifest = prepare_demo(library, folder)
+    if prepare_only:
+        console.out.print(str(manifest), markup=False)
+    elif code := run_demo(manifest, folder):
+        raise typer.Exit(code)
+
+
+def doctor(
+    store: Annotated[
+        str | None, typer.Option("--store", metavar="URI", help="Also examine this store: a folder or s3://bucket/prefix.")
+    ] = None,
+    no_ray: Annotated[bool, typer.Option("--no-ray", help="Neither start Ray nor connect to RAY_ADDRESS.")] = False,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Examine this machine, its packages and a store: one line per check, ok or the fix.
+
+    Starts an embedded Ray briefly, and writes a few small objects to the store, which are removed.
+    """
+    from rave_dist.doctor import Request, examine
+
+    found = []
+    for diagnosis in examine(Request(Store(store) if store else None, start_ray=not no_ray)):
+        found.append(diagnosis)
+        if not as_json:
+            console.show_diagnosis(diagnosis)
+    healthy = all(diagnosis.state != "error" for diagnosis in found)
+    if as_json:
+        console.document({"ok": healthy, "checks": [diagnosis.to_json() for diagnosis in found]})
+    finish(healthy)

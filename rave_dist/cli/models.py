@@ -1,0 +1,134 @@
+"""The commands that use published models."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from rave_dist import pipeline
+from rave_dist.cli.options import Debug, InputsBelow, Json, OutputsBelow, StoreUri, Trust, existing, finish
+from rave_dist.errors import RaveDistError
+from rave_dist.options import DEFAULT_CHUNK_SECONDS, DEFAULT_FORMAT, DEFAULT_LATENT_NOISE, DEFAULT_SEED, AudioFormat
+from rave_dist.records import ConversionParameters, Problem
+from rave_dist.storage.store import Store
+from rave_dist.terminal import console
+from rave_dist.terminal.display import shown_progress
+
+
+def models(store: StoreUri, as_json: Json = False, debug: Debug = False) -> None:
+    """List all versions of the published models."""
+    place = existing(store)
+    invalid: list[RaveDistError] = []
+    cards = pipeline.models(place, invalid.append)
+    latest = {pipeline.find_model(place, name).reference for name in dict.fromkeys(card.name for card in cards)}
+    if as_json:
+        found = [{**card.summary(place.uri), "latest": card.reference in latest} for card in cards]
+        console.document({"models": found, "invalid": [Problem.of(error).to_json() for error in invalid]})
+    else:
+        console.show_models(cards, latest=latest)
+        for error in invalid:
+            console.failure(error.where, error.what, error.fix)
+    finish(not invalid)
+
+
+def convert(
+    paths: Annotated[
+        list[str],
+        typer.Argument(metavar="INPUT... OUTPUT", help="Files, folders or s3:// prefixes; the last one is OUTPUT."),
+    ],
+    store: StoreUri,
+    model: Annotated[str, typer.Option("--model", metavar="NAME[@VERSION]", help="The model.", show_default=False)],
+    chunk_seconds: Annotated[
+        float, typer.Option("--chunk-seconds", min=0.5, help="Seconds of audio in memory at once; does not affect the result.")
+    ] = DEFAULT_CHUNK_SECONDS,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            "--workers",
+            min=1,
+            help="Files converted at once, on Ray.  [default: as many as fit; no Ray if it takes about a minute]",
+            show_default=False,
+        ),
+    ] = None,
+    file_format: Annotated[AudioFormat, typer.Option("--format", help="Format of the results: FLAC or WAV.")] = DEFAULT_FORMAT,
+    sample_rate: Annotated[
+        int | None, typer.Option("--sample-rate", min=8000, max=192_000, help="Hertz.  [default: that of each source]")
+    ] = None,
+    channels: Annotated[int | None, typer.Option("--channels", min=1, max=8, help="[default: those of each source]")] = None,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Picks all noise.")] = DEFAULT_SEED,
+    latent_noise: Annotated[
+        float,
+        typer.Option(
+            "--latent-noise", min=0, max=1000, help="Noise around the latents: 1 as the streaming file plays, 0 for their mean."
+        ),
+    ] = DEFAULT_LATENT_NOISE,
+    trust: Trust = False,
+    salvage: Annotated[bool, typer.Option("--salvage", help="Convert the readable part of damaged files.")] = False,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Convert recordings with a model, keeping the folder tree, lengths, sample rates and channels.
+
+    Sources are never modified. A second run converts only missing files. Damaged files, and outputs that are silent or clipped
+    where the recording is not, are reported (exit code 3).
+    """
+    if len(paths) < 2:
+        raise typer.BadParameter("give at least one INPUT, and OUTPUT last", param_hint="INPUT... OUTPUT")
+    parameters = ConversionParameters(
+        sample_rate=sample_rate, channels=channels, format=file_format, seed=seed, latent_noise=latent_noise, salvage=salvage
+    )
+    with shown_progress() as progress:
+        record = pipeline.convert(
+            existing(store),
+            model,
+            paths[:-1],
+            paths[-1],
+            parameters=parameters,
+            chunk_seconds=chunk_seconds,
+            workers=workers,
+            trust=trust,
+            progress=progress,
+        )
+    if as_json:
+        console.document(record.to_json())
+    else:
+        console.show_conversion(record)
+    finish(record.is_complete)
+
+
+def serve(
+    store: StoreUri,
+    port: Annotated[int, typer.Option("--port", min=1, max=65535, help="Port on 127.0.0.1.")] = 8000,
+    outputs: OutputsBelow = None,
+    inputs: InputsBelow = None,
+    trust: Trust = False,
+    debug: Debug = False,
+) -> None:
+    """Serve the published models over HTTP on this machine only; Ctrl-C ends it."""
+    place = existing(store)
+    with shown_progress() as progress:
+        progress.stage("starting Ray")  # before its import, which takes seconds
+        from rave_dist.serving.app import run as run_server
+
+        run_server(place, port=port, outputs=outputs or (), inputs=inputs or (), trust=trust, progress=progress)
+
+
+def unpack(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="The run folder to make.", show_default=False)],
+    store: StoreUri,
+    model: Annotated[str, typer.Option("--model", metavar="NAME[@VERSION]", help="The model.", show_default=False)],
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Write a model's run in the format of stock RAVE: config.gin and version_0/checkpoints.
+
+    `rave export --run FOLDER` opens it, and `rave train --ckpt` resumes from its last.ckpt. Conversely, an instrument starts
+    from a stock run with `base: {stock: FOLDER}` in the library manifest.
+    """
+    path = pipeline.unpack(Store(store), model, folder)
+    if as_json:
+        console.document({"model": model, "run": str(folder), "checkpoint": str(path)})
+    else:
+        console.out.print(str(path))
