@@ -19,15 +19,15 @@ APE_TAG = APE + bytes(range(250)) * 7 + bytes(2000 - 32 - 1750) + APE[:20] + str
 ID3V2 = b"ID3\x04\0\0" + bytes([0, 0, 8, 0]) + b"x" * 1024
 
 
-def decode(path: Path) -> tuple[np.ndarray, str | None, tuple[str, ...]]:
-    """What can be read, the error after it, and the notes."""
+def decode(path: Path, seconds: float = 0.05) -> tuple[np.ndarray, str | None, tuple[str, ...]]:
+    """What can be read, in blocks of ``seconds``, the error after it, and the notes."""
     blocks: list[np.ndarray] = []
     try:
         with open_audio(path) as decoder:
             notes = decoder.notes
             channels = decoder.channels
             blocks.append(np.zeros((channels, 0), np.float32))
-            blocks.extend(decoder.blocks(0.05))
+            blocks.extend(decoder.blocks(seconds))
     except AudioError as error:
         if not error.fix or error.where != str(path):
             raise
@@ -38,9 +38,10 @@ def decode(path: Path) -> tuple[np.ndarray, str | None, tuple[str, ...]]:
 
 
 def command(name: str) -> str:
+    """The path of a command, ffmpeg or sox; without it the test is skipped."""
     found = shutil.which(name)
     if found is None:
-        pytest.skip(f"the command {name} is missing: nothing compares the decoders (apt-get install ffmpeg sox)")
+        pytest.skip(f"the command {name} is missing: nothing compares the decoders with it (apt-get install {name})")
     return found
 
 

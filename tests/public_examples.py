@@ -55,11 +55,14 @@ def docstring(value: Any) -> str:
     return inspect.cleandoc(getattr(value, "__func__", value).__doc__ or "")
 
 
-def run(name: str, folder: Path) -> doctest.TestResults:
-    """Runs the examples of a public name; the current folder must be the one that `prepare` made."""
+def run(name: str, folder: Path) -> int:
+    """Runs the examples of a public name, and returns their number; the current folder must be the one that `prepare` made."""
     test = doctest.DocTest(examples(name), {"rd": rd, "folder": folder}, name, None, None, None)
     runner = doctest.DocTestRunner(optionflags=_OPTIONS)
-    return runner.run(test, out=lambda text: print(text, end=""))
+    report: list[str] = []
+    result = runner.run(test, out=report.append)
+    assert not result.failed, "".join(report)
+    return result.attempted
 
 
 def prepare(folder: Path) -> None:

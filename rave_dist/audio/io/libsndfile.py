@@ -25,6 +25,17 @@ _UNKNOWN_FRAMES = 2**60  # libsndfile's value for an unknown length is above thi
 _PIECE_SAMPLES = 16384  # short, so that little is lost before damage
 
 
+class _SoundFile(soundfile.SoundFile):  # type: ignore[misc]  # it has no types
+    """A file that is read from its start to its end.
+
+    The package seeks after every read where it can. In an MP3 the frame at which it arrives that way is decoded without the
+    bits that it shares with the frames before.
+    """
+
+    def seekable(self) -> bool:
+        return self.format != "MP3" and bool(super().seekable())
+
+
 @contextmanager
 def open_file(path: Path, pieces: Sequence[Piece] | None = None) -> Iterator[OpenFile | None]:
     """Opens a file; None if libsndfile cannot read it, or would not read all of it.
@@ -40,7 +51,7 @@ def open_file(path: Path, pieces: Sequence[Piece] | None = None) -> Iterator[Ope
     with open(path, "rb", buffering=0) as source:
         seen = source.fileno() if pieces is None else ByteView(source, pieces)
         try:
-            file = soundfile.SoundFile(seen, closefd=False)
+            file = _SoundFile(seen, closefd=False)
         except soundfile.SoundFileError:
             yield None
             return

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import shutil
 import struct
 import subprocess
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 
 from rave_dist.audio.types import Audio
+from tests.decoding import command
 
 
 @dataclass(frozen=True)
@@ -64,25 +65,25 @@ def write_kind(path: Path, audio: Audio, rate: int, kind: Kind) -> Path:
 
 def ffmpeg(*arguments: str, data: bytes = b"") -> bytes:
     """Runs FFmpeg's command; returns its standard output."""
-    return _run("ffmpeg", "-y", "-v", "error", *arguments, data=data)
+    return run("ffmpeg", "-y", "-v", "error", *arguments, data=data)
 
 
-def _run(program: str, *arguments: str, data: bytes = b"") -> bytes:
-    if shutil.which(program) is None:
-        raise FileNotFoundError(f"{program}: install it; the tests compare with it")
-    done = subprocess.run([program, *arguments], input=data, capture_output=True, check=False)
+def run(program: str, *arguments: str, data: bytes = b"") -> bytes:
+    """Runs a command; returns its standard output."""
+    done = subprocess.run([command(program), *arguments], input=data, capture_output=True, check=False)
     if done.returncode:
         raise RuntimeError(f"{program} {' '.join(arguments)}: {done.stderr.decode()[-500:]}")
     return done.stdout
 
 
+MP3_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
 KINDS = {
     "vorbis": Kind(".ogg", "libvorbis", rates=(8000, 22050, 44100, 48000)),
     "opus": Kind(".opus", "libopus", rates=(8000, 48000)),
     "ogg flac": Kind(".oga", "flac", step=2**-15),
     "ogg speex": Kind(".ogg", "libspeex", rates=(8000, 16000), exact=False, options=("-f", "ogg")),
-    "mp3": Kind(".mp3", "libmp3lame"),
-    "mp3 without xing": Kind(".mp3", "libmp3lame", exact=False, options=("-write_xing", "0")),
+    "mp3": Kind(".mp3", "libmp3lame", rates=MP3_RATES),
+    "mp3 without xing": Kind(".mp3", "libmp3lame", rates=MP3_RATES, exact=False, options=("-write_xing", "0")),
     "mp2": Kind(".mp2", "mp2", exact=False),
     "adts": Kind(".aac", "aac", exact=False),
     "ac3": Kind(".ac3", "ac3", rates=(44100, 48000), channels=(1, 2, 6), exact=False),
@@ -117,6 +118,12 @@ KINDS = {
     "wav mp3": Kind(".wav", "libmp3lame", exact=False),
 }
 """Compressed kinds, and PCM in containers that only FFmpeg reads."""
+
+
+@cache
+def encoders() -> frozenset[str]:
+    """The encoders that FFmpeg's command has; some builds have none for GSM."""
+    return frozenset(line.split()[1] for line in ffmpeg("-encoders").decode().splitlines() if len(line.split()) > 1)
 
 
 def box(name: bytes, content: bytes) -> bytes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -15,14 +14,13 @@ from rave_dist.audio.io.decoders import BUILTIN_EXTENSIONS, UNSUPPORTED_EXTENSIO
 from rave_dist.audio.io.ffmpeg import _FORMATS
 from rave_dist.audio.io.open import open_audio
 from rave_dist.audio.io.sources import find_sources
+from tests.decoding import command
 
 # Pictures, subtitles, fragments and disk images that FFmpeg opens with the same demuxers.
 NO_RECORDINGS = {"avif", "heic", "heif", "mks", "mk3d", "mj2", "psp", "ism", "isma", "ismv", "dif"}
 # Headerless, or matrices, or in two parts, of which libsndfile needs both.
 NOT_BY_CONTENT = {"RAW", "MAT4", "MAT5", "SD2", "HTK"}
 SUFFIXES = {"WAVEX": "wav", "SVX": "8svx", "MPC2K": "snd", "NIST": "sph", "IRCAM": "sf"}
-
-with_ffmpeg = pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="needs the ffmpeg command: apt-get install ffmpeg")
 
 
 def test_every_extension_of_ffmpegs_formats_is_listed() -> None:
@@ -55,13 +53,14 @@ def test_every_format_of_libsndfile_is_listed() -> None:
         ("m2ts", []),
     ],
 )
-@with_ffmpeg
 def test_ffmpegs_formats_are_listed_and_opened(tmp_path: Path, extension: str, options: list[str]) -> None:
     soundfile.write(tmp_path / "in.wav", _tone(), 44_100)
     target = tmp_path / "out" / f"take.{extension.upper()}"
     target.parent.mkdir()
     subprocess.run(
-        ["ffmpeg", "-v", "error", "-i", tmp_path / "in.wav", *options, tmp_path / f"take.{extension}"], check=True, timeout=60
+        [command("ffmpeg"), "-v", "error", "-i", tmp_path / "in.wav", *options, tmp_path / f"take.{extension}"],
+        check=True,
+        timeout=60,
     )
     (tmp_path / f"take.{extension}").rename(target)
     _is_found_and_opened(target)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.decoding import decode
-from tests.unit.audio.io.generated import sound, write
+from tests.unit.audio.io.generated import encoders, sound, write
 
 KINDS = [("adpcm_ima_wav", 44100, 2), ("adpcm_ms", 44100, 1), ("libgsm_ms", 8000, 1)]
 
@@ -16,6 +16,8 @@ KINDS = [("adpcm_ima_wav", 44100, 2), ("adpcm_ms", 44100, 1), ("libgsm_ms", 8000
 @pytest.mark.parametrize(("codec", "rate", "channels"), KINDS)
 @pytest.mark.parametrize("samples", [12345, 20001])
 def test_fact_ends_the_last_block(tmp_path, codec, rate, channels, samples):
+    if codec not in encoders():
+        pytest.skip(f"FFmpeg's command has no encoder {codec}")
     audio = sound(samples, channels, rate)
     path = write(tmp_path / "tone.wav", audio, rate, codec)
     data = path.read_bytes()
@@ -37,4 +39,5 @@ def test_a_wrong_fact_takes_nothing_away(tmp_path, wrong):
     path.write_bytes(data[:at] + struct.pack("<I", wrong) + data[at + 4 :])
     decoded, error, _ = decode(path)
     assert error is None
-    np.testing.assert_array_equal(decoded, whole)
+    assert decoded.shape[1] >= whole.shape[1]  # newer writers end their last block by `fact`
+    np.testing.assert_array_equal(decoded[:, : whole.shape[1]], whole)
