@@ -58,7 +58,7 @@ def docstring(value: Any) -> str:
 def run(name: str, folder: Path) -> int:
     """Runs the examples of a public name, and returns their number; the current folder must be the one that `prepare` made."""
     test = doctest.DocTest(examples(name), {"rd": rd, "folder": folder}, name, None, None, None)
-    runner = doctest.DocTestRunner(optionflags=_OPTIONS)
+    runner = doctest.DocTestRunner(optionflags=_OPTIONS, verbose=False)  # by default, it reads -v from the command line
     report: list[str] = []
     result = runner.run(test, out=report.append)
     assert not result.failed, "".join(report)

@@ -23,4 +23,4 @@ def test_the_example_runs(
     examples.prepare(tmp_path)
     publish_tiny(rd.Store(str(tmp_path / "store")), "rebana")
     monkeypatch.chdir(tmp_path)
-    result = examples.run(name, tmp_path)
+    assert examples.run(name, tmp_path)
