@@ -28,12 +28,11 @@ _PIECE_SAMPLES = 16384  # short, so that little is lost before damage
 class _SoundFile(soundfile.SoundFile):  # type: ignore[misc]  # it has no types
     """A file that is read from its start to its end.
 
-    The package seeks after every read where it can. In an MP3 the frame at which it arrives that way is decoded without the
-    bits that it shares with the frames before.
+    The package seeks after every read where it can. What follows is then decoded without what it shares with the frames before.
     """
 
     def seekable(self) -> bool:
-        return self.format != "MP3" and bool(super().seekable())
+        return self.subtype not in _LOSSY_SUBTYPES and bool(super().seekable())
 
 
 @contextmanager
@@ -60,6 +59,8 @@ def open_file(path: Path, pieces: Sequence[Piece] | None = None) -> Iterator[Ope
                 yield None
                 return
             samples = file.frames if 0 <= file.frames < _UNKNOWN_FRAMES else None
+            if file.subtype in ("OPUS", "VORBIS"):
+                file.seek(0)  # to the first sample of a recording whose time does not start at 0
             read = partial(_read, file, seen if isinstance(seen, ByteView) else None)
             if samples is not None and file.subtype in _BLOCK_SUBTYPES:
                 samples = fact_samples(path, samples)

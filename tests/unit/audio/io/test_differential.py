@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from rave_dist.audio.types import Audio
 from tests.decoding import by_ffmpeg, by_sox, decode
-from tests.unit.audio.io.generated import KINDS, MP3_RATES, Kind, encoders, sound, write_kind
+from tests.unit.audio.io.generated import KINDS, MP3_RATES, Kind, encoders, sound, write, write_kind
 
 pytestmark = pytest.mark.slow
 
@@ -61,6 +61,13 @@ def test_the_length_of_blocks_does_not_matter(drawn, seconds):
     with tempfile.TemporaryDirectory() as folder:
         path = encode(folder, drawn)
         np.testing.assert_array_equal(decode(path, seconds)[0], decode(path, 10)[0])
+
+
+@pytest.mark.parametrize("rate", [8000, 12000, 16000, 24000, 48000])
+def test_opus_of_a_lower_rate_ends_as_in_one_block(tmp_path, rate):
+    path = write(tmp_path / "tone.opus", sound(2 * rate + 123, 1, rate), rate, "libopus", "-b:a", "16k")
+    assert decode(path)[0].shape == (1, 2 * rate + 123)
+    np.testing.assert_array_equal(decode(path)[0], decode(path, 10)[0])
 
 
 @pytest.mark.parametrize("rate", MP3_RATES)
