@@ -11,10 +11,23 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from rave_dist.errors import ConfigurationError, DatasetError, LibraryError, ModelNotFoundError, RaveDistError, TrainingError
+from rave_dist.errors import (
+    ConfigurationError,
+    DamagedObjectError,
+    DatasetError,
+    LibraryError,
+    ModelNotFoundError,
+    RaveDistError,
+    TrainingError,
+)
 from rave_dist.library.manifest import Library
 from rave_dist.progress import Progress
 from rave_dist.records import DatasetManifest, Problem, RunRecord, TrainingSpec
+
+_OF_ONE_INSTRUMENT = (
+    *(ConfigurationError, DamagedObjectError, DatasetError, LibraryError),
+    *(ModelNotFoundError, TrainingError),
+)
 
 
 @dataclass(frozen=True)
@@ -105,7 +118,7 @@ def train_library(
             try:
                 dataset = latest_manifest(library.store, name, library.name).id
                 start = find_initial_weights(library, name, joint=_reference(first[0]) if first else "")
-            except (DatasetError, ModelNotFoundError, ConfigurationError, LibraryError, TrainingError) as error:
+            except _OF_ONE_INSTRUMENT as error:
                 refused[name] = write_failure(library, name, Problem.of(error))
             else:
                 base = store_initial_weights(library.store, start) if start is not None else None

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from rave_dist.audio.io.sources import AudioSource, list_sources
-from rave_dist.errors import AudioError, MissingKeyError
+from rave_dist.errors import AudioError
 from rave_dist.library.manifest import Library
 from rave_dist.records import DatasetFolder, DatasetManifest, RunRecord, TrainingSpec
 
@@ -25,9 +25,8 @@ def outdated(library: Library, record: RunRecord) -> tuple[str, ...]:
 def _settings(library: Library, record: RunRecord) -> Iterator[str]:
     if not record.run_id:
         return
-    try:
-        spec = TrainingSpec.load(library.store, record.folder.spec)
-    except MissingKeyError:
+    spec = TrainingSpec.find(library.store, record.folder.spec)
+    if spec is None:
         return  # it failed before it began
     base = library.base(record.instrument)
     changed = spec.changes(library.training_spec(record.instrument, dataset=spec.dataset, base=spec.base))
@@ -40,9 +39,8 @@ def _settings(library: Library, record: RunRecord) -> Iterator[str]:
 def _recordings(library: Library, record: RunRecord) -> Iterator[str]:
     if not record.dataset:
         return
-    try:
-        dataset = DatasetManifest.load(library.store, DatasetFolder.of(record.instrument, record.dataset).manifest)
-    except MissingKeyError:
+    dataset = DatasetManifest.find(library.store, DatasetFolder.of(record.instrument, record.dataset).manifest)
+    if dataset is None:
         return
     try:
         sources = list_sources(library.sources(record.instrument))

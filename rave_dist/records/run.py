@@ -30,6 +30,7 @@ class RunResult(Record):
     phase_1: BestWeights | None = None
     complete: bool
     validation: Validation
+    train_distance: float | None = None
     rollbacks: tuple[Rollback, ...] = ()
     accumulation_steps: int = 1
     seconds: float

@@ -73,6 +73,7 @@ def publish(
         TrainingError: the run has not finished.
         VerificationError: the export differs from the model.
         DatasetError: the run's dataset is not in the store.
+        DamagedObjectError: the run's weights are damaged.
     """
     outputs = outputs or store
     try:
@@ -83,7 +84,7 @@ def publish(
         run, out = RunFolder(Path(folder) / "run"), Path(folder) / "out"
         store.download(spec.folder.config, run.config)
         outputs.download(spec.folder.weights, run.weights)
-        version = model_version(run)
+        version = model_version(run, where=outputs.address(spec.folder.weights))
         card = find_card(store, ModelFolder.of(spec.instrument, version))
         if card is None:
             if result.phase_1 is not None:

@@ -6,6 +6,7 @@ Files are named by `rave_dist.records.ModelFolder`. A version never changes exce
 from __future__ import annotations
 
 import hashlib
+import pickle
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +23,7 @@ from rave_dist.suggest import suggest
 
 _REFERENCE = re.compile(r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]{0,62})(@(?P<version>[0-9a-f]{1,64}|latest))?")
 _CARD = ModelFolder("", "").card
+_TRAIN_AGAIN = "delete the run's result.json and run rave-dist train, which writes it again from the last checkpoint"
 
 
 def list_models(store: Store, on_invalid: Callable[[DamagedObjectError], None] = lambda error: None) -> list[ModelCard]:
@@ -85,7 +87,7 @@ def fetch_run(store: Store, card: ModelCard, *, folder: Path) -> RunFolder:
         raise ModelNotFoundError(
             f"the run of {card.reference} is not in this store", where=error.where, fix=f"train {card.name} again"
         ) from error
-    if model_version(run) != card.version:
+    if model_version(run, where=store.address(card.run_folder.weights)) != card.version:
         raise ModelNotFoundError(
             f"the run of {card.reference} has been trained further since",
             where=store.address(card.run_key),
@@ -94,11 +96,22 @@ def fetch_run(store: Store, card: ModelCard, *, folder: Path) -> RunFolder:
     return run
 
 
-def model_version(run: RunFolder) -> str:
-    """The version of a run folder's model: a hash of its weights (names, types, shapes, bytes) and its configuration."""
+def model_version(run: RunFolder, *, where: str = "") -> str:
+    """The version of a run folder's model: a hash of its weights (names, types, shapes, bytes) and its configuration.
+
+    Args:
+        run: a local run folder.
+        where: the address of the weights that ``run`` has a copy of.
+
+    Raises:
+        DamagedObjectError: the weights cannot be read.
+    """
     import torch
 
-    weights: dict[str, Any] = torch.load(run.weights, map_location="cpu", weights_only=True)
+    try:
+        weights: dict[str, Any] = torch.load(run.weights, map_location="cpu", weights_only=True)
+    except (EOFError, RuntimeError, pickle.UnpicklingError) as error:
+        raise DamagedObjectError("the weights are damaged", where=where or str(run.weights), fix=_TRAIN_AGAIN) from error
     digest = hashlib.sha256(Path(run.config).read_bytes())
     for name, tensor in sorted(weights.items()):
         digest.update(f"\n{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())

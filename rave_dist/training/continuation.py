@@ -91,14 +91,14 @@ def continued_schedule(store: Store, run: EarlierRun, spec: TrainingSpec, *, ste
     )
 
 
-def _runs(store: Store, spec: TrainingSpec) -> Iterator[EarlierRun]:
-    keys = {entry.key for entry in store.list(f"runs/{spec.library}/{spec.instrument}")}
+def _runs(store: Store, planned: TrainingSpec) -> Iterator[EarlierRun]:
+    keys = {entry.key for entry in store.list(f"runs/{planned.library}/{planned.instrument}")}
     for key in sorted(keys):
         folder = RunFolder(key.rpartition("/")[0])
-        if key == folder.spec:
+        spec = TrainingSpec.find(store, key) if key == folder.spec else None
+        if spec is not None:  # otherwise a crash cut it, and its run writes it again
             checkpoints = folder.checkpoint_steps(keys)
-            result = RunResult.load(store, folder.result) if folder.result in keys else None
-            yield EarlierRun(TrainingSpec.load(store, key), max(checkpoints, default=None), result)
+            yield EarlierRun(spec, max(checkpoints, default=None), RunResult.find(store, folder.result))
 
 
 def _unhashed(spec: TrainingSpec) -> dict[str, object]:

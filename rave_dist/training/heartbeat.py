@@ -13,13 +13,16 @@ from types import TracebackType
 from typing import Any
 
 from rave_dist.errors import StoreError
-from rave_dist.records import RunRecord, TrainingSpec, now, run_record_key
+from rave_dist.records import RunRecord, RunResult, TrainingSpec, now, run_record_key
 from rave_dist.signals import keeping_sigterm
 from rave_dist.storage.store import Store
 
 HEARTBEAT_SECONDS = 3.0
 SILENT_SECONDS = 120.0
 """Age in seconds at which a running record belongs to a run that has ended."""
+
+_PROGRESS = ("phase", "step", "steps", "phase_1_steps", "validation", "train_distance", "rollbacks", "seconds")
+"""Fields of a record that the result of its run has too."""
 
 logger = logging.getLogger(__name__)
 
@@ -57,11 +60,11 @@ def write_record(store: Store, record: RunRecord) -> RunRecord:
 
 
 def record_of(store: Store, spec: TrainingSpec) -> RunRecord:
-    """A run's record: that in the store if it belongs to this run, otherwise that of a new run."""
+    """A run's record: that in the store if it belongs to this run, otherwise that of its result or of a new run."""
     record = read_record(store, spec.library, spec.instrument)
     if record is not None and record.run_id == spec.run_id:
         return record.model_copy(update={"budget": spec.budget})
-    return RunRecord(
+    record = RunRecord(
         library=spec.library,
         instrument=spec.instrument,
         run_id=spec.run_id,
@@ -70,6 +73,10 @@ def record_of(store: Store, spec: TrainingSpec) -> RunRecord:
         steps=spec.budget.steps or 0,
         budget=spec.budget,
     )
+    result = RunResult.find(store, spec.folder.result)
+    if result is None:
+        return record
+    return record.model_copy(update={name: getattr(result, name) for name in _PROGRESS})
 
 
 def seconds_since(moment: str) -> float:

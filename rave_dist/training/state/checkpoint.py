@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from rave_dist.errors import ConfigurationError, MissingKeyError, TrainingError
+from rave_dist.errors import ConfigurationError, DamagedObjectError, MissingKeyError, TrainingError
 from rave_dist.identity import hash_file
 from rave_dist.records import CheckpointInfo, checkpoint_step, checkpoint_steps
 from rave_dist.storage.backend import Entry
@@ -56,7 +56,7 @@ def remove_old_checkpoints(store: Store, folder: str, step: int, *, keep: int) -
     entries = list(store.list(folder))
     others = sorted(_complete_steps(store, folder, entries) - {step}, reverse=True)[: keep - 1]
     for entry in entries:
-        if checkpoint_step(entry.key) not in (step, *others):
+        if checkpoint_step(entry.key) not in (None, step, *others):
             store.delete(entry.key)
 
 
@@ -185,9 +185,17 @@ def _load(store: Store, name: str, info: CheckpointInfo) -> dict[str, Any] | Non
 def _complete_steps(store: Store, folder: str, entries: Sequence[Entry]) -> set[int]:
     """Steps of the checkpoints whose side file is valid and whose state has the size that it says."""
     sizes = {entry.key: entry.bytes for entry in entries}
-    steps = checkpoint_steps(sizes, folder)
-    infos = ((_name(folder, step), CheckpointInfo.find(store, f"{_name(folder, step)}.json")) for step in steps)
-    return {info.step for name, info in infos if info is not None and sizes.get(f"{name}.pt") == info.bytes}
+
+    def is_complete(step: int) -> bool:
+        state = sizes.get(f"{_name(folder, step)}.pt")
+        try:
+            return state == CheckpointInfo.load(store, f"{_name(folder, step)}.json").bytes
+        except MissingKeyError:
+            return state is not None  # it was listed, so it is only late
+        except DamagedObjectError:
+            return False
+
+    return {step for step in checkpoint_steps(sizes, folder) if is_complete(step)}
 
 
 def _name(folder: str, step: int) -> str:

@@ -10,6 +10,7 @@ used: the run then resumes the stock run, and a budget in steps includes the ste
 
 from __future__ import annotations
 
+import pickle
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -134,7 +135,7 @@ def load_initial_weights(store: Store, base: str) -> InitialWeights:
     """Initial weights written by `store_initial_weights`.
 
     Raises:
-        TrainingError: they are not in the store.
+        TrainingError: they are not in the store, or damaged.
     """
     folder = BaseFolder.of(base)
     try:
@@ -153,4 +154,12 @@ def load_initial_weights(store: Store, base: str) -> InitialWeights:
 
 def _load(store: Store, key: str) -> Any:
     with tempfile.TemporaryDirectory(prefix="rave-dist-base-") as folder:
-        return torch.load(store.download(key, Path(folder) / "file.pt"), map_location="cpu", weights_only=True)
+        path = store.download(key, Path(folder) / "file.pt")
+        try:
+            return torch.load(path, map_location="cpu", weights_only=True)
+        except (EOFError, RuntimeError, pickle.UnpicklingError) as error:
+            raise TrainingError(
+                "the initial weights of this run are damaged",
+                where=store.address(key),
+                fix="delete the folder that they are in and run rave-dist train again, which writes them",
+            ) from error

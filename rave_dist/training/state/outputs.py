@@ -70,6 +70,7 @@ def write_outputs(
         phase_1=state.bests.get(1) if state.phase == 2 else None,
         complete=complete,
         validation=state.validation,
+        train_distance=state.train_distance,
         rollbacks=tuple(state.rollbacks),
         accumulation_steps=state.accumulation_steps,
         seconds=state.seconds,

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from rave_dist.dataset.shards import ShardWriter
-from rave_dist.errors import ConfigurationError, DatasetError, TrainingError, VerificationError
+from rave_dist.errors import ConfigurationError, DamagedObjectError, DatasetError, TrainingError, VerificationError
 from rave_dist.identity import hash_file
 from rave_dist.records import BestWeights, ModelCard, RunFolder, RunResult, TrainingSpec
 from rave_dist.registry.export import export_run
@@ -221,3 +221,14 @@ def test_the_version_is_of_the_weights_and_the_configuration(tiny_models: tuple[
     assert model_version(RunFolder(tmp_path)) == model_version(RunFolder(tiny_models[0].run))
     (tmp_path / "config.gin").write_text(text + "\n# another\n")
     assert model_version(RunFolder(tmp_path)) not in versions
+
+
+def test_damaged_weights_are_named_with_their_address(tiny_model: Any, tmp_path: Path) -> None:
+    data = (tiny_model.run / "weights.pt").read_bytes()
+    (tmp_path / "config.gin").write_text("")
+    for damaged in (b"", data[: len(data) // 2], b"no archive"):
+        (tmp_path / "weights.pt").write_bytes(damaged)
+        with pytest.raises(DamagedObjectError, match="damaged") as refused:
+            model_version(RunFolder(tmp_path), where="s3://bucket/weights.pt")
+        assert refused.value.where == "s3://bucket/weights.pt"
+        assert "result.json" in refused.value.fix

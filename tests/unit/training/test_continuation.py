@@ -61,6 +61,17 @@ def test_the_identity_of_runs_that_continue_nothing_is_as_before() -> None:
     assert _spec(seed=4).settings_id != _spec().settings_id
 
 
+def test_records_that_a_crash_cut_do_not_stop_the_run_that_writes_them_again(any_store: Store) -> None:
+    nine = _put(any_store, _spec(), checkpoint=9, result=9)
+    other = _put(any_store, _spec(seed=4), checkpoint=4)
+    any_store.write_bytes(other.folder.spec, b'{"library":"ba')
+    any_store.write_bytes(nine.folder.result, b"")
+    assert plan_continuation(any_store, _spec()).spec == nine
+    assert plan_continuation(any_store, _spec(seed=4)).spec == other
+    any_store.write_bytes(nine.folder.spec, b"{}")
+    assert plan_continuation(any_store, _spec()).spec == nine
+
+
 def test_a_larger_budget_continues_the_longest_run_within_it(any_store: Store) -> None:
     assert plan_continuation(any_store, _spec()).spec == _spec()
     assert plan_continuation(any_store, _spec()).note == ""

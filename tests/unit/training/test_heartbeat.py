@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from rave_dist.options import Budget
-from rave_dist.records import run_record_key
+from rave_dist.records import RunResult, Validation, run_record_key
 from rave_dist.storage.store import Store
 from rave_dist.training.heartbeat import Heartbeat, Speed, read_records, record_of, stop_key, write_record
 from tests.sample_records import run_record, training_spec
@@ -39,6 +39,20 @@ def test_another_runs_record_is_not_this_runs(local_store: Store) -> None:
     assert record_of(local_store, spec).step == 12
     other = record_of(local_store, another)
     assert (other.step, other.steps, other.state) == (0, 30, "waiting")
+
+
+def test_a_run_that_ended_is_known_by_its_result(local_store: Store) -> None:
+    """Its record may belong to a later run by now, or be cut."""
+    spec, another = (training_spec(seed=seed, budget=Budget(steps=30)) for seed in (1, 2))
+    numbers = {"phase": 2, "step": 30, "steps": 30, "phase_1_steps": 12, "train_distance": 2.5, "seconds": 7.0}
+    validation = Validation(first=9.0, best=3.0, last=4.0)
+    RunResult(**numbers, best_step=28, validation=validation, complete=True).save(local_store, spec.folder.result)
+    write_record(local_store, _record(run_id=another.run_id, step=12))
+    for damage in (lambda: None, lambda: local_store.write_bytes(run_record_key("band", "tabla"), b"{")):
+        damage()
+        record = record_of(local_store, spec)
+        assert record.validation == validation
+        assert {name: getattr(record, name) for name in numbers} == numbers
 
 
 def test_a_heart_beats_until_its_end_and_hears_the_wish_to_stop(any_store: Store) -> None:
