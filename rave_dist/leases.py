@@ -7,8 +7,8 @@
 
 The file with the highest number is the lease; only one process can create it. It is free if its holder released it or is dead:
 on the same machine if its process no longer exists, on another if it was silent for `SILENT_SECONDS` and did not renew it
-while it was watched, because the clocks of two machines may differ. A holder that was suspended for so long notices that its
-lease was taken over, and stops.
+while it was watched, because the clocks of two machines may differ. A lease that was cut when its holder died is watched too.
+A holder that was suspended for so long notices that its lease was taken over, and stops.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 
-from rave_dist.errors import InUseError, MissingKeyError, StoreError
+from rave_dist.errors import DamagedObjectError, InUseError, MissingKeyError, StoreError
 from rave_dist.identity import canonical_json
 from rave_dist.records import STORE_LEASE, LeaseRecord, library_lease, now
 from rave_dist.storage.store import Store
@@ -39,6 +39,10 @@ SILENT_SECONDS = 120.0
 
 _WATCHED_BEATS = 3
 _NUMBER = re.compile(r"/(\d+)\.json$")
+
+_LONG_AGO = "1970-01-01T00:00:00+00:00"
+_CUT = LeaseRecord(command="", user="", host="", machine="", process=0, started="", since=_LONG_AGO, beat=_LONG_AGO)
+"""Stands for a lease that cannot be read: its holder died while it wrote it, or will write it again."""
 
 _held: set[str] = set()  # the tokens of the leases that this process holds
 
@@ -52,14 +56,6 @@ def library_holder(store: Store, library: str) -> LeaseRecord | None:
         StoreError: the store cannot be read.
     """
     return _holder(store, library_lease(library))
-
-
-def libraries_in_use(store: Store) -> dict[str, LeaseRecord]:
-    """The commands at work, by library."""
-    folder = library_lease("").rstrip("/")
-    names = sorted({entry.key.removeprefix(f"{folder}/").partition("/")[0] for entry in store.list(folder)})
-    found = ((name, library_holder(store, name)) for name in names)
-    return {name: holder for name, holder in found if holder is not None}
 
 
 @contextmanager
@@ -77,7 +73,8 @@ def hold_library(store: Store, library: str, command: str, *, say: Callable[[str
         StoreError: the store cannot be used.
     """
     with _Lease(store, library_lease(library), command, f"the library {library}", say):
-        holder = _holder(store, STORE_LEASE)  # after the own lease is taken: of two commands at least one sees the other
+        # After the own lease is taken: of two commands at least one sees the other.
+        _, holder = _examine(store, STORE_LEASE, say)
         if holder is not None:
             raise _in_use(store, "this store", holder)
         yield
@@ -92,8 +89,11 @@ def hold_store(store: Store, command: str, *, say: Callable[[str], None] = lambd
         StoreError: the store cannot be used.
     """
     with _Lease(store, STORE_LEASE, command, "this store", say):
-        for library, holder in libraries_in_use(store).items():
-            raise _in_use(store, f"the library {library}", holder)
+        leases = library_lease("").rstrip("/")
+        for library in sorted({entry.key.removeprefix(f"{leases}/").partition("/")[0] for entry in store.list(leases)}):
+            _, holder = _examine(store, library_lease(library), say)
+            if holder is not None:
+                raise _in_use(store, f"the library {library}", holder)
         yield
 
 
@@ -113,6 +113,30 @@ def _holder(store: Store, folder: str) -> LeaseRecord | None:
     return record
 
 
+def _examine(store: Store, folder: str, say: Callable[[str], None]) -> tuple[int, LeaseRecord | None]:
+    """The highest number of a lease so far, and its holder; None if it is free. A silent holder is watched."""
+    number, record = _last(store, folder)
+    if record is None or _is_over(record):
+        return number, None
+    if _is_here(record) or not _silent(record) or _renews(store, folder, number, record, say):
+        return number, record
+    say("it gave no sign of life: its lease is taken over")
+    return number, None
+
+
+def _renews(store: Store, folder: str, number: int, record: LeaseRecord, say: Callable[[str], None]) -> bool:
+    """Whether a silent holder gives a sign of life while it is watched."""
+    who = f"{record}, the last one was at {record.beat}" if record.command else "a command whose lease is damaged"
+    say(f"waiting for a sign of life of {who}")
+    until = time.monotonic() + _WATCHED_BEATS * BEAT_SECONDS
+    while time.monotonic() < until:
+        time.sleep(BEAT_SECONDS / 10)
+        last = _last(store, folder)
+        if last != (number, record):
+            return last[1] is not None and not _is_over(last[1])
+    return False
+
+
 def _last(store: Store, folder: str) -> tuple[int, LeaseRecord | None]:
     """The highest number of a lease so far, and its record; 0 and None if there is none."""
     while True:
@@ -122,8 +146,12 @@ def _last(store: Store, folder: str) -> tuple[int, LeaseRecord | None]:
             number += 1
         if not number:
             return 0, None
-        with suppress(MissingKeyError):  # removed by the next holder since
+        try:
             return number, LeaseRecord.load(store, _key(folder, number))
+        except MissingKeyError:
+            continue  # removed by the next holder since
+        except DamagedObjectError:
+            return number, _CUT
 
 
 def _key(folder: str, number: int) -> str:
@@ -226,11 +254,9 @@ class _Lease:
 
     def _take(self) -> None:
         """Takes the lease if it is free; it may have to be repeated."""
-        number, record = _last(self._store, self._folder)
-        if record is not None and not _is_over(record):
-            if _is_here(record) or not _silent(record) or self._renews(number, record):
-                raise _in_use(self._store, self._what, record)
-            self._say(f"{record} gave no sign of life since {record.beat}: its lease is taken over")
+        number, holder = _examine(self._store, self._folder, self._say)
+        if holder is not None:
+            raise _in_use(self._store, self._what, holder)
         number += 1
         data = canonical_json(self._record.model_copy(update={"since": now(), "beat": now()}).to_json()) + b"\n"
         if not self._store.claim(_key(self._folder, number), data):
@@ -239,17 +265,6 @@ class _Lease:
             self._number = number
         else:
             self._store.delete(_key(self._folder, number))
-
-    def _renews(self, number: int, record: LeaseRecord) -> bool:
-        """Whether a silent holder gives a sign of life while it is watched."""
-        self._say(f"waiting for a sign of life of {record}, the last one was at {record.beat}")
-        until = time.monotonic() + _WATCHED_BEATS * BEAT_SECONDS
-        while time.monotonic() < until:
-            time.sleep(BEAT_SECONDS / 10)
-            last = _last(self._store, self._folder)
-            if last != (number, record):
-                return last[1] is not None and not _is_over(last[1])
-        return False
 
     def _beat(self) -> None:
         while not self._ended.wait(BEAT_SECONDS):

@@ -10,6 +10,7 @@ import argparse
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -29,6 +30,7 @@ VOLATILE = {
 }
 # Exports of the same weights differ in their bytes; `rave_dist.maintenance` compares files and card.
 OF_EXPORTS = {"files"}
+_NUMBER_OF_LEASE = re.compile(r"(?<=^leases/libraries/band/)\d+\.json$")  # every attempt takes the next one
 ELAPSED = ("result.json", "record.json")  # their `seconds` are those of the clock
 
 
@@ -160,7 +162,8 @@ def tree(root: Path, *, exports: bool = True) -> dict[str, str]:
         for entry in Store(str(place)).list():
             if "/events/" in entry.key:
                 continue  # TensorBoard's files are named after time and process
-            objects[f"{place.name}/{entry.key}"] = _hash(place / entry.key, exports=exports)
+            key = _NUMBER_OF_LEASE.sub("", entry.key)
+            objects[f"{place.name}/{key}"] = _hash(place / entry.key, exports=exports)
     return objects
 
 
@@ -180,6 +183,8 @@ def _hash(path: Path, *, exports: bool) -> str:
             value = _without_times(json.loads(path.read_bytes()), elapsed=path.name in ELAPSED)
         except ValueError:
             return "not JSON"
+        if "released" in value:
+            return f"a lease, released: {value['released']}"
         if path.name == "card.json" and not exports:
             value = {name: each for name, each in value.items() if name not in OF_EXPORTS}
         if path.parent.name == "checkpoints":
@@ -250,6 +255,7 @@ def main(folder: Path, names: list[str], every: int) -> int:
     recordings = str(write_recordings(folder))
     (folder / "empty").mkdir()
     stages = [
+        Stage("lease", folder / "empty"),
         Stage("ingest", folder / "empty", {"recordings": recordings}),
         Stage("train", folder / "after-ingest"),
         Stage("publish", folder / "after-train"),

@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 
+from rave_dist import leases
 from rave_dist.audio.io.sources import list_sources
 from rave_dist.conversion import in_process
 from rave_dist.conversion.corpus import plan_conversion
@@ -32,6 +33,7 @@ from rave_dist.records import ConversionParameters, ExportRecord, RunFolder, Run
 from rave_dist.registry.publish import place, publish
 from rave_dist.registry.store import find, model_version
 from rave_dist.storage.store import Store
+from rave_dist.training.continuation import plan_continuation
 from rave_dist.training.heartbeat import record_of, stop_key, write_record
 from rave_dist.training.state.initialization import load_initial_weights, store_initial_weights, weights_of_model
 from rave_dist.training.state.outputs import read_result
@@ -58,6 +60,12 @@ def spec_of(store: Store) -> TrainingSpec:
     )
 
 
+def lease(store: Store) -> int:
+    """The lease that ingest, training and publishing hold."""
+    with leases.hold_library(store, LIBRARY, "train"):
+        return 0
+
+
 def ingest(store: Store, recordings: str) -> int:
     """As `rave_dist.dataset.on_ray.ingest` does it, in this process."""
     recipe, sources = Recipe(sample_rate=RATE, channels=1), list_sources([recordings])
@@ -73,11 +81,12 @@ def ingest(store: Store, recordings: str) -> int:
 
 
 def train(store: Store) -> int:
-    """As `rave_dist.training.on_ray` does it, in this process."""
-    spec = spec_of(store)
+    """As `rave_dist.library_stages` and `rave_dist.training.on_ray` do it, in this process."""
+    spec = plan_continuation(store, spec_of(store)).spec
     store.delete(stop_key(spec))
     record, result = record_of(store, spec), read_result(store, spec)
     if result is not None and result.complete:
+        write_record(store, record.model_copy(update={"state": "running"}))  # as publishing does
         return 0
     write_record(store, record.model_copy(update={"state": "waiting"}))
     return 0 if work(store, spec, threads=1).state == "running" else 3
@@ -117,6 +126,7 @@ def convert(store: Store, recordings: str, model: str) -> int:
 
 
 STAGES: dict[str, Callable[..., int]] = {
+    "lease": lease,
     "ingest": ingest,
     "train": train,
     "publish": publish_run,
@@ -131,6 +141,7 @@ def work_on(job: dict[str, Any]) -> int:
     tempfile.tempdir = job.pop("scratch")
     logging.disable()
     torch.set_num_threads(1)
+    leases._WATCHED_BEATS = 0.1  # a second is enough to see that a killed holder gives no sign of life
     try:
         return STAGES[job.pop("stage")](Store(STORE), **job)
     except RaveDistError as error:

@@ -181,6 +181,41 @@ def test_a_holder_on_another_machine_that_is_alive_keeps_its_lease(any_store: St
 
 
 @pytest.mark.usefixtures("fast")
+def test_a_damaged_lease_is_watched_and_taken_over(any_store: Store) -> None:
+    any_store.write_bytes(_key(3), b'{"command":"tra')
+    assert library_holder(any_store, "band") is None
+    said: list[str] = []
+    with hold_library(any_store, "band", "train", say=said.append):
+        assert [entry.key for entry in any_store.list(library_lease("band"))] == [_key(4)]
+    assert said[0] == "waiting for a sign of life of a command whose lease is damaged"
+
+
+@pytest.mark.usefixtures("fast")
+def test_the_whole_store_is_not_taken_from_a_holder_whose_clock_is_wrong(any_store: Store) -> None:
+    """By this machine's clock it is silent, so it is watched, as a holder of the same lease is."""
+    ended = threading.Event()
+
+    def beat() -> None:
+        seconds = 0
+        while not ended.wait(0.05):
+            seconds += 1
+            _elsewhere(any_store, seconds_ago=seconds - 7200)
+
+    thread = threading.Thread(target=beat)
+    thread.start()
+    try:
+        while not list(any_store.list(library_lease("band"))):
+            time.sleep(0.01)
+        with pytest.raises(InUseError, match="the library band is in use"), hold_store(any_store, "prune"):
+            pass
+    finally:
+        ended.set()
+        thread.join()
+    with hold_store(any_store, "prune"):
+        pass
+
+
+@pytest.mark.usefixtures("fast")
 def test_a_holder_whose_lease_was_taken_over_stops_and_leaves_the_new_one_alone(local_store: Store) -> None:
     theirs: list[LeaseRecord] = []
 

@@ -29,6 +29,7 @@ class Library:
         (folder / "empty").mkdir()
         run = {"run": str(model.run)}
         self.stages = {
+            "lease": Stage("lease", folder / "empty"),
             "ingest": Stage("ingest", folder / "empty", {"recordings": recordings}),
             "base": Stage("base", folder / "empty", run),
             "place": Stage("place", folder / "empty", {**run, "out": str(out)}),
@@ -65,6 +66,7 @@ def writes_of(*ends: str, kinds: tuple[str, ...] = ("torn", "killed after", "ref
 
 # Training and conversion have many operations: those of the markers, and of what they mark.
 CHOSEN: dict[str, Callable[[Fault], bool]] = {
+    "lease": lambda fault: True,
     "ingest": lambda fault: True,
     "base": lambda fault: True,
     "place": lambda fault: True,
@@ -77,8 +79,9 @@ CHOSEN: dict[str, Callable[[Fault], bool]] = {
             writes_of("weights.pt", kinds=("torn",))(fault),
             fault.line.startswith("write")
             and fault.line.endswith("record.json")
-            and fault.number == 2
+            and fault.number >= 2
             and fault.kind == "torn",
+            fault.line.startswith("read") and "step-000000004.json" in fault.line and fault.kind == "missing",
             fault.line.startswith("delete") and "step-000000002.json" in fault.line and fault.kind == "killed after",
         )
     ),
