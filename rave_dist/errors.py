@@ -30,6 +30,9 @@ Every error has *what* is wrong, *where*, and the smallest *fix*; the command li
 from __future__ import annotations
 
 import errno
+import tempfile
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class RaveDistError(Exception):
@@ -154,9 +157,13 @@ def from_os_error(error: OSError, *, where: str) -> StoreError:
         error: the system's error.
         where: the path or address in use.
     """
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return StoreError("the disk is full", where=where, fix="free space there, or put the store on a larger disk")
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+    if error.errno in _FULL:
+        return StoreError("the disk is full", where=where, fix="free space on that disk, or choose a folder on a larger one")
+    if error.errno == errno.EROFS:
+        return StoreError(
+            "the disk is read-only", where=where, fix="mount it with write access, or choose a folder on another disk"
+        )
+    if error.errno in (errno.EACCES, errno.EPERM):
         return StoreError(
             "no permission to use this path", where=where, fix="give your user read and write access, or choose another"
         )
@@ -171,6 +178,36 @@ def from_os_error(error: OSError, *, where: str) -> StoreError:
     if error.errno == errno.EILSEQ:
         return impossible_name(where)
     return StoreError(error.strerror or str(error), where=where, fix="check the disk and run the same command again")
+
+
+def is_disk_full(error: BaseException | None) -> bool:
+    """Whether an error, or its cause, says that a disk or a quota is full.
+
+    Args:
+        error: any.
+    """
+    full = isinstance(error, OSError) and error.errno in _FULL
+    return full or (error is not None and is_disk_full(error.__cause__))
+
+
+def known_error(error: BaseException) -> RaveDistError | None:
+    """An error that people can read: itself, or that of a full or read-only disk, as temporary files raise it; otherwise None.
+
+    Args:
+        error: any; torch's writer of files hides the system's error.
+    """
+    if isinstance(error, RaveDistError):
+        return error
+    if isinstance(error, RuntimeError) and "inline_container" in str(error) and "Reader" not in str(error):
+        error = OSError(errno.ENOSPC, "")
+    if not isinstance(error, OSError) or error.errno not in (*_FULL, errno.EROFS):
+        return None
+    folder = tempfile.tempdir or "/tmp"
+    where = str(error.filename or folder)
+    if not where.startswith(folder):
+        return from_os_error(error, where=where)
+    what = from_os_error(error, where=folder).what
+    return StoreError(what, where=folder, fix="free space there, or set TMPDIR to a folder on another disk")
 
 
 def impossible_name(where: str) -> StoreError:

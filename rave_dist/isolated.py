@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from rave_dist import errors
-from rave_dist.errors import RaveDistError
+from rave_dist.errors import RaveDistError, known_error
 
 _POLL_SECONDS = 0.5
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
@@ -132,9 +132,11 @@ def main(function: str, answer: str, parent: str) -> None:
     module, _, name = function.partition(":")
     try:
         outcome = {"value": getattr(importlib.import_module(module), name)(**json.load(sys.stdin))}
-    except RaveDistError as error:
-        outcome = {"error": [type(error).__name__, error.what, error.where, error.fix]}
     except Exception as error:
+        known = known_error(error)
+        if known is not None:
+            _write_outcome(answer, {"error": [type(known).__name__, known.what, known.where, known.fix]})
+            return
         said = str(error).strip().partition("\n")[0]
         _write_outcome(answer, {"failure": f"{type(error).__name__}: {said}" if said else type(error).__name__})
         raise

@@ -10,7 +10,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from rave_dist import __version__, exit_codes, signals
 from rave_dist.cli import library, machine, models, store
-from rave_dist.errors import RaveDistError
+from rave_dist.errors import RaveDistError, known_error
 from rave_dist.terminal import console
 
 COMMANDS = {
@@ -25,16 +25,17 @@ COMMANDS = {
 
 
 class _Commands(TyperGroup):
-    """Turns a `RaveDistError` of any command into a message and an exit code."""
+    """Turns a `RaveDistError` of any command, and a full disk, into a message and an exit code."""
 
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
-        except RaveDistError as problem:
-            if "--debug" in sys.argv:
+        except (RaveDistError, OSError, RuntimeError) as error:
+            problem = known_error(error)
+            if problem is None or "--debug" in sys.argv:
                 raise
             console.error(problem)
-            raise typer.Exit(exit_codes.FAILED) from problem
+            raise typer.Exit(exit_codes.FAILED) from error
         except KeyboardInterrupt as stop:
             console.err.print(signals.STOPPED)
             raise typer.Exit(signals.exit_code(stop)) from stop

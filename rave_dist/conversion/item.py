@@ -18,13 +18,16 @@ from rave_dist.conversion.convert import Converter
 from rave_dist.conversion.corpus import Plan, Task, as_wav, counts_as_done, read_entry
 from rave_dist.conversion.file import convert_file
 from rave_dist.conversion.levels import SourceLevels, decibels, find_clipping, find_silence
-from rave_dist.errors import AudioError, StoreError, from_os_error
+from rave_dist.errors import AudioError, StoreError, from_os_error, is_disk_full
 from rave_dist.identity import hash_file
 from rave_dist.records import ConversionItem, ConversionParameters
 from rave_dist.storage.schemes import is_remote, split
 from rave_dist.storage.store import Store
 
 _S3_KEY_BYTES = 1024
+_LEAST_FREE_BYTES = 16 << 20
+"""Free space below which a full disk concerns all outputs, not only one that is too large for it."""
+
 _READABLE = "check that the file is there and can be read, then run the same command again"
 _INTACT = "replace the file with an intact copy, or leave it out"
 
@@ -237,7 +240,9 @@ def _writing(plan: Plan, task: Task) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        plan.output.check_writable()
+        plan.output.check_writable(needed_bytes=_LEAST_FREE_BYTES if is_disk_full(error) else 0)
         reason = error if isinstance(error, StoreError) else from_os_error(error, where=task.source.name)
         fix = reason.fix or "check the disk and run the same command again"
-        raise AudioError(f"the output cannot be written: {reason.what}", where=task.source.name, fix=fix) from error
+        raise AudioError(
+            f"the output cannot be written to {plan.output.uri}: {reason.what}", where=task.source.name, fix=fix
+        ) from error

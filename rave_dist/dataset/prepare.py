@@ -6,7 +6,6 @@ it exceeds full scale, is silent or a duplicate. Memory is constant in the recor
 
 from __future__ import annotations
 
-import errno
 import tempfile
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from rave_dist.dataset.reader import READER, Reading, read_recording
 from rave_dist.dataset.recipe import Recipe
 from rave_dist.dataset.shards import ROW_SECONDS, ShardWriter
 from rave_dist.dataset.silence import sounding_spans
-from rave_dist.errors import AudioError, StoreError, from_os_error
+from rave_dist.errors import AudioError, StoreError, from_os_error, is_disk_full
 from rave_dist.identity import content_id
 from rave_dist.records import Rejection, Shard, SourceRecord
 from rave_dist.storage.store import Store
@@ -80,17 +79,12 @@ def _read(source: AudioSource, recipe: Recipe, spool: IO[bytes]) -> Prepared:
     except AudioError as error:
         return Prepared(record=_unreadable(source, None, error.what))
     except StoreError as error:
-        if _is_disk_full(error):
+        if is_disk_full(error):
             raise
         return Prepared(rejection=Rejection(source=source.name, seconds=0.0, reason=error.what, unreadable=True))
     if not reading.samples:
         return Prepared(record=_unreadable(source, reading, reading.damage or "contains no samples"))
     return Prepared(record=_account(source, reading, recipe))
-
-
-def _is_disk_full(error: BaseException) -> bool:
-    cause = error.__cause__
-    return isinstance(cause, OSError) and (cause.errno == errno.ENOSPC or _is_disk_full(cause))
 
 
 def _account(source: AudioSource, reading: Reading, recipe: Recipe) -> SourceRecord:

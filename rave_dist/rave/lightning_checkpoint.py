@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rave_dist.errors import ConfigurationError, StoreError
+from rave_dist.errors import ConfigurationError, StoreError, from_os_error
 from rave_dist.rave.config import with_schedule
 from rave_dist.records import RunFolder
 
@@ -77,8 +77,11 @@ def write_stock_run(run: RunFolder, folder: Path, *, step: int, saved: Mapping[s
             torch.save(_resumable(saved), place / "last.ckpt")
             os.utime(place / "last.ckpt", (_BEFORE, _BEFORE))
         torch.save(_lightning(weights, step), place / "best.ckpt")
-    except (OSError, RuntimeError) as error:
-        raise StoreError(f"the run cannot be written: {error}", where=str(folder)) from error
+    except OSError as error:
+        raise from_os_error(error, where=str(folder)) from error
+    except RuntimeError as error:  # torch's writer hides the system's error
+        fix = "free space on that disk, or choose a folder on a larger one"
+        raise StoreError("the run cannot be written", where=str(folder), fix=fix) from error
     return place / "best.ckpt"
 
 

@@ -34,7 +34,7 @@ def probe(store: Store, *, needed_bytes: int = 0) -> None:
         raise StoreError(
             f"about {in_words(needed_bytes)} are needed, but {in_words(free)} are free",
             where=store.uri,
-            fix="free space on that disk, or move the store to another",
+            fix="free space on that disk, or choose a folder on another",
         )
     try:
         with _temporary_folder(store) as folder:
@@ -43,7 +43,9 @@ def probe(store: Store, *, needed_bytes: int = 0) -> None:
             _try_files(store, folder)
             _try_deleting(store, folder)
     except MissingKeyError as error:
-        raise StoreError("an object that was just written cannot be read", where=error.where, fix=_CONSISTENCY) from error
+        raise StoreError("an object that was just written cannot be read", where=store.uri, fix=_CONSISTENCY) from error
+    except StoreError as error:  # where it stands is a temporary name
+        raise StoreError(error.what, where=store.uri, fix=error.fix) from error
 
 
 def in_words(size: int) -> str:

@@ -23,7 +23,7 @@ from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer  # TorchT
 from ray.train.v2.api.exceptions import ControllerError, TrainingFailedError, WorkerGroupError
 
 from rave_dist import signals
-from rave_dist.errors import ClusterError, ConfigurationError, RaveDistError, StoreError
+from rave_dist.errors import ClusterError, ConfigurationError, RaveDistError, StoreError, known_error
 from rave_dist.rave.step_config import StepConfig
 from rave_dist.records import ModelCard, ModelFolder, Problem, RunActivity, RunRecord, TrainingSpec
 from rave_dist.storage.store import Store
@@ -380,8 +380,9 @@ def explain(error: BaseException) -> Problem:
     for inner in ("health_check_failure", "_base_exc"):  # Ray Train's wrappers of a worker's error
         if isinstance(getattr(error, inner, None), Exception):
             return explain(getattr(error, inner))
-    if isinstance(error, RaveDistError):
-        return Problem.of(error)
+    known = known_error(error)
+    if known is not None:
+        return Problem.of(known)
     if isinstance(error, TaskCancelledError):
         return Problem(what="the run was cancelled", fix="run the same command again to resume")
     first_line = str(error).strip().partition("\n")[0]

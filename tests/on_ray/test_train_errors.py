@@ -23,6 +23,7 @@ DEAD = WorkerHealthCheckFailedError("A worker health check failed.", ActorDiedEr
         (WorkerGroupError("1 of 1", {0: ValueError("first\nsecond")}), "ValueError: first", "same command"),
         (ControllerError(RuntimeError("no storage")), "RuntimeError: no storage", "same command"),
         (ActorDiedError(), "the training process died", "memory"),
+        (RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos"), "disk is full", "TMPDIR"),
         (OutOfMemoryError("killed"), "out of memory", "smaller batch"),
         (TaskCancelledError(), "cancelled", "same command"),
     ],

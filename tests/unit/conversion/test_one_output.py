@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import shutil
+import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +19,7 @@ from rave_dist.audio.io.open_file import OpenFile
 from rave_dist.errors import StoreError
 from rave_dist.records import ConversionRecord
 from rave_dist.storage.store import Store
+from tests.file_systems import tmpfs
 
 RATE = 8000
 Convert = Callable[..., ConversionRecord]
@@ -103,6 +105,20 @@ def test_a_folder_or_a_file_that_is_in_the_way_is_one_output_s(convert: Convert,
         assert {path.name for path in (tmp_path / "out").rglob("*") if path.is_file()} == {"a.flac", "deep", "z.flac"}
     (tmp_path / "out" / "deep").unlink()
     assert convert(tmp_path / "in", tmp_path / "out").converted == 2
+
+
+def test_a_full_disk_ends_the_conversion_and_a_rerun_completes_it(convert: Convert, tmp_path: Path) -> None:
+    """All further outputs would be computed for nothing."""
+    (tmp_path / "in").mkdir()
+    write(tmp_path / "in" / "large.wav", samples=1_000_000)
+    write(tmp_path / "in" / "small.wav")
+    with tmpfs(tmp_path) as disk:
+        with pytest.raises(StoreError, match=r"are needed, but \d+ MiB are free") as refused:
+            convert(tmp_path / "in", disk / "out")
+        assert refused.value.where == str(disk / "out")
+        assert not list((disk / "out").iterdir())
+        subprocess.run(["mount", "-o", "remount,size=32m", str(disk)], check=True)
+        assert convert(tmp_path / "in", disk / "out").converted == 2
 
 
 def test_an_output_that_does_not_fit_is_one_output_s(convert: Convert, tmp_path: Path) -> None:
