@@ -15,6 +15,8 @@ from rave_dist import errors
 from rave_dist.checks import InstrumentCheck, LibraryCheck
 from rave_dist.conversion.convert import Conversion
 from rave_dist.library_stages import Ingested
+from rave_dist.maintenance.prune import Pruned, Removable
+from rave_dist.maintenance.verify import Verification
 from rave_dist.pipeline import LibraryRun
 from rave_dist.progress import Progress
 from rave_dist.records import ConversionItem, ConversionRecord, DatasetManifest, Metrics, ModelCard, Problem, RunRecord
@@ -51,7 +53,7 @@ ALIASES = {
 }
 RETURNED = (
     *(LibraryCheck, InstrumentCheck, Ingested, DatasetManifest, RunRecord, LibraryRun, ModelCard, Metrics, ConversionRecord),
-    *(ConversionItem, Conversion, Problem),
+    *(ConversionItem, Conversion, Verification, Pruned, Removable, Problem),
 )
 SECTIONS = ("Args", "Returns", "Yields", "Raises", "Attributes", "Example")
 

@@ -8,7 +8,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rave_dist.api import check, convert, find_model, ingest, list_models, publish, report, run, status, train
+    from rave_dist.api import (
+        check,
+        convert,
+        find_model,
+        ingest,
+        list_models,
+        prune,
+        publish,
+        report,
+        run,
+        status,
+        train,
+        verify,
+    )
     from rave_dist.conversion.convert import Converter
     from rave_dist.errors import (
         AudioError,
@@ -68,11 +81,13 @@ __all__ = [
     "find_model",
     "ingest",
     "list_models",
+    "prune",
     "publish",
     "report",
     "run",
     "status",
     "train",
+    "verify",
 ]
 
 

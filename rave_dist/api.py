@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from rave_dist import pipeline
 from rave_dist.library.manifest import Library, load_library
+from rave_dist.maintenance.prune import KEEP, Pruned
 from rave_dist.options import DEFAULT_CHUNK_SECONDS, DEFAULT_FORMAT, DEFAULT_LATENT_NOISE, DEFAULT_SEED, AudioFormat
 from rave_dist.progress import SILENT, Progress
 from rave_dist.records import ConversionParameters, RunRecord
@@ -23,6 +24,7 @@ from rave_dist.views import Conversion, PublishedModel
 if TYPE_CHECKING:
     from rave_dist.checks import LibraryCheck
     from rave_dist.library_stages import Ingested
+    from rave_dist.maintenance.verify import Verification
     from rave_dist.pipeline import LibraryRun
 
 AnyLibrary: TypeAlias = str | Path | Library
@@ -321,6 +323,55 @@ def convert(
             progress=shown,
         )
     return Conversion.of(record, place)
+
+
+def verify(store: AnyStore, *, read_data: bool | str = False, progress: AnyProgress = None) -> Verification:
+    """Verifies a store: its records can be read, the files that they name exist with their sizes, on request their bytes.
+
+    Args:
+        store: a folder, an ``s3://bucket/prefix`` address, or a `Store`.
+        read_data: also read the files; ``"n/t"`` reads the n-th of t parts of them.
+        progress: None is silent, True shows it on stderr.
+
+    Returns:
+        The numbers of records and files, and the problems with their fixes by key; ``ok`` if there are none.
+
+    Raises:
+        StoreError: the store cannot be read or does not exist.
+        ConfigurationError: ``read_data`` is not a part.
+
+    Example:
+        >>> found = rd.verify("store", read_data=True)
+        >>> found.ok, found.files_read
+        (True, 2)
+    """
+    with _reporting(progress) as shown:
+        return pipeline.verify(_store(store), read_data="1/1" if read_data is True else read_data or None, progress=shown)
+
+
+def prune(store: AnyStore, *, keep: int = KEEP, remove: bool = False, progress: AnyProgress = None) -> Pruned:
+    """Lists, and with ``remove`` removes, what a store no longer needs; see ``rave-dist prune --help``.
+
+    Args:
+        store: a folder, an ``s3://bucket/prefix`` address, or a `Store`.
+        keep: versions of each model to keep in addition to the latest.
+        remove: remove it; otherwise it is only listed.
+        progress: None is silent, True shows it on stderr.
+
+    Returns:
+        The items with their objects and bytes, and whether they were removed.
+
+    Raises:
+        InUseError: a command is at work on the store, and ``remove`` is set.
+        StoreError: the store or a record in it cannot be read, or the store does not exist.
+
+    Example:
+        >>> rd.Store("store").write_bytes("datasets/rebana/shards/shard-0123.parquet", b"of no dataset")
+        >>> [(item.kind, item.bytes) for item in rd.prune("store", remove=True).items], rd.prune("store").items
+        ([('shards', 13)], ())
+    """
+    with _reporting(progress) as shown:
+        return pipeline.prune(_store(store), keep=keep, removes=remove, progress=shown)
 
 
 def _library(library: AnyLibrary) -> Library:

@@ -37,6 +37,7 @@ from rave_dist.storage.store import Store
 
 if TYPE_CHECKING:
     from rave_dist.checks import LibraryCheck
+    from rave_dist.maintenance.verify import Verification
 
 
 @dataclass(frozen=True)
@@ -263,6 +264,24 @@ def unpack(store: Store, model: str, folder: Path) -> Path:
         run = fetch_run(store, card, folder=Path(scratch))
         step = card.step if card.best_step is None else card.best_step
         return write_stock_run(run, folder, step=step, saved=last_checkpoint(store, card.run_folder.checkpoints))
+
+
+def verify(store: Store, *, read_data: str | None = None, progress: Progress = SILENT) -> Verification:
+    """Whether the records of a store and the files that they name are whole.
+
+    Args:
+        store: only read.
+        read_data: ``n/t`` reads the n-th of t parts of the files; None reads only records.
+        progress: receives the number of finished records and files.
+
+    Raises:
+        ConfigurationError: ``read_data`` is not a part.
+        StoreError: the store cannot be read.
+    """
+    from rave_dist.maintenance.verify import Part
+    from rave_dist.maintenance.verify import verify as verify_store
+
+    return verify_store(store, part=None if read_data is None else Part.parse(read_data), progress=progress)
 
 
 def prune(store: Store, *, keep: int, removes: bool, progress: Progress = SILENT) -> Pruned:

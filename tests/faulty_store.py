@@ -88,6 +88,12 @@ class FaultyFolder:
         with self._operation("delete", key):
             self._folder.delete(key)
 
+    def unfinished(self, seconds: float) -> Iterator[Entry]:
+        return self._folder.unfinished(seconds)
+
+    def discard(self, entry: Entry) -> None:
+        self._folder.discard(entry)
+
     def upload(self, path: Path, key: str) -> None:
         with self._operation("upload", key, torn=path):
             self._folder.upload(path, key)

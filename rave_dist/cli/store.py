@@ -26,7 +26,7 @@ def prune(
     """List, and with --yes remove, what a store no longer needs, with sizes.
 
     These are checkpoints of finished runs (without them a larger budget starts at step 0), old versions of models and their
-    runs, and datasets, shards, initial weights and results of dry runs that nothing refers to.
+    runs, datasets, shards, initial weights and results of dry runs that nothing refers to, and what killed writers left behind.
     """
     with shown_progress() as progress:
         found = pipeline.prune(existing(store), keep=keep, removes=yes, progress=progress)
@@ -62,12 +62,8 @@ def verify(
 
     Reads only, also while a store is in use. Problems are named with their fixes (exit code 3).
     """
-    from rave_dist.maintenance.verify import Part
-    from rave_dist.maintenance.verify import verify as verify_store
-
-    part = None if read_data is None else Part.parse(read_data)
     with shown_progress() as progress:
-        found = verify_store(existing(store), part=part, progress=progress)
+        found = pipeline.verify(existing(store), read_data=read_data, progress=progress)
     if as_json:
         console.document(found.to_json())
     else:

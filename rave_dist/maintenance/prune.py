@@ -6,17 +6,21 @@ Kept is whatever a pointer, an unfinished run, an instrument's record, a kept ca
 - the checkpoints of unfinished runs, and those from which an unfinished run starts; without its checkpoints a finished run
   cannot be continued with a larger budget;
 - a finished run while a kept card or its instrument's record refers to it;
+- what writers that were killed left behind, for a day, and whatever does not have a name that rave-dist gives;
 - a dataset while a library's pointer, a kept run or a kept card refers to it; a shard while a kept dataset does; initial
   weights while a kept run does; the result of a dry run while its instrument has a kept run.
 """
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from functools import cached_property
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
+from rave_dist.errors import ConfigurationError
+from rave_dist.identity import ID_LENGTH
 from rave_dist.records import (
     BaseFolder,
     ConversionRequest,
@@ -32,14 +36,18 @@ from rave_dist.records import (
     RunResult,
     TrainingSpec,
 )
-from rave_dist.records.folders import ConversionFolder
+from rave_dist.records.folders import ConversionFolder, DatasetFolder
+from rave_dist.storage.backend import Entry
 from rave_dist.storage.store import Store
 
-Kind = Literal["checkpoints", "models", "runs", "datasets", "shards", "bases", "dry runs"]
-KINDS: tuple[Kind, ...] = ("checkpoints", "models", "runs", "datasets", "shards", "bases", "dry runs")
+Kind = Literal["checkpoints", "models", "runs", "datasets", "shards", "bases", "dry runs", "unfinished writes"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
 
 KEEP = 2
 """Versions of a model that are kept in addition to the latest one."""
+
+_ID = re.compile(f"[0-9a-f]{{{ID_LENGTH}}}")
+_SHARD = re.compile(r"/shard-[^/]+\.parquet$")
 
 _Any = TypeVar("_Any", bound=Record)
 
@@ -84,9 +92,12 @@ def find_removable(store: Store, *, keep: int = KEEP) -> list[Removable]:
         keep: versions of each model that are kept in addition to the latest one.
 
     Raises:
+        ConfigurationError: ``keep`` is negative.
         StoreError: the store or a record in it cannot be read, so that what it refers to is not known.
     """
-    return list(_Survey(store, keep).removable())
+    if keep < 0:
+        raise ConfigurationError("the number of versions to keep is negative", where="keep", fix="set it to 0 or more")
+    return [*_Survey(store, keep).removable(), *_unfinished(store)]
 
 
 def remove(store: Store, item: Removable) -> None:
@@ -95,8 +106,23 @@ def remove(store: Store, item: Removable) -> None:
     Raises:
         StoreError: the store cannot be written.
     """
+    if item.kind == "unfinished writes":
+        for entry in store.unfinished():
+            if entry.key in item.keys:
+                store.discard(entry)
+        return
     for key in item.keys:
         store.delete(key)
+
+
+def _unfinished(store: Store) -> Iterator[Removable]:
+    """What killed writers left behind, by folder."""
+    folders: dict[str, list[Entry]] = defaultdict(list)
+    for entry in store.unfinished():
+        folders[entry.key.rpartition("/")[0]].append(entry)
+    for folder, entries in folders.items():
+        keys, size = tuple(dict.fromkeys(entry.key for entry in entries)), sum(entry.bytes for entry in entries)
+        yield Removable(kind="unfinished writes", place=folder, keys=keys, bytes=size)
 
 
 class _Survey:
@@ -104,9 +130,8 @@ class _Survey:
 
     def __init__(self, store: Store, keep: int) -> None:
         self._store, self._keep = store, keep
-        self._bytes: dict[str, int] = {}
-        for part in ("runs", "models", "datasets", "bases", "dry_runs", "conversions", "jobs"):
-            self._bytes.update((entry.key, entry.bytes) for entry in store.list(part))
+        parts = ("runs", "models", "datasets", "bases", "dry_runs", "conversions", "jobs")
+        self._bytes = dict(sorted((entry.key, entry.bytes) for part in parts for entry in store.list(part)))
 
     def removable(self) -> Iterator[Removable]:
         for folder, run in self._runs.items():
@@ -119,22 +144,22 @@ class _Survey:
                 sides = [key for key in keys if key.endswith(".json")]
                 if keys:
                     yield self._item("checkpoints", checkpoints, keys, *sides)
-        for name, version in self._versions - {(card.name, card.version) for card in self._kept_cards}:
+        for name, version in sorted(self._versions - {(card.name, card.version) for card in self._kept_cards}):
             model = ModelFolder.of(name, version)
             keys = [*self._below(str(model.root)), *self._publications(name, version)]
             yield self._item("models", str(model.root), keys, model.card)
-        for key in self._manifests.keys() - self._kept_manifests.keys():
+        for key in sorted(self._manifests.keys() - self._kept_manifests.keys()):
             yield self._item("datasets", key.rpartition("/")[0], [key])
         used = {shard.key for manifest in self._kept_manifests.values() for shard in manifest.shards}
         for key in self._keys("datasets/*/shards/"):
-            if key not in used:
+            if key not in used and _SHARD.search(key):
                 yield self._item("shards", key, [key])
         bases = {spec.base for spec in self._kept_specs}
-        for base in {_folder(key, 2) for key in self._keys("bases/")}:
+        for base in self._folders("bases/*/"):
             if base.rpartition("/")[2] not in bases:
                 yield self._item("bases", base, self._below(base), BaseFolder(base).record)
         instruments = {spec.instrument for spec in self._kept_specs}
-        for key in self._keys("dry_runs/"):
+        for key in self._records_in("dry_runs/"):
             if self._load(DryRunResult, key).instrument not in instruments:
                 yield self._item("dry runs", key, [key])
 
@@ -143,9 +168,8 @@ class _Survey:
     @cached_property
     def _versions(self) -> set[tuple[str, str]]:
         """All versions of models, also those without a card, which a publisher that died left."""
-        folders = {_folder(key, 3) for key in self._keys("models/*/*/")}
-        models = {(folder.split("/")[1], folder.split("/")[2]) for folder in folders}
-        return {(name, version) for name, version in models if f"models/{name}/{version}" != ModelFolder.publications(name)}
+        folders = (folder.split("/") for folder in self._folders("models/*/*/"))
+        return {(name, version) for _, name, version in folders}
 
     @cached_property
     def _kept_cards(self) -> list[ModelCard]:
@@ -169,11 +193,13 @@ class _Survey:
             folder = ConversionFolder(key.rpartition("/")[0])
             if key == folder.request and folder.record not in self._bytes:
                 yield self._load(ConversionRequest, key).model
-        for key in self._keys("jobs/"):
-            yield str(self._store.read_json(key).get("model"))
+        for key in self._records_in("jobs/"):
+            job = self._store.read_json(key)
+            if isinstance(job, dict):
+                yield str(job.get("model"))
 
     def _publications(self, name: str, version: str) -> list[str]:
-        keys = self._below(ModelFolder.publications(name))
+        keys = self._records_in(f"{ModelFolder.publications(name)}/")
         return [key for key in keys if self._load(Publication, key).version == version]
 
     # ------------------------------------------------------------ runs
@@ -181,14 +207,14 @@ class _Survey:
     @cached_property
     def _runs(self) -> dict[str, TrainingSpec | None]:
         """The runs by folder; None without parameters, which only an interrupted removal leaves."""
-        folders = sorted({_folder(key, 4) for key in self._keys("runs/") if key.count("/") > 3})
-        specs = {folder: str(RunFolder(folder).spec) for folder in folders}
+        specs = {folder: str(RunFolder(folder).spec) for folder in self._folders("runs/*/*/*/")}
         return {folder: self._load(TrainingSpec, key) if key in self._bytes else None for folder, key in specs.items()}
 
     @cached_property
     def _records(self) -> dict[str, RunRecord]:
         """The records of instruments by the folder of their run."""
-        records = (self._load(RunRecord, key) for key in self._keys("runs/") if key.count("/") == 3)
+        keys = (key for key in self._keys("runs/*/*/") if key.endswith("/record.json") and key.count("/") == 3)
+        records = (self._load(RunRecord, key) for key in keys)
         return {str(record.folder.root): record for record in records}
 
     @cached_property
@@ -225,15 +251,16 @@ class _Survey:
 
     @cached_property
     def _manifests(self) -> dict[str, DatasetManifest]:
-        keys = (key for key in self._keys("datasets/*/") if key.count("/") == 3)
-        manifests = {key: self._load(DatasetManifest, key) for key in keys if key.split("/")[2] not in ("shards", "latest")}
+        folders = {key.rpartition("/")[0] for key in self._keys("datasets/*/*/")}
+        keys = sorted(key for folder in folders if (key := DatasetFolder(folder).manifest) in self._bytes)
+        manifests = {key: self._load(DatasetManifest, key) for key in keys}
         return {key: manifest for key, manifest in manifests.items() if key == manifest.folder.manifest}
 
     @cached_property
     def _kept_manifests(self) -> dict[str, DatasetManifest]:
         needed = {(spec.instrument, spec.dataset) for spec in self._kept_specs}
         needed |= {(card.name, card.dataset) for card in self._kept_cards}
-        for key in self._keys("datasets/*/latest/"):
+        for key in self._records_in("datasets/*/latest/"):
             pointer = self._load(DatasetPointer, key)
             needed |= {(key.split("/")[1], dataset) for dataset in (pointer.id, *pointer.recipes.values())}
         return {key: manifest for key, manifest in self._manifests.items() if (manifest.instrument, manifest.id) in needed}
@@ -243,10 +270,22 @@ class _Survey:
     def _keys(self, pattern: str) -> list[str]:
         """The keys below a folder, in order; a ``*`` stands for any name of one folder."""
         parts = pattern.rstrip("/").split("/")
-        found = ((key, key.split("/")) for key in sorted(self._bytes))
+        found = ((key, key.split("/")) for key in self._bytes)
         return [
             key for key, own in found if len(own) > len(parts) and all(p in ("*", o) for p, o in zip(parts, own, strict=False))
         ]
+
+    def _folders(self, pattern: str) -> list[str]:
+        """The folders of a pattern that are named after an id, in order; others are not ours."""
+        depth = pattern.count("/")
+        folders = dict.fromkeys("/".join(key.split("/")[:depth]) for key in self._keys(pattern))
+        return [folder for folder in folders if _ID.fullmatch(folder.rpartition("/")[2])]
+
+    def _records_in(self, pattern: str) -> list[str]:
+        """The records that are in a folder itself; hidden files are of other programs."""
+        depth, hidden = pattern.count("/"), re.compile(r"/\.[^/]*$")
+        keys = (key for key in self._keys(pattern) if key.endswith(".json") and key.count("/") == depth)
+        return [key for key in keys if not hidden.search(key)]
 
     def _below(self, folder: str) -> list[str]:
         return [key for key in self._bytes if key.startswith(f"{folder}/")]
@@ -258,7 +297,3 @@ class _Survey:
         """An item whose markers are deleted first, so that half of it is never taken for the whole."""
         ordered = tuple(sorted(keys, key=lambda key: (key not in first, key)))
         return Removable(kind=kind, place=place, keys=ordered, bytes=sum(self._bytes[key] for key in ordered))
-
-
-def _folder(key: str, depth: int) -> str:
-    return "/".join(key.split("/")[:depth])

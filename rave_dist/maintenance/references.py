@@ -139,7 +139,7 @@ def _kind(
     fix: str,
     references: Callable[[str, Any], Iterator[Reference]] = _nothing,
 ) -> Kind:
-    return Kind(re.compile(pattern.replace("*", "[^/]+")), record, fix, references)
+    return Kind(re.compile(pattern.replace("*", r"[^/.][^/]*")), record, fix, references)  # hidden files are of other programs
 
 
 _KINDS = (

@@ -51,6 +51,14 @@ class Backend(Protocol):
         """Removes an object; succeeds if it does not exist."""
         ...
 
+    def unfinished(self, seconds: float) -> Iterator[Entry]:
+        """What killed writers left behind, unchanged for a number of seconds; `list` has none of it."""
+        ...
+
+    def discard(self, entry: Entry) -> None:
+        """Removes an entry of `unfinished`."""
+        ...
+
     def upload(self, path: Path, key: str) -> None:
         """Copies a local file to an object."""
         ...

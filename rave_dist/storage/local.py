@@ -5,7 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, BinaryIO
 from rave_dist.errors import MissingKeyError, StoreError, from_os_error, impossible_name
 from rave_dist.storage.atomic import is_temporary, replacing, temporary_path
 from rave_dist.storage.backend import Entry
-from rave_dist.storage.exclusive import LOCK, rename_exclusively
+from rave_dist.storage.exclusive import rename_exclusively
 
 if TYPE_CHECKING:
     import pyarrow.fs
@@ -84,15 +85,21 @@ class LocalFolder:
             return self._entry(path, key) if path.is_file() else None
 
     def list(self, prefix: str) -> Iterator[Entry]:
-        """In order of key; temporary files and locks are left out."""
+        """In order of key; hidden files are left out: temporary ones, locks, and those of file managers."""
+        return self._entries(prefix, lambda path: not path.name.startswith("."))
+
+    def unfinished(self, seconds: float) -> Iterator[Entry]:
+        """Temporary files."""
+        return self._entries("", lambda path: is_temporary(path.name) and time.time() - path.stat().st_mtime > seconds)
+
+    def _entries(self, prefix: str, wanted: Callable[[Path], bool]) -> Iterator[Entry]:
         folder = self._root / prefix
         with self._errors(prefix):
-            paths = sorted((p for p in folder.rglob("*") if p.is_file()), key=lambda p: p.relative_to(self._root).as_posix())
+            paths = sorted(_files(folder), key=lambda path: path.relative_to(self._root).as_posix())
         for path in paths:
-            if is_temporary(path.name) or path.name == LOCK:
-                continue
             try:
-                yield self._entry(path, path.relative_to(self._root).as_posix())
+                if wanted(path):
+                    yield self._entry(path, path.relative_to(self._root).as_posix())
             except FileNotFoundError:
                 continue  # removed by another process since
 
@@ -104,6 +111,10 @@ class LocalFolder:
         """Removes the file, not its folder."""
         with self._errors(key):
             (self._root / key).unlink(missing_ok=True)
+
+    def discard(self, entry: Entry) -> None:
+        """Removes the file."""
+        self.delete(entry.key)
 
     def upload(self, path: Path, key: str) -> None:
         """A copy, on disk (fsync) before the rename."""
@@ -127,6 +138,17 @@ class LocalFolder:
         import pyarrow.fs  # imported here: whole objects do not need Arrow
 
         return pyarrow.fs.LocalFileSystem(), str(self._root)
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    """The files below a folder, which need not exist; one that cannot be read is an error, as its files would be missed."""
+
+    def refuse(error: OSError) -> None:
+        if not isinstance(error, FileNotFoundError | NotADirectoryError):
+            raise from_os_error(error, where=str(error.filename))
+
+    for place, _, names in os.walk(folder, onerror=refuse):
+        yield from (path for path in (Path(place, name) for name in names) if path.is_file())
 
 
 def _write(path: Path, data: bytes) -> None:

@@ -7,6 +7,7 @@ boto3 resolves endpoint, region and credentials, from the environment (``AWS_END
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -38,6 +39,7 @@ _CHECK = "check AWS_ENDPOINT_URL, AWS_REGION, AWS_PROFILE and the credentials, o
 _MISSING_CODES = {"404", "NoSuchKey", "NotFound"}
 _LOST_CODES = {"412", "PreconditionFailed"}
 _CONFLICT_CODES = {"409", "ConditionalRequestConflict"}
+_NOT_FOR_US = {"403", "AccessDenied", "405", "MethodNotAllowed", "501", "NotImplemented"}
 _ATTEMPTS = 8
 """Attempts at a request after 500, 502, 503, 504, throttling and lost connections, for 35 s on average; as AWS_MAX_ATTEMPTS."""
 
@@ -254,6 +256,29 @@ class S3Prefix:
         """One DELETE, which also succeeds if there is no object."""
         with self._errors(key):
             self._client.delete_object(Bucket=self._bucket, Key=self._full(key))
+
+    def unfinished(self, seconds: float) -> Iterator[Entry]:
+        """Multipart uploads that never ended, with their ids as tags; none where the server lists none for this user."""
+        strip, began = len(self._prefix) + 1 if self._prefix else 0, time.time() - seconds
+        place = {"Bucket": self._bucket, "Prefix": f"{self._prefix}/" if self._prefix else ""}
+        with self._errors(""):
+            try:
+                pages = list(self._client.get_paginator("list_multipart_uploads").paginate(**place))
+            except ClientError as error:
+                if _code(error) in _NOT_FOR_US:
+                    return
+                raise
+            for upload in (each for page in pages for each in page.get("Uploads", ())):
+                if upload["Initiated"].timestamp() < began:
+                    identity = {"Bucket": self._bucket, "Key": upload["Key"], "UploadId": upload["UploadId"]}
+                    parts = self._client.get_paginator("list_parts").paginate(**identity)
+                    size = sum(part["Size"] for page in parts for part in page.get("Parts", ()))
+                    yield Entry(upload["Key"][strip:], size, upload["UploadId"])
+
+    def discard(self, entry: Entry) -> None:
+        """Ends the upload, which removes its parts."""
+        with self._errors(entry.key):
+            self._client.abort_multipart_upload(Bucket=self._bucket, Key=self._full(entry.key), UploadId=entry.tag)
 
     def upload(self, path: Path, key: str) -> None:
         """One PUT, or a multipart upload, which is atomic when it completes."""

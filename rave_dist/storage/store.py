@@ -232,6 +232,30 @@ class Store:
         for entry in sorted(self.list(prefix), key=lambda e: e.key, reverse=True):
             self.delete(entry.key)
 
+    def unfinished(self, seconds: float = 86_400) -> Iterator[Entry]:
+        """Lists what killed writers left behind: temporary files of a folder, and uploads to S3 that never ended.
+
+        Args:
+            seconds: only what has not changed for so long; newer ones may belong to a writer at work.
+
+        Example:
+            >>> list(rd.Store("store").unfinished())
+            []
+        """
+        return self._backend.unfinished(seconds)
+
+    def discard(self, entry: Entry) -> None:
+        """Removes an entry of `unfinished`.
+
+        Args:
+            entry: the entry.
+
+        Example:
+            >>> for entry in rd.Store("store").unfinished():
+            ...     rd.Store("store").discard(entry)
+        """
+        self._backend.discard(entry)
+
     def upload(self, path: Path | str, key: str) -> None:
         """Copies a local file into the store, atomically; large files go to S3 in parts.
 

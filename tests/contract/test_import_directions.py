@@ -32,7 +32,7 @@ GROUND = CORE | {"audio", "cluster", "progress", "time_left"}
 # What each part of rave_dist may import of the others; "" is the package itself: its version and the public names.
 MAY_IMPORT: dict[str, set[str]] = {
     "": {"api", "errors", "storage", "views"},
-    "api": GROUND | {"checks", "library_stages", "pipeline", "terminal", "views"},
+    "api": GROUND | {"checks", "library_stages", "maintenance", "pipeline", "terminal", "views"},
     "views": GROUND | {"pipeline"},
     "errors": set(),
     "suggest": set(),

@@ -24,6 +24,7 @@ COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
 def test_the_public_names() -> None:
     kinds = {name for name, kind in vars(errors).items() if inspect.isclass(kind) and issubclass(kind, errors.RaveDistError)}
     functions = {"check", "ingest", "train", "publish", "run", "status", "report", "list_models", "find_model", "convert"}
+    functions |= {"verify", "prune"}
     assert set(rd.__all__) == kinds | functions | {"Library", "Store", "Converter"}
     assert set(FUNCTIONS) == functions
     assert all(getattr(rd, name) is not None for name in rd.__all__)

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import json
+import os
+import tempfile
+import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import boto3
 import pytest
 from typer.testing import CliRunner
 
 from rave_dist.cli import app
-from rave_dist.errors import StoreError
+from rave_dist.errors import ConfigurationError, StoreError
 from rave_dist.leases import hold_library
 from rave_dist.maintenance.prune import find_removable, remove
+from rave_dist.maintenance.verify import verify
 from rave_dist.options import Budget
 from rave_dist.records import (
     BaseFolder,
@@ -35,6 +41,7 @@ from rave_dist.records import (
 )
 from rave_dist.registry.store import find, list_models
 from rave_dist.storage.store import Store
+from tests.file_systems import as_somebody_else
 
 Publish = Callable[..., ModelCard]
 
@@ -98,10 +105,10 @@ def test_checkpoints_of_finished_runs_go_and_those_that_are_needed_stay(any_stor
 
 
 def test_data_that_nothing_refers_to_goes(any_store: Store) -> None:
-    _dataset(any_store, "kept", "a", "b")
-    _dataset(any_store, "of the pointer", "b", "c")
-    _dataset(any_store, "of an older recipe", "d")
-    _dataset(any_store, "forgotten", "a", "e")
+    _dataset(any_store, "kept", "shard-a", "shard-b")
+    _dataset(any_store, "of the pointer", "shard-b", "shard-c")
+    _dataset(any_store, "of an older recipe", "shard-d")
+    _dataset(any_store, "forgotten", "shard-a", "shard-e")
     pointer = DatasetPointer(id="of the pointer", recipes={"old": "of an older recipe"})
     pointer.save(any_store, DatasetFolder.latest("drums", "band"))
     _run(any_store, _spec(base="0123456789ab"), complete=False)
@@ -116,7 +123,7 @@ def test_data_that_nothing_refers_to_goes(any_store: Store) -> None:
     before = _keys(any_store)
     assert _found(any_store) == {
         "datasets: datasets/drums/forgotten",
-        "shards: datasets/drums/shards/e.parquet",
+        "shards: datasets/drums/shards/shard-e.parquet",
         "bases: bases/ba9876543210",
         "dry runs: dry_runs/1.json",
     }
@@ -124,7 +131,7 @@ def test_data_that_nothing_refers_to_goes(any_store: Store) -> None:
         remove(any_store, item)
     assert _keys(any_store) == before - {
         "datasets/drums/forgotten/manifest.json",
-        "datasets/drums/shards/e.parquet",
+        "datasets/drums/shards/shard-e.parquet",
         "bases/ba9876543210/weights.pt",
         "bases/ba9876543210/base.json",
         "dry_runs/1.json",
@@ -169,12 +176,77 @@ def test_old_versions_go_unless_something_refers_to_them(any_store: Store, publi
     assert (find(any_store, "drums"), again.publication) == (again, 5)
 
 
+FOREIGN = (
+    *("models/.DS_Store", "models/drums/notes.txt", "models/drums/takes/1.wav", "models/drums/publications/._00000001.json"),
+    *("runs/band/Thumbs.db", "runs/band/drums/._record.json", "runs/band/drums/notes.txt", "runs/band/drums/mixes/1.wav"),
+    *("datasets/drums/shards/notes.txt", "datasets/drums/latest/._band.json", "datasets/drums/kept/notes.txt"),
+    *("bases/mine.txt", "bases/mine/weights.pt", "dry_runs/.DS_Store", "dry_runs/notes.txt", "jobs/mine.json"),
+)
+
+
+def test_files_of_other_programs_are_left_alone(any_store: Store, publish_tiny: Publish) -> None:
+    publish_tiny(any_store, "drums")
+    _dataset(any_store, "kept", "shard-a")
+    DatasetPointer(id="kept", recipes={}).save(any_store, DatasetFolder.latest("drums", "band"))
+    for key in FOREIGN:
+        any_store.write_bytes(key, b"[]")
+    assert find_removable(any_store) == []
+    assert verify(any_store).problems == {}
+
+
+def test_a_folder_that_cannot_be_read_stops_it() -> None:
+    """Whatever is in it may refer to the rest."""
+    with tempfile.TemporaryDirectory() as folder:  # not tmp_path, which lies below a folder that nobody may enter
+        Path(folder).chmod(0o755)
+        store = Store(f"{folder}/store")
+        _dataset(store, "kept", "shard-a")
+        spec = _run(store, _spec())
+        Path(store.address(spec.run_key)).chmod(0)
+        with as_somebody_else(), pytest.raises(StoreError, match="no permission") as refused:
+            find_removable(store)
+        Path(store.address(spec.run_key)).chmod(0o755)
+        assert refused.value.where == store.address(spec.run_key)
+
+
+def test_temporary_files_of_killed_writers_go_after_a_day(local_store: Store) -> None:
+    local_store.write_bytes("runs/band/drums/abc/checkpoints/step-000000004.pt", b"state")
+    folder = Path(local_store.uri, "runs/band/drums/abc/checkpoints")
+    for number, age in enumerate((90_000, 60)):
+        left = folder / f".partial-{number:012d}"
+        left.write_bytes(b"half of a checkpoint")
+        os.utime(left, (time.time() - age,) * 2)
+    (item,) = [item for item in find_removable(local_store) if item.kind == "unfinished writes"]
+    assert (item.place, item.bytes) == ("runs/band/drums/abc/checkpoints", 20)
+    remove(local_store, item)
+    assert sorted(os.listdir(folder)) == [".partial-000000000001", "step-000000004.pt"]
+
+
+def test_uploads_of_killed_writers_go(s3_store: Store) -> None:
+    """S3 keeps, and bills, the parts of an upload that nobody ends."""
+    s3_store.write_bytes("runs/whole", b"state")
+    client, (bucket, _, prefix) = boto3.client("s3"), s3_store.uri.removeprefix("s3://").partition("/")
+    upload = {"Bucket": bucket, "Key": f"{prefix}/runs/half"}
+    upload["UploadId"] = client.create_multipart_upload(**upload)["UploadId"]
+    client.upload_part(**upload, PartNumber=1, Body=bytes(5 << 20))
+    assert list(s3_store.unfinished()) == []
+    (entry,) = s3_store.unfinished(seconds=-60)
+    assert (entry.key, entry.bytes) == ("runs/half", 5 << 20)
+    s3_store.discard(entry)
+    assert list(s3_store.unfinished(seconds=-60)) == []
+    assert _keys(s3_store) == {"runs/whole"}
+
+
 def test_what_cannot_be_read_stops_it_because_it_may_refer_to_anything(local_store: Store) -> None:
     spec = _run(local_store, _spec())
     local_store.write_bytes("runs/band/drums/record.json", b"{}")
     with pytest.raises(StoreError, match="not a valid RunRecord"):
         find_removable(local_store)
     assert local_store.exists(f"{spec.folder.checkpoints}/step-000000009.pt")
+
+
+def test_the_latest_version_is_always_kept(local_store: Store) -> None:
+    with pytest.raises(ConfigurationError, match="negative"):
+        find_removable(local_store, keep=-1)
 
 
 def test_the_command_lists_first_and_removes_with_yes(local_store: Store) -> None:

@@ -22,8 +22,7 @@ from rave_dist.dataset.prepare import prepare
 from rave_dist.dataset.recipe import Recipe
 from rave_dist.errors import ConfigurationError
 from rave_dist.exit_codes import PARTIAL
-from rave_dist.maintenance import verify
-from rave_dist.maintenance.verify import Part
+from rave_dist.maintenance.verify import Part, verify
 from rave_dist.records import ConversionParameters, RunFolder
 from rave_dist.storage.store import Store
 from rave_dist.training.heartbeat import record_of, write_record
