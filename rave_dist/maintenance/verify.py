@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rave_dist.audio.io.sources import local_copy
-from rave_dist.errors import ConfigurationError, DamagedObjectError, MissingKeyError
+from rave_dist.errors import ConfigurationError, DamagedObjectError, MissingKeyError, StoreError
 from rave_dist.identity import hash_file
 from rave_dist.maintenance.references import Kind, Reference, kind_of
 from rave_dist.progress import SILENT, Progress
@@ -87,9 +87,10 @@ class Verification:
 def verify(store: Store, *, part: Part | None = None, progress: Progress = SILENT) -> Verification:
     """Verifies the structure of a store, and with ``part`` also the bytes of its files.
 
-    Structure: every record can be read, the record that marks a set of files as complete has all of them, and sizes are as
-    recorded. Bytes: sha256 of shards, checkpoints and published models, checksums of weights. Sets without a marker are not
-    problems: they are ignored, and written again when they are needed.
+    Structure: every record can be read, the record that marks a set of files as complete has all of them, sizes are as
+    recorded, and archives have their directory, which stands at their end. Bytes: sha256 of shards, checkpoints and published
+    models, checksums of weights. Sets without a marker are not problems: they are ignored, and written again when they are
+    needed.
 
     Args:
         store: the store; only read.
@@ -97,11 +98,13 @@ def verify(store: Store, *, part: Part | None = None, progress: Progress = SILEN
         progress: receives the number of finished records and files.
 
     Raises:
-        StoreError: the store cannot be read.
+        StoreError: the store cannot be read, or nothing in it is of rave-dist.
     """
     progress.stage("verifying records")
     entries = {entry.key: entry for entry in store.list()}
     kinds = [(key, kind) for key in entries if (kind := kind_of(key)) is not None]
+    if not kinds:
+        raise StoreError("nothing of rave-dist is stored here", where=store.uri, fix="check the address of the store")
     problems: dict[str, Problem] = {}
     references: dict[str, Reference] = {}
     read = _concurrently(lambda each: _read_record(store, *each), kinds)
@@ -116,13 +119,11 @@ def verify(store: Store, *, part: Part | None = None, progress: Progress = SILEN
             problems.setdefault(reference.key, problem)
     chosen = [r for r in references.values() if part is not None and part.has(r.key) and (r.sha256 or r.is_archive)]
     chosen = [r for r in chosen if r.key not in problems]
+    archives = [r for r in references.values() if r.is_archive and r not in chosen and r.key not in problems]
+    problems |= _problems(archives, _concurrently(lambda each: _read_directory(store, each), archives))
     if part is not None:
         progress.stage("verifying files")
-    for reference, problem in zip(
-        chosen, _counted((_read_file(store, r) for r in chosen), len(chosen), "files", progress), strict=True
-    ):
-        if problem is not None:
-            problems[reference.key] = problem
+        problems |= _problems(chosen, _counted((_read_file(store, r) for r in chosen), len(chosen), "files", progress))
     size = sum(entries[r.key].bytes for r in chosen if r.key in entries)
     return Verification(store.uri, len(kinds), len(references), len(chosen), size, problems)
 
@@ -150,7 +151,8 @@ def _examine(store: Store, reference: Reference, entry: Entry | None) -> Problem
 
 def _difference(reference: Reference, entry: Entry | None) -> Problem | None:
     if entry is None:
-        return Problem(what=f"it is missing, and {reference.owner} names it", fix=reference.fix)
+        fix = reference.fix.removeprefix("delete it and ")
+        return Problem(what=f"it is missing, and {reference.owner} names it", fix=fix)
     if reference.bytes is not None and entry.bytes != reference.bytes:
         return Problem(what=f"it has {entry.bytes:,} bytes instead of {reference.bytes:,}", fix=reference.fix)
     if entry.bytes == 0:
@@ -163,6 +165,20 @@ def _entry(store: Store, key: str) -> Entry | None:
         return store.stat(key)
     except MissingKeyError:
         return None
+
+
+def _problems(references: Sequence[Reference], found: Iterable[Problem | None]) -> dict[str, Problem]:
+    return {r.key: problem for r, problem in zip(references, found, strict=True) if problem is not None}
+
+
+def _read_directory(store: Store, reference: Reference) -> Problem | None:
+    try:
+        with store.open(reference.key) as file, zipfile.ZipFile(file):
+            return None
+    except zipfile.BadZipFile as error:
+        return Problem(what=f"its content is damaged: {error}", fix=reference.fix)
+    except (MissingKeyError, FileNotFoundError):
+        return _examine(store, reference, None)
 
 
 def _read_file(store: Store, reference: Reference) -> Problem | None:

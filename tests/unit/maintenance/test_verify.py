@@ -20,7 +20,7 @@ from rave_dist.conversion.job import begin, finish
 from rave_dist.dataset.manifest import assemble, load_earlier, write_manifest
 from rave_dist.dataset.prepare import prepare
 from rave_dist.dataset.recipe import Recipe
-from rave_dist.errors import ConfigurationError
+from rave_dist.errors import ConfigurationError, StoreError
 from rave_dist.exit_codes import PARTIAL
 from rave_dist.maintenance.verify import Part, verify
 from rave_dist.records import ConversionParameters, RunFolder
@@ -82,6 +82,8 @@ DAMAGES: list[tuple[str, Callable[[bytes], bytes] | None, str]] = [
     ("result.json", lambda data: b"[]", "not a valid RunResult"),
     ("weights.pt", None, "missing"),
     ("weights.pt", lambda data: b"", "empty"),
+    ("weights.pt", cut, "not a zip file"),
+    ("weights.pt", lambda data: data[:-1], "not a zip file"),
     ("config.gin", None, "missing"),
     ("spec.json", cut, "not valid JSON"),
     ("step-000000004.pt", None, "missing"),
@@ -136,6 +138,12 @@ def test_the_parts_together_are_all_files(local_store: Store, tiny_model: TinyMo
 def test_what_is_no_part_is_refused(text: str) -> None:
     with pytest.raises(ConfigurationError, match="not a part"):
         Part.parse(text)
+
+
+def test_a_misspelt_address_is_no_whole_store(any_store: Store) -> None:
+    any_store.write_bytes("takes/notes.txt", b"of somebody else")
+    with pytest.raises(StoreError, match="nothing of rave-dist"):
+        verify(any_store)
 
 
 def run(*arguments: str) -> tuple[int, Any]:
