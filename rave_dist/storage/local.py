@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -14,12 +15,14 @@ from typing import TYPE_CHECKING, BinaryIO
 from rave_dist.errors import MissingKeyError, StoreError, from_os_error, impossible_name
 from rave_dist.storage.atomic import is_temporary, replacing, temporary_path
 from rave_dist.storage.backend import Entry
-from rave_dist.storage.exclusive import rename_exclusively
+from rave_dist.storage.exclusive import LOCK, rename_exclusively
 
 if TYPE_CHECKING:
     import pyarrow.fs
 
 _BLOCK_BYTES = 1 << 20
+# Locks; what macOS leaves in folders; removed files that NFS keeps while a process has them open.
+_OF_THE_SYSTEM = re.compile(rf"{re.escape(LOCK)}|\._.*|\.DS_Store|\.nfs[0-9a-f]+", re.DOTALL)
 
 
 class LocalFolder:
@@ -85,8 +88,8 @@ class LocalFolder:
             return self._entry(path, key) if path.is_file() else None
 
     def list(self, prefix: str) -> Iterator[Entry]:
-        """In order of key; hidden files are left out: temporary ones, locks, and those of file managers."""
-        return self._entries(prefix, lambda path: not path.name.startswith("."))
+        """In order of key; temporary files, locks and those of the system are left out."""
+        return self._entries(prefix, lambda path: not is_temporary(path.name) and not _OF_THE_SYSTEM.fullmatch(path.name))
 
     def unfinished(self, seconds: float) -> Iterator[Entry]:
         """Temporary files."""

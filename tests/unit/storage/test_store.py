@@ -260,6 +260,15 @@ def test_making_a_store_touches_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_deleting_a_folder_deletes_hidden_files_too(any_store: Store) -> None:
+    for name in (".validate_storage_marker", "result.json"):
+        any_store.write_bytes(f"ray/attempt/{name}", b"")
+    any_store.delete_folder("ray")
+    assert list(any_store.list("ray")) == []
+    if any_store.is_local:
+        assert os.listdir(f"{any_store.uri}/ray/attempt") == []
+
+
 # ---------------------------------------------------------------- a folder's own failures
 
 _WRITE_FOR_EVER = """
