@@ -18,15 +18,20 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import boto3
+from boto3.exceptions import Boto3Error
 from botocore.config import Config
 from botocore.credentials import RefreshableCredentials
 from botocore.exceptions import (
     BotoCoreError,
     ClientError,
+    ConnectTimeoutError,
+    EndpointConnectionError,
+    HTTPClientError,
     IncompleteReadError,
     NoCredentialsError,
     ReadTimeoutError,
     ResponseStreamingError,
+    SSLError,
 )
 
 from rave_dist.errors import MissingKeyError, StoreError, from_os_error
@@ -36,6 +41,8 @@ if TYPE_CHECKING:
     import pyarrow.fs
 
 _CHECK = "check AWS_ENDPOINT_URL, AWS_REGION, AWS_PROFILE and the credentials, or the same in the AWS configuration files"
+_AWAY = "check the server, the network and AWS_ENDPOINT_URL, and run the same command again when it responds"
+_CONNECTION_ERRORS = (ConnectTimeoutError, EndpointConnectionError, HTTPClientError)
 _MISSING_CODES = {"404", "NoSuchKey", "NotFound"}
 _LOST_CODES = {"412", "PreconditionFailed"}
 _CONFLICT_CODES = {"409", "ConditionalRequestConflict"}
@@ -187,8 +194,10 @@ class S3Prefix:
             if code in _MISSING_CODES:
                 raise MissingKeyError("nothing is stored there", where=self._address(key)) from error
             raise _s3_error(code, str(error), self._address(key)) from error
-        except BotoCoreError as error:
-            raise StoreError(str(error), where=self._address(key), fix=_CHECK) from error
+        except (BotoCoreError, Boto3Error) as error:
+            away = isinstance(error, _CONNECTION_ERRORS) and not isinstance(error, SSLError)
+            what = f"the S3 server {self._client.meta.endpoint_url} does not respond" if away else str(error)
+            raise StoreError(what, where=self._address(key), fix=_AWAY if away else _CHECK) from error
         except OSError as error:
             if isinstance(error, StoreError):
                 raise

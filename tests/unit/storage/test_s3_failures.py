@@ -55,6 +55,30 @@ def test_refusals_without_end_are_an_error_after_the_stated_number(server: Faili
     assert len(server.requests) == 3
 
 
+def test_a_server_that_is_away_is_named_with_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")  # no server listens there
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    store = Store(f"s3://{BUCKET}/away")
+    for operation in (
+        lambda: store.read_bytes("k"),
+        lambda: store.write_bytes("k", b"v"),
+        lambda: list(store.list()),
+        lambda: store.download("k", tmp_path / "k"),
+    ):
+        with pytest.raises(StoreError, match=r"http://127\.0\.0\.1:1 does not respond") as refused:
+            operation()
+        assert "run the same command again" in refused.value.fix
+
+
+def test_bodies_that_always_end_early_are_an_error(server: FailingServer, store: Store, tmp_path: Path) -> None:
+    store.write_bytes("k", bytes(range(256)) * 4000)
+    for operation in (lambda: store.read_bytes("k"), lambda: store.download("k", tmp_path / "k")):
+        server.fail("short body", times=1000, only=lambda request: request.startswith("GET"))
+        with pytest.raises(StoreError):
+            operation()
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_body_that_ends_early_is_read_again(server: FailingServer, store: Store, tmp_path: Path) -> None:
     data = bytes(range(256)) * 4000
     store.write_bytes("k", data)
