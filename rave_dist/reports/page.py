@@ -12,6 +12,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
+from rave_dist.audio.io.sources import MISSING_FIX
 from rave_dist.audio.metrics import spectral
 from rave_dist.errors import RaveDistError
 from rave_dist.library.manifest import Library
@@ -154,13 +155,20 @@ def _view(facts: Facts, sounds: listening.Examples | None) -> dict[str, Any]:
         "manifest": manifest,
         "card": card,
         "credit": credit,
-        "problems": ([record.error] if record.error else []) + facts.problems + _training_notes(facts) + _level_notes(players),
+        "problems": [
+            *([record.error] if record.error else []),
+            *_notes_since(facts),
+            *facts.problems,
+            *_training_notes(facts),
+            *_level_notes(players),
+        ],
         "charts": _charts(facts.name, facts.curves, record) if facts.curves else [],
         "players": players,
         "time_left": time_left(record) if record.activity == "training" else None,
         "improvement": (last - first) / first if first and last is not None else None,
         "warnings": [(Path(s.source).name, w) for s in manifest.sources for w in s.warnings] if manifest else [],
         "rejected": sorted(manifest.rejected, key=lambda r: -r.seconds) if manifest else [],
+        "passed_over": manifest.passed_over if manifest else (),
         "peak": max((s.peak for s in manifest.sources), default=0.0) if manifest else None,
         "document": {
             "name": facts.name,
@@ -174,10 +182,23 @@ def _view(facts: Facts, sounds: listening.Examples | None) -> dict[str, Any]:
             "seconds": record.seconds,
             "used_seconds": manifest.used_seconds if manifest else None,
             "rejected_seconds": sum(r.seconds for r in manifest.rejected) if manifest else None,
+            "passed_over": [entry.to_json() for entry in manifest.passed_over] if manifest else [],
+            "outdated": record.outdated,
             "error": record.error.to_json() if record.error else None,
             "samples": {player["role"]: player["numbers"] for player in players},
         },
     }
+
+
+def _notes_since(facts: Facts) -> list[Problem]:
+    """What has changed since the run, recordings that are missing, and remarks about the sources."""
+    fix = "rave-dist run trains it with the present manifest and recordings"
+    notes = [Problem(what=text, fix=fix) for text in facts.record.outdated]
+    for entry in facts.manifest.passed_over if facts.manifest else ():
+        if entry.missing:
+            others = f" and {entry.count - 1} more" if entry.count > 1 else ""
+            notes.append(Problem(what=f"{entry.names[0]}{others}: not used, {entry.reason}", fix=MISSING_FIX))
+    return notes + [Problem(what=note) for note in (facts.manifest.notes if facts.manifest else ())]
 
 
 def _level_notes(players: Sequence[dict[str, Any]]) -> list[Problem]:

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from rave_dist.audio.io.open import open_audio
-from rave_dist.audio.io.sources import list_sources
+from rave_dist.audio.io.sources import find_sources
 from rave_dist.dataset.manifest import Earlier, assemble, write_manifest
 from rave_dist.dataset.prepare import prepare
 from rave_dist.dataset.recipe import Recipe
@@ -184,10 +184,16 @@ class Night:
         generate(source, self.folder)
         (self.folder / name / "broken <take>.wav").write_text("no sound at all")
         recipe = Recipe(sample_rate=RATE, channels=1)
-        found = list_sources([str(self.folder / name)])
-        prepared, shards = prepare(found, store=self.store, instrument=name, recipe=recipe, known=())
+        found = find_sources([str(self.folder / name)])
+        prepared, shards = prepare(found.sources, store=self.store, instrument=name, recipe=recipe, known=())
         manifest = assemble(
-            prepared, [tuple(shards)], instrument=name, recipe=recipe, credit=credit or {"licence": "CC0"}, earlier=Earlier()
+            prepared,
+            [tuple(shards)],
+            instrument=name,
+            recipe=recipe,
+            credit=credit or {"licence": "CC0"},
+            earlier=Earlier(),
+            listing=found,
         )
         return write_manifest(self.store, manifest, "night")
 
@@ -379,6 +385,29 @@ def test_every_state_has_its_card_and_says_what_to_do(night: Callable[..., Night
     for word in ("out of memory in phase 2", "set batch: 2", "step 12 of 60", "Not trained yet", "4 instruments"):
         assert word in page, word
     assert page.count('class="chart"') >= 2
+
+
+def test_what_is_passed_over_and_what_has_changed_since_is_on_the_page(night: Callable[..., Night], tmp_path: Path) -> None:
+    library = night(drum="membrane")
+    folder = tmp_path / "drum"
+    folder.mkdir()
+    for name in ("notes <1974>.txt", "plan.txt", "a.txt", "b.txt", "cover.jpg"):
+        (folder / name).write_text("no recording")
+    (folder / "lost.wav").symlink_to(tmp_path / "annex" / "lost.wav")
+    library.done("drum")
+    earlier = "this run belongs to an earlier manifest: budget changed since"
+    library.records[0] = library.records[0].model_copy(update={"outdated": (earlier,)})
+    page = library.write()
+    table = page[page.index('<table class="passed-over">') :].partition("</table>")[0]
+    rows = re.findall(r'<tr( class="missing")?><td class="num">(\d+)</td><td>([^<]+)</td>', table)
+    assert rows == [(' class="missing"', "1", ".wav"), ("", "1", ".jpg"), ("", "1", ".json"), ("", "4", ".txt")]
+    assert "7 more found and passed over" in page
+    assert "lost.wav: not used, a link to a missing file" in page, "what may be a recording is a note of its own"
+    assert f"</strong> {earlier}" in page
+    assert page.count('<span class="pill outdated">outdated</span>') == 2, "in the summary and at the instrument"
+    entry = document(page)["instruments"][0]
+    assert entry["outdated"] == [earlier]
+    assert [item["count"] for item in entry["passed_over"]] == [1, 1, 1, 4]
 
 
 def test_a_library_before_its_first_run_has_a_page(night: Callable[..., Night]) -> None:
