@@ -25,11 +25,21 @@ def suggest(name: str, known: Iterable[str]) -> str:
         >>> suggest("zzz", ["name", "store"])
         'one of: name, store'
     """
+    names = list(known)
+    if near := nearest(name, names):
+        return f"did you mean {near!r}?"
+    return f"one of: {', '.join(names)}" if names else ""
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """The known name that a misspelt one is near, regardless of case; None if there is none.
+
+    Example:
+        >>> nearest("stroe", ["name", "store"])
+        'store'
+    """
     from difflib import get_close_matches  # imported here: needed only for a misspelt name
 
-    names = list(known)
-    folded = {known_name.casefold(): known_name for known_name in names}
+    folded = {known_name.casefold(): known_name for known_name in known}
     close = get_close_matches(name.casefold(), folded, n=1, cutoff=_SIMILARITY)
-    if close:
-        return f"did you mean {folded[close[0]]!r}?"
-    return f"one of: {', '.join(names)}" if names else ""
+    return folded[close[0]] if close else None

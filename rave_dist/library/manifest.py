@@ -35,7 +35,7 @@ class Library:
             >>> rd.Library.load("library.yaml").name
             'drums'
         """
-        path = Path(path).expanduser()
+        path = Path(os.path.expanduser(path))
         return cls(read_manifest(path), path=Path(os.path.abspath(path)))
 
     @classmethod
@@ -56,7 +56,7 @@ class Library:
             >>> library.instruments
             ('rebana',)
         """
-        place = Path(os.path.abspath(Path(folder).expanduser())) / "library.yaml"
+        place = Path(os.path.abspath(os.path.expanduser(folder))) / "library.yaml"
         return cls(validate(dict(manifest), where="the manifest"), path=place)
 
     def __init__(self, manifest: LibraryManifest, *, path: Path) -> None:
@@ -226,4 +226,4 @@ def _seed_of(name: str) -> int:
 
 def _resolved(manifest: Path, path: str) -> str:
     """The absolute path of a path in the manifest, relative to its folder, without ``..``."""
-    return os.path.abspath(manifest.parent / Path(path).expanduser())
+    return os.path.abspath(manifest.parent / os.path.expanduser(path))

@@ -2,34 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from pydantic import ValidationError
 
 from rave_dist.errors import LibraryError
-from rave_dist.library.keys import example, in_yaml, known_keys
+from rave_dist.library.keys import Location, example, in_yaml, known_keys
 from rave_dist.library.yaml_text import YamlText
-from rave_dist.suggest import suggest
-
-_WORDS = {
-    "greater_than": "must be more than {gt}",
-    "greater_than_equal": "must be {ge} or more",
-    "less_than": "must be less than {lt}",
-    "less_than_equal": "must be {le} or less",
-    "too_short": "must have at least one entry",
-    "string_too_short": "must not be empty",
-}
-_TYPES = {  # prefixes of pydantic's error types
-    "int_": "must be a whole number",
-    "float_": "must be a number",
-    "finite_number": "must be a number",
-    "bool_": "must be true or false",
-    "dict_": "must be keys with values",
-    "model_": "must be keys with values",
-    "tuple_": "must be one name or a list of names",
-    "string_": "must be a string",
-}
+from rave_dist.records.words import words
+from rave_dist.suggest import nearest, suggest
 
 
 def explain(error: ValidationError, where: str, written: YamlText | None = None) -> LibraryError:
@@ -40,17 +22,45 @@ def explain(error: ValidationError, where: str, written: YamlText | None = None)
         where: the manifest's path.
         written: its text, for line numbers and values as they are written.
     """
-    said: list[tuple[int | None, str]] = []
-    fixes: list[str] = []
-    for problem in error.errors():
+    said: list[tuple[int, str, str]] = []  # with 0 for no line
+    for problem in _independent(error.errors(), written):
         location = tuple(part for part in problem["loc"] if part != "[key]")
-        said.append((written.line(location) if written else None, _what(dict(problem), location, written)))
-        fixes.append(_fix(dict(problem), location, written))
-    lines = {line for line, _ in said}
-    if len(lines) == 1 and None not in lines:
-        where, said = f"{where}, line {lines.pop()}", [(None, what) for _, what in said]
-    what = "; ".join(what if line is None else f"line {line}: {what}" for line, what in said)
-    return LibraryError(what, where=where, fix="; ".join(dict.fromkeys(fixes)))
+        line = (written.line(location) if written else None) or 0
+        said.append((line, _what(problem, location, written), _fix(problem, location, written)))
+    said.sort(key=lambda entry: entry[0])
+    lines = {line for line, _, _ in said} - {0}
+    if len(lines) == 1 and said[0][0]:
+        where, said = f"{where}, line {lines.pop()}", [(0, what, fix) for _, what, fix in said]
+    what = "; ".join(f"line {line}: {what}" if line else what for line, what, _ in said)
+    return LibraryError(what, where=where, fix="; ".join(dict.fromkeys(fix for _, _, fix in said)))
+
+
+def _independent(problems: Sequence[Any], written: YamlText | None) -> Iterator[Mapping[str, Any]]:
+    """The problems without those that follow from others: a missing key is misspelt, or entries stand next to their key."""
+    followed: set[Location] = set()
+    reported: list[Mapping[str, Any]] = []
+    for problem in problems:
+        *parent, name = problem["loc"] or [""]
+        near = nearest(str(name), known_keys(problem["loc"])) if problem["type"] == "extra_forbidden" else None
+        above = None if near or written is None else _empty_above(problem, problems, written)
+        if above is not None:
+            reason, fix = f"must be indented below '{'.'.join(map(str, above))}'", "put two more spaces before it and its lines"
+            problem = {**problem, "type": "indent", "msg": reason, "ctx": {"fix": fix}, "input": {}}
+        followed |= {(*parent, near or "")} if above is None else {above}
+        reported.append(problem)
+    return (p for p in reported if p["loc"] not in followed or not (p["type"] == "missing" or p["input"] is None))
+
+
+def _empty_above(problem: Mapping[str, Any], problems: Sequence[Any], written: YamlText) -> Location | None:
+    """The empty key above a problem, at the same level, that the problem's key belongs below."""
+    *parent, name = problem["loc"] or [""]
+    line = written.line(problem["loc"]) or 0
+    for other in problems:
+        place = other["loc"]
+        is_above = other["input"] is None and place[:-1] == tuple(parent) and (written.line(place) or line) < line
+        if is_above and (place == ("instruments",) or name in known_keys((*place, name))):
+            return tuple(place)
+    return None
 
 
 def _what(problem: Mapping[str, Any], location: tuple[int | str, ...], written: YamlText | None) -> str:
@@ -74,6 +84,8 @@ def _fix(problem: Mapping[str, Any], location: tuple[int | str, ...], written: Y
     if "fix" in problem.get("ctx", {}):
         return str(problem["ctx"]["fix"])
     value = problem["input"]
+    if problem["type"] == "string_type" and isinstance(value, dict) and len(value) == 1:
+        return f'put it in quotes: "{": ".join(str(part) for part in next(iter(value.items())))}"'
     if problem["type"] == "string_type" and value is not None and not isinstance(value, dict | list):
         return f'put it in quotes: "{_as_written(value, location, written)}"'
     return f"correct {'.'.join(map(str, location))!r}" + _for_example(location)
@@ -92,14 +104,3 @@ def _as_written(value: Any, location: tuple[int | str, ...], written: YamlText |
 def _for_example(location: tuple[int | str, ...]) -> str:
     shown = example(location)
     return f", for example {shown}" if shown else ""
-
-
-def words(problem: Mapping[str, Any]) -> str:
-    """The problem of a value, from one of the errors of a pydantic ``ValidationError``."""
-    kind, context = problem["type"], problem.get("ctx", {})
-    if kind in _WORDS:
-        return _WORDS[kind].format(**context)
-    for beginning, text in _TYPES.items():
-        if kind.startswith(beginning):
-            return text
-    return str(problem["msg"]).removeprefix("Value error, ")  # pydantic's prefix of our own sentences

@@ -8,8 +8,12 @@ from typing import Annotated
 from pydantic import AfterValidator, StringConstraints
 from pydantic_core import PydanticCustomError
 
+from rave_dist.errors import StoreError
+from rave_dist.storage.schemes import is_remote, split
+
 _DRIVE = re.compile(r"([A-Za-z]):[\\/]?")
-_VARIABLE = re.compile(r"\$\{?[A-Za-z_][A-Za-z0-9_]*\}?(?=/|$)")
+_VARIABLE = re.compile(r"\$\{?[A-Za-z_][A-Za-z0-9_]*\}?(?=/|$)|%[A-Za-z_]+%")
+_ONE_SLASH = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/(?!/)")
 
 
 def _check(path: str) -> str:
@@ -26,6 +30,16 @@ def _check(path: str) -> str:
             "this is a path of Windows, and this system has no drive letters",
             f"in WSL write /mnt/{drive[1].lower()}/{rest}",
         )
+    if path.startswith("\\\\"):
+        raise _refused("this is a network path of Windows", "mount the share, and write the folder that it is mounted at")
+    if slashes := _ONE_SLASH.match(path):
+        rest = path[slashes.end() :]
+        raise _refused("this address has one / after its colon", f"write {slashes[1]}://{rest}, or ./{path} for a folder")
+    if is_remote(path):
+        try:
+            split(path)
+        except StoreError as error:
+            raise _refused(error.what, error.fix) from error
     if _VARIABLE.match(path):
         raise _refused("variables of the shell are not expanded in a manifest", "write the path itself; ~/ is your home folder")
     return path

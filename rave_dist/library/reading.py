@@ -29,6 +29,8 @@ def read_manifest(path: Path) -> LibraryManifest:
         raise from_os_error(error, where=where) from error
     try:
         text = data.decode("utf-8-sig")
+        if b"\0" in data[:4]:  # UTF-16 or UTF-32 without a mark
+            raise UnicodeDecodeError("utf-8", data, 0, 1, "not text")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         fix = "save it as UTF-8 in the editor, or give a YAML library manifest"
@@ -51,11 +53,12 @@ def validate(value: Any, *, where: str, written: YamlText | None = None) -> Libr
     Raises:
         LibraryError: an unknown key, or a value of the wrong type.
     """
-    if not isinstance(value, dict):
+    if not isinstance(value, dict) or not value.keys() & LibraryManifest.model_fields.keys():
+        fix = "write one with rave-dist init FOLDER, or see README, Your own recordings"
         raise LibraryError(
             "a manifest has the keys name, store and instruments, and this has none",
             where=where,
-            fix="write one with rave-dist init FOLDER, or see README, Your own recordings",
+            fix=f"write each key as `key: value`; {fix}" if isinstance(value, str) else fix,
         )
     try:
         return LibraryManifest.model_validate(value)

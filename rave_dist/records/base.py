@@ -8,6 +8,7 @@ from typing import Any, Protocol, Self
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from rave_dist.errors import DamagedObjectError, MissingKeyError, RaveDistError
+from rave_dist.records.words import words
 
 
 def now() -> str:
@@ -52,7 +53,7 @@ class Record(BaseModel):
             first = error.errors()[0]
             place = ".".join(str(part) for part in first["loc"])
             raise DamagedObjectError(
-                f"not a valid {cls.__name__} ({place}: {first['msg']})",
+                f"not a valid {cls.__name__} ({place}: {words(first)})",
                 where=store.address(key),
                 fix="delete it; the stage that writes it will run again",
             ) from error

@@ -57,13 +57,30 @@ def refuse(tmp_path: Path) -> Refuse:
         ("  tabla: {sources: [*.wav]}\n", 4, "*.wav begins with *", '"*.wav"'),
         ("  tabla: {sources: *rec}\n", 4, "*rec begins with *", '"*rec"'),
         ("  tabla: {sources: [@rec]}\n", 4, "@rec begins with @", '"@rec"'),
+        ("  @tabla: {sources: rec}\n", 4, "@tabla begins with @", 'quotes: "@tabla"'),
         ("  tabla: {sources: [%rec]}\n", 4, "%rec begins with %", '"%rec"'),
         ("  tabla:\n    sources: rec\n   kompang:\n    sources: rec\n", 6, "kompang:", "same number of spaces"),
         ("  tabla: sources: rec\n", 4, "a colon too many", "quotes"),
         ("  tabla: {sources: rec}\n  kompang\n  rebana: {sources: rec}\n", 5, "has no colon", "key: value"),
         ("  tabla: {sources: rec}\n  tabla: {sources: rec}\n", 5, "'tabla' is written twice", "rename"),
         ("  tabla: !!python/object:os.system rec\n", 4, "begin with !", "quotes"),
-        ("  tabla: {sources: rec, budget: {hours: 1,5}}\n", 4, "1,5 is not one number", "1.5"),
+        ("  tabla: {sources: rec, budget: {hours: 1,5}}\n", 4, "1,5 is not one number", "write 1.5"),
+        ("  tabla: {sources: rec, budget: {steps: 200,000}}\n", 4, "200,000 is not one number", "write 200000"),
+        ("  tabla: {sources: rec, budget: {steps: 200.000}}\n", 4, "may be 200 or 200000", "write 200000 or 200"),
+        ("  tabla: {sources: rec, budget: {hours: 1:30}}\n", 4, "1:30 is not one number", "1.5"),
+        ("  tabla: {sources: rec, seed: 010}\n", 4, "begins with 0", "write 10"),
+        ("  tabla: {sources: [rec] seed: 1}\n", 4, "no comma before seed: 1}", "commas"),
+        ("  tabla: {sources: ['it's']}\n", 4, "no comma before s']}", "double quotes"),
+        ("  tabla: {credit: {place: Kuala Lumpur: studio}}\n", 4, "a colon too many", "in quotes"),
+        ("  tabla:\n    sources: [rec #1]\n", 5, "a # ends the line", "put text with a # in quotes"),
+        ("  tabla: {sources: rec}}\n", 4, "a bracket } too many", "remove it"),
+        ("  tabla: {sources: rec}\n---\nname: x\n", 5, "begins another text", "remove this line"),
+        ("  &tabla: {sources: rec}\n", 4, "no name before a colon", "in quotes if it begins with &"),
+        ("  [tabla]: {sources: rec}\n", 4, "no name before a colon", "brackets"),
+        ("\u00a0 tabla: {sources: rec}\n", 4, "a special space", "ordinary spaces"),
+        ("  tabla: " + "[" * 5000 + "\n", 1, "nested too deeply", "close"),
+        ("  tabla\n    sources: rec\n", 4, "tabla has no colon", "key: value"),
+        ("  tabla:{}\n  kompang: {sources: rec}\n", 4, "tabla:{} has no colon with a space", "key: value"),
     ],
 )
 def test_the_line_the_problem_and_the_fix(refuse: Refuse, entry: str, line: int, what: str, fix: str) -> None:
@@ -131,6 +148,49 @@ def test_folders_of_windows_disks_are_paths(tmp_path: Path) -> None:
     path = tmp_path / "library.yaml"
     path.write_text(f"{HEAD}  tabla: {{sources: [$RECYCLE.BIN/a.wav, 'take:1.wav', '~/takes']}}\n")
     assert len(load_library(path).sources("tabla")) == 3
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "what", "fix"),
+    [
+        (f"{HEAD}  tabla: {{source: rec}}\n", 4, "unknown key 'instruments.tabla.source'", "did you mean 'sources'?"),
+        ("name: drums\nstore: store\ninstrument:\n  tabla: {sources: rec}\n", 3, "unknown key 'instrument'", "'instruments'?"),
+        (f"{HEAD}tabla:\n  sources: rec\n", 4, "'tabla': must be indented below 'instruments'", "two more spaces"),
+        (f"{HEAD}  tabla:\n  sources: rec\n", 5, "'instruments.sources': must be indented below 'instruments.tabla'", "spaces"),
+        (f"{HEAD}  tabla: {{sources: [take: 1]}}\n", 4, "must be a string", 'put it in quotes: "take: 1"'),
+    ],
+)
+def test_one_mistake_is_told_once(refuse: Refuse, text: str, line: int, what: str, fix: str) -> None:
+    error = refuse(text)
+    assert error.where.endswith(f"library.yaml, line {line}")
+    assert what in error.what
+    assert ";" not in error.what
+    assert fix in error.fix
+    assert "; " not in error.fix
+
+
+@pytest.mark.parametrize(
+    ("path", "what", "fix"),
+    [
+        ("s3:/bucket/x", "one / after its colon", "write s3://bucket/x"),
+        ("'\\\\nas\\share'", "a network path of Windows", "mount the share"),
+        ("'%USERPROFILE%\\rec'", "variables", "write the path itself"),
+        ("gs://bucket/x", "gs:// addresses are not supported", "s3://bucket/prefix"),
+    ],
+)
+@pytest.mark.parametrize("key", ["store", "sources"])
+def test_addresses_that_are_none_are_refused_with_their_line(refuse: Refuse, key: str, path: str, what: str, fix: str) -> None:
+    store, sources = (path, "rec") if key == "store" else ("store", path)
+    error = refuse(f"name: drums\nstore: {store}\ninstruments:\n  tabla:\n    sources: {sources}\n")
+    assert error.where.endswith(f"line {2 if key == 'store' else 5}")
+    assert what in error.what
+    assert fix in error.fix
+
+
+def test_a_home_folder_of_nobody_is_a_path(tmp_path: Path) -> None:
+    path = tmp_path / "library.yaml"
+    path.write_text(f"{HEAD}  tabla: {{sources: '~nobody-here/rec'}}\n")
+    assert load_library(path).sources("tabla") == (str(tmp_path / "~nobody-here" / "rec"),)
 
 
 def test_several_problems_are_told_with_their_lines(refuse: Refuse) -> None:
