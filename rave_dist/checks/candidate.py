@@ -26,12 +26,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Recording:
-    """The header values of a recording; ``error`` describes damage, ``notes`` oddities of an intact file."""
+    """The header values of a recording; ``error`` describes damage, with its ``fix``, ``notes`` oddities of an intact file."""
 
     source: AudioSource
     seconds: float = 0.0
     sample_rate: int | None = None
     error: str | None = None
+    fix: str = ""
     notes: tuple[str, ...] = ()
 
 

@@ -26,24 +26,24 @@ def open_recordings(sources: Sequence[AudioSource]) -> list[Recording]:
 def _open(source: AudioSource) -> Recording:
     try:
         with local_copy(source.uri) as path, open_audio(path) as decoder:
-            samples, damage = decoder.declared_samples, None
+            samples, damage, fix = decoder.declared_samples, None, ""
             if samples is None or decoder.is_cut:  # the headers do not give the length, so the file is decoded
-                samples, damage = _decode(decoder)
+                samples, damage, fix = _decode(decoder)
             seconds = samples / decoder.sample_rate
-            return Recording(source, seconds, decoder.sample_rate, error=damage, notes=decoder.notes)
+            return Recording(source, seconds, decoder.sample_rate, error=damage, fix=fix, notes=decoder.notes)
     except (AudioError, StoreError) as problem:
-        return Recording(source, error=problem.what)
+        return Recording(source, error=problem.what, fix=problem.fix)
 
 
-def _decode(decoder: Decoder) -> tuple[int, str | None]:
-    """The samples that can be read, and the damage behind them."""
+def _decode(decoder: Decoder) -> tuple[int, str | None, str]:
+    """The samples that can be read, the damage behind them, and its fix."""
     samples = 0
     try:
         for block in decoder.blocks():
             samples += block.shape[1]
     except AudioError as problem:
-        return samples, problem.what
-    return samples, None
+        return samples, problem.what, problem.fix
+    return samples, None, ""
 
 
 def unreadable_recordings(candidate: Candidate) -> Iterator[Finding]:
@@ -54,7 +54,7 @@ def unreadable_recordings(candidate: Candidate) -> Iterator[Finding]:
     for recording in damaged:
         yield report(
             str(recording.error),
-            fix="replace the file with an intact copy, or leave it out",
+            fix=recording.fix or "replace the file with an intact copy, or leave it out",
             where=recording.source.name,
         )
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable
-from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from rave_dist.errors import StoreError
@@ -61,10 +60,16 @@ def split(address: str) -> tuple[str, str, str]:
 
 
 def local_path(address: str) -> str:
-    """The absolute path of a path or ``file://`` address (``~`` allowed)."""
+    """The absolute path of a path or ``file://`` address (``~`` allowed).
+
+    Raises:
+        StoreError: it is empty, as a variable of the shell that is not set: this would be the current folder.
+    """
+    if not address:
+        raise StoreError("an address is empty", fix="give a folder, such as . for this one, or s3://bucket/prefix")
     found = _SCHEME.match(address)
     path = unquote(urlsplit(address).path) if found else address
-    return os.path.abspath(Path(path).expanduser())
+    return os.path.abspath(os.path.expanduser(path))
 
 
 def normalise(address: str) -> str:

@@ -18,6 +18,7 @@ from rave_dist.records.passed_over import PassedOver
 from rave_dist.storage.backend import Entry
 from rave_dist.storage.schemes import is_remote, local_path, split
 from rave_dist.storage.store import Store
+from rave_dist.suggest import nearest
 
 MISSING_FIX = "fetch the missing files (git annex get, dvc pull, git lfs pull), or give your user access to them"
 
@@ -136,6 +137,8 @@ def _nothing(pattern: str, passed_over: Sequence[PassedOver], notes: Sequence[st
         what += f"; passed over: {', '.join(groups)}"
     if any(entry.missing for entry in passed_over):
         fix = MISSING_FIX
+    elif not passed_over and not is_remote(pattern) and not has_wildcards(pattern) and not os.path.lexists(local_path(pattern)):
+        what, fix = f"{what}: there is no such file or folder", f"correct the path{_meant(local_path(pattern))}"
     elif about_sets := [note for note in notes if note.startswith(f"{printable(pattern)}: ")]:
         what, fix = f"{what}; {about_sets[0].partition(': ')[2]}", "write [[] for a [ that belongs to the name"
     elif "{" in pattern:
@@ -143,6 +146,20 @@ def _nothing(pattern: str, passed_over: Sequence[PassedOver], notes: Sequence[st
     else:
         fix = "correct the path, or put recordings there"
     return AudioError(what, where=printable(pattern), fix=fix)
+
+
+def _meant(path: str) -> str:
+    """What a path that does not exist may be meant to be: the nearest name in its last folder that exists."""
+    if "\\" in path:
+        return ": write / between folders"
+    folder, name = os.path.split(path)
+    while not os.path.isdir(folder):
+        folder, name = os.path.split(folder)
+    try:
+        near = nearest(name, os.listdir(folder))
+    except OSError:
+        near = None
+    return f": did you mean {printable(os.path.join(folder, near))}?" if near else ", or put recordings there"
 
 
 def _note_sets(pattern: str, glob: Glob, notes: list[str]) -> None:

@@ -138,6 +138,8 @@ def test_damaged_files_are_warnings_until_nothing_is_left(tmp_path: Path, check:
     found = check("sources: takes")
     assert not found.ok
     assert [p.what.rpartition("/")[2].partition(":")[0] for p in found.problems] == ["empty.wav", "notes.wav"]
+    assert ["an intact copy" in problem.fix for problem in found.problems] == [True, False], "a text has none"
+    assert found.problems[1].fix == "leave it out, or give the recording itself"
     _record(tmp_path / "takes" / "good.wav", 10)
     found = check("sources: takes")
     assert found.ok
@@ -231,6 +233,7 @@ def test_a_store_that_cannot_be_written_stops_the_command(tmp_path: Path) -> Non
     with pytest.raises(StoreError) as caught:
         check_library(load_library(manifest))
     assert caught.value.fix
+    assert caught.value.where == str(tmp_path / "file" / "store"), "and not an object that the test of the store made"
 
 
 def test_only_named_instruments_are_checked(tmp_path: Path) -> None:

@@ -94,6 +94,22 @@ def test_a_pattern_that_means_nothing_is_an_error(folder, pattern):
     assert caught.value.where == f"{folder}/{pattern}"
 
 
+def test_a_misspelt_path_gets_the_nearest_name(tmp_path):
+    (tmp_path / "Rebana" / "1974").mkdir(parents=True)
+    for pattern, fix in (
+        ("rebana", f"did you mean {tmp_path}/Rebana?"),
+        ("Rebana/1947/take.wav", f"did you mean {tmp_path}/Rebana/1974?"),
+        ("Rebana\\1974", "write / between folders"),
+        ("gamelan", "put recordings there"),
+    ):
+        with pytest.raises(AudioError, match="there is no such file or folder") as caught:
+            list_sources([f"{tmp_path}/{pattern}"])
+        assert fix in caught.value.fix
+    with pytest.raises(AudioError, match="no recording matches") as caught:
+        list_sources([str(tmp_path / "Rebana")])
+    assert caught.value.what == "no recording matches"
+
+
 def test_the_same_on_s3(folder, s3_store):
     for name in FILES:
         s3_store.write_bytes(f"recordings/{name}", name.encode())
