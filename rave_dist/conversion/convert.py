@@ -32,7 +32,7 @@ from rave_dist.storage.store import Store
 
 # Several channels at once use a GPU better; on a CPU they save nothing and cost memory.
 _ROWS_AT_ONCE = {"cpu": 1, "cuda": 8}
-_CHUNK_BYTES = 128 << 20
+_CHUNK_BYTES = 32 << 20  # of which about ten copies exist at once
 
 
 class Converter:
@@ -184,7 +184,7 @@ class Converter:
             latent_noise: level of the noise around the latents; 1 as RAVE and the streaming file play, 0 for their mean.
             out_sample_rate: of the result, in Hz; None keeps the source's.
             out_channels: of the result; None keeps the source's.
-            chunk_seconds: seconds of audio in the model at once; less where all channels together exceed 128 MiB.
+            chunk_seconds: seconds of audio in the model at once; less where all channels together exceed 32 MiB.
 
         Returns:
             An iterator of blocks, which counts samples and clipped samples.
