@@ -33,6 +33,9 @@ from rave_dist.storage.store import Store
 _CODE = 2  # increased when the same model and parameters produce other samples than before
 _JOURNAL_THREADS = 16
 
+FOREIGN = "a file that this service did not write is in the place of its output"
+FOREIGN_FIX = "choose another OUTPUT; overwrite: true replaces the file"
+
 
 @dataclass(frozen=True)
 class Task:
@@ -47,7 +50,7 @@ class Plan:
     """A conversion before it starts.
 
     ``output`` holds all outputs and is not part of the library's store; ``is_file``: the user named the one output.
-    ``passed_over`` and ``notes`` are those of the listing of its inputs.
+    ``passed_over`` and ``notes`` are those of the listing of its inputs; ``protected`` are keys that must not be replaced.
     """
 
     id: str
@@ -58,6 +61,7 @@ class Plan:
     passed_over: tuple[PassedOver, ...] = ()
     notes: tuple[str, ...] = ()
     is_file: bool = False
+    protected: frozenset[str] = frozenset()
 
     @property
     def folder(self) -> ConversionFolder:

@@ -12,10 +12,10 @@ from rave_dist.audio.io.open import Decoder, open_audio
 from rave_dist.audio.io.write import AudioWriter, subtype_for
 from rave_dist.audio.types import Audio
 from rave_dist.conversion.convert import Converter
-from rave_dist.conversion.levels import Peaks
+from rave_dist.conversion.levels import Peaks, SourceLevels, find_clipping, find_silence
 from rave_dist.errors import AudioError, StoreError
 from rave_dist.options import DEFAULT_CHUNK_SECONDS
-from rave_dist.records import ConversionParameters
+from rave_dist.records import ConversionParameters, Problem
 
 SecondsRead = Callable[[float], None]
 """Called with the seconds of the source read so far, before the block that ends there is used, and at the end; may raise."""
@@ -23,11 +23,13 @@ SecondsRead = Callable[[float], None]
 
 @dataclass(frozen=True)
 class ConvertedFile:
-    """A written file: its seconds, its levels before clipping, and the damage of a salvaged source."""
+    """A written file: its seconds, its levels before clipping, the damage of a salvaged source, and what came out wrong."""
 
     seconds: float
     levels: Peaks
     damage: str | None
+    silent: Problem | None
+    clipped: Problem | None
 
 
 def convert_file(
@@ -62,8 +64,9 @@ def convert_file(
     with _open(source) as decoder:
         sample_rate = parameters.sample_rate or decoder.sample_rate
         channels = parameters.channels or decoder.channels
+        recorded = SourceLevels(decoder.subtype, channels)
         conversion = converter.convert(
-            _blocks(decoder, on_read, damage if parameters.salvage else None),
+            _blocks(decoder, recorded, on_read, damage if parameters.salvage else None),
             sample_rate=decoder.sample_rate,
             channels=decoder.channels,
             seed=parameters.seed,
@@ -86,7 +89,13 @@ def convert_file(
                 writer.write(block)
             if not conversion.samples:
                 raise AudioError("contains no samples", where=str(source), fix="leave it out")
-    return ConvertedFile(conversion.samples / sample_rate, conversion.levels, damage[0] if damage else None)
+    return ConvertedFile(
+        conversion.samples / sample_rate,
+        conversion.levels,
+        damage[0] if damage else None,
+        silent=find_silence(recorded, conversion.levels),
+        clipped=find_clipping(recorded, conversion.levels, sample_rate),
+    )
 
 
 @contextmanager
@@ -100,8 +109,8 @@ def _open(source: Path) -> Iterator[Decoder]:
         yield decoder
 
 
-def _blocks(decoder: Decoder, on_read: SecondsRead, damage: list[str] | None) -> Iterator[Audio]:
-    """The blocks of a source; damage is appended to ``damage``, or raised where that is None."""
+def _blocks(decoder: Decoder, levels: SourceLevels, on_read: SecondsRead, damage: list[str] | None) -> Iterator[Audio]:
+    """The blocks of a source, which are added to ``levels``; damage is appended to ``damage``, or raised where that is None."""
     seconds = 0.0
     blocks = decoder.blocks()
     while True:
@@ -119,4 +128,5 @@ def _blocks(decoder: Decoder, on_read: SecondsRead, damage: list[str] | None) ->
             return
         seconds += block.shape[1] / decoder.sample_rate
         on_read(seconds)
+        levels.add(block)
         yield block

@@ -15,9 +15,9 @@ from rave_dist.audio.io.snapshot import Snapshot
 from rave_dist.audio.io.sources import check_as_listed, local_copy
 from rave_dist.audio.io.write import flac_refusal
 from rave_dist.conversion.convert import Converter
-from rave_dist.conversion.corpus import Plan, Task, as_wav, counts_as_done, read_entry
+from rave_dist.conversion.corpus import FOREIGN, FOREIGN_FIX, Plan, Task, as_wav, counts_as_done, read_entry
 from rave_dist.conversion.file import convert_file
-from rave_dist.conversion.levels import SourceLevels, decibels, find_clipping, find_silence
+from rave_dist.conversion.levels import decibels
 from rave_dist.errors import AudioError, StoreError, from_os_error, is_disk_full
 from rave_dist.identity import hash_file
 from rave_dist.records import ConversionItem, ConversionParameters
@@ -47,7 +47,6 @@ class _Readable:
     sample_rate: int
     channels: int
     samples: int
-    levels: SourceLevels
     damage: AudioError | None
     notes: tuple[str, ...]
 
@@ -172,8 +171,8 @@ def _convert(
             "clipped_samples": output.over,
             "clipped_seconds": output.over_samples / sound.sample_rate,
             "over_db": max(0.0, decibels(output.peak)),
-            "silent": find_silence(sound.levels, output),
-            "clipped": find_clipping(sound.levels, output, sound.sample_rate),
+            "silent": converted.silent,
+            "clipped": converted.clipped,
             "other_format": refusal,
             "notes": sound.notes,
         }
@@ -183,16 +182,13 @@ def _convert(
 def _inspect(path: Path, parameters: ConversionParameters) -> _Readable:
     samples, damage = 0, None
     with open_audio(path) as decoder:
-        channels = parameters.channels or decoder.channels
-        levels = SourceLevels(decoder.subtype, channels)
         try:
             for block in decoder.blocks():
                 samples += block.shape[1]
-                levels.add(block)
         except AudioError as error:
             damage = error
-        rate = parameters.sample_rate or decoder.sample_rate
-        return _Readable(rate, channels, samples, levels, damage, decoder.notes)
+        rate, channels = parameters.sample_rate or decoder.sample_rate, parameters.channels or decoder.channels
+        return _Readable(rate, channels, samples, damage, decoder.notes)
 
 
 def _check_place(plan: Plan, key: str) -> None:
@@ -202,6 +198,8 @@ def _check_place(plan: Plan, key: str) -> None:
         StoreError: with the reason.
     """
     address = plan.output.address(key)
+    if key in plan.protected:
+        raise StoreError(FOREIGN, where=address, fix=FOREIGN_FIX)
     if is_remote(address):
         size = len(split(address)[2].encode())
         if address.startswith("s3:") and size > _S3_KEY_BYTES:

@@ -14,11 +14,11 @@ from dataclasses import dataclass, replace
 
 from rave_dist.audio.io.sources import local_copy
 from rave_dist.audio.io.write import read_comment
-from rave_dist.conversion.corpus import Plan, Task, read_entry
+from rave_dist.conversion.corpus import FOREIGN, FOREIGN_FIX, Plan, Task, as_wav, read_entry
 from rave_dist.conversion.item import failed_item
 from rave_dist.errors import RaveDistError, RequestError, StoreError
 from rave_dist.identity import hash_file
-from rave_dist.records import ConversionFolder, ConversionItem, ConversionRequest
+from rave_dist.records import ConversionFolder, ConversionItem, ConversionRequest, Problem
 from rave_dist.storage.schemes import is_remote, normalise
 from rave_dist.storage.store import Store
 
@@ -44,30 +44,44 @@ class Access:
     outputs: tuple[str, ...] = ()
     inputs: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        for name in ("outputs", "inputs"):  # Ray's processes have another current folder
+            object.__setattr__(self, name, tuple(map(normalise, getattr(self, name))))
+
     def check(self, inputs: Sequence[str], output: str) -> None:
         """Refuses a request's addresses; no folder is listed.
 
         Raises:
             RequestError: an address is not allowed.
         """
-        place, store = _real(output), _real(self.store_uri)
-        if is_within(place, store) or is_within(store, place):
-            fix = "choose a folder that neither is in the store nor contains it"
-            raise RequestError("OUTPUT overlaps the service's own store", where=output, fix=fix)
-        if not is_remote(place) and (place == "/" or (_below(place, _SYSTEM) and not _below(place, _NOT_SYSTEM))):
-            fix = "choose a folder for recordings"
-            raise RequestError("OUTPUT is a folder of the system", where=output, fix=fix)
-        if self.outputs and not _below(place, [_real(folder) for folder in self.outputs]):
-            fix = f"choose a folder below {' or '.join(self.outputs)}, or start the service with --outputs-below"
-            raise RequestError("OUTPUT is outside of the folders that this service may write to", where=output, fix=fix)
-        allowed = [_real(folder) for folder in self.inputs]
+        if reason := self._refused(_real(output)):
+            raise RequestError(f"OUTPUT {reason}", where=output, fix=self._output_fix())
         for address in inputs:
-            if self.inputs and not _below(_real(address), allowed):
+            if self._may_not_read(address):
                 fix = f"choose recordings below {' or '.join(self.inputs)}, or start the service with --inputs-below"
                 raise RequestError("an input is outside of the folders that this service may read", where=address, fix=fix)
 
+    def _refused(self, place: str) -> str | None:
+        """Why nothing may be written to a resolved address; None if it may."""
+        store = _real(self.store_uri)
+        if is_within(place, store) or is_within(store, place):
+            return "overlaps the service's own store"
+        if not is_remote(place) and (place == "/" or (_below(place, _SYSTEM) and not _below(place, _NOT_SYSTEM))):
+            return "is in a folder of the system"
+        if self.outputs and not _below(place, [_real(folder) for folder in self.outputs]):
+            return "is outside of the folders that this service may write to"
+        return None
+
+    def _output_fix(self) -> str:
+        if self.outputs:
+            return f"choose a folder below {' or '.join(self.outputs)}, or start the service with --outputs-below"
+        return "choose a folder for recordings that neither is in the store nor contains it"
+
+    def _may_not_read(self, address: str) -> bool:
+        return bool(self.inputs) and not _below(_real(address), [_real(folder) for folder in self.inputs])
+
     def split(self, store: Store, plan: Plan, *, overwrite: bool) -> tuple[Plan, list[ConversionItem]]:
-        """A plan without the tasks that must not write, and these as failed items.
+        """A plan without the tasks that may not read or write, and these as failed items.
 
         Args:
             store: the service's store, with the journals.
@@ -76,20 +90,28 @@ class Access:
         """
         journals = [] if overwrite else _journals(store, plan)
 
-        def reason(task: Task) -> str | None:
-            if plan.output.is_local and is_within(_real(plan.output.address(task.output)), _real(self.store_uri)):
-                return "its output would be in the service's own store"
-            if overwrite or not plan.output.exists(task.output):
-                return None
-            if any(_wrote(store, journal, task) for journal in journals) or _is_its_result(plan, task):
-                return None
-            return "a file that this service did not write is in the place of its output; overwrite: true replaces it"
+        def is_foreign(task: Task, key: str) -> bool:
+            if overwrite or not plan.output.exists(key):
+                return False
+            return not (any(_wrote(store, journal, task, key) for journal in journals) or _is_its_result(plan, task, key))
+
+        def judge(task: Task) -> Problem | str | None:
+            """Why a task is refused, or the file that it must not replace if its output becomes a WAV file."""
+            if self._may_not_read(task.source.uri):
+                what = "a link leads outside of the folders that this service may read"
+                return Problem(what=what, fix=f"choose recordings below {' or '.join(self.inputs)}")
+            if plan.output.is_local and (reason := self._refused(_real(plan.output.address(task.output)))):
+                return Problem(what=f"a link leads elsewhere, and its output {reason}", fix=self._output_fix())
+            if is_foreign(task, task.output):
+                return Problem(what=FOREIGN, fix=FOREIGN_FIX)
+            return as_wav(task.output) if is_foreign(task, as_wav(task.output)) else None
 
         with ThreadPoolExecutor(_THREADS) as pool:
-            reasons = list(pool.map(reason, plan.tasks))
-        refused = [failed_item(plan, task, why) for task, why in zip(plan.tasks, reasons, strict=True) if why is not None]
-        kept = tuple(task for task, why in zip(plan.tasks, reasons, strict=True) if why is None)
-        return replace(plan, tasks=kept), refused
+            judged = list(zip(plan.tasks, pool.map(judge, plan.tasks), strict=True))
+        refused = [failed_item(plan, task, found.what, found.fix) for task, found in judged if isinstance(found, Problem)]
+        kept = tuple(task for task, found in judged if not isinstance(found, Problem))
+        protected = frozenset(found for _, found in judged if isinstance(found, str))
+        return replace(plan, tasks=kept, protected=protected), refused
 
 
 def is_within(path: str, folder: str) -> bool:
@@ -126,16 +148,18 @@ def _journals(store: Store, plan: Plan) -> list[Plan]:
     return plans
 
 
-def _wrote(store: Store, plan: Plan, task: Task) -> bool:
+def _wrote(store: Store, plan: Plan, task: Task, key: str) -> bool:
     """Whether a journal says that the file which is there now was written by it."""
     entry = read_entry(store, plan, task)
-    return entry is not None and entry.state != "failed" and entry.output_tag == plan.output.stat(task.output).tag
+    if entry is None or entry.state == "failed" or plan.written_key(entry) != key:
+        return False
+    return entry.output_tag == plan.output.stat(key).tag
 
 
-def _is_its_result(plan: Plan, task: Task) -> bool:
+def _is_its_result(plan: Plan, task: Task, key: str) -> bool:
     """Whether the file that is there says that it is this source through this model: its service died before the journal."""
     try:
-        with local_copy(task.source.uri) as source, local_copy(plan.output.address(task.output)) as result:
+        with local_copy(task.source.uri) as source, local_copy(plan.output.address(key)) as result:
             expected = f"(sha256 {hash_file(source)}) through {plan.card.reference}, seed {plan.parameters.seed}"
             return expected in read_comment(result)
     except (RaveDistError, OSError):

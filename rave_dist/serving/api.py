@@ -47,6 +47,7 @@ from rave_dist.errors import (
     from_os_error,
 )
 from rave_dist.records import ConversionParameters, ModelCard
+from rave_dist.records.words import words
 from rave_dist.serving.intake import LocalOnly, Slots, receive_body
 from rave_dist.serving.listing import Models
 from rave_dist.serving.page import page_html, routes_html
@@ -229,7 +230,7 @@ def _report_errors(api: FastAPI, limits: Limits) -> None:
 
     @api.exception_handler(StarletteHTTPException)
     async def refused(request: Request, error: StarletteHTTPException) -> JSONResponse:
-        document = _document(error.detail, where=f"{request.method} {request.url.path}")
+        document = _document(error.detail, error.status_code, where=f"{request.method} {request.url.path}")
         return JSONResponse(document, status_code=error.status_code, headers=error.headers)
 
     @api.exception_handler(ClientDisconnect)
@@ -246,12 +247,13 @@ def _report_errors(api: FastAPI, limits: Limits) -> None:
         return JSONResponse(document, status_code=500)
 
 
-def _document(detail: Any, *, where: str) -> dict[str, Any]:
+def _document(detail: Any, status: int, *, where: str) -> dict[str, Any]:
     """Our own errors carry a document; those of the framework (unknown path or method) a string."""
     if isinstance(detail, dict):
         return detail
+    what = {404: "there is no such route", 405: "this route has no such method"}.get(status, str(detail))
     fix = "the routes are GET /v1/models, POST /v1/convert, POST /v1/jobs and GET /healthz; all at /docs"
-    return error_document(str(detail), where=where, fix=fix)
+    return error_document(what, where=where, fix=fix)
 
 
 def _explain(problems: Any, model: type[ConvertQuery | JobRequest], *, where: str) -> RequestError:
@@ -271,7 +273,10 @@ def _explain(problems: Any, model: type[ConvertQuery | JobRequest], *, where: st
         elif problem["type"] == "string_pattern_mismatch":
             what.append(f"{name!r} is {reprlib.repr(problem['input'])}: not an absolute path or an s3:// address")
             fixes.append("write the full path or s3://bucket/prefix")
+        elif problem["type"] == "json_invalid":
+            what.append("the body is not valid JSON")
+            fixes.append("send one JSON object in UTF-8; GET /docs lists its keys")
         else:
-            what.append(f"{name!r}: {problem['msg']}")
+            what.append(f"{name!r} {words(problem)}")
             fixes.append(f"correct {name!r}")
     return RequestError("; ".join(what), where=where, fix="; ".join(dict.fromkeys(fixes)))

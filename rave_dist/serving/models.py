@@ -64,7 +64,7 @@ class ModelReplica:
         self._turns = GroupedLock()
         self._busy_since: float | None = None
         if max_models is None:
-            sizes = [card.files["offline"].bytes for card in registry.list_models(self._store)]
+            sizes = [card.files["offline"].bytes for card in registry.list_models(self._store) if "offline" in card.files]
             max_models = models_that_fit(_node_memory(), sizes)
 
         async def load(reference: str) -> Converter:
@@ -152,9 +152,10 @@ class ModelReplica:
 
         comment = f"rave-dist: sha256 {hash_file(source)} through {model.card.reference}, seed {parameters.seed}"
         converted = convert_file(model, source, result, parameters, comment=comment, on_read=on_read)
-        if converted.damage is None:
-            return {}
-        return {"x-rave-dist-salvaged": converted.damage.encode("ascii", "replace").decode()}
+        remarks = {"salvaged": converted.damage}
+        for name, problem in (("silent", converted.silent), ("clipped", converted.clipped)):
+            remarks[name] = f"{problem.what}; {problem.fix}" if problem else None
+        return {f"x-rave-dist-{name}": said.encode("ascii", "replace").decode() for name, said in remarks.items() if said}
 
 
 def models_that_fit(memory: float, file_bytes: Sequence[int]) -> int:

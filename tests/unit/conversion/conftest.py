@@ -1,6 +1,7 @@
 """Small scripted networks with the shape of the registry's exports, and their cards."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -108,12 +109,14 @@ def scripted(tmp_path: Path) -> Callable[..., tuple[Path, ModelCard]]:
 def convert(scripted: Callable[..., tuple[Path, ModelCard]], local_store: Store) -> Callable[..., ConversionRecord]:
     """Converts a folder as the command does, with one model; checks that no source changes and that every failure has a fix."""
 
-    def run(given: Path, output: Path | str, *, kind: str = "mirror", **parameters: object) -> ConversionRecord:
+    def run(
+        given: Path, output: Path | str, *, kind: str = "mirror", protected: frozenset[str] = frozenset(), **parameters: object
+    ) -> ConversionRecord:
         path, card = scripted(kind)
         converter = Converter(path, card)
         before = hashes(given)
         plan = plan_conversion(card, [str(given)], str(output), ConversionParameters(**parameters))  # type: ignore[arg-type]
-        job = begin(local_store, plan, chunk_seconds=0.5)
+        job = begin(local_store, replace(plan, protected=protected), chunk_seconds=0.5)
         record = finish(job, (attempt(job, task, converter) for task in job.to_do))
         assert hashes(given) == before
         assert all(problem.fix for item in record.items_with_problems for problem in item.problems)

@@ -175,6 +175,20 @@ def test_a_rate_that_flac_cannot_hold_is_written_as_wav_and_said(convert: Conver
     assert convert(tmp_path / "in", tmp_path / "out").converted == 1
 
 
+def test_a_wav_file_in_the_place_of_flac_replaces_nothing_that_is_protected(convert: Convert, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "out").mkdir()
+    write(tmp_path / "in" / "odd.wav", rate=384_001, samples=4000)
+    write(tmp_path / "in" / "plain.wav")
+    for name in ("odd.wav", "plain.wav"):
+        (tmp_path / "out" / name).write_bytes(b"somebody's recording")
+    record = convert(tmp_path / "in", tmp_path / "out", protected=frozenset({"odd.wav", "plain.wav"}))
+    assert record.converted == 1, "plain.flac is next to plain.wav"
+    assert "did not write" in reasons(record)["odd.wav"]
+    assert "overwrite: true" in record.failed[0].fix
+    assert {path.read_bytes() for path in (tmp_path / "out").glob("*.wav")} == {b"somebody's recording"}
+
+
 def test_more_than_eight_channels_are_written_as_wav(convert: Convert, tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     write(tmp_path / "in" / "array.wav", channels=12)

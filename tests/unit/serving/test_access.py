@@ -94,6 +94,14 @@ def test_operators_say_where_jobs_read_and_write(tmp_path: Path) -> None:
         assert refused.value.where == address
 
 
+def test_folders_of_operators_are_those_of_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    access = Access("store", ("out",), ("s3://bucket/archive/",))
+    monkeypatch.chdir("/")
+    access.check(["s3://bucket/archive/1974"], str(tmp_path / "out"))
+    assert access.outputs == (str(tmp_path / "out"),)
+
+
 def test_addresses_that_are_none_are_errors_of_the_request(tmp_path: Path) -> None:
     for output in ("gopher://x/y", "s3://"):
         with pytest.raises(RequestError):
@@ -109,7 +117,7 @@ def test_foreign_files_are_refused_one_by_one_and_stay(
     assert [task.output for task in kept.tasks] == ["b.flac"]
     (item,) = refused
     assert (Path(item.source).name, item.state) == ("a.wav", "failed")
-    assert "overwrite: true" in (item.reason or "")
+    assert "overwrite: true" in (item.fix or "")
     assert (tmp_path / "out" / "a.flac").read_bytes() == b"somebody's recording"
     assert access.split(local_store, plan, overwrite=True) == (plan, [])
 
@@ -155,4 +163,47 @@ def test_a_link_below_output_does_not_lead_into_the_store(
     deep = replace(plan, tasks=tuple(replace(task, output=f"deep/{task.output}") for task in plan.tasks))
     kept, refused = Access(local_store.uri).split(local_store, deep, overwrite=True)
     assert kept.tasks == ()
-    assert {item.reason for item in refused} == {"its output would be in the service's own store"}
+    assert {item.reason for item in refused} == {"a link leads elsewhere, and its output overlaps the service's own store"}
+
+
+@pytest.mark.parametrize("target", ["/etc", "elsewhere"])
+def test_a_link_below_output_leads_neither_into_the_system_nor_out_of_what_the_operator_allows(
+    local_store: Store, planned: Callable[..., Plan], tmp_path: Path, target: str
+) -> None:
+    plan = planned()
+    (tmp_path / "out").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "out" / "deep").symlink_to(tmp_path / target)
+    deep = replace(plan, tasks=tuple(replace(task, output=f"deep/{task.output}") for task in plan.tasks))
+    kept, refused = Access(local_store.uri, outputs=(str(tmp_path / "out"),)).split(local_store, deep, overwrite=True)
+    assert kept.tasks == ()
+    assert all("a link leads elsewhere" in (item.reason or "") and item.fix for item in refused)
+
+
+def test_a_link_below_an_input_does_not_lead_out_of_what_the_operator_allows(
+    local_store: Store, planned: Callable[..., Plan], tmp_path: Path
+) -> None:
+    (tmp_path / "archive").mkdir()
+    soundfile.write(tmp_path / "private.wav", np.full(100, 0.1), 8000)
+    for name, target in (("own.wav", tmp_path / "recordings" / "a.wav"), ("other.wav", tmp_path / "private.wav")):
+        (tmp_path / "archive" / name).symlink_to(target)
+    card = planned().card
+    plan = plan_conversion(card, [str(tmp_path / "archive")], str(tmp_path / "out"), ConversionParameters())
+    access = Access(local_store.uri, inputs=(str(tmp_path / "archive"), str(tmp_path / "recordings")))
+    kept, refused = access.split(local_store, plan, overwrite=False)
+    assert [task.output for task in kept.tasks] == ["own.flac"]
+    assert [Path(item.source).name for item in refused] == ["other.wav"]
+
+
+def test_the_wav_file_in_the_place_of_flac_replaces_no_foreign_file(
+    local_store: Store, planned: Callable[..., Plan], tmp_path: Path
+) -> None:
+    soundfile.write(tmp_path / "recordings" / "fast.wav", np.full(4000, 0.1), 384_001)  # a rate that FLAC cannot hold
+    plan = planned()
+    plan.output.write_bytes("fast.wav", b"somebody's recording")
+    plan.output.write_bytes("a.wav", b"not in the way of a.flac")
+    kept, refused = Access(local_store.uri).split(local_store, plan, overwrite=False)
+    assert not refused
+    assert len(kept.tasks) == 3
+    assert kept.protected == {"a.wav", "fast.wav"}, "what a conversion that becomes a WAV file must not replace"
+    assert Access(local_store.uri).split(local_store, plan, overwrite=True) == (plan, [])
