@@ -6,6 +6,7 @@ from pathlib import PurePosixPath
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, StringConstraints, computed_field
+from pydantic_core import PydanticCustomError
 
 from rave_dist.records.base import Record
 from rave_dist.records.folders import ExportKind, ModelFolder, RunFolder
@@ -17,14 +18,15 @@ def _inside(key: str) -> str:
     """A key that stays inside its store."""
     parts = key.split("/")
     if not key.isprintable() or "" in parts or ".." in parts or "." in parts or PurePosixPath(key).is_absolute():
-        raise ValueError("a key is a path below the store, without '..'")
+        raise PydanticCustomError("key", "a key is a path below the store, without '..'")
     return key
 
 
 # Cards are input: other people's stores hold them, and their names become paths.
-Name = Annotated[str, StringConstraints(pattern=r"^\w[\w.-]{0,62}$")]
-Version = Annotated[str, StringConstraints(pattern=r"^[0-9a-z]{1,64}$")]
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
+Version = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{1,64}$")]
 Key = Annotated[str, StringConstraints(min_length=1, max_length=1024), AfterValidator(_inside)]
+Count = Annotated[int, Field(ge=0, le=10**12)]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{1,64}$")]
 
 
@@ -133,16 +135,16 @@ class ModelCard(Record):
     override: dict[str, Any] = Field(default_factory=dict)
     sample_rate: int = Field(ge=1, le=1_000_000)
     channels: int = Field(ge=1, le=64)
-    latents: int
-    latent_size: int
+    latents: Count
+    latent_size: Count
     hop: int = Field(ge=1, le=1 << 20)
     receptive_field: tuple[Annotated[int, Field(ge=0, le=1 << 24)], Annotated[int, Field(ge=0, le=1 << 24)]]
     delay: int | None = Field(default=None, ge=0)
     levels: PlayedLevels | None = None
-    phase: int
-    step: int
-    best_step: int | None = None
-    steps: int
+    phase: Count
+    step: Count
+    best_step: Count | None = None
+    steps: Count
     complete: bool
     dataset: Name
     seconds: float

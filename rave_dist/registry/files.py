@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from rave_dist.errors import DamagedObjectError, StoreError
 from rave_dist.identity import ID_LENGTH, hash_file
 from rave_dist.records import ExportKind, ModelCard
+from rave_dist.records.words import words
 from rave_dist.registry.operators import check_operators
 from rave_dist.storage.atomic import replacing
 from rave_dist.storage.store import Store
@@ -37,8 +38,10 @@ def fetch(store: Store, card: ModelCard, kind: ExportKind = "offline", *, folder
         card = ModelCard.model_validate(card.to_json())
     except ValidationError as error:
         raise DamagedObjectError(
-            f"not a valid card ({error.errors()[0]['msg']})", where=repr(card.name), fix=PUBLISH_AGAIN
+            f"not a valid card ({words(error.errors()[0])})", where=repr(card.name), fix=PUBLISH_AGAIN
         ) from error
+    if kind not in card.files:
+        raise DamagedObjectError(f"this card names no {kind} file", where=store.address(card.folder.card), fix=PUBLISH_AGAIN)
     file, key = card.files[kind], card.folder.file(kind)
     path = folder / f"{card.name}-{card.version}-{kind}-{file.sha256[:ID_LENGTH]}.ts"
     if not path.exists() or hash_file(path) != file.sha256:

@@ -24,6 +24,7 @@ from rave_dist.suggest import suggest
 _REFERENCE = re.compile(r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]{0,62})(@(?P<version>[0-9a-f]{1,64}|latest))?")
 _CARD = ModelFolder("", "").card
 _TRAIN_AGAIN = "delete the run's result.json and run rave-dist train, which writes it again from the last checkpoint"
+_LARGEST_CARD = 1 << 20
 
 
 def list_models(store: Store, on_invalid: Callable[[DamagedObjectError], None] = lambda error: None) -> list[ModelCard]:
@@ -130,6 +131,10 @@ def find_card(store: Store, folder: ModelFolder) -> ModelCard | None:
 def _read_card(store: Store, key: str) -> ModelCard:
     """A card under the key that its name and version give it."""
     card = ModelCard.load(store, key)
+    try:
+        card.to_json()
+    except ValueError as error:  # overrides have any values, and lists hold cards of other people
+        raise DamagedObjectError("this card is nested too deeply", where=store.address(key), fix=PUBLISH_AGAIN) from error
     if card.folder.card != key:
         raise DamagedObjectError(
             f"this card is of {card.reference}, not of its folder", where=store.address(key), fix=PUBLISH_AGAIN
@@ -142,6 +147,9 @@ def _cards(store: Store, prefix: str, on_invalid: Callable[[DamagedObjectError],
     for entry in store.list(prefix):
         if entry.key.endswith(_CARD):
             try:
+                if entry.bytes > _LARGEST_CARD:
+                    what = f"a card of {entry.bytes:,} bytes, which has at most {_LARGEST_CARD:,}"
+                    raise DamagedObjectError(what, where=store.address(entry.key), fix=PUBLISH_AGAIN)
                 cards.append(_read_card(store, entry.key))
             except MissingKeyError:
                 continue  # removed since

@@ -9,6 +9,7 @@ S3 settings come from the environment and the AWS configuration files, as boto3 
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 from collections.abc import Iterator
@@ -129,7 +130,7 @@ class Store:
             44100
         """
         try:
-            return json.loads(self.read_bytes(key))
+            return json.loads(self.read_bytes(key), parse_constant=_number, parse_float=_number)
         except (ValueError, RecursionError) as error:
             raise DamagedObjectError(
                 f"not valid JSON ({error})", where=self.address(key), fix="delete it; the stage that writes it will run again"
@@ -377,3 +378,11 @@ class Store:
             return shutil.disk_usage(place).free
         except OSError as error:
             raise from_os_error(error, where=self.uri) from error
+
+
+def _number(text: str) -> float:
+    """A finite number: NaN and infinity are not JSON, though Python reads them."""
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text} is not a number")
+    return value

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import shutil
 import socket
 import threading
@@ -83,8 +84,17 @@ def test_invalid_cards_are_named_and_the_others_listed(run: Any, publish: Any, l
     local_store.write_bytes("models/broken/1/card.json", b"{not json")
     local_store.write_bytes("models/deep/1/card.json", b"[" * 100_000)
     local_store.write_json("models/short/1/card.json", {"name": "short"})
-    evil = backend.cards[0].to_json() | {"name": "../../evil"}
-    local_store.write_json("models/evil/1/card.json", evil)
+    good = backend.cards[0].to_json()
+    local_store.write_json("models/evil/1/card.json", good | {"name": "../../evil"})
+    local_store.write_json("models/Ωmega/1/card.json", good | {"name": "Ωmega", "version": "1"})
+    local_store.write_json("models/large/1/card.json", good | {"name": "large", "version": "1", "credit": {"x": "y" * 2**20}})
+    nested: list[Any] = []
+    for _ in range(500):
+        nested = [nested]
+    local_store.write_json("models/nested/1/card.json", good | {"name": "nested", "version": "1", "override": {"A": nested}})
+    for name, value in (("nan", "NaN"), ("infinite", "Infinity"), ("huge", "1e999"), ("half", '"\\ud800"')):
+        text = json.dumps(good | {"name": name, "version": "1", "seconds": "VALUE"}).replace('"VALUE"', value)
+        local_store.write_bytes(f"models/{name}/1/card.json", text.encode())
     local_store.write_json("models/other/1/card.json", backend.cards[0].to_json())
     local_store.write_json("models/kompang/publications/00000001.json", {"version": "../../rebana/aaa"})
 
@@ -93,7 +103,22 @@ def test_invalid_cards_are_named_and_the_others_listed(run: Any, publish: Any, l
         found = await listing.models()
         assert [card.name for card in found.cards] == ["kompang", "rebana"]
         named = {problem.what.split("/models/")[1].split("/")[0] for problem in found.invalid}
-        assert named == {"broken", "deep", "short", "evil", "other"}
+        assert named == {
+            "broken",
+            "deep",
+            "short",
+            "evil",
+            "other",
+            "Ωmega",
+            "large",
+            "nested",
+            "nan",
+            "infinite",
+            "huge",
+            "half",
+        }
+        assert not any("Value error" in problem.what for problem in found.invalid)
+        json.dumps([card.summary("") for card in found.cards], allow_nan=False).encode()
         assert all(problem.fix for problem in found.invalid)
         assert (await listing.find("kompang")).version == "bbb", "a pointer that is not valid is not followed"
 
