@@ -6,11 +6,13 @@ import sys
 from typing import Annotated, Any
 
 import typer
+from pydantic import ValidationError
 from typer.core import TyperCommand, TyperGroup
 
 from rave_dist import __version__, exit_codes, signals
 from rave_dist.cli import library, machine, models, store
 from rave_dist.errors import RaveDistError, known_error
+from rave_dist.records.words import words
 from rave_dist.terminal import console
 
 COMMANDS = {
@@ -25,7 +27,7 @@ COMMANDS = {
 
 
 class _Commands(TyperGroup):
-    """Turns a `RaveDistError` of any command, and a full disk, into a message and an exit code."""
+    """Turns a `RaveDistError` of any command, and a full disk, into a message and an exit code; explains wrong options."""
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -36,6 +38,10 @@ class _Commands(TyperGroup):
                 raise
             console.error(problem)
             raise typer.Exit(exit_codes.FAILED) from error
+        except typer.BadParameter as problem:
+            if isinstance(problem.__cause__, ValidationError):
+                problem.message = "; ".join(words(each) for each in problem.__cause__.errors())
+            raise
         except KeyboardInterrupt as stop:
             console.err.print(signals.STOPPED)
             raise typer.Exit(signals.exit_code(stop)) from stop

@@ -8,13 +8,14 @@ import sys
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from rich import markup
 from rich.console import Console, JustifyMethod
-from rich.markup import escape
 from rich.measure import Measurement
 from rich.table import Table
 
 from rave_dist.errors import RaveDistError
 from rave_dist.records import ConversionRecord, Engine, ModelCard, PassedOver, RunRecord, Verdict
+from rave_dist.terminal.encoding import visible
 from rave_dist.time_left import duration, time_left, used
 
 if TYPE_CHECKING:
@@ -36,6 +37,17 @@ _UNUSABLE_FIX = "give it a larger budget; if that does not help, listen to its r
 _DIAGNOSIS_STYLES = {"ok": "green", "warning": "yellow", "error": "bold red", "skipped": "dim"}
 _DIAGNOSIS_COLUMNS = (9, 17)
 _NAMES_SHOWN = 3
+
+
+def escape(text: str) -> str:
+    """A text as rich markup that shows every character of it."""
+    return markup.escape(visible(text))
+
+
+def show_table(table: Table) -> None:
+    """Prints a table as wide as it needs to be: no name is shortened."""
+    needed = Measurement.get(out, out.options.update(max_width=_WIDEST), table).maximum
+    Console(highlight=False, soft_wrap=True, width=max(out.width, needed)).print(table)
 
 
 def document(value: dict[str, Any]) -> None:
@@ -119,7 +131,7 @@ def verdict(found: Verdict | None) -> str:
 
 def show_runs(records: Sequence[RunRecord]) -> None:
     """The table of runs, then what models lack, then the errors."""
-    out.print(run_table(records))
+    show_table(run_table(records))
     for record in records:
         for text in record.outdated:
             err.print(f"[yellow]–[/] {escape(record.instrument)}: {escape(text)}")
@@ -151,7 +163,7 @@ def show_checks(checks: LibraryCheck) -> None:
             _or_dash(c.phase_1_steps, lambda n: f"{n:,}"),
             _or_dash(c.memory_bytes, lambda n: f"{n / 2**30:.1f} GiB"),
         )
-    out.print(table)
+    show_table(table)
     base = checks.base
     if base is not None and base.hours is not None:
         out.print(f"{escape(base.name)} is trained first, for about {clock(3600 * base.hours)}; the others start from it")
@@ -183,7 +195,7 @@ def show_first_manifest(found: FirstManifest) -> None:
     for instrument in found.instruments:
         row = (f"{len(instrument.recordings):,}", clock(instrument.seconds), str(instrument.channels))
         table.add_row(escape(instrument.name), *row)
-    out.print(table)
+    show_table(table)
     for text in found.warnings:
         err.print(f"[yellow]–[/] {escape(text)}")
     out.print(f"wrote {escape(str(found.path))}; next: rave-dist check {escape(shlex.quote(str(found.path)))}")
@@ -241,14 +253,13 @@ def show_models(cards: Sequence[ModelCard], *, latest: Collection[str]) -> None:
     ):
         table.add_column(column, no_wrap=True)
     for c in cards:
-        day = c.created_at[:10] + (" latest" if c.reference in latest else "")
+        day = escape(c.created_at[:10]) + (" latest" if c.reference in latest else "")
         rate = f"{c.sample_rate} Hz × {c.channels}"
         licence = c.credit.get("licence", "")
         facts = ("+".join(c.config), rate, str(c.latents), str(c.phase), f"{c.step:,}", clock(c.seconds), licence)
         table.add_row(escape(c.reference), day, verdict(c.verdict), *(escape(fact) for fact in facts))
     if cards:
-        needed = Measurement.get(out, out.options.update(max_width=_WIDEST), table).maximum
-        Console(highlight=False, soft_wrap=True, width=max(out.width, needed)).print(table)  # a name is not shortened
+        show_table(table)
     else:
         out.print("no models are published in this store yet")
     show_engines(card.engine for card in cards)

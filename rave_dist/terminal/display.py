@@ -8,7 +8,6 @@ from contextlib import contextmanager
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
 from rich.spinner import Spinner
@@ -72,7 +71,7 @@ class Lines:
 
     def say(self, text: str) -> None:
         """One line."""
-        self._out.print(escape(text))
+        self._out.print(console.escape(text))
 
     def _due(self, key: str, value: object, *, repeat: bool = True) -> bool:
         said, when = self._said.get(key, (None, 0.0))
@@ -103,7 +102,7 @@ class LiveDisplay:
         """A bar for each name and unit."""
         label = f"{name} {unit}".strip()
         if label not in self._tasks:
-            self._tasks[label] = self._bars.add_task(escape(label), total=total)
+            self._tasks[label] = self._bars.add_task(console.escape(label), total=total)
         self._bars.update(self._tasks[label], completed=done, total=total)
 
     def runs(self, records: Sequence[RunRecord]) -> None:
@@ -112,12 +111,12 @@ class LiveDisplay:
 
     def say(self, text: str) -> None:
         """A line above the display, which stays."""
-        self.live.console.print(escape(text))
+        self.live.console.print(console.escape(text))
 
     def _render(self) -> RenderableType:
         if not self._stage:
             return ""
-        self._spinner.update(text=f"{escape(self._stage)} [dim]{duration(time.monotonic() - self._began)}[/]")
+        self._spinner.update(text=f"{console.escape(self._stage)} [dim]{duration(time.monotonic() - self._began)}[/]")
         parts: list[RenderableType] = [self._spinner]
         if self._tasks:
             parts.append(self._bars)

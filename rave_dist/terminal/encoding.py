@@ -1,10 +1,11 @@
-"""Standard streams whose encoding lacks some characters: these are replaced, so that no message ends a command."""
+"""Characters that a terminal lacks are replaced, so that no message ends a command; those that steer it are made visible."""
 
 from __future__ import annotations
 
 import codecs
 import io
 import sys
+import unicodedata
 
 _SIMILAR = {"✗": "x", "–": "-", "—": "-", "…": "...", "×": "x", "≥": ">=", "≤": "<=", "→": "->", "·": "-", "“": '"', "”": '"'}
 
@@ -23,3 +24,19 @@ def accept_all_characters() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="rave-dist-similar")
+
+
+def visible(text: str) -> str:
+    r"""A text in which control characters, such as a line feed in a file's name, and bytes that are not UTF-8 are written out.
+
+    Example:
+        >>> print(visible("a\nb\udcff \u3000"))
+        a\nb\xff
+    """
+    return text if text.isprintable() else "".join(map(_visible, text))
+
+
+def _visible(character: str) -> str:
+    if "\udc80" <= character <= "\udcff":
+        return f"\\x{ord(character) - 0xDC00:02x}"
+    return repr(character)[1:-1] if unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") else character

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from rave_dist.storage.store import Store
+from rave_dist.terminal import console
 from tests.sample_records import model_card
 
 pytestmark = pytest.mark.slow
@@ -33,6 +34,47 @@ def test_messages_in_any_encoding(tmp_path: Path, encoding: str) -> None:
     assert "Latin letters" in text
     assert "internal error" not in text
     assert "Traceback" not in text
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        ("--format=mp3", "'mp3' is not one of 'flac'"),
+        ("--seed=x", "whole number"),
+        ("--sample-rate=44.1", "whole number"),
+        ("--chunk-seconds=0", "0.5"),
+        ("--channels=9", "8"),
+    ],
+)
+def test_wrong_options_are_explained_without_a_parser_s_words(tmp_path: Path, option: str, said: str) -> None:
+    done = _run("convert", "--store", tmp_path, "--model", "rebana", option, "in", "out", COLUMNS="200")
+    assert done.returncode == 2
+    shown = done.stderr.decode()
+    assert said in shown
+    assert option.partition("=")[0] in shown
+    for word in ("Value error", "Input should", "unable to parse"):
+        assert word not in shown
+
+
+def test_output_to_a_full_disk_is_no_internal_error(tmp_path: Path) -> None:
+    with open("/dev/full", "wb") as full:
+        command = [sys.executable, "-m", "rave_dist", "models", "--store", str(tmp_path)]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, check=False)
+    assert done.returncode == 1
+    assert b"the disk is full" in done.stderr
+    assert b"internal error" not in done.stderr
+
+
+def test_an_empty_address_is_not_the_current_folder(tmp_path: Path) -> None:
+    for arguments in (("models", "--store", ""), ("convert", "--store", str(tmp_path), "--model", "rebana", "in", "")):
+        done = _run(*arguments)
+        assert done.returncode == 1, done.stdout
+    assert b"an address is empty" in _run("models", "--store", "").stderr
+
+
+def test_a_name_cannot_steer_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    console.failure("take\n2\x1b[31m \udcff [bold]太鼓\u3000.wav", "damaged")
+    assert capsys.readouterr().err == "✗ take\\n2\\x1b[31m \\xff [bold]太鼓\u3000.wav: damaged\n"
 
 
 @pytest.mark.parametrize("columns", ["40", "80", "200"])
