@@ -13,6 +13,8 @@ import soxr
 
 from rave_dist.audio.types import Audio
 
+_PIECE_BYTES = 4 << 20
+
 
 def resampled_length(samples: int, rate: int, new_rate: int) -> int:
     """The number of samples at ``new_rate`` for ``samples`` at ``rate``."""
@@ -32,13 +34,17 @@ def resample(blocks: Iterator[Audio], *, rate: int, new_rate: int, channels: int
         yield from blocks
         return
     stream = soxr.ResampleStream(rate, new_rate, channels, dtype="float32", quality="HQ")
+    # Pieces whose input and output are small: 192 kHz from 8 kHz are 24 times as many samples.
+    piece = max(1, _PIECE_BYTES * rate // (4 * channels * max(rate, new_rate)))
     read = written = 0
     for block in blocks:
-        read += block.shape[1]
-        out = stream.resample_chunk(np.ascontiguousarray(block.T))
-        written += len(out)
-        if len(out):
-            yield np.ascontiguousarray(out.T)
+        for start in range(0, block.shape[1], piece):
+            part = block[:, start : start + piece]
+            read += part.shape[1]
+            out = stream.resample_chunk(np.ascontiguousarray(part.T))
+            written += len(out)
+            if len(out):
+                yield np.ascontiguousarray(out.T)
     if not read:
         return
     out = stream.resample_chunk(np.zeros((0, channels), dtype=np.float32), last=True)

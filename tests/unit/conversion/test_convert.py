@@ -188,10 +188,10 @@ def test_chunks_of_many_channels_are_sized_in_bytes(scripted: Callable[..., tupl
     block = rng.standard_normal((1, 1 << 15)).astype(np.float32) * 0.1
     channels, blocks = 256, 10
 
-    def run(count: int) -> tuple[np.ndarray, int]:
+    def run(count: int, rate: int = 16000) -> tuple[np.ndarray, int]:
         repeated = (np.repeat(block, count, axis=0) for _ in range(blocks))
         tracemalloc.start()
-        first = [part[:1].copy() for part in converter.convert(repeated, sample_rate=16000, channels=count, chunk_seconds=1800)]
+        first = [part[:1].copy() for part in converter.convert(repeated, sample_rate=rate, channels=count, chunk_seconds=1800)]
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         return np.concatenate(first, axis=1), peak
@@ -200,4 +200,5 @@ def test_chunks_of_many_channels_are_sized_in_bytes(scripted: Callable[..., tupl
     together, peak = run(channels)
     np.testing.assert_allclose(together, alone, atol=1e-5)
     assert peak < 7 * 32 * 2**20
+    assert run(channels, rate=12000)[1] < 10 * 32 * 2**20, "with copies in both resamplers"
     assert 4 * channels * blocks * block.shape[1] > 9 * 32 * 2**20
