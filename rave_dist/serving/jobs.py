@@ -36,6 +36,7 @@ def read_job(store: Store, job_id: str) -> Job:
 
     Raises:
         MissingKeyError: there is no such job.
+        StoreError: the store is gone.
     """
     missing = MissingKeyError("there is no such job", where=job_id[:64], fix="GET /v1/jobs lists the jobs")
     if not re.fullmatch(f"[0-9a-f]{{{ID_LENGTH}}}", job_id):  # an id is a key in the store, never a path
@@ -43,6 +44,7 @@ def read_job(store: Store, job_id: str) -> Job:
     try:
         return Job.load(store, job_key(job_id))
     except MissingKeyError as error:
+        store.check_exists()
         raise missing from error
 
 

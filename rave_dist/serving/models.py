@@ -109,9 +109,7 @@ class ModelReplica:
                 try:
                     headers = await self._run(lambda stop: self._convert(model, source, result, parameters, stop))
                 except AudioError as error:
-                    fix = error.fix
-                    if error.where == str(source):  # independent of the client's wording
-                        fix = "send an intact sound; salvage=true converts the readable part of a damaged one"
+                    fix = _fix(error, parameters) if error.where == str(source) else error.fix
                     raise AudioError(error.what, where="sound", fix=fix) from error
             media_type = f"audio/{parameters.format}"
             yield {"num_bytes": result.stat().st_size, "media_type": media_type, "headers": headers}
@@ -156,6 +154,13 @@ class ModelReplica:
         for name, problem in (("silent", converted.silent), ("clipped", converted.clipped)):
             remarks[name] = f"{problem.what}; {problem.fix}" if problem else None
         return {f"x-rave-dist-{name}": said.encode("ascii", "replace").decode() for name, said in remarks.items() if said}
+
+
+def _fix(error: AudioError, parameters: ConversionParameters) -> str:
+    """The fix of a sound that cannot be read, in terms of requests instead of files."""
+    if "not a " in error.what or "no samples" in error.what or "empty" in error.what:
+        return "send a recording, in any format of libsndfile or FFmpeg"
+    return "send an intact sound" + ("" if parameters.salvage else "; salvage=true converts the readable part of a damaged one")
 
 
 def models_that_fit(memory: float, file_bytes: Sequence[int]) -> int:

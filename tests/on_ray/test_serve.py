@@ -22,14 +22,18 @@ import httpx
 import numpy as np
 import pytest
 import soundfile
+import torch
 from ray import serve
+from torch import Tensor, nn
 
 from rave_dist.conversion.corpus import plan_conversion
 from rave_dist.conversion.on_ray import convert_corpus
-from rave_dist.records import ConversionParameters, ModelCard
+from rave_dist.identity import hash_file
+from rave_dist.records import ConversionParameters, ModelCard, ModelFile
 from rave_dist.serving.app import build
 from rave_dist.serving.schema import Limits
 from rave_dist.storage.store import Store
+from tests.sample_records import model_card
 
 LIMITS = Limits(body_bytes=2_000_000, sound_seconds=5.0, model_samples=8 * 5 * 44_100, queued=64)
 NAMES = ("rebana", "kompang", "gamelan", "suling")
@@ -144,7 +148,9 @@ def test_refused_requests_say_why_and_the_next_one_is_answered(service: Service)
     assert "longer" in _error(service.convert(_sound(seconds=6, format="FLAC"), model="suling"), 413)
     many = _sound(seconds=1, rate=8000, channels=64)
     assert "64, which are allowed for 0.625 seconds" in _error(service.convert(many, model="suling", format="wav"), 413)
-    assert "not a recording" in _error(service.convert(b"not a sound" * 100, model="suling"), 400)
+    text = service.convert(b"not a sound" * 100, model="suling")
+    assert "not a recording" in _error(text, 400)
+    assert text.json()["error"]["fix"].startswith("send a recording"), "and not: salvage it"
     cut = _sound(seconds=2)[:100_000]
     assert "truncated" in _error(service.convert(cut, model="suling"), 400)
     assert "suling" in service.convert(good, model="sulin").json()["error"]["fix"]
@@ -159,6 +165,30 @@ def test_refused_requests_say_why_and_the_next_one_is_answered(service: Service)
     assert salvaged.status_code == 200
     assert "truncated" in salvaged.headers["x-rave-dist-salvaged"]
     assert 0 < len(soundfile.read(io.BytesIO(salvaged.content))[0]) < 44100 * 2
+
+
+class Quiet(nn.Module):
+    """Answers 100 dB below its input."""
+
+    @torch.jit.export
+    def convert(self, x: Tensor, position: int, seed: int, noise: float, latent_noise: float = 0.0) -> Tensor:
+        return 1e-5 * x
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x
+
+
+def test_a_silent_result_says_so(service: Service, tmp_path: Path) -> None:
+    path = tmp_path / "quiet.ts"
+    torch.jit.script(Quiet().eval()).save(str(path))
+    file = ModelFile(key="models/quiet/1/quiet.ts", sha256=hash_file(path), bytes=path.stat().st_size)
+    card = model_card(name="quiet", version="1", sample_rate=16000, hop=64, receptive_field=(0, 0), files={"offline": file})
+    service.store.upload(path, file.key)
+    card.save(service.store, card.folder.card)
+    answer = service.convert(_sound(), model="quiet@1")
+    assert answer.status_code == 200, answer.text
+    assert "the output is silent" in answer.headers["x-rave-dist-silent"]
+    assert "x-rave-dist-silent" not in service.convert(_sound(), model="suling").headers
 
 
 def test_client_that_hangs_up_does_not_hold_the_device(service: Service) -> None:
