@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from rave_dist.errors import DamagedObjectError, MissingKeyError, ModelNotFoundError
-from rave_dist.identity import ID_LENGTH
+from rave_dist.identity import ID_LENGTH, canonical_json
 from rave_dist.records import ModelCard, ModelFolder, RunFolder
 from rave_dist.registry.files import PUBLISH_AGAIN
 from rave_dist.registry.files import fetch as fetch
@@ -132,9 +132,10 @@ def _read_card(store: Store, key: str) -> ModelCard:
     """A card under the key that its name and version give it."""
     card = ModelCard.load(store, key)
     try:
-        card.to_json()
-    except ValueError as error:  # overrides have any values, and lists hold cards of other people
-        raise DamagedObjectError("this card is nested too deeply", where=store.address(key), fix=PUBLISH_AGAIN) from error
+        canonical_json(card.to_json())
+    except ValueError as error:  # one card that cannot be written as JSON would fail a whole list
+        what = "this card is nested too deeply, or has text that is not Unicode"
+        raise DamagedObjectError(what, where=store.address(key), fix=PUBLISH_AGAIN) from error
     if card.folder.card != key:
         raise DamagedObjectError(
             f"this card is of {card.reference}, not of its folder", where=store.address(key), fix=PUBLISH_AGAIN

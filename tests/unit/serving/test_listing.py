@@ -92,7 +92,10 @@ def test_invalid_cards_are_named_and_the_others_listed(run: Any, publish: Any, l
     for _ in range(500):
         nested = [nested]
     local_store.write_json("models/nested/1/card.json", good | {"name": "nested", "version": "1", "override": {"A": nested}})
-    for name, value in (("nan", "NaN"), ("infinite", "Infinity"), ("huge", "1e999"), ("half", '"\\ud800"')):
+    local_store.write_bytes(
+        "models/half/1/card.json", json.dumps(good | {"name": "half", "version": "1", "credit": {"x": "\ud800"}}).encode()
+    )
+    for name, value in (("nan", "NaN"), ("infinite", "Infinity"), ("huge", "1e999")):
         text = json.dumps(good | {"name": name, "version": "1", "seconds": "VALUE"}).replace('"VALUE"', value)
         local_store.write_bytes(f"models/{name}/1/card.json", text.encode())
     local_store.write_json("models/other/1/card.json", backend.cards[0].to_json())
@@ -138,6 +141,9 @@ def test_store_that_is_gone_is_not_an_empty_one(run: Any, publish: Any, tmp_path
                 await question
         with pytest.raises(StoreError, match="there is no such folder"):
             list_jobs(store)
+        with pytest.raises(StoreError, match="there is no such folder") as gone:
+            read_job(store, "0" * 12)
+        assert not isinstance(gone.value, MissingKeyError), "which would be a 404"
         shutil.move(tmp_path / "away", tmp_path / "store")
         await listing.check()
         assert (await listing.find("rebana")).name == "rebana"
