@@ -13,7 +13,6 @@ source and output: a rerun repeats files without an entry, and files whose sourc
 from __future__ import annotations
 
 import os
-import re
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from unicodedata import normalize
 
+from rave_dist.audio.io.patterns import Glob
 from rave_dist.audio.io.sources import AudioSource, find_sources
 from rave_dist.audio.io.walk import is_audio_name
 from rave_dist.audio.io.write import check_writable_as
@@ -230,7 +230,7 @@ def _refuse_inside(pattern: str, output: str) -> None:
     """Raises if an input would match its own outputs on the next run."""
     place = pattern if is_remote(pattern) else local_path(pattern)
     if not os.path.exists(place) and "**" in place:
-        place = os.path.dirname(re.split(r"[*?[]", place)[0])
+        place = Glob.of(place, exists=os.path.lexists).root or "/"
     elif not is_remote(place) and not os.path.isdir(place):
         return  # a file, or a glob that cannot match its outputs
     linked: list[str] = []

@@ -6,10 +6,13 @@ Played as samples it is noise at full scale. Frames start with a marker at equal
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
+_BITS = {"PCM_16": 16, "PCM_24": 24}
 _PIECE_FRAMES = 1 << 16
 _LEAD_PIECES = 10  # of silence before the first frame, about 15 s
 _LEAST_DISTANCE = 128
@@ -30,22 +33,20 @@ _BURSTS = (
 _BURST_NAMES = {1: "AC-3", 7: "AAC", 11: "DTS", 12: "DTS", 13: "DTS", 17: "DTS-HD", 21: "E-AC-3", 22: "TrueHD", 28: "Dolby E"}
 
 
+def may_hold_bitstream(file: soundfile.SoundFile) -> bool:
+    """Whether samples are such that a compressed stream could lie in their place."""
+    return file.subtype in _BITS and file.channels == 2 and bool(file.seekable())
+
+
 def bitstream_in(file: soundfile.SoundFile) -> str | None:
-    """The encoding of a file that has a compressed stream in place of samples, or None; rewinds the file."""
-    bits = {"PCM_16": 16, "PCM_24": 24}.get(file.subtype)
-    if bits is None or file.channels != 2 or not file.seekable():
-        return None
-    name = None
-    try:
+    """The encoding of a file that has a compressed stream in place of samples, or None; reads its beginning."""
+    bits = _BITS[file.subtype]
+    with suppress(soundfile.SoundFileError):  # damage is reported where the file is read
         for _ in range(_LEAD_PIECES):
             samples = file.read(_PIECE_FRAMES, dtype="int32")
             if samples.any() or not len(samples):
-                name = find_bitstream(samples.reshape(-1) >> (32 - bits), bits)
-                break
-        file.seek(0)
-    except soundfile.SoundFileError:
-        return None  # damage is reported where the file is read
-    return name
+                return find_bitstream(samples.reshape(-1) >> (32 - bits), bits)
+    return None
 
 
 def find_bitstream(words: NDArray[np.int32], bits: int) -> str | None:

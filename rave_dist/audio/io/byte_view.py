@@ -13,6 +13,16 @@ Piece = bytes | range
 """Bytes as they are, or a range of places in the file."""
 
 
+def file_size(file: Source) -> int:
+    """The bytes of an open file."""
+    return file.seek(0, os.SEEK_END)
+
+
+def shifted(pieces: Sequence[Piece], places: int) -> tuple[Piece, ...]:
+    """Pieces of a file that begins inside another one, as pieces of that one."""
+    return tuple(piece if isinstance(piece, bytes) else range(piece.start + places, piece.stop + places) for piece in pieces)
+
+
 class ByteView(io.RawIOBase):
     """A readable, seekable file made of pieces of another; closing it does not close the other.
 
@@ -24,7 +34,7 @@ class ByteView(io.RawIOBase):
         error: the first error of the disk; reading then ends, because callers in C cannot receive it.
     """
 
-    def __init__(self, file: BinaryIO, pieces: Sequence[Piece]) -> None:
+    def __init__(self, file: Source, pieces: Sequence[Piece]) -> None:
         self._file = file
         self._pieces = [piece for piece in pieces if len(piece)]
         self._starts = [0, *accumulate(len(piece) for piece in self._pieces)]
@@ -38,6 +48,10 @@ class ByteView(io.RawIOBase):
     def seekable(self) -> bool:
         """True."""
         return True
+
+    def read(self, size: int = -1, /) -> bytes:
+        """As `io.RawIOBase.read`."""
+        return super().read(size) or b""
 
     def tell(self) -> int:
         """The place of the next byte."""
@@ -73,3 +87,7 @@ class ByteView(io.RawIOBase):
             filled += count
             self._place += count
         return filled
+
+
+Source = BinaryIO | ByteView
+"""An open file, or a part of one."""

@@ -10,8 +10,10 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
+from rave_dist.audio.io.byte_view import Source
+from rave_dist.audio.io.joined import begins_file
 from rave_dist.errors import AudioError
 
 _MOST_CHUNKS = 10_000  # zeros after a header are an endless list of empty chunks, which libsndfile walks to its end
@@ -78,10 +80,11 @@ class Sound(NamedTuple):
 
 @dataclass(frozen=True)
 class Chunks:
-    """The chunks of a file."""
+    """The chunks of a file, and where another file follows that was joined to it."""
 
     sounds: tuple[Sound, ...]
     others: tuple[Chunk, ...]
+    next_file: int | None = None
 
     @property
     def present(self) -> int:
@@ -107,7 +110,7 @@ class Walk:
         stray_bytes: bytes behind the end of the container that are neither sound nor tags nor padding.
     """
 
-    def __init__(self, file: BinaryIO, dialect: Dialect, *, within: range, size: int, closed_at: int | None) -> None:
+    def __init__(self, file: Source, dialect: Dialect, *, within: range, size: int, closed_at: int | None) -> None:
         self._file = file
         self._dialect = dialect
         self._base = within.start
@@ -131,9 +134,10 @@ class Walk:
         others: list[Chunk] = []
         place: int | None = first
         for _ in range(_MOST_CHUNKS):
-            chunk = None if place is None else self._chunk(place)
+            joined = place is not None and place < self._end and begins_file(self._file, place)
+            chunk = None if place is None or joined else self._chunk(place)
             if chunk is None:
-                return Chunks(tuple(sounds), tuple(others))
+                return Chunks(tuple(sounds), tuple(others), place if joined else None)
             if chunk.name != self._dialect.sound:
                 others.append(chunk)
                 place = self._next(chunk)
@@ -205,9 +209,9 @@ class Walk:
         return None
 
     def _is_list(self, place: int) -> bool:
-        """Whether chunks start at a place: one of a known name, or several that end where the file does."""
+        """Whether the sound is over at a place: a known chunk, another file, or chunks that end where the file does."""
         first = self._chunk(place)
-        if first is not None and self._dialect.is_known(first.name):
+        if first is not None and (self._dialect.is_known(first.name) or begins_file(self._file, place)):
             return True
         return self._ends(place)
 
@@ -236,7 +240,7 @@ class Walk:
         return next((place for place in places if self._ends(place)), self._end)
 
 
-def is_padding(file: BinaryIO, start: int, stop: int) -> bool:
+def is_padding(file: Source, start: int, stop: int) -> bool:
     """Whether nothing but zeros lies between two places, judged by the first and the last MiB."""
     for place in dict.fromkeys((start, max(start, stop - _PADDING_BYTES))):
         file.seek(place)

@@ -1,60 +1,108 @@
 """Declared audio lengths, read from a few header bytes, because decoders shorten truncated files without an error.
 
-``sound_bytes`` looks at the chunks of WAV and its relatives, the boxes of MP4, and the last page of Ogg (RFC 3533).
+``examine`` looks at the chunks of WAV and its relatives, the boxes of MP4, and the last page of Ogg (RFC 3533).
 """
 
 from __future__ import annotations
 
-import os
 import struct
+from dataclasses import replace
 from pathlib import Path
-from typing import BinaryIO
 
+from rave_dist.audio.io.byte_view import ByteView, Source, file_size, shifted
+from rave_dist.audio.io.chunks import is_padding
 from rave_dist.audio.io.dialects import never_closed
 from rave_dist.audio.io.fixed_headers import fixed_header_sound
 from rave_dist.audio.io.flac import flac_samples
+from rave_dist.audio.io.joined import begins_file
 from rave_dist.audio.io.layout import SoundBytes, chunked_sound
-from rave_dist.audio.io.mpeg import find_mpeg_parts
+from rave_dist.audio.io.matroska import matroska_sound
+from rave_dist.audio.io.mpeg import find_mpeg_parts, is_mpeg_audio
 from rave_dist.audio.io.ogg import find_ogg_parts
-from rave_dist.audio.io.parts import Parts
+from rave_dist.audio.io.parts import Part, Parts
+from rave_dist.audio.io.tags import without_tags
 from rave_dist.audio.io.voc import voc_sound
 
+# Of the top level; what follows them and is none of them does not belong to the container.
+_BOXES = frozenset(b"ftyp moov mdat free skip wide pnot moof mfra sidx styp ssix emsg prft uuid udta meta pdin junk".split())
 _OGG_TAIL_BYTES = 128 * 1024  # a page is at most 65,307 bytes
 
 
-def sound_bytes(path: Path) -> SoundBytes | None:
-    """Declared and present bytes of a file's audio; None where the headers do not give them.
-
-    That is so for some formats, and for files that their recorder never closed.
+def examine(path: Path) -> tuple[SoundBytes | None, Parts | None]:
+    """Declared and present bytes of a file's audio, and its recordings where it has several; None where decoders need no help.
 
     Raises:
         AudioError: an endless list of empty chunks.
         OSError: the file cannot be read.
     """
     with open(path, "rb") as file:
-        size = os.fstat(file.fileno()).st_size
-        head = file.read(12)
-        if head[:4] == b"RIFF" and head[8:12] == b"AVI ":
-            declared = struct.unpack_from("<I", head, 4)[0]
-            return SoundBytes(declared, min(declared, size - 8)) if declared and not never_closed(declared) else None
-        if head[:4] == b"OggS":
-            return _ogg(file, size)
-        if head[4:8] == b"ftyp":
-            return _mp4(file, size)
-        return chunked_sound(file) or voc_sound(file) or flac_samples(file) or fixed_header_sound(file)
+        held = chunked_sound(file) or voc_sound(file) or flac_samples(file) or fixed_header_sound(file)
+        if held is not None:
+            return (held, None) if held.next_file is None else (None, _joined(file))
+        mpeg = find_mpeg_parts(file)
+        if mpeg is not None:
+            return None, mpeg
+        within = without_tags(file)
+        if len(within) == file_size(file) or is_mpeg_audio(file):
+            return _examine(file)
+        held, parts = _examine(ByteView(file, [within]))
+        if parts is not None:
+            moved = tuple(replace(part, pieces=shifted(part.pieces, within.start)) for part in parts.parts)
+            return held, replace(parts, parts=moved)
+        held = held or SoundBytes(None, len(within))
+        pieces = (within,) if held.pieces is None else shifted(held.pieces, within.start)
+        return replace(held, pieces=pieces), None
 
 
-def find_parts(path: Path) -> Parts | None:
-    """The recordings of an Ogg or MPEG audio file; None for other files and where decoders need no help.
+def _examine(file: Source) -> tuple[SoundBytes | None, Parts | None]:
+    """As `examine`, of files whose tags do not belong to their format."""
+    parts = find_ogg_parts(file)
+    held = _sound_bytes(file)
+    if held is None or held.next_file is None:
+        return held, parts
+    return None, _joined(file)
 
-    Raises:
-        OSError: the file cannot be read.
-    """
-    with open(path, "rb") as file:
-        return find_ogg_parts(file) or find_mpeg_parts(file)
+
+def _sound_bytes(file: Source) -> SoundBytes | None:
+    size = file_size(file)
+    file.seek(0)
+    head = file.read(12)
+    if head[:4] == b"RIFF" and head[8:12] == b"AVI ":
+        return _avi(file, size, struct.unpack_from("<I", head, 4)[0])
+    if head[:4] == b"OggS":
+        return _ogg(file, size)
+    if head[4:8] == b"ftyp":
+        return _mp4(file, size)
+    return matroska_sound(file)
 
 
-def _ogg(file: BinaryIO, size: int) -> SoundBytes | None:
+def _joined(file: Source) -> Parts:
+    """The recordings of a file in which others follow the first one."""
+    parts: list[Part] = []
+    start, size = 0, file_size(file)
+    while start < size:
+        rest = _one(ByteView(file, [range(start, size)]))
+        stop = size if rest is None or rest.next_file is None else start + rest.next_file
+        held = _one(ByteView(file, [range(start, stop)]))
+        pieces = (range(start, stop),) if held is None or held.pieces is None else shifted(held.pieces, start)
+        cut = "truncated" if held is not None and held.is_cut else None
+        parts.append(Part(pieces, cut if held is None else held.damage or cut))
+        start = stop
+    return Parts(tuple(parts))
+
+
+def _one(file: Source) -> SoundBytes | None:
+    return chunked_sound(file) or voc_sound(file) or flac_samples(file) or fixed_header_sound(file) or _sound_bytes(file)
+
+
+def _avi(file: Source, size: int, declared: int) -> SoundBytes | None:
+    if not declared or never_closed(declared):
+        return None
+    stop = 8 + declared + declared % 2
+    return SoundBytes(declared, min(declared, size - 8), next_file=stop if stop < size and begins_file(file, stop) else None)
+
+
+def _ogg(file: Source, size: int) -> SoundBytes | None:
     """Checks that the last page ends within the file; tags or padding may follow it."""
     start = max(0, size - _OGG_TAIL_BYTES)
     file.seek(start)
@@ -68,13 +116,18 @@ def _ogg(file: BinaryIO, size: int) -> SoundBytes | None:
     return SoundBytes(end, min(end, size))
 
 
-def _mp4(file: BinaryIO, size: int) -> SoundBytes | None:
+def _mp4(file: Source, size: int) -> SoundBytes | None:
     """Checks that every box ends within the file; sizes of 0 (to the end) and 1 (a 64-bit size follows) are special."""
     offset = 0
     while offset + 8 <= size:
         file.seek(offset)
         header = file.read(16)
-        length = struct.unpack_from(">I", header)[0]
+        length, name = struct.unpack_from(">I4s", header)
+        if offset and name == b"ftyp":
+            return SoundBytes(None, offset, next_file=offset)
+        if offset and name not in _BOXES:
+            stray = 0 if is_padding(file, offset, size) else size - offset
+            return SoundBytes(None, offset, (range(offset),), stray) if stray else None
         if length == 1 and len(header) == 16:
             length = struct.unpack_from(">Q", header, 8)[0]
         if length < 8:

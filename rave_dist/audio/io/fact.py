@@ -6,31 +6,32 @@ Format: Microsoft's Multimedia Data Standards Update (1994).
 from __future__ import annotations
 
 import struct
-from pathlib import Path
+
+from rave_dist.audio.io.byte_view import Source
 
 _GSM, _GSM_SAMPLES = 0x31, 320
 _TAGS = {0x02, 0x11, _GSM}  # Microsoft and IMA ADPCM, GSM 6.10
 _MOST_CHUNKS = 1000
 
 
-def fact_samples(path: Path, samples: int) -> int:
+def fact_samples(file: Source, samples: int) -> int:
     """The samples that a WAV declares in its chunk ``fact``; ``samples``, those of all its blocks, where it has no valid one.
 
     Raises:
         OSError: the file cannot be read.
     """
     chunks = {}
-    with open(path, "rb") as file:
-        if file.read(12)[:4] not in (b"RIFF", b"RF64"):
-            return samples
-        for _ in range(_MOST_CHUNKS):
-            header = file.read(8)
-            if len(header) < 8 or header[:4] == b"data":
-                break
-            name, size = struct.unpack("<4sI", header)
-            if name in (b"fmt ", b"fact"):
-                chunks[name] = file.read(min(size, 64))
-            file.seek(max(0, size - 64) + size % 2 if name in chunks else size + size % 2, 1)
+    file.seek(0)
+    if file.read(12)[:4] not in (b"RIFF", b"RF64"):
+        return samples
+    for _ in range(_MOST_CHUNKS):
+        header = file.read(8)
+        if len(header) < 8 or header[:4] == b"data":
+            break
+        name, size = struct.unpack("<4sI", header)
+        if name in (b"fmt ", b"fact"):
+            chunks[name] = file.read(min(size, 64))
+        file.seek(max(0, size - 64) + size % 2 if name in chunks else size + size % 2, 1)
     form, fact = chunks.get(b"fmt ", b""), chunks.get(b"fact", b"")
     if len(form) < 20 or len(fact) < 4:
         return samples

@@ -14,7 +14,8 @@ import av
 import numpy as np
 
 from rave_dist.audio.io.blocks import conform, cut, reblock
-from rave_dist.audio.io.byte_view import ByteView, Piece
+from rave_dist.audio.io.byte_view import ByteView, Piece, Source, file_size
+from rave_dist.audio.io.chunks import is_padding
 from rave_dist.audio.io.mp4 import Timeline, read_timeline
 from rave_dist.audio.io.open_file import LOSSY_TOLERANCE_SAMPLES, OpenFile
 from rave_dist.audio.types import Audio
@@ -33,6 +34,7 @@ _EXACT = {"mov", "matroska", "asf", "wv", "tta", "ape", "flac", "wav", "aiff", "
 # Edit lists of MP4 are applied here, to the sample.
 _OPTIONS = {"format_whitelist": _FORMATS, "ignore_editlist": "1"}
 _ENCODER_SECONDS = Fraction(1, 10)  # what encoders add before and behind the audio, and edit lists leave out
+_AC3_KILOBITS = (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384, 448, 512, 576, 640)  # ETSI TS 102 366
 _SCALE = {"u8": 2.0**7, "s16": 2.0**15, "s32": 2.0**31, "s64": 2.0**63}
 
 
@@ -60,7 +62,7 @@ def open_file(path: Path, pieces: Sequence[Piece] | None = None) -> Iterator[Ope
             kind = container.format.name.split(",")[0]
             stream.codec_context.options = {"err_detect": "crccheck+explode"}  # report damage, do not conceal it
             timeline = read_timeline(file, stream.id, {**container.metadata, **stream.metadata}) if kind == "mov" else None
-            frames = _frames(container, stream, trim=timeline is not None)
+            frames = _frames(container, stream, file, trim=timeline is not None)
             # HE-AAC: only the first frame gives the sample rate, not the header.
             first = next(frames, None)
             rate = first.rate if first is not None else stream.codec_context.sample_rate
@@ -139,23 +141,29 @@ class _Frame(NamedTuple):
     seconds: Fraction
 
 
-def _frames(container: Any, stream: Any, *, trim: bool) -> Iterator[_Frame]:
+def _frames(container: Any, stream: Any, file: Source, *, trim: bool) -> Iterator[_Frame]:
     """The frames of a track; with ``trim`` the last one ends where its packet does, although FFmpeg returns it whole."""
     held: Any = None
     end = None
+    stop = 0
     damage: AudioError | None = None
     try:
         for packet in container.demux(stream):
             if packet.pts is not None and packet.duration:
                 end = packet.pts + packet.duration
+            if damage is None and (packet.is_corrupt or _lacks_bytes(packet)):
+                damage = AudioError("damaged or truncated: packets of audio are incomplete")
             for frame in packet.decode():
                 if held is not None:
                     yield _frame(held)
                 held = frame
+            if packet.size and packet.pos is not None:
+                stop = packet.pos + packet.size
     except (av.FFmpegError, OSError) as error:
         _raise_if_unreadable(error)
-        damage = AudioError("damaged" if held is not None else "the audio cannot be decoded")
-        damage.__cause__ = error
+        if not stop or not is_padding(file, stop, file_size(file)):
+            damage = AudioError("damaged" if held is not None else "the audio cannot be decoded")
+            damage.__cause__ = error
     if held is not None:
         last = _frame(held)
         if trim and damage is None and end is not None and held.pts is not None:
@@ -165,6 +173,19 @@ def _frames(container: Any, stream: Any, *, trim: bool) -> Iterator[_Frame]:
         yield last
     if damage is not None:
         raise damage
+
+
+def _lacks_bytes(packet: Any) -> bool:
+    """Whether a packet of AC-3 or E-AC-3 is shorter than its header says; FFmpeg plays something else in its place."""
+    if packet.stream.codec_context.name not in ("ac3", "eac3") or packet.size < 6:
+        return False
+    _, _, high, low, fifth, sixth = bytes(packet)[:6]
+    if sixth >> 3 > 10:
+        words = ((high & 7) << 8 | low) + 1
+    else:
+        kilobits = _AC3_KILOBITS[min((fifth & 63) >> 1, 18)]
+        words = (2 * kilobits, kilobits * 320 // 147 + (fifth & 1), 3 * kilobits)[min(fifth >> 6, 2)]
+    return bool(packet.size < 2 * words)
 
 
 def _frame(frame: Any) -> _Frame:

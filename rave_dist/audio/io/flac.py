@@ -8,20 +8,24 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
+import re
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import soundfile
 
-from rave_dist.audio.io.byte_view import ByteView, Piece
+from rave_dist.audio.io.byte_view import ByteView, Piece, Source, file_size
 from rave_dist.audio.io.layout import SoundBytes
 from rave_dist.audio.io.tags import without_tags
 
 _TAIL_BYTES = 1 << 16
+_SCAN_BYTES = 1 << 20
+_MARKER = re.compile(rb"fLaC[\0\x80]\0\0\x22")
+_MARKER_BYTES = 7
+_PROBES = (1 / 4, 1 / 2, 2 / 3, 9 / 10)
 _INFO_BYTES = 42  # the marker, and the first metadata block with its header
 _RATES = (0, 88200, 176400, 192000, 8000, 16000, 22050, 24000, 32000, 44100, 48000, 96000)
 _BITS = (0, 8, 12, None, 16, 20, 24, 32)
@@ -70,7 +74,7 @@ class _Frame:
     samples_before: int
 
 
-def flac_samples(file: BinaryIO) -> SoundBytes | None:
+def flac_samples(file: Source) -> SoundBytes | None:
     """Declared and present samples, in place of bytes, of a FLAC file; None for other files and streams without frames.
 
     Raises:
@@ -88,12 +92,16 @@ def flac_samples(file: BinaryIO) -> SoundBytes | None:
     declared = info.samples or None
     present = frame.samples if frame.stop is not None else frame.samples_before
     stop = within.stop if frame.stop is None else frame.stop
+    if stop < within.stop or frame.samples != info.samples or not _ascends(file, within, info):
+        next_file = _next_file(file, within)
+        if next_file is not None:
+            return SoundBytes(declared, present, next_file=next_file)
     pieces = _pieces(within.start, head, frame.samples, stop)
     if frame.stop is not None and present < info.samples and _md5(file, pieces, info) == info.md5:
         declared = present
     if frame.stop is None and (declared is None or declared <= present):
         declared = frame.samples  # the last frame is incomplete
-    as_it_lies = frame.samples == info.samples and stop == os.fstat(file.fileno()).st_size
+    as_it_lies = frame.samples == info.samples and stop == file_size(file)
     return SoundBytes(declared, present, None if as_it_lies else pieces, within.stop - stop)
 
 
@@ -108,7 +116,7 @@ def _pieces(start: int, head: bytes, samples: int, stop: int) -> tuple[Piece, ..
     return range(start, start + 21), length, range(start + 26, stop)
 
 
-def _last_frame(file: BinaryIO, within: range, info: _Info, head: bytes) -> _Frame | None:
+def _last_frame(file: Source, within: range, info: _Info, head: bytes) -> _Frame | None:
     length = _TAIL_BYTES
     while True:
         window = max(within.start, within.stop - length)
@@ -125,6 +133,31 @@ def _last_frame(file: BinaryIO, within: range, info: _Info, head: bytes) -> _Fra
         if window == within.start:
             return None
         length *= 4
+
+
+def _ascends(file: Source, within: range, info: _Info) -> bool:
+    """Whether the frames at some places of a file are in order; in joined files the numbers restart."""
+    numbers = []
+    for part in _PROBES:
+        place = within.start + round(part * len(within))
+        file.seek(place)
+        data = file.read(min(_TAIL_BYTES, within.stop - place))
+        headers = (_read_header(data[at : at + 16], info) for at in sorted(_syncs(data)))
+        numbers.append(next((header[0] for header in headers if header is not None), None))
+    known = [number for number in numbers if number is not None]
+    return known == sorted(known)
+
+
+def _next_file(file: Source, within: range) -> int | None:
+    """The place of another FLAC file behind the first one."""
+    place, rest = within.start + _INFO_BYTES, b""
+    file.seek(place)
+    while data := file.read(_SCAN_BYTES):
+        found = _MARKER.search(rest + data)
+        if found is not None and place - len(rest) + found.start() < within.stop:
+            return place - len(rest) + found.start()
+        place, rest = place + len(data), data[-_MARKER_BYTES:]
+    return None
 
 
 def _syncs(data: bytes) -> Iterator[int]:
@@ -193,7 +226,7 @@ def _is_frame(frame: bytes, head: bytes, count: int) -> bool:
         return False
 
 
-def _md5(file: BinaryIO, pieces: tuple[Piece, ...], info: _Info) -> bytes | None:
+def _md5(file: Source, pieces: tuple[Piece, ...], info: _Info) -> bytes | None:
     """The MD5 of all samples, as the header declares it; None if they cannot be decoded."""
     digest = hashlib.md5(usedforsecurity=False)
     width = -(-info.bits // 8)

@@ -5,15 +5,14 @@ Formats: EBU Tech 3306 (RF64), Sony's Wave64, Apple's AIFF-C and CAF specificati
 
 from __future__ import annotations
 
-import os
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import BinaryIO
 
-from rave_dist.audio.io.byte_view import Piece
+from rave_dist.audio.io.byte_view import Piece, Source, file_size
 from rave_dist.audio.io.chunks import Chunk, Chunks, Dialect, Walk, is_padding
 from rave_dist.audio.io.dialects import AIFF, CAF, RIFF, RIFX, SVX, W64, never_closed
+from rave_dist.audio.io.joined import begins_file
 from rave_dist.audio.io.tags import without_tags
 from rave_dist.errors import AudioError
 
@@ -33,6 +32,7 @@ class SoundBytes:
         stray_bytes: bytes behind the end of the sound that are neither sound nor tags.
         format: of the file, where the pieces have another one.
         damage: why the sound ends where the pieces do, or None.
+        next_file: where another file begins that was joined to this one, or None.
     """
 
     declared: int | None
@@ -41,6 +41,7 @@ class SoundBytes:
     stray_bytes: int = 0
     format: str | None = None
     damage: str | None = None
+    next_file: int | None = None
 
     @property
     def is_cut(self) -> bool:
@@ -48,7 +49,7 @@ class SoundBytes:
         return self.declared is not None and self.present < self.declared
 
 
-def chunked_sound(file: BinaryIO) -> SoundBytes | None:
+def chunked_sound(file: Source) -> SoundBytes | None:
     """Declared and present bytes of a WAV, RF64, Wave64, AIFF, 8SVX, CAF or AU file; None for other files.
 
     Raises:
@@ -86,22 +87,22 @@ def chunked_sound(file: BinaryIO) -> SoundBytes | None:
     return None
 
 
-def _is_last(file: BinaryIO, within: range, chunks: Chunks) -> bool:
+def _is_last(file: Source, within: range, chunks: Chunks) -> bool:
     """Whether the sound ends where the file does: of some formats libsndfile reads all that follows, too."""
     return not within.start and bool(chunks.sounds) and chunks.sounds[-1].extent.stop == _size(file)
 
 
-def _size(file: BinaryIO) -> int:
-    return os.fstat(file.fileno()).st_size
+def _size(file: Source) -> int:
+    return file_size(file)
 
 
-def _walk(file: BinaryIO, dialect: Dialect, within: range, closed_at: int | None = None) -> Walk:
+def _walk(file: Source, dialect: Dialect, within: range, closed_at: int | None = None) -> Walk:
     return Walk(
         file, dialect, within=within, size=_size(file), closed_at=None if closed_at is None else within.start + closed_at
     )
 
 
-def _wave(file: BinaryIO, within: range, head: bytes) -> SoundBytes | None:
+def _wave(file: Source, within: range, head: bytes) -> SoundBytes | None:
     dialect = RIFX if head[:4] == b"RIFX" else RIFF
     closed_at = 8 + struct.unpack_from(dialect.size_format, head, 4)[0]
 
@@ -120,19 +121,21 @@ def _wave(file: BinaryIO, within: range, head: bytes) -> SoundBytes | None:
     chunks, damage = _of_one_format(file, chunks, fmt)
     present = chunks.present
     readable = not within.start and fmt.place < chunks.sounds[0].chunk.place
-    form = range(fmt.place, fmt.stop)
+    fact = chunks.first(b"fact")  # the length of compressed sound
+    form = [range(chunk.place, chunk.stop + chunk.size % 2) for chunk in (fmt, fact) if chunk is not None]
+    form_bytes = sum(map(len, form))
     if present < _RIFF_MOST_BYTES or dialect is RIFX:
         order = dialect.size_format[:1]
-        counts = [struct.pack(f"{order}I", min(count, 2**32 - 1)) for count in (12 + len(form) + present, present)]
-        start: list[Piece] = [b"RIFX" if order == ">" else b"RIFF", counts[0], b"WAVE", form, b"data", counts[1]]
+        counts = [struct.pack(f"{order}I", min(count, 2**32 - 1)) for count in (12 + form_bytes + present, present)]
+        start: list[Piece] = [b"RIFX" if order == ">" else b"RIFF", counts[0], b"WAVE", *form, b"data", counts[1]]
         return _joined(chunks, walk, start, readable=readable, damage=damage, most=_MOST_BYTES)
     # RF64: placeholders, and the sizes in the chunk ds64; a sample count of zero refers to the sizes.
-    sizes = struct.pack("<4sIQQQI", b"ds64", 28, 4 + 36 + len(form) + 8 + present, present, 0, 0)
-    start = [b"RF64\xff\xff\xff\xffWAVE", sizes, form, b"data\xff\xff\xff\xff"]
+    sizes = struct.pack("<4sIQQQI", b"ds64", 28, 4 + 36 + form_bytes + 8 + present, present, 0, 0)
+    start = [b"RF64\xff\xff\xff\xffWAVE", sizes, *form, b"data\xff\xff\xff\xff"]
     return _joined(chunks, walk, start, readable=readable, damage=damage)
 
 
-def _of_one_format(file: BinaryIO, chunks: Chunks, fmt: Chunk) -> tuple[Chunks, str | None]:
+def _of_one_format(file: Source, chunks: Chunks, fmt: Chunk) -> tuple[Chunks, str | None]:
     """The chunks up to a description of another format, which is damage."""
 
     def content(chunk: Chunk) -> bytes:
@@ -143,11 +146,11 @@ def _of_one_format(file: BinaryIO, chunks: Chunks, fmt: Chunk) -> tuple[Chunks, 
         if other.name == b"fmt " and content(other) != content(fmt):
             sounds = tuple(sound for sound in chunks.sounds if sound.chunk.place < other.place)
             if sounds and len(sounds) < len(chunks.sounds):
-                return Chunks(sounds, chunks.others), "the format changes"
+                return Chunks(sounds, chunks.others, chunks.next_file), "the format changes"
     return chunks, None
 
 
-def _aiff(file: BinaryIO, within: range, head: bytes) -> SoundBytes | None:
+def _aiff(file: Source, within: range, head: bytes) -> SoundBytes | None:
     walk = _walk(file, AIFF, within, closed_at=8 + struct.unpack_from(">I", head, 4)[0])
     chunks = walk.find(within.start + 12)
     common = chunks.first(b"COMM")
@@ -179,10 +182,11 @@ def _aiff(file: BinaryIO, within: range, head: bytes) -> SoundBytes | None:
     start += [range(common.place, common.start + 2), count, range(common.start + 6, common.stop + common.size % 2)]
     start += [b"SSND", struct.pack(">I", present + 8), range(first.start, first.start + 8)]
     declared = frames * width if plain.pieces is None else plain.declared
-    return SoundBytes(declared, present, (*start, *(sound.extent for sound in chunks.sounds)), walk.stray_bytes)
+    pieces = (*start, *(sound.extent for sound in chunks.sounds))
+    return SoundBytes(declared, present, pieces, walk.stray_bytes, next_file=chunks.next_file)
 
 
-def _au(file: BinaryIO, within: range, head: bytes) -> SoundBytes:
+def _au(file: Source, within: range, head: bytes) -> SoundBytes:
     order = ">" if head[:1] == b"." else "<"
     offset, declared = struct.unpack_from(f"{order}II", head, 4)
     start = min(within.start + offset, within.stop)
@@ -194,6 +198,8 @@ def _au(file: BinaryIO, within: range, head: bytes) -> SoundBytes:
     stop = start + declared
     if is_padding(file, stop, within.stop):
         return SoundBytes(declared, declared)
+    if begins_file(file, stop):
+        return SoundBytes(declared, declared, next_file=stop)
     return SoundBytes(declared, present, _au_pieces(within, start, within.stop))
 
 
@@ -240,8 +246,8 @@ def _joined(
     present = chunks.present
     declared = None if any(sound.declared is None for sound in sounds) else sum(sound.declared or 0 for sound in sounds)
     if readable and len(sounds) == 1 and declared == present:
-        return SoundBytes(declared, present, stray_bytes=walk.stray_bytes, damage=damage)
+        return SoundBytes(declared, present, stray_bytes=walk.stray_bytes, damage=damage, next_file=chunks.next_file)
     if most is not None and present > most:
         declared, present = present, most
     pieces = (*head, *(sound.extent for sound in sounds))
-    return SoundBytes(declared, present, pieces, walk.stray_bytes, damage=damage)
+    return SoundBytes(declared, present, pieces, walk.stray_bytes, damage=damage, next_file=chunks.next_file)

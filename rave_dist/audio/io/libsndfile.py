@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import soundfile
 
-from rave_dist.audio.io.bitstream import bitstream_in
+from rave_dist.audio.io.bitstream import bitstream_in, may_hold_bitstream
 from rave_dist.audio.io.blocks import cut
-from rave_dist.audio.io.byte_view import ByteView, Piece
+from rave_dist.audio.io.byte_view import ByteView, Piece, Source
 from rave_dist.audio.io.fact import fact_samples
 from rave_dist.audio.io.mpeg import declares_length
 from rave_dist.audio.io.open_file import LOSSY_TOLERANCE_SAMPLES, OpenFile
@@ -55,7 +55,7 @@ def open_file(path: Path, pieces: Sequence[Piece] | None = None) -> Iterator[Ope
             yield None
             return
         with file:
-            if file.format == "MP3" and not _declares_length(path, pieces):
+            if file.format == "MP3" and not _seen(path, pieces, declares_length):
                 yield None
                 return
             samples = file.frames if 0 <= file.frames < _UNKNOWN_FRAMES else None
@@ -63,7 +63,7 @@ def open_file(path: Path, pieces: Sequence[Piece] | None = None) -> Iterator[Ope
                 file.seek(0)  # to the first sample of a recording whose time does not start at 0
             read = partial(_read, file, seen if isinstance(seen, ByteView) else None)
             if samples is not None and file.subtype in _BLOCK_SUBTYPES:
-                samples = fact_samples(path, samples)
+                samples = _seen(path, pieces, partial(fact_samples, samples=samples))
                 read = partial(_shortened, read, samples)
             yield OpenFile(
                 sample_rate=file.samplerate,
@@ -72,14 +72,24 @@ def open_file(path: Path, pieces: Sequence[Piece] | None = None) -> Iterator[Ope
                 format=file.format,
                 subtype=file.subtype,
                 tolerance=LOSSY_TOLERANCE_SAMPLES if file.subtype in _LOSSY_SUBTYPES else 0,
-                bitstream=bitstream_in(file),
+                bitstream=_bitstream(path, pieces) if may_hold_bitstream(file) else None,
                 read=read,
             )
 
 
-def _declares_length(path: Path, pieces: Sequence[Piece] | None) -> bool:
+def _bitstream(path: Path, pieces: Sequence[Piece] | None) -> str | None:
+    """As `bitstream_in`, with a file of its own: libsndfile does not recover from damage that it meets there."""
+    with open(path, "rb", buffering=0) as source:
+        seen = source.fileno() if pieces is None else ByteView(source, pieces)
+        with suppress(soundfile.SoundFileError), soundfile.SoundFile(seen, closefd=False) as file:
+            return bitstream_in(file)
+    return None
+
+
+def _seen(path: Path, pieces: Sequence[Piece] | None, look: Callable[[Source], int]) -> int:
+    """What a function finds in the bytes that the decoder sees."""
     with open(path, "rb") as source:
-        return declares_length(source if pieces is None else ByteView(source, pieces))
+        return look(source if pieces is None else ByteView(source, pieces))
 
 
 def _shortened(read: Callable[[int], Iterator[Audio]], samples: int, size: int) -> Iterator[Audio]:

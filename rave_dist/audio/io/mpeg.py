@@ -12,10 +12,12 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
-from rave_dist.audio.io.byte_view import ByteView, Piece
+from rave_dist.audio.io.byte_view import Piece, Source
+from rave_dist.audio.io.chunks import is_padding
 from rave_dist.audio.io.parts import Part, Parts
+from rave_dist.audio.io.tags import without_tags
 
 _BUFFER_BYTES = 1 << 20
 _MOST_FRAME_BYTES = 8192
@@ -77,7 +79,7 @@ class _Count:
 class _Window:
     """A file's bytes around a place."""
 
-    def __init__(self, file: BinaryIO | ByteView) -> None:
+    def __init__(self, file: Source) -> None:
         self._file = file
         self.size = file.seek(0, os.SEEK_END)
         self._base = 0
@@ -129,7 +131,18 @@ class _Window:
         return 0
 
 
-def declares_length(file: BinaryIO | ByteView) -> bool:
+def is_mpeg_audio(file: Source) -> bool:
+    """Whether frames of MPEG audio or of ADTS follow the tags at the start of a file, whose decoders know these tags.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    file.seek(without_tags(file).start)
+    head = file.read(2)
+    return len(head) == 2 and head[0] == 0xFF and head[1] & 0xE0 == 0xE0
+
+
+def declares_length(file: Source) -> bool:
     """Whether a file's first frame gives the number of frames; without it libsndfile estimates the length and reads no further.
 
     Raises:
@@ -141,7 +154,7 @@ def declares_length(file: BinaryIO | ByteView) -> bool:
     return start is not None and header is not None and _count(window, start, header) is not None
 
 
-def find_mpeg_parts(file: BinaryIO) -> Parts | None:
+def find_mpeg_parts(file: Source) -> Parts | None:
     """The recordings of an MPEG audio file; None for other files and for intact ones of a single recording.
 
     Raises:
@@ -152,20 +165,28 @@ def find_mpeg_parts(file: BinaryIO) -> Parts | None:
     if start is None:
         return None
     notes: list[str] = []
-    found = [_part(recording, notes) for recording in _recordings(_frames(window, start))]
-    if len(found) == 1 and not notes and found[0].damage is None:
+    recordings = list(_recordings(_frames(window, start)))
+    found = [_part(recording, notes) for recording in recordings]
+    end = recordings[-1].ranges[-1].stop
+    while length := window.tag(end):
+        end += length
+    if end < window.size and not is_padding(file, end, window.size):
+        notes.append(f"{window.size - end} bytes behind the end of the sound are not used")
+    if len(found) == 1 and not notes and found[0].damage is None and end >= window.size:
         return None
     return Parts(tuple(found), tuple(notes))
 
 
 def _frames(window: _Window, place: int) -> Iterator[_Frame]:
     junk = 0
+    header: _Header | None = None
     while place < window.size:
-        header = window.header(place)
+        before, header = header, window.header(place)
         if header is None:
             behind = place + window.tag(place)
-            place = _next_frame(window, behind)
+            place = _next_frame(window, behind, like=before)
             junk += place - behind
+            header = before
             continue
         stop = place + header.bytes
         cut = stop > window.size
@@ -178,7 +199,8 @@ def _frames(window: _Window, place: int) -> Iterator[_Frame]:
         place, junk = resume, 0
 
 
-def _next_frame(window: _Window, place: int, stop: int | None = None) -> int:
+def _next_frame(window: _Window, place: int, stop: int | None = None, like: _Header | None = None) -> int:
+    """The place of the next frame; one at the end of the file, which none follows, must be like the ones before."""
     stop = window.size if stop is None else stop
     while place < stop:
         data, at = window.at(place, _MOST_FRAME_BYTES)
@@ -189,8 +211,11 @@ def _next_frame(window: _Window, place: int, stop: int | None = None) -> int:
                 return stop
             continue
         place += found - at
-        if window.header(place) is not None and window.is_frame(place):
-            return place
+        header = window.header(place)
+        if header is not None and window.is_frame(place):
+            alone = place + header.bytes >= window.size
+            if not alone or like is None or header.kind[:3] == like.kind[:3]:
+                return place
         place += 1
     return stop
 
@@ -257,11 +282,12 @@ def _part(recording: _Recording, notes: list[str]) -> Part:
     damage = f"damaged: {recording.junk} bytes in it are not audio" if recording.junk else None
     frames, length = recording.frames - 1 - recording.cut, recording.bytes
     if count is None or count.frames == frames:
-        return Part(tuple(recording.ranges), damage)
+        incomplete = "truncated: its last frame is incomplete" if recording.cut else None
+        return Part(tuple(recording.ranges), damage or incomplete)
     if damage is None:
-        if count.frames > frames and (count.bytes is None or count.bytes > length or recording.cut):
-            return Part(tuple(recording.ranges))  # truncated: its decoder misses what the header declares
         declared, actual = (number * header.samples / header.kind[2] for number in (count.frames, frames))
+        if count.frames > frames and (count.bytes is None or count.bytes > length or recording.cut):
+            return Part(tuple(recording.ranges), f"truncated: {actual:.3f} s of {declared:.3f} s")
         notes.append(f"an MP3 header declares {declared:.3f} s; all {actual:.3f} s are used")
     new = {count.place: struct.pack(">I", frames)}
     if count.bytes is not None:

@@ -5,18 +5,19 @@ Decoders read the first stream, and do not report pages that are missing. Format
 
 from __future__ import annotations
 
-import os
 import struct
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import BinaryIO
 
+from rave_dist.audio.io.byte_view import Source, file_size
 from rave_dist.audio.io.parts import Part, Parts
 
 _MARK = b"OggS\0"
 _MOST_PAGE_BYTES = 27 + 255 + 255 * 255
 _BUFFER_BYTES = 1 << 20
-_FIRST = 2
+_FIRST, _LAST = 2, 4
+_REVERSED = bytes(int(f"{value:08b}"[::-1], 2) for value in range(256))
 # What the first packet of a stream of audio begins with, and where it has the sample rate.
 _CODECS = {b"\x01vorbis": ("Vorbis", 12), b"OpusHead": ("Opus", None), b"\x7fFLAC": ("FLAC", 27), b"Speex   ": ("Speex", 36)}
 
@@ -30,6 +31,7 @@ class _Page:
     stream: int
     number: int
     payload: bytes
+    intact: bool
     cut: bool = False
 
 
@@ -43,11 +45,14 @@ class _Stream:
     number: int = -1
     granule: int = 0
     cut: bool = False
+    ended: bool = False
     missing: list[int] = field(default_factory=list)
 
     def add(self, page: _Page) -> None:
-        if page.number > self.number + 1 and self.granule > 0:  # before the first audio: recorded from a broadcast
+        gap = page.number > self.number + 1 and self.granule > 0  # before the first audio: recorded from a broadcast
+        if gap or not (page.intact or page.cut):
             self.missing.append(self.granule)
+        self.ended = bool(page.flags & _LAST)
         self.number = page.number
         if page.granule > 0:
             self.granule = page.granule
@@ -74,11 +79,11 @@ class _Stream:
     def damage(self) -> str | None:
         if self.missing:
             places = ", ".join(f"{place / self.rate:.3f} s" for place in self.missing[:3])
-            return f"damaged: pages are missing at {places}{', …' if len(self.missing) > 3 else ''}"
+            return f"damaged: pages are missing or damaged at {places}{', …' if len(self.missing) > 3 else ''}"
         return "truncated" if self.cut else None
 
 
-def find_ogg_parts(file: BinaryIO) -> Parts | None:
+def find_ogg_parts(file: Source) -> Parts | None:
     """The recordings of an Ogg file; None for other files and for intact ones of a single stream.
 
     Raises:
@@ -96,14 +101,14 @@ def find_ogg_parts(file: BinaryIO) -> Parts | None:
         if len(audio) > 1:
             others = " and ".join(f"{number} ({stream.codec})" for number, stream in enumerate(audio[1:], start=2))
             notes.append(f"only audio track 1 of {len(audio)} is used, not {others}")
-    if not chosen or (len(links) == 1 and len(links[0]) == 1 and not chosen[0].missing):
-        return None  # decoders and the check of the last page are enough
-    last = chosen[-1]
-    parts = [Part(tuple(stream.ranges), None if stream is last and not stream.missing else stream.damage) for stream in chosen]
-    return Parts(tuple(parts), tuple(dict.fromkeys(notes)))
+    if any(not stream.ended for stream in chosen if not stream.cut):
+        notes.append("a stream has no end: its recording or copying may have been interrupted")
+    if not chosen or (len(links) == 1 and len(links[0]) == 1 and not chosen[0].damage and not notes):
+        return None  # decoders need no help
+    return Parts(tuple(Part(tuple(stream.ranges), stream.damage) for stream in chosen), tuple(dict.fromkeys(notes)))
 
 
-def _links(file: BinaryIO) -> list[list[_Stream]]:
+def _links(file: Source) -> list[list[_Stream]]:
     """Groups of streams that begin together."""
     links: list[list[_Stream]] = []
     beginning = False
@@ -121,8 +126,14 @@ def _links(file: BinaryIO) -> list[list[_Stream]]:
     return links
 
 
-def _pages(file: BinaryIO) -> Iterator[_Page]:
-    size = os.fstat(file.fileno()).st_size
+def _checksum(page: bytes) -> int:
+    """The CRC of a page: that of zlib with all bits in reverse, and without its inversions."""
+    crc = zlib.crc32(page.translate(_REVERSED), 0xFFFFFFFF) ^ 0xFFFFFFFF
+    return int(f"{crc:032b}"[::-1], 2)
+
+
+def _pages(file: Source) -> Iterator[_Page]:
+    size = file_size(file)
     place = base = 0
     buffer = b""
     while place + 27 <= size:
@@ -136,10 +147,11 @@ def _pages(file: BinaryIO) -> Iterator[_Page]:
             continue
         if len(buffer) < at + 27:
             return
-        flags, granule, stream, number, _, segments = struct.unpack_from("<BqIIIB", buffer, at + 5)
+        flags, granule, stream, number, checksum, segments = struct.unpack_from("<BqIIIB", buffer, at + 5)
         body = at + 27 + segments
         end = body + sum(buffer[at + 27 : body])
-        page = _Page(place, base + end, flags, granule, stream, number, buffer[body : min(end, body + 64)])
+        intact = _checksum(buffer[at : at + 22] + bytes(4) + buffer[at + 26 : end]) == checksum
+        page = _Page(place, base + end, flags, granule, stream, number, buffer[body : min(end, body + 64)], intact)
         if page.stop > size or not buffer.startswith(_MARK, end):
             inner = buffer.find(_MARK, at + 27, end)
             if inner >= 0 or page.stop > size:

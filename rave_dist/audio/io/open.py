@@ -16,7 +16,7 @@ import numpy as np
 
 from rave_dist.audio.io import libsndfile
 from rave_dist.audio.io.byte_view import Piece
-from rave_dist.audio.io.containers import find_parts, sound_bytes
+from rave_dist.audio.io.containers import examine
 from rave_dist.audio.io.decoders import decoder_for, is_builtin
 from rave_dist.audio.io.layout import SoundBytes
 from rave_dist.audio.io.open_file import OpenFile
@@ -108,7 +108,7 @@ class Decoder:
                 yield block
         except AudioError as error:
             self._snapshot.check()
-            what = error.what if error.where else f"{error.what} after {self._seconds(read)}"
+            what = error.what if error.where else f"{error.what} after {self._seconds(read)}{self._of_declared(read)}"
             raise self._error(what) from error
         except OSError as error:
             raise from_os_error(error, where=self._where) from error
@@ -124,6 +124,10 @@ class Decoder:
             raise self._error("truncated: the file ends before its audio does")
         if bad:
             raise self._error(f"{bad} NaN or infinite samples, the first at {first_bad:.3f} s")
+
+    def _of_declared(self, read: int) -> str:
+        declared = self.declared_samples or 0
+        return f" of {self._seconds(declared)}" if declared - read > self._sound.tolerance else ""
 
     def _seconds(self, samples: int) -> str:
         return f"{samples / self.sample_rate:.3f} s"
@@ -152,8 +156,7 @@ def open_audio(path: Path | str) -> Iterator[Decoder]:
             if registered is not None:
                 sound = stack.enter_context(registered(path))
             else:
-                held = sound_bytes(path)
-                parts = find_parts(path)
+                held, parts = examine(path)
                 pieces = None if held is None else held.pieces
                 opened = open_parts(path, parts, _open_builtin) if parts is not None else _open_builtin(path, pieces)
                 sound = stack.enter_context(opened)
@@ -212,7 +215,7 @@ def _open_builtin(path: Path, pieces: Sequence[Piece] | None) -> Iterator[OpenFi
 def _declared(sound: OpenFile, held: SoundBytes) -> int | None:
     """The length that the headers give, also where the decoder derives its own from the bytes of a truncated file."""
     counted = (
-        sound.format != "mov"
+        sound.format not in ("mov", "matroska")
         and not sound.subtype.startswith("ALAC")
         and (sound.tolerance == 0 or sound.subtype.startswith("pcm_"))
     )

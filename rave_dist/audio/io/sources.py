@@ -108,7 +108,14 @@ def find_sources(patterns: Sequence[str]) -> Listing:
 
 def _files_first(patterns: Sequence[str]) -> list[str]:
     """Patterns without duplicates; named files first, so that other patterns do not pass over them."""
-    return sorted(dict.fromkeys(patterns), key=lambda pattern: is_remote(pattern) or not os.path.isfile(local_path(pattern)))
+    return sorted(dict.fromkeys(patterns), key=lambda pattern: not _is_file(pattern))
+
+
+def _is_file(pattern: str) -> bool:
+    if not is_remote(pattern):
+        return os.path.isfile(local_path(pattern))
+    scheme, container, key = split(pattern)
+    return bool(key.strip("/")) and Store(f"{scheme}://{container}").exists(key.strip("/"))
 
 
 def check_as_listed(source: AudioSource) -> None:

@@ -5,22 +5,22 @@ Formats: id3.org for ID3 and Lyrics3, the wiki of Hydrogenaudio for APEv2.
 
 from __future__ import annotations
 
-import os
 import struct
-from typing import BinaryIO
+
+from rave_dist.audio.io.byte_view import Source, file_size
 
 _ID3V1_BYTES = 128
 _ID3V1_EXTENDED_BYTES = 227
 _FOOTER_BYTES = 32
 
 
-def without_tags(file: BinaryIO) -> range:
+def without_tags(file: Source) -> range:
     """The places of a file's bytes without the tags before and behind them.
 
     Raises:
         OSError: the file cannot be read.
     """
-    size = os.fstat(file.fileno()).st_size
+    size = file_size(file)
     start, stop = 0, size
     while length := _id3v2(_read(file, start, 10)):
         start += length
@@ -29,7 +29,7 @@ def without_tags(file: BinaryIO) -> range:
     return range(start, stop) if start < stop else range(size)
 
 
-def _read(file: BinaryIO, place: int, count: int) -> bytes:
+def _read(file: Source, place: int, count: int) -> bytes:
     if place < 0:
         return b""
     file.seek(place)
@@ -43,7 +43,7 @@ def _id3v2(head: bytes) -> int:
     return 10 + (head[6] << 21 | head[7] << 14 | head[8] << 7 | head[9]) + footer
 
 
-def _behind(file: BinaryIO, stop: int) -> int:
+def _behind(file: Source, stop: int) -> int:
     """The length of the tag that ends at ``stop``, or 0."""
     if _read(file, stop - _ID3V1_BYTES, 3) == b"TAG":
         extended = _read(file, stop - _ID3V1_BYTES - _ID3V1_EXTENDED_BYTES, 4) == b"TAG+"

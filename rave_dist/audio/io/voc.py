@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass, field
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
-from rave_dist.audio.io.byte_view import Piece
+from rave_dist.audio.io.byte_view import Piece, Source
+from rave_dist.audio.io.joined import begins_file
 from rave_dist.audio.io.layout import SoundBytes
 from rave_dist.audio.io.tags import without_tags
 from rave_dist.errors import AudioError
@@ -44,6 +45,7 @@ class _Stream:
     present: int = 0
     lead_seconds: float = 0.0
     damage: str | None = None
+    next_file: int | None = None
 
     def add(self, piece: Piece, declared: int) -> None:
         self.pieces.append(piece)
@@ -60,7 +62,7 @@ class _Stream:
         self.add(silence, len(silence))
 
 
-def voc_sound(file: BinaryIO) -> SoundBytes | None:
+def voc_sound(file: Source) -> SoundBytes | None:
     """The sound of all blocks of a VOC file, as a WAV file; None for other files and for compressed blocks.
 
     Raises:
@@ -79,10 +81,17 @@ def voc_sound(file: BinaryIO) -> SoundBytes | None:
     rate, channels, width = stream.format.sample_rate, stream.format.channels, stream.format.width
     fmt = struct.pack("<4sIHHIIHH", b"fmt ", 16, tag, channels, rate, rate * width, width, bits)
     start = b"RIFF" + struct.pack("<I", 36 + stream.present) + b"WAVE" + fmt + b"data" + struct.pack("<I", stream.present)
-    return SoundBytes(stream.declared, stream.present, (start, *stream.pieces), format="VOC", damage=stream.damage)
+    return SoundBytes(
+        stream.declared,
+        stream.present,
+        (start, *stream.pieces),
+        format="VOC",
+        damage=stream.damage,
+        next_file=stream.next_file,
+    )
 
 
-def _read_blocks(file: BinaryIO, place: int, end: int) -> _Stream | None:
+def _read_blocks(file: Source, place: int, end: int) -> _Stream | None:
     stream = _Stream()
     extended: _Format | None = None
     repeat: tuple[int, int] | None = None
@@ -90,6 +99,7 @@ def _read_blocks(file: BinaryIO, place: int, end: int) -> _Stream | None:
         kind, start, size, head = block
         place = start + size
         if kind == _TERMINATOR:
+            stream.next_file = place if begins_file(file, place) else None
             break
         if kind in (_SOUND, _NEW):
             described = _format(kind, head, extended)
@@ -130,7 +140,7 @@ def _read_blocks(file: BinaryIO, place: int, end: int) -> _Stream | None:
     return stream
 
 
-def _block(file: BinaryIO, place: int, end: int) -> tuple[int, int, int, bytes] | None:
+def _block(file: Source, place: int, end: int) -> tuple[int, int, int, bytes] | None:
     """A block's kind, the place and size of its content, and the first bytes of that; None at the end."""
     if place >= end:
         return None
@@ -143,7 +153,7 @@ def _block(file: BinaryIO, place: int, end: int) -> tuple[int, int, int, bytes] 
     return header[0], place + 4, int.from_bytes(header[1:4], "little"), header[4:]
 
 
-def _is_list(file: BinaryIO, place: int, end: int) -> bool:
+def _is_list(file: Source, place: int, end: int) -> bool:
     """Whether blocks follow, up to a terminator or the end; the last one may be cut."""
     while place < end:
         block = _block(file, place, end)
@@ -158,7 +168,7 @@ def _is_list(file: BinaryIO, place: int, end: int) -> bool:
     return True
 
 
-def _ends_with_terminator(file: BinaryIO, end: int) -> int:
+def _ends_with_terminator(file: Source, end: int) -> int:
     file.seek(end - 1)
     return int(file.read(1) == b"\0")
 

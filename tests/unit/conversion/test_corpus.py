@@ -120,6 +120,14 @@ def test_relative_paths_are_refused_alike(card: ModelCard, make: Callable[..., P
     assert [t.output for t in plan_conversion(card, ["*.wav"], "out", PARAMETERS).tasks] == ["a.flac"]
 
 
+def test_a_folder_with_brackets_is_not_a_wildcard(card: ModelCard, make: Callable[..., Path]) -> None:
+    root = make("[takes] 1/sub/a.wav")
+    tasks = plan_conversion(card, [str(root / "[takes] 1/**/*.wav")], str(root / "out"), PARAMETERS).tasks
+    assert [task.output for task in tasks] == ["sub/a.flac"]
+    with pytest.raises(ConversionError, match="is inside"):
+        plan_conversion(card, [str(root / "[takes] 1/**/*.wav")], str(root / "[takes] 1" / "out"), PARAMETERS)
+
+
 def test_an_input_in_output_is_refused(card: ModelCard, make: Callable[..., Path]) -> None:
     root = make("all/in/a.wav", "elsewhere/b.wav")
     (root / "all" / "linked").symlink_to(root / "elsewhere")

@@ -114,7 +114,7 @@ def test_missing_pages_are_named(tmp_path, codec, suffix, rate):
     path.write_bytes(b"".join(pages[:6] + pages[8:]))
     _, error, _ = decode(path)
     place = struct.unpack_from("<q", pages[5], 6)[0] / rate
-    assert error == f"the recording is damaged: pages are missing at {place:.3f} s"
+    assert error == f"the recording is damaged: pages are missing or damaged at {place:.3f} s"
 
 
 @pytest.mark.parametrize(("codec", "suffix"), [("libvorbis", ".ogg"), ("libopus", ".opus")])

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from rave_dist.audio.io.sources import list_sources, local_copy
+from rave_dist.audio.io.sources import find_sources, list_sources, local_copy
 from rave_dist.errors import AudioError, StoreError
 
 FILES = ["a.wav", "b/Ünïcode name.FLAC", "b/c/d.ogg", "b/c/notes.txt", "b/.hidden.wav", ".git/e.wav", "b/model.ts", "f [1].mp3"]
@@ -126,6 +126,15 @@ def test_the_same_on_s3(folder, s3_store):
     before = source.fingerprint
     s3_store.write_bytes("recordings/b/Ünïcode name.FLAC", b"other")
     assert list_sources([source.uri])[0].fingerprint != before
+
+
+def test_a_named_object_is_not_passed_over(s3_store):
+    for name in ("a.wav", "take.bin", "notes.txt"):
+        s3_store.write_bytes(f"recordings/{name}", name.encode())
+    prefix, named = s3_store.address("recordings"), s3_store.address("recordings/take.bin")
+    listing = find_sources([prefix, named])
+    assert [source.relative for source in listing.sources] == ["a.wav", "take.bin"]
+    assert [(entry.extension, entry.count) for entry in listing.passed_over] == [(".txt", 1)]
 
 
 def test_a_missing_object_or_bucket_is_an_error(s3_store):
