@@ -44,11 +44,16 @@ def fixed_header_sound(file: Source) -> SoundBytes | None:
         declared = -(-present // width) * width
     stop = start + declared
     next_file = stop if 0 < declared < present and begins_file(file, stop) else None
-    if declared < present and (found.exact or next_file is not None or is_padding(file, stop, within.stop)):
-        present = declared
+    stray = 0
+    if declared < present:
+        padding = is_padding(file, stop, within.stop)
+        if found.exact and next_file is None and not padding:
+            stray = present - declared
+        if found.exact or next_file is not None or padding:
+            present = declared
     as_it_lies = not within.start and start + present == file_size(file)
     pieces = None if as_it_lies else (range(within.start, start + present),)
-    return SoundBytes(declared or None, present, pieces, next_file=next_file)
+    return SoundBytes(declared or None, present, pieces, stray, next_file=next_file)
 
 
 class _Found(NamedTuple):

@@ -59,3 +59,14 @@ def test_stereo_8svx_is_named(tmp_path):
     subprocess.run([command("sox"), "-V1", tmp_path / "take.wav", tmp_path / "take.8svx"], check=True)
     sound, damage, _ = decode(tmp_path / "take.8svx")
     assert (sound.size, damage) == (0, "8SVX with more than one channel is not supported")
+
+
+@pytest.mark.parametrize("kind", ["MAT4", "MAT5"])
+def test_bytes_behind_a_matrix_are_named(tmp_path, kind):
+    path = tmp_path / "tone.mat"
+    soundfile.write(path, np.sin(np.arange(5000) / 9), 44100, format=kind, subtype="PCM_16")
+    path.write_bytes(path.read_bytes() * 2)
+    decoded, error, notes = decode(path)
+    assert error is None
+    assert decoded.shape == (1, 5000)
+    assert [note.split(" ", 1)[1] for note in notes] == ["bytes behind the end of the sound are not used"]
