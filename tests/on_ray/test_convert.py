@@ -155,11 +155,11 @@ def test_what_nobody_foresaw_is_one_file_s_failure(
     local_store: Store, publish_tiny: Publish, recordings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     torch.jit.script(Fussy()).save(str(tmp_path / "fussy.ts"))
-    local_store.upload(tmp_path / "fussy.ts", "models/drum/fussy/drum.ts")
+    local_store.upload(tmp_path / "fussy.ts", "models/drum/f055/drum.ts")
     file = ModelFile(
-        key="models/drum/fussy/drum.ts", sha256=hash_file(tmp_path / "fussy.ts"), bytes=(tmp_path / "fussy.ts").stat().st_size
+        key="models/drum/f055/drum.ts", sha256=hash_file(tmp_path / "fussy.ts"), bytes=(tmp_path / "fussy.ts").stat().st_size
     )
-    card = publish_tiny(local_store, "drum").model_copy(update={"version": "fussy", "files": {"offline": file}})
+    card = publish_tiny(local_store, "drum").model_copy(update={"version": "f055", "files": {"offline": file}})
     soundfile.write(recordings / "loud.wav", np.full(44100, 0.95), 44100)
     alone = count_alone(monkeypatch)
     record = convert(local_store, card, str(recordings), str(tmp_path / "out"), workers=2, trust=True)

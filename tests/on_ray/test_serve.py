@@ -189,6 +189,7 @@ def test_a_silent_result_says_so(service: Service, tmp_path: Path) -> None:
     assert answer.status_code == 200, answer.text
     assert "the output is silent" in answer.headers["x-rave-dist-silent"]
     assert "x-rave-dist-silent" not in service.convert(_sound(), model="suling").headers
+    service.store.delete(card.folder.card)
 
 
 def test_client_that_hangs_up_does_not_hold_the_device(service: Service) -> None:
@@ -286,7 +287,7 @@ def test_a_job_does_not_replace_a_recording_unless_it_is_asked_to(service: Servi
     asked = {"model": "rebana", "inputs": [str(tmp_path / "recordings")], "output": str(tmp_path / "out")}
     job = _finished(service, asked)
     assert (job["state"], job["result"]["converted"], job["done"], job["total"]) == ("partial", 1, 2, 2)
-    assert "overwrite: true" in job["result"]["failed"][0]["reason"]
+    assert "overwrite: true" in job["result"]["failed"][0]["fix"]
     assert (tmp_path / "out" / "a.flac").read_bytes() == before
     assert soundfile.info(tmp_path / "out" / "b.flac").frames > 0
     job = _finished(service, {**asked, "overwrite": True})
