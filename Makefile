@@ -27,13 +27,15 @@ demo: setup
 	$(BIN)/rave-dist demo
 
 # Each part runs in a separate process, so that a crash, for example of Ray's driver, does not affect the others. The first
-# two use both cores. The others mostly wait, for example for a Ray of their own to start: two at a time, a line per test.
+# two use both cores. The others mostly wait, for example for a Ray of their own to start: a quiet machine can run two at a
+# time (JOBS=2), a line per test.
+JOBS ?= 1
 PARTS := unit contract
 WAITING_PARTS := end_to_end on_ray cluster examples gpu
 
 test: setup
 	@$(MAKE) --no-print-directory --keep-going $(PARTS:%=test-%); failed=$$?; \
-	$(MAKE) --no-print-directory --keep-going --jobs=2 $(WAITING_PARTS:%=test-%) && exit $$failed
+	$(MAKE) --no-print-directory --keep-going --jobs=$(JOBS) $(WAITING_PARTS:%=test-%) && exit $$failed
 
 # Each file in one process, since its fixtures may be expensive.
 $(PARTS:%=test-%): test-%:
