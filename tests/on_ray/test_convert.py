@@ -22,7 +22,7 @@ from rave_dist.errors import ConversionError, StoreError
 from rave_dist.identity import hash_file
 from rave_dist.records import ConversionParameters, ConversionRecord, ModelCard, ModelFile
 from rave_dist.storage.store import Store
-from tests.fussy_model import Fussy
+from tests.scripted_models import Fussy
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 Publish = Callable[..., ModelCard]

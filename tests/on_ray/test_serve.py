@@ -24,7 +24,6 @@ import pytest
 import soundfile
 import torch
 from ray import serve
-from torch import Tensor, nn
 
 from rave_dist.conversion.corpus import plan_conversion
 from rave_dist.conversion.on_ray import convert_corpus
@@ -34,6 +33,7 @@ from rave_dist.serving.app import build
 from rave_dist.serving.schema import Limits
 from rave_dist.storage.store import Store
 from tests.sample_records import model_card
+from tests.scripted_models import Quiet
 
 LIMITS = Limits(body_bytes=2_000_000, sound_seconds=5.0, model_samples=8 * 5 * 44_100, queued=64)
 NAMES = ("rebana", "kompang", "gamelan", "suling")
@@ -165,17 +165,6 @@ def test_refused_requests_say_why_and_the_next_one_is_answered(service: Service)
     assert salvaged.status_code == 200
     assert "truncated" in salvaged.headers["x-rave-dist-salvaged"]
     assert 0 < len(soundfile.read(io.BytesIO(salvaged.content))[0]) < 44100 * 2
-
-
-class Quiet(nn.Module):
-    """Answers 100 dB below its input."""
-
-    @torch.jit.export
-    def convert(self, x: Tensor, position: int, seed: int, noise: float, latent_noise: float = 0.0) -> Tensor:
-        return 1e-5 * x
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x
 
 
 def test_a_silent_result_says_so(service: Service, tmp_path: Path) -> None:

@@ -14,8 +14,8 @@ from rave_dist.conversion.job import attempt, begin, finish
 from rave_dist.identity import hash_file
 from rave_dist.records import ConversionParameters, ConversionRecord, ModelCard, ModelFile
 from rave_dist.storage.store import Store
-from tests.fussy_model import Fussy
 from tests.sample_records import model_card
+from tests.scripted_models import Fussy, Quiet
 
 HOP = 64
 
@@ -62,17 +62,6 @@ class Broken(nn.Module):
     @torch.jit.export
     def convert(self, x: Tensor, position: int, seed: int, noise: float, latent_noise: float = 0.0) -> Tensor:
         return torch.where(x.abs() > 0.9, torch.full_like(x, float("inf")), 8 * x)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x
-
-
-class Quiet(nn.Module):
-    """Answers 100 dB below its input."""
-
-    @torch.jit.export
-    def convert(self, x: Tensor, position: int, seed: int, noise: float, latent_noise: float = 0.0) -> Tensor:
-        return 1e-5 * x
 
     def forward(self, x: Tensor) -> Tensor:
         return x
