@@ -25,8 +25,12 @@ from rave_dist.progress import Progress
 from rave_dist.records import DatasetManifest, Problem, RunRecord, TrainingSpec
 
 _OF_ONE_INSTRUMENT = (
-    *(ConfigurationError, DamagedObjectError, DatasetError, LibraryError),
-    *(ModelNotFoundError, TrainingError),
+    ConfigurationError,
+    DamagedObjectError,
+    DatasetError,
+    LibraryError,
+    ModelNotFoundError,
+    TrainingError,
 )
 
 

@@ -6,8 +6,6 @@ Played as samples it is noise at full scale. Frames start with a marker at equal
 
 from __future__ import annotations
 
-from contextlib import suppress
-
 import numpy as np
 import soundfile
 from numpy.typing import NDArray
@@ -39,13 +37,16 @@ def may_hold_bitstream(file: soundfile.SoundFile) -> bool:
 
 
 def bitstream_in(file: soundfile.SoundFile) -> str | None:
-    """The encoding of a file that has a compressed stream in place of samples, or None; reads its beginning."""
+    """The encoding of a file that has a compressed stream in place of samples, or None; reads its beginning.
+
+    Raises:
+        soundfile.SoundFileError: it is damaged.
+    """
     bits = _BITS[file.subtype]
-    with suppress(soundfile.SoundFileError):  # damage is reported where the file is read
-        for _ in range(_LEAD_PIECES):
-            samples = file.read(_PIECE_FRAMES, dtype="int32")
-            if samples.any() or not len(samples):
-                return find_bitstream(samples.reshape(-1) >> (32 - bits), bits)
+    for _ in range(_LEAD_PIECES):
+        samples = file.read(_PIECE_FRAMES, dtype="int32")
+        if samples.any() or not len(samples):
+            return find_bitstream(samples.reshape(-1) >> (32 - bits), bits)
     return None
 
 

@@ -89,16 +89,12 @@ def chunked_sound(file: Source) -> SoundBytes | None:
 
 def _is_last(file: Source, within: range, chunks: Chunks) -> bool:
     """Whether the sound ends where the file does: of some formats libsndfile reads all that follows, too."""
-    return not within.start and bool(chunks.sounds) and chunks.sounds[-1].extent.stop == _size(file)
-
-
-def _size(file: Source) -> int:
-    return file_size(file)
+    return not within.start and bool(chunks.sounds) and chunks.sounds[-1].extent.stop == file_size(file)
 
 
 def _walk(file: Source, dialect: Dialect, within: range, closed_at: int | None = None) -> Walk:
     return Walk(
-        file, dialect, within=within, size=_size(file), closed_at=None if closed_at is None else within.start + closed_at
+        file, dialect, within=within, size=file_size(file), closed_at=None if closed_at is None else within.start + closed_at
     )
 
 
@@ -193,7 +189,7 @@ def _au(file: Source, within: range, head: bytes) -> SoundBytes:
     present = within.stop - start
     if declared == 0 or declared > present:
         unknown = declared == 0 or never_closed(declared)
-        readable = declared and (not unknown or within.stop == _size(file))
+        readable = declared and (not unknown or within.stop == file_size(file))
         return SoundBytes(None if unknown else declared, present, None if readable else _au_pieces(within, start, within.stop))
     stop = start + declared
     if is_padding(file, stop, within.stop):

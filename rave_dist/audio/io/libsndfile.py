@@ -46,9 +46,7 @@ def open_file(path: Path, pieces: Sequence[Piece] | None = None) -> Iterator[Ope
     Raises:
         OSError: the file does not exist or cannot be read.
     """
-    # By descriptor: the extension and characters that are not UTF-8 do not matter.
-    with open(path, "rb", buffering=0) as source:
-        seen = source.fileno() if pieces is None else ByteView(source, pieces)
+    with _source(path, pieces) as seen:
         try:
             file = _SoundFile(seen, closefd=False)
         except soundfile.SoundFileError:
@@ -77,12 +75,17 @@ def open_file(path: Path, pieces: Sequence[Piece] | None = None) -> Iterator[Ope
             )
 
 
+@contextmanager
+def _source(path: Path, pieces: Sequence[Piece] | None) -> Iterator[int | ByteView]:
+    """What libsndfile opens: a descriptor, so that the extension and characters that are not UTF-8 do not matter, or a view."""
+    with open(path, "rb", buffering=0) as source:
+        yield source.fileno() if pieces is None else ByteView(source, pieces)
+
+
 def _bitstream(path: Path, pieces: Sequence[Piece] | None) -> str | None:
     """As `bitstream_in`, with a file of its own: libsndfile does not recover from damage that it meets there."""
-    with open(path, "rb", buffering=0) as source:
-        seen = source.fileno() if pieces is None else ByteView(source, pieces)
-        with suppress(soundfile.SoundFileError), soundfile.SoundFile(seen, closefd=False) as file:
-            return bitstream_in(file)
+    with _source(path, pieces) as seen, suppress(soundfile.SoundFileError), soundfile.SoundFile(seen, closefd=False) as file:
+        return bitstream_in(file)
     return None
 
 
