@@ -34,7 +34,7 @@ def main(arguments: list[str] | None = None) -> None:
 
         command()(prog_name="rave-dist")
     except KeyboardInterrupt as stop:
-        sys.stderr.write(f"{signals.STOPPED}\n")
+        signals.say_stopped(lambda text: sys.stderr.write(f"{text}\n"))
         signals.end(signals.exit_code(stop))
     except SystemExit as ending:
         if ending.code in (INTERRUPTED, TERMINATED):

@@ -35,6 +35,7 @@ _PR_SET_CHILD_SUBREAPER = 36
 
 _allowances: list[Callable[[], float]] = []
 _heard: list[int] = []  # signals so far, in order
+_said = threading.Lock()  # taken by the first thread that says the command stopped, and never released
 
 
 class Terminated(KeyboardInterrupt):
@@ -44,6 +45,12 @@ class Terminated(KeyboardInterrupt):
 def exit_code(stop: KeyboardInterrupt) -> int:
     """The exit code of a command that was stopped; libraries may have replaced a `Terminated` by a KeyboardInterrupt."""
     return TERMINATED if isinstance(stop, Terminated) or _heard[:1] == [signal.SIGTERM] else INTERRUPTED
+
+
+def say_stopped(write: Callable[[str], object]) -> None:
+    """Writes the message of a stopped command with ``write``, once per process: its end may outlast the guard's patience."""
+    if _said.acquire(blocking=False):
+        write(STOPPED)
 
 
 @contextmanager
@@ -156,8 +163,9 @@ def _guard(reader: socket.socket) -> None:
 
 def _end_now(code: int) -> None:
     """Ends the process from the guard thread; the main thread may hold the locks of the streams."""
-    show_cursor = b"\x1b[?25h" if os.isatty(2) else b""
     with contextlib.suppress(OSError):
-        os.write(2, show_cursor + f"{STOPPED}\n".encode())
+        if os.isatty(2):
+            os.write(2, b"\x1b[?25h")  # shows the cursor
+        say_stopped(lambda text: os.write(2, f"{text}\n".encode()))
     kill_descendants()
     os._exit(code)

@@ -43,7 +43,7 @@ class _Commands(TyperGroup):
                 problem.message = "; ".join(words(each) for each in problem.__cause__.errors())
             raise
         except KeyboardInterrupt as stop:
-            console.err.print(signals.STOPPED)
+            signals.say_stopped(console.err.print)
             raise typer.Exit(signals.exit_code(stop)) from stop
 
 

@@ -98,6 +98,21 @@ def test_one_that_does_not_want_to_end_is_ended() -> None:
         assert started.process.returncode == INTERRUPTED
 
 
+def test_an_end_that_takes_long_is_said_once() -> None:
+    """The guard ends a command that has said so already, and is busy ending its processes, without another word."""
+    body = """
+    try:
+        ready()
+        time.sleep(600)
+    except KeyboardInterrupt:
+        signals.say_stopped(lambda text: print(text, file=sys.stderr, flush=True))
+        time.sleep(600)
+    """
+    with installed(body) as started:
+        assert started.stopped_by(signal.SIGINT) == f"{STOPPED}\n"
+        assert started.process.returncode == INTERRUPTED
+
+
 def test_a_signal_that_comes_twice_at_once_counts_once() -> None:
     """``timeout`` sends it to the process and to its group."""
     body = """
