@@ -17,6 +17,7 @@ import http.client
 import logging
 import socket
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -55,6 +56,9 @@ _ONGOING_PER_REPLICA = 16
 _MOST_CONNECTIONS = 10_000
 _DRAIN_SECONDS = 20.0
 _WATCH_SECONDS = 5.0
+_POLL_SECONDS = 0.5
+_ANSWER_SECONDS = 120.0  # a busy machine takes long from the start of the proxy until it knows the routes
+_ANSWER_SECONDS_BESIDE = 15.0  # where a Serve was running before
 
 
 @serve.ingress()
@@ -254,7 +258,8 @@ def run(
     patience = signals.allow(lambda: 2 * _DRAIN_SECONDS if serving else 0.0)  # for the requests in progress
     with patience, connected(dashboard=True, say=progress.say) as ends_with_us:
         # A Serve instance that was running before keeps running; our own ends with our Ray.
-        stays = ends_with_us or bool(serve.status().proxies)
+        beside = not ends_with_us and bool(serve.status().proxies)
+        stays = ends_with_us or beside
         try:
             progress.stage("starting the service")
             # Longer than our own limits, which respond with a message; this one is for clients that do not read.
@@ -268,7 +273,7 @@ def run(
             serve.run(application, name=APPLICATION, route_prefix="/")
             access = Access(store.uri, tuple(outputs), tuple(inputs))
             jobs.job_runner(store.uri, access, trust=trust)  # resumes the jobs of an earlier service
-            _check_answers(port)
+            _wait_for_answer(port, seconds=_ANSWER_SECONDS_BESIDE if beside else _ANSWER_SECONDS)
             serving = True
             progress.stage("")
             progress.say(f"{num_models} models of {store.uri} at {address} (Ctrl-C ends it)")
@@ -305,19 +310,25 @@ def _free_port(port: int) -> int:
         return int(probe.getsockname()[1])
 
 
-def _check_answers(port: int) -> None:
-    """Raises ClusterError unless the service responds: Serve keeps the port of its first start in a cluster."""
-    connection = http.client.HTTPConnection(HOST, port, timeout=30)
+def _wait_for_answer(port: int, *, seconds: float) -> None:
+    """Raises ClusterError unless the service responds in time: Serve keeps the port of its first start in a cluster."""
+    deadline = time.monotonic() + seconds
+    while not _answers(port, timeout=seconds):
+        if time.monotonic() > deadline:
+            raise ClusterError(
+                "the service does not respond at this port",
+                where=f"{HOST}:{port}",
+                fix="if Serve is already running in this cluster, give its port, or stop it with serve shutdown",
+            )
+        time.sleep(_POLL_SECONDS)
+
+
+def _answers(port: int, *, timeout: float) -> bool:
+    connection = http.client.HTTPConnection(HOST, port, timeout=timeout)
     try:
         connection.request("GET", "/healthz")
-        if connection.getresponse().status == http.HTTPStatus.OK:
-            return
-    except OSError:
-        pass
+        return connection.getresponse().status == http.HTTPStatus.OK
+    except (OSError, http.client.HTTPException):
+        return False
     finally:
         connection.close()
-    raise ClusterError(
-        "the service does not respond at this port",
-        where=f"{HOST}:{port}",
-        fix="if Serve is already running in this cluster, give its port, or stop it with serve shutdown",
-    )

@@ -22,6 +22,7 @@ from rave_dist.errors import ConversionError, StoreError
 from rave_dist.identity import hash_file
 from rave_dist.records import ConversionParameters, ConversionRecord, ModelCard, ModelFile
 from rave_dist.storage.store import Store
+from tests.marked_command import READY_SECONDS
 from tests.scripted_models import Fussy
 
 pytestmark = pytest.mark.usefixtures("ray_session")
@@ -168,7 +169,7 @@ def test_what_nobody_foresaw_is_one_file_s_failure(
     assert set(reasons) == {"notes.wav", "loud.wav"}
     assert "too loud" in reasons["loud.wav"]
     assert alone == [], "the pool continues with the model that it has loaded"
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + READY_SECONDS
     while ray.available_resources().get("CPU", 0) < ray.cluster_resources()["CPU"]:
         assert time.monotonic() < deadline, "the workers of the pool that failed still hold CPUs"
         time.sleep(0.2)

@@ -32,6 +32,7 @@ from rave_dist.records import ConversionParameters, ModelCard, ModelFile
 from rave_dist.serving.app import build
 from rave_dist.serving.schema import Limits
 from rave_dist.storage.store import Store
+from tests.marked_command import READY_SECONDS
 from tests.sample_records import model_card
 from tests.scripted_models import Quiet
 
@@ -287,7 +288,7 @@ def test_a_job_does_not_replace_a_recording_unless_it_is_asked_to(service: Servi
 def _finished(service: Service, asked: dict[str, Any]) -> dict[str, Any]:
     accepted = service.http.post("/v1/jobs", json=asked)
     assert accepted.status_code == 202, accepted.text
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + READY_SECONDS
     while time.monotonic() < deadline:
         job: dict[str, Any] = service.http.get(f"/v1/jobs/{accepted.json()['id']}").json()
         if job["ended_at"] is not None:
@@ -304,14 +305,14 @@ def test_command_serves_until_it_is_told_to_stop(service: Service, tmp_path: Pat
         process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env={**os.environ, "PYTHONUNBUFFERED": "1"})
         try:
             address = f"http://127.0.0.1:{port}"
-            deadline = time.monotonic() + 120
+            deadline = time.monotonic() + READY_SECONDS
             while address not in (tmp_path / "log").read_text() and time.monotonic() < deadline and process.poll() is None:
                 time.sleep(0.5)
             assert address in (tmp_path / "log").read_text()
             models = httpx.get(f"{address}/v1/models", trust_env=False, timeout=30).json()["models"]
             assert {m["name"] for m in models} >= set(NAMES)
             process.send_signal(signal.SIGINT)
-            assert process.wait(timeout=120) == 0
+            assert process.wait(timeout=READY_SECONDS) == 0
         finally:
             process.kill()
             process.wait()
