@@ -53,11 +53,15 @@ _Any = TypeVar("_Any", bound=Record)
 
 
 class Removable(Record):
-    """Something that a store no longer needs: its folder or key, its objects in the order of removal, and their bytes."""
+    """Something that a store no longer needs: its folder or key, its objects in the order of removal, and their bytes.
+
+    Unfinished writes are identified by tags too, because S3 may hold several uploads to one key.
+    """
 
     kind: Kind
     place: str
     keys: tuple[str, ...]
+    tags: tuple[str, ...] = ()
     bytes: int
 
 
@@ -107,9 +111,8 @@ def remove(store: Store, item: Removable) -> None:
         StoreError: the store cannot be written.
     """
     if item.kind == "unfinished writes":
-        for entry in store.unfinished():
-            if entry.key in item.keys:
-                store.discard(entry)
+        for key, tag in zip(item.keys, item.tags, strict=True):
+            store.discard(Entry(key, bytes=0, tag=tag))
         return
     for key in item.keys:
         store.delete(key)
@@ -121,8 +124,9 @@ def _unfinished(store: Store) -> Iterator[Removable]:
     for entry in store.unfinished():
         folders[entry.key.rpartition("/")[0]].append(entry)
     for folder, entries in folders.items():
-        keys, size = tuple(dict.fromkeys(entry.key for entry in entries)), sum(entry.bytes for entry in entries)
-        yield Removable(kind="unfinished writes", place=folder, keys=keys, bytes=size)
+        keys, tags = tuple(entry.key for entry in entries), tuple(entry.tag for entry in entries)
+        size = sum(entry.bytes for entry in entries)
+        yield Removable(kind="unfinished writes", place=folder, keys=keys, tags=tags, bytes=size)
 
 
 class _Survey:

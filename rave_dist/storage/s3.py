@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 _CHECK = "check AWS_ENDPOINT_URL, AWS_REGION, AWS_PROFILE and the credentials, or the same in the AWS configuration files"
 _AWAY = "check the server, the network and AWS_ENDPOINT_URL, and run the same command again when it responds"
 _CONNECTION_ERRORS = (ConnectTimeoutError, EndpointConnectionError, HTTPClientError)
-_MISSING_CODES = {"404", "NoSuchKey", "NotFound"}
+_MISSING_CODES = {"404", "NoSuchKey", "NoSuchUpload", "NotFound"}
 _LOST_CODES = {"412", "PreconditionFailed"}
 _CONFLICT_CODES = {"409", "ConditionalRequestConflict"}
 _NOT_FOR_US = {"403", "AccessDenied", "405", "MethodNotAllowed", "501", "NotImplemented"}
@@ -285,8 +285,8 @@ class S3Prefix:
                     yield Entry(upload["Key"][strip:], size, upload["UploadId"])
 
     def discard(self, entry: Entry) -> None:
-        """Ends the upload, which removes its parts."""
-        with self._errors(entry.key):
+        """Ends the upload, which removes its parts; succeeds if it has ended."""
+        with suppress(MissingKeyError), self._errors(entry.key):
             self._client.abort_multipart_upload(Bucket=self._bucket, Key=self._full(entry.key), UploadId=entry.tag)
 
     def upload(self, path: Path, key: str) -> None:

@@ -8,6 +8,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import boto3
@@ -221,17 +222,26 @@ def test_temporary_files_of_killed_writers_go_after_a_day(local_store: Store) ->
     assert sorted(os.listdir(folder)) == [".partial-000000000001", "step-000000004.pt"]
 
 
-def test_uploads_of_killed_writers_go(s3_store: Store) -> None:
-    """S3 keeps, and bills, the parts of an upload that nobody ends."""
+def test_uploads_of_killed_writers_go(s3_store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """S3 keeps, and bills, the parts of an upload that nobody ends; two uploads may have one key."""
     s3_store.write_bytes("runs/whole", b"state")
     client, (bucket, _, prefix) = boto3.client("s3"), s3_store.uri.removeprefix("s3://").partition("/")
-    upload = {"Bucket": bucket, "Key": f"{prefix}/runs/half"}
-    upload["UploadId"] = client.create_multipart_upload(**upload)["UploadId"]
-    client.upload_part(**upload, PartNumber=1, Body=bytes(5 << 20))
-    assert list(s3_store.unfinished()) == []
-    (entry,) = s3_store.unfinished(seconds=-60)
-    assert (entry.key, entry.bytes) == ("runs/half", 5 << 20)
-    s3_store.discard(entry)
+    for name in ("a/half", "a/half", "b/half"):
+        upload = {"Bucket": bucket, "Key": f"{prefix}/runs/{name}"}
+        upload["UploadId"] = client.create_multipart_upload(**upload)["UploadId"]
+        client.upload_part(**upload, PartNumber=1, Body=bytes(5 << 20))
+    assert find_removable(s3_store) == [], "a day has not passed"
+    with monkeypatch.context() as patch:
+        patch.setattr("rave_dist.storage.s3.time", SimpleNamespace(time=lambda: time.time() + 90_000))
+        items = find_removable(s3_store)
+        assert sorted((item.place, item.keys, item.bytes) for item in items) == [
+            ("runs/a", ("runs/a/half",) * 2, 10 << 20),
+            ("runs/b", ("runs/b/half",), 5 << 20),
+        ]
+        patch.delattr(Store, "unfinished")  # the removal lists nothing again
+        for item in items:
+            remove(s3_store, item)
+            remove(s3_store, item)  # as another command would
     assert list(s3_store.unfinished(seconds=-60)) == []
     assert _keys(s3_store) == {"runs/whole"}
 
