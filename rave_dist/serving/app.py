@@ -58,7 +58,7 @@ _DRAIN_SECONDS = 20.0
 _WATCH_SECONDS = 5.0
 _POLL_SECONDS = 0.5
 _ANSWER_SECONDS = 120.0  # a busy machine takes long from the start of the proxy until it knows the routes
-_ANSWER_SECONDS_BESIDE = 15.0  # where a Serve was running before
+_ANSWER_SECONDS_JOINED = 15.0  # where Serve was running before
 
 
 @serve.ingress()
@@ -258,8 +258,8 @@ def run(
     patience = signals.allow(lambda: 2 * _DRAIN_SECONDS if serving else 0.0)  # for the requests in progress
     with patience, connected(dashboard=True, say=progress.say) as ends_with_us:
         # A Serve instance that was running before keeps running; our own ends with our Ray.
-        beside = not ends_with_us and bool(serve.status().proxies)
-        stays = ends_with_us or beside
+        joined = not ends_with_us and bool(serve.status().proxies)
+        stays = ends_with_us or joined
         try:
             progress.stage("starting the service")
             # Longer than our own limits, which respond with a message; this one is for clients that do not read.
@@ -273,7 +273,7 @@ def run(
             serve.run(application, name=APPLICATION, route_prefix="/")
             access = Access(store.uri, tuple(outputs), tuple(inputs))
             jobs.job_runner(store.uri, access, trust=trust)  # resumes the jobs of an earlier service
-            _wait_for_answer(port, seconds=_ANSWER_SECONDS_BESIDE if beside else _ANSWER_SECONDS)
+            _wait_for_answer(port, seconds=_ANSWER_SECONDS_JOINED if joined else _ANSWER_SECONDS)
             serving = True
             progress.stage("")
             progress.say(f"{num_models} models of {store.uri} at {address} (Ctrl-C ends it)")
