@@ -119,6 +119,7 @@ def train_library(
 def _begin(store: Store, spec: TrainingSpec) -> _Item:
     """The remaining work of a run, from the store."""
     store.delete(stop_key(spec))
+    store.delete_folder(spec.folder.ray)  # of a command that was killed, perhaps after the last step
     record = record_of(store, spec)
     result = read_result(store, spec)
     trained = result is not None and result.complete
@@ -263,7 +264,6 @@ class _Fleet:
 def _train_one(store: Store, spec: TrainingSpec, wanted: Share, export: Export | None) -> RunRecord | Problem:
     """One run under Ray Train's supervision, in a process that outlives the run's worker."""
     folder = spec.folder.ray
-    store.delete_folder(folder)
     filesystem, path = store.filesystem(folder)
     trainer = DataParallelTrainer(
         _work,
