@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from itertools import accumulate
 from typing import BinaryIO
 
+_WINDOW_BYTES = 1 << 20
+
 Piece = bytes | range
 """Bytes as they are, or a range of places in the file."""
 
@@ -91,3 +93,27 @@ class ByteView(io.RawIOBase):
 
 Source = BinaryIO | ByteView
 """An open file, or a part of one."""
+
+
+class Window:
+    """An open file's bytes around a place, read in large pieces.
+
+    Args:
+        file: the file.
+
+    Attributes:
+        size: of the file.
+    """
+
+    def __init__(self, file: Source) -> None:
+        self._file = file
+        self.size = file_size(file)
+        self._base = 0
+        self._data = b""
+
+    def at(self, place: int, count: int) -> tuple[bytes, int]:
+        """A buffer, and the offset in it from which ``count`` bytes follow, unless the file ends before."""
+        if place < self._base or place + count > self._base + len(self._data):
+            self._file.seek(place)
+            self._data, self._base = self._file.read(_WINDOW_BYTES), place
+        return self._data, place - self._base

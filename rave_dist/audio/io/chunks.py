@@ -13,13 +13,12 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from rave_dist.audio.io.byte_view import Source
-from rave_dist.audio.io.joined import begins_file
+from rave_dist.audio.io.joined import begins_file, find_file, is_padding
 from rave_dist.errors import AudioError
 
 _MOST_CHUNKS = 10_000  # zeros after a header are an endless list of empty chunks, which libsndfile walks to its end
 _TAIL_BYTES = 1 << 20  # where chunks behind a sound of unknown length are searched for
 _STRAY_BYTES = 4096  # bytes behind a container that is complete by its own account are not sound; more of them are
-_PADDING_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -108,6 +107,7 @@ class Walk:
 
     Attributes:
         stray_bytes: bytes behind the end of the container that are neither sound nor tags nor padding.
+        padded: whether padding lies behind the sound.
     """
 
     def __init__(self, file: Source, dialect: Dialect, *, within: range, size: int, closed_at: int | None) -> None:
@@ -118,6 +118,7 @@ class Walk:
         self._size = size
         self._closed_at = closed_at
         self.stray_bytes = 0
+        self.padded = False
 
     def find(self, first: int, *, long_size: Callable[[Chunk], int | None] = lambda chunk: None) -> Chunks:
         """All chunks from the place of the first one on.
@@ -153,14 +154,17 @@ class Walk:
         declared = chunk.size - self._dialect.preamble
         if declared <= 0:
             # An empty chunk, or the header of a recording that was never closed.
-            stop = start if self._behind(start, complete=False) is not None else self._tail(start)
+            stop = start if self._behind(start, complete=False) is not None else self._tail(start, start)
             return Sound(chunk, None if stop > start else 0, range(start, stop))
-        if start + declared > self._size:
-            if self._dialect.placeholder(chunk.size):
-                return Sound(chunk, None, range(start, self._tail(start)))
-            return Sound(chunk, declared, range(start, self._size))
         stop = start + declared
-        return Sound(chunk, declared, range(start, stop if self._behind(stop) is not None else self._tail(stop)))
+        if stop > self._size:
+            if self._dialect.placeholder(chunk.size):
+                return Sound(chunk, None, range(start, self._tail(start, start)))
+            return Sound(chunk, declared, range(start, self._tail(start, self._size)))
+        ends = self._behind(stop) is not None
+        if self.stray_bytes and find_file(self._file, self._base, range(start, stop)) is not None:
+            ends, self.stray_bytes = False, 0
+        return Sound(chunk, declared, range(start, stop if ends else self._tail(start, stop)))
 
     def _chunk(self, place: int) -> Chunk | None:
         """The chunk at a place; None where no header fits."""
@@ -202,6 +206,7 @@ class Walk:
                 return self._end
         closed = complete and self._closed_at is not None and abs(self._closed_at - stop) < 2 * self._dialect.align
         if is_padding(self._file, stop, self._end):
+            self.padded = True
             return self._end
         if closed and self._end - stop <= _STRAY_BYTES:
             self.stray_bytes = self._end - stop
@@ -213,40 +218,37 @@ class Walk:
         first = self._chunk(place)
         if first is not None and (self._dialect.is_known(first.name) or begins_file(self._file, place)):
             return True
-        return self._ends(place)
+        return self._ends(place, self._end)
 
-    def _ends(self, place: int) -> bool:
+    def _ends(self, place: int, end: int) -> bool:
         """Whether chunks from a place on end where the file does."""
         for _ in range(_MOST_CHUNKS):
-            left = self._end - place
+            left = end - place
             if left <= 0:
                 return left > -self._dialect.align
             chunk = self._chunk(place)
             if chunk is None:
                 return False
-            if not (chunk.size >= 0 and chunk.stop <= self._end and _is_printable(chunk.name[:4])):
+            if not (chunk.size >= 0 and chunk.stop <= end and _is_printable(chunk.name[:4])):
                 return False
             following = self._next(chunk)
             assert following is not None
             place = following
         return False
 
-    def _tail(self, start: int) -> int:
-        """The place of the first chunk behind a sound of unknown length: chunks of known names up to the end of the file."""
-        window = max(start, self._end - _TAIL_BYTES)
+    def _tail(self, start: int, least: int) -> int:
+        """The end of a sound of unknown length, where another file begins or chunks of known names end with the file.
+
+        Args:
+            start: of the sound.
+            least: where these chunks begin at the earliest.
+        """
+        end = find_file(self._file, self._base, range(start, self._end)) or self._end
+        window = max(least, end - _TAIL_BYTES)
         self._file.seek(window)
-        data = self._file.read(max(0, self._end - window))
+        data = self._file.read(max(0, end - window))
         places = sorted(window + place for name in self._dialect.others for place in _places(data, name))
-        return next((place for place in places if self._ends(place)), self._end)
-
-
-def is_padding(file: Source, start: int, stop: int) -> bool:
-    """Whether nothing but zeros lies between two places, judged by the first and the last MiB."""
-    for place in dict.fromkeys((start, max(start, stop - _PADDING_BYTES))):
-        file.seek(place)
-        if any(file.read(max(0, min(_PADDING_BYTES, stop - place)))):
-            return False
-    return True
+        return next((place for place in places if self._ends(place, end)), end)
 
 
 def _is_printable(name: bytes) -> bool:

@@ -10,16 +10,17 @@ from dataclasses import replace
 from pathlib import Path
 
 from rave_dist.audio.io.byte_view import ByteView, Source, file_size, shifted
-from rave_dist.audio.io.chunks import is_padding
 from rave_dist.audio.io.dialects import never_closed
 from rave_dist.audio.io.fixed_headers import fixed_header_sound
 from rave_dist.audio.io.flac import flac_samples
-from rave_dist.audio.io.joined import begins_file
+from rave_dist.audio.io.frames import framed_sound
+from rave_dist.audio.io.joined import is_padding, next_file
 from rave_dist.audio.io.layout import SoundBytes, chunked_sound
 from rave_dist.audio.io.matroska import matroska_sound
 from rave_dist.audio.io.mpeg import find_mpeg_parts, is_mpeg_audio
 from rave_dist.audio.io.ogg import find_ogg_parts
-from rave_dist.audio.io.parts import Part, Parts
+from rave_dist.audio.io.parts import TRUNCATED, Part, Parts
+from rave_dist.audio.io.stream_ends import stream_sound
 from rave_dist.audio.io.tags import without_tags
 from rave_dist.audio.io.voc import voc_sound
 
@@ -73,7 +74,7 @@ def _sound_bytes(file: Source) -> SoundBytes | None:
         return _ogg(file, size)
     if head[4:8] == b"ftyp":
         return _mp4(file, size)
-    return matroska_sound(file)
+    return matroska_sound(file) or stream_sound(file) or framed_sound(file)
 
 
 def _joined(file: Source) -> Parts:
@@ -85,7 +86,7 @@ def _joined(file: Source) -> Parts:
         stop = size if rest is None or rest.next_file is None else start + rest.next_file
         held = _one(ByteView(file, [range(start, stop)]))
         pieces = (range(start, stop),) if held is None or held.pieces is None else shifted(held.pieces, start)
-        cut = "truncated" if held is not None and held.is_cut else None
+        cut = TRUNCATED if held is not None and held.is_cut else None
         parts.append(Part(pieces, cut if held is None else held.damage or cut))
         start = stop
     return Parts(tuple(parts))
@@ -99,7 +100,11 @@ def _avi(file: Source, size: int, declared: int) -> SoundBytes | None:
     if not declared or never_closed(declared):
         return None
     stop = 8 + declared + declared % 2
-    return SoundBytes(declared, min(declared, size - 8), next_file=stop if stop < size and begins_file(file, stop) else None)
+    file.seek(stop)
+    if stop < size and file.read(12)[8:] == b"AVIX":  # above 1 GiB it has further parts
+        return None
+    following = next_file(file, 0, stop, size)
+    return SoundBytes(declared, min(declared, (following or size) - 8), next_file=following)
 
 
 def _ogg(file: Source, size: int) -> SoundBytes | None:
@@ -123,16 +128,19 @@ def _mp4(file: Source, size: int) -> SoundBytes | None:
         file.seek(offset)
         header = file.read(16)
         length, name = struct.unpack_from(">I4s", header)
-        if offset and name == b"ftyp":
-            return SoundBytes(None, offset, next_file=offset)
-        if offset and name not in _BOXES:
-            stray = 0 if is_padding(file, offset, size) else size - offset
-            return SoundBytes(None, offset, (range(offset),), stray) if stray else None
         if length == 1 and len(header) == 16:
             length = struct.unpack_from(">Q", header, 8)[0]
-        if length < 8:
-            return None
+        stray = bool(offset) and name not in _BOXES
+        if stray or name == b"ftyp" or offset + length > size:
+            following = next_file(file, 0, offset, size) if offset else None
+            if following is not None:
+                return SoundBytes(None, following, next_file=following)
+        if stray:
+            padding = is_padding(file, offset, size)
+            return None if padding else SoundBytes(None, offset, (range(offset),), size - offset)
         if offset + length > size:
             return SoundBytes(offset + length, size)
+        if length < 8:
+            return None
         offset += length
     return None

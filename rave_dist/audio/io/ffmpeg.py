@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from fractions import Fraction
@@ -15,9 +16,10 @@ import numpy as np
 
 from rave_dist.audio.io.blocks import conform, cut, reblock
 from rave_dist.audio.io.byte_view import ByteView, Piece, Source, file_size
-from rave_dist.audio.io.chunks import is_padding
+from rave_dist.audio.io.joined import is_padding
 from rave_dist.audio.io.mp4 import Timeline, read_timeline
 from rave_dist.audio.io.open_file import LOSSY_TOLERANCE_SAMPLES, OpenFile
+from rave_dist.audio.io.packet_damage import PacketDamage, lacks_bytes
 from rave_dist.audio.types import Audio
 from rave_dist.errors import AudioError
 
@@ -31,10 +33,13 @@ _FORMATS = (
 _TAGS: dict[str, Any] = {"metadata_errors": "replace"} if int(av.__version__.partition(".")[0]) < 19 else {}
 # Containers whose headers give the length; for the others FFmpeg estimates it from the bit rate.
 _EXACT = {"mov", "matroska", "asf", "wv", "tta", "ape", "flac", "wav", "aiff", "caf"}
+_EXACT_ALONE = {"flv"}  # its header gives the length of the longest track
+# Containers whose packets have times, and whose readers skip damaged packets without an error.
+_TIMED = {"mpegts", "mpeg", "flv", "nut"}
+_CONTIGUOUS = {"mlp", "truehd"}  # nothing lies between their packets
 # Edit lists of MP4 are applied here, to the sample.
 _OPTIONS = {"format_whitelist": _FORMATS, "ignore_editlist": "1"}
 _ENCODER_SECONDS = Fraction(1, 10)  # what encoders add before and behind the audio, and edit lists leave out
-_AC3_KILOBITS = (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384, 448, 512, 576, 640)  # ETSI TS 102 366
 _SCALE = {"u8": 2.0**7, "s16": 2.0**15, "s32": 2.0**31, "s64": 2.0**63}
 
 
@@ -82,7 +87,7 @@ def open_file(path: Path, pieces: Sequence[Piece] | None = None) -> Iterator[Ope
                 samples=_declared(container, stream, rate, timeline) if first is not None else 0,
                 format=kind,
                 subtype=stream.codec_context.name,
-                tolerance=LOSSY_TOLERANCE_SAMPLES,
+                tolerance=_tolerance(stream, rate),
                 read=read,
                 notes=(*_other_tracks(container, stream), *_left_out(timeline)),
             )
@@ -146,46 +151,46 @@ def _frames(container: Any, stream: Any, file: Source, *, trim: bool) -> Iterato
     held: Any = None
     end = None
     stop = 0
-    damage: AudioError | None = None
+    damage = PacketDamage()
+    timed, contiguous = container.format.name in _TIMED, container.format.name in _CONTIGUOUS
     try:
         for packet in container.demux(stream):
+            if timed and end is not None and packet.pts is not None:
+                damage.add_gap((packet.pts - end) * packet.time_base)
             if packet.pts is not None and packet.duration:
                 end = packet.pts + packet.duration
-            if damage is None and (packet.is_corrupt or _lacks_bytes(packet)):
-                damage = AudioError("damaged or truncated: packets of audio are incomplete")
-            for frame in packet.decode():
+            lacking = lacks_bytes(packet)
+            try:
+                frames = [] if lacking else packet.decode()
+            except av.InvalidDataError:
+                damage.unreadable += 1
+                continue
+            if packet.size:  # the last one, which ends the stream, has no content
+                dropped = contiguous and packet.pos is not None and 0 < stop < packet.pos
+                damage.add_packets(incomplete=lacking or dropped or packet.is_corrupt)
+            for frame in frames:
                 if held is not None:
                     yield _frame(held)
                 held = frame
+                damage.seconds += Fraction(frame.samples, frame.sample_rate)
             if packet.size and packet.pos is not None:
                 stop = packet.pos + packet.size
     except (av.FFmpegError, OSError) as error:
         _raise_if_unreadable(error)
-        if not stop or not is_padding(file, stop, file_size(file)):
-            damage = AudioError("damaged" if held is not None else "the audio cannot be decoded")
-            damage.__cause__ = error
+        damage.unreadable += 1
+    if contiguous and 0 < stop < file_size(file):
+        damage.unreadable += 1
+    if damage.unreadable and (not stop or not is_padding(file, stop, file_size(file))):
+        damage.add_packets()
     if held is not None:
         last = _frame(held)
-        if trim and damage is None and end is not None and held.pts is not None:
+        if trim and damage.start is None and end is not None and held.pts is not None:
             kept = round((end - held.pts) * stream.time_base * last.rate)
             if held.samples - kept >= stream.time_base * last.rate:  # a coarser time scale does not tell single samples
                 last = last._replace(audio=last.audio[:, : max(0, kept)])
         yield last
-    if damage is not None:
-        raise damage
-
-
-def _lacks_bytes(packet: Any) -> bool:
-    """Whether a packet of AC-3 or E-AC-3 is shorter than its header says; FFmpeg plays something else in its place."""
-    if packet.stream.codec_context.name not in ("ac3", "eac3") or packet.size < 6:
-        return False
-    _, _, high, low, fifth, sixth = bytes(packet)[:6]
-    if sixth >> 3 > 10:
-        words = ((high & 7) << 8 | low) + 1
-    else:
-        kilobits = _AC3_KILOBITS[min((fifth & 63) >> 1, 18)]
-        words = (2 * kilobits, kilobits * 320 // 147 + (fifth & 1), 3 * kilobits)[min(fifth >> 6, 2)]
-    return bool(packet.size < 2 * words)
+    if damage.start is not None:
+        raise damage.error()
 
 
 def _frame(frame: Any) -> _Frame:
@@ -208,13 +213,23 @@ def _raise_if_unreadable(error: Exception) -> None:
 def _declared(container: Any, stream: Any, rate: int, timeline: Timeline | None) -> int | None:
     if timeline is not None and timeline.used is not None:
         return round(timeline.used * rate)
-    if container.format.name.split(",")[0] not in _EXACT:
+    kind = container.format.name.split(",")[0]
+    if kind not in _EXACT and not (kind in _EXACT_ALONE and len(container.streams) == 1):
         return None
     if stream.duration is not None and stream.duration > 0:
         return round(float(stream.duration * stream.time_base) * rate)
     if container.duration and len(container.streams) == 1:  # in a video the picture may be longer than the audio
         return round(float(container.duration) * rate / av.time_base)
     return None
+
+
+def _tolerance(stream: Any, rate: int) -> int:
+    """How many samples may be missing: of lossless encodings those that the container's times do not tell apart."""
+    codec = stream.codec_context.codec
+    if not codec.lossless or codec.name == "dca":
+        return LOSSY_TOLERANCE_SAMPLES
+    step = float(rate * stream.time_base)
+    return 2 * math.ceil(step)
 
 
 def _to_float(frame: Any) -> Audio:

@@ -1,4 +1,4 @@
-"""The sound of files with one header and no chunks: NIST SPHERE, AVR, Psion, MPC 2000, PVF, IRCAM, PAF and MAT.
+"""The sound of files with one header and no chunks: NIST SPHERE, AVR, Psion, MPC 2000, Fasttracker, PVF, IRCAM, PAF and MAT.
 
 libsndfile reads all that follows the header, and does not miss what is missing. Formats: the NIST SPHERE manual and MathWorks'
 "MAT-File Format"; the headers of the others as libsndfile's own files have them.
@@ -11,8 +11,7 @@ import struct
 from typing import NamedTuple
 
 from rave_dist.audio.io.byte_view import Source, file_size
-from rave_dist.audio.io.chunks import is_padding
-from rave_dist.audio.io.joined import begins_file
+from rave_dist.audio.io.joined import is_padding, next_file
 from rave_dist.audio.io.layout import SoundBytes
 from rave_dist.audio.io.tags import without_tags
 
@@ -40,20 +39,19 @@ def fixed_header_sound(file: Source) -> SoundBytes | None:
     present = within.stop - start
     if present <= 0:
         return None
+    following = next_file(file, within.start, start + declared if declared else None, within.stop)
+    if following is not None:
+        return SoundBytes(declared, following - start, next_file=following)
     if declared is None:
         declared = -(-present // width) * width
     stop = start + declared
-    next_file = stop if 0 < declared < present and begins_file(file, stop) else None
     stray = 0
-    if declared < present:
-        padding = is_padding(file, stop, within.stop)
-        if found.exact and next_file is None and not padding:
-            stray = present - declared
-        if found.exact or next_file is not None or padding:
-            present = declared
+    if declared < present and (found.exact or is_padding(file, stop, within.stop)):
+        stray = 0 if is_padding(file, stop, within.stop) else present - declared
+        present = declared
     as_it_lies = not within.start and start + present == file_size(file)
     pieces = None if as_it_lies else (range(within.start, start + present),)
-    return SoundBytes(declared or None, present, pieces, stray, next_file=next_file)
+    return SoundBytes(declared or None, present, pieces, stray)
 
 
 class _Found(NamedTuple):
@@ -84,7 +82,9 @@ def _declared(head: bytes) -> _Found | None:
 
 
 def _without_length(head: bytes) -> _Found | None:
-    """PVF, IRCAM and PAF: the sound extends to the end of the file."""
+    """PVF, IRCAM, PAF and Fasttracker instruments: the sound extends to the end of the file."""
+    if head[:21] == b"Extended Instrument: ":
+        return _Found(338, None, 2)
     pvf = _PVF.match(head)
     if pvf is not None:
         return _Found(pvf.end(), None, max(1, int(pvf[1]) * int(pvf[3]) // 8))

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import re
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,13 +17,11 @@ import numpy as np
 import soundfile
 
 from rave_dist.audio.io.byte_view import ByteView, Piece, Source, file_size
+from rave_dist.audio.io.joined import find_file
 from rave_dist.audio.io.layout import SoundBytes
 from rave_dist.audio.io.tags import without_tags
 
 _TAIL_BYTES = 1 << 16
-_SCAN_BYTES = 1 << 20
-_MARKER = re.compile(rb"fLaC[\0\x80]\0\0\x22")
-_MARKER_BYTES = 7
 _PROBES = (1 / 4, 1 / 2, 2 / 3, 9 / 10)
 _INFO_BYTES = 42  # the marker, and the first metadata block with its header
 _RATES = (0, 88200, 176400, 192000, 8000, 16000, 22050, 24000, 32000, 44100, 48000, 96000)
@@ -93,7 +90,7 @@ def flac_samples(file: Source) -> SoundBytes | None:
     present = frame.samples if frame.stop is not None else frame.samples_before
     stop = within.stop if frame.stop is None else frame.stop
     if stop < within.stop or frame.samples != info.samples or not _ascends(file, within, info):
-        next_file = _next_file(file, within)
+        next_file = find_file(file, within.start, range(within.start + _INFO_BYTES, within.stop))
         if next_file is not None:
             return SoundBytes(declared, present, next_file=next_file)
     pieces = _pieces(within.start, head, frame.samples, stop)
@@ -146,18 +143,6 @@ def _ascends(file: Source, within: range, info: _Info) -> bool:
         numbers.append(next((header[0] for header in headers if header is not None), None))
     known = [number for number in numbers if number is not None]
     return known == sorted(known)
-
-
-def _next_file(file: Source, within: range) -> int | None:
-    """The place of another FLAC file behind the first one."""
-    place, rest = within.start + _INFO_BYTES, b""
-    file.seek(place)
-    while data := file.read(_SCAN_BYTES):
-        found = _MARKER.search(rest + data)
-        if found is not None and place - len(rest) + found.start() < within.stop:
-            return place - len(rest) + found.start()
-        place, rest = place + len(data), data[-_MARKER_BYTES:]
-    return None
 
 
 def _syncs(data: bytes) -> Iterator[int]:

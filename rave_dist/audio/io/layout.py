@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rave_dist.audio.io.byte_view import Piece, Source, file_size
-from rave_dist.audio.io.chunks import Chunk, Chunks, Dialect, Walk, is_padding
+from rave_dist.audio.io.chunks import Chunk, Chunks, Dialect, Walk
 from rave_dist.audio.io.dialects import AIFF, CAF, RIFF, RIFX, SVX, W64, never_closed
-from rave_dist.audio.io.joined import begins_file
+from rave_dist.audio.io.joined import is_padding, next_file
 from rave_dist.audio.io.tags import without_tags
 from rave_dist.errors import AudioError
 
@@ -187,15 +187,16 @@ def _au(file: Source, within: range, head: bytes) -> SoundBytes:
     offset, declared = struct.unpack_from(f"{order}II", head, 4)
     start = min(within.start + offset, within.stop)
     present = within.stop - start
-    if declared == 0 or declared > present:
-        unknown = declared == 0 or never_closed(declared)
+    stop = start + declared
+    unknown = declared == 0 or (declared > present and never_closed(declared))
+    following = next_file(file, within.start, None if unknown else stop, within.stop)
+    if following is not None:
+        return SoundBytes(None if unknown else declared, following - start, next_file=following)
+    if unknown or declared > present:
         readable = declared and (not unknown or within.stop == file_size(file))
         return SoundBytes(None if unknown else declared, present, None if readable else _au_pieces(within, start, within.stop))
-    stop = start + declared
     if is_padding(file, stop, within.stop):
         return SoundBytes(declared, declared)
-    if begins_file(file, stop):
-        return SoundBytes(declared, declared, next_file=stop)
     return SoundBytes(declared, present, _au_pieces(within, start, within.stop))
 
 
@@ -241,7 +242,7 @@ def _joined(
         return None
     present = chunks.present
     declared = None if any(sound.declared is None for sound in sounds) else sum(sound.declared or 0 for sound in sounds)
-    if readable and len(sounds) == 1 and declared == present:
+    if readable and not walk.padded and len(sounds) == 1 and declared == present:
         return SoundBytes(declared, present, stray_bytes=walk.stray_bytes, damage=damage, next_file=chunks.next_file)
     if most is not None and present > most:
         declared, present = present, most

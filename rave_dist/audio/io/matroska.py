@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from rave_dist.audio.io.byte_view import Source, file_size
+from rave_dist.audio.io.joined import next_file
 from rave_dist.audio.io.layout import SoundBytes
 
 _EBML, _SEGMENT, _CLUSTER = 0x1A45DFA3, 0x18538067, 0x1F43B675
@@ -20,8 +21,13 @@ def matroska_sound(file: Source) -> SoundBytes | None:
     size = file_size(file)
     head = _element(file, 0)
     segment = None if head is None or head[0] != _EBML or head[2] is None else _element(file, head[2])
-    if segment is None or segment[0] != _SEGMENT or segment[2] is None or segment[2] <= size:
-        return None  # complete, or of unknown length, as it is recorded live
+    if segment is None or segment[0] != _SEGMENT or segment[2] is None:
+        return None  # of unknown length, as it is recorded live
+    following = next_file(file, 0, segment[2], size)
+    if following is not None:
+        return SoundBytes(segment[2], following, next_file=following)
+    if segment[2] <= size:
+        return None
     place = segment[1]
     for _ in range(_MOST_ELEMENTS):
         element = _element(file, place)

@@ -7,19 +7,17 @@ by their authors.
 
 from __future__ import annotations
 
-import os
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from typing import NamedTuple
 
-from rave_dist.audio.io.byte_view import Piece, Source
-from rave_dist.audio.io.chunks import is_padding
+from rave_dist.audio.io.byte_view import Piece, Source, Window
+from rave_dist.audio.io.joined import is_padding
 from rave_dist.audio.io.parts import Part, Parts
-from rave_dist.audio.io.tags import without_tags
+from rave_dist.audio.io.tags import tag_bytes, without_tags
 
-_BUFFER_BYTES = 1 << 20
 _MOST_FRAME_BYTES = 8192
 _KILOBITS = {
     (1, 1): (32, 64, 96, 128, 160, 192, 224, 256, 288, 320, 352, 384, 416, 448),
@@ -76,21 +74,8 @@ class _Count:
     bytes_place: int
 
 
-class _Window:
-    """A file's bytes around a place."""
-
-    def __init__(self, file: Source) -> None:
-        self._file = file
-        self.size = file.seek(0, os.SEEK_END)
-        self._base = 0
-        self._data = b""
-
-    def at(self, place: int, count: int) -> tuple[bytes, int]:
-        """A buffer, and the offset in it from which ``count`` bytes follow, unless the file ends before."""
-        if place < self._base or place + count > self._base + len(self._data):
-            self._file.seek(place)
-            self._data, self._base = self._file.read(_BUFFER_BYTES), place
-        return self._data, place - self._base
+class _Window(Window):
+    """A file's bytes around a place, with frames and tags among them."""
 
     def header(self, place: int) -> _Header | None:
         data, at = self.at(place, 4)
@@ -120,15 +105,7 @@ class _Window:
     def tag(self, place: int) -> int:
         """The length of a tag that begins here, or 0."""
         data, at = self.at(place, 32)
-        if data.startswith(b"ID3", at) and len(data) >= at + 10:
-            high, upper, lower, low = data[at + 6 : at + 10]
-            return 10 + (high << 21 | upper << 14 | lower << 7 | low) + (10 if data[at + 5] & 16 else 0)
-        if data.startswith(b"APETAGEX", at) and len(data) >= at + 24:
-            size, _, flags = struct.unpack_from("<III", data, at + 12)
-            return int(size) + (32 if flags >> 29 & 1 else 0)
-        if data.startswith(b"TAG", at):
-            return 128
-        return 0
+        return tag_bytes(data[at : at + 32])
 
 
 def is_mpeg_audio(file: Source) -> bool:

@@ -10,8 +10,8 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from rave_dist.audio.io.byte_view import Source, file_size
-from rave_dist.audio.io.parts import Part, Parts
+from rave_dist.audio.io.byte_view import Piece, Source, file_size
+from rave_dist.audio.io.parts import TRUNCATED, Part, Parts
 
 _MARK = b"OggS\0"
 _MOST_PAGE_BYTES = 27 + 255 + 255 * 255
@@ -33,6 +33,7 @@ class _Page:
     payload: bytes
     intact: bool
     cut: bool = False
+    rest: bytes | None = None
 
 
 @dataclass
@@ -41,7 +42,7 @@ class _Stream:
 
     head: bytes
     serial: int
-    ranges: list[range] = field(default_factory=list)
+    pieces: list[Piece] = field(default_factory=list)
     number: int = -1
     granule: int = 0
     cut: bool = False
@@ -57,10 +58,13 @@ class _Stream:
         if page.granule > 0:
             self.granule = page.granule
         self.cut = self.cut or page.cut
-        if self.ranges and self.ranges[-1].stop == page.start:
-            self.ranges[-1] = range(self.ranges[-1].start, page.stop)
+        last = self.pieces[-1] if self.pieces else b""
+        if page.rest is not None:
+            self.pieces.append(page.rest)
+        elif isinstance(last, range) and last.stop == page.start:
+            self.pieces[-1] = range(last.start, page.stop)
         else:
-            self.ranges.append(range(page.start, page.stop))
+            self.pieces.append(range(page.start, page.stop))
 
     @property
     def codec(self) -> str | None:
@@ -80,7 +84,7 @@ class _Stream:
         if self.missing:
             places = ", ".join(f"{place / self.rate:.3f} s" for place in self.missing[:3])
             return f"damaged: pages are missing or damaged at {places}{', …' if len(self.missing) > 3 else ''}"
-        return "truncated" if self.cut else None
+        return TRUNCATED if self.cut else None
 
 
 def find_ogg_parts(file: Source) -> Parts | None:
@@ -105,7 +109,7 @@ def find_ogg_parts(file: Source) -> Parts | None:
         notes.append("a stream has no end: its recording or copying may have been interrupted")
     if not chosen or (len(links) == 1 and len(links[0]) == 1 and not chosen[0].damage and not notes):
         return None  # decoders need no help
-    return Parts(tuple(Part(tuple(stream.ranges), stream.damage) for stream in chosen), tuple(dict.fromkeys(notes)))
+    return Parts(tuple(Part(tuple(stream.pieces), stream.damage) for stream in chosen), tuple(dict.fromkeys(notes)))
 
 
 def _links(file: Source) -> list[list[_Stream]]:
@@ -132,6 +136,24 @@ def _checksum(page: bytes) -> int:
     return int(f"{crc:032b}"[::-1], 2)
 
 
+def _whole_packets(page: bytes) -> bytes:
+    """A page that the file does not hold to its end, with the packets that it does; decoders leave out all of such a page."""
+    body = 27 + page[26]
+    present = 0
+    whole = (0, 0)
+    for number, length in enumerate(page[27:body], start=1):
+        present += length
+        if body + present > len(page):
+            break
+        if length < 255:
+            whole = number, present
+    segments, size = whole
+    if not segments:
+        return b""
+    head, rest = page[:22], bytes([segments]) + page[27 : 27 + segments] + page[body : body + size]
+    return head + struct.pack("<I", _checksum(head + bytes(4) + rest)) + rest
+
+
 def _pages(file: Source) -> Iterator[_Page]:
     size = file_size(file)
     place = base = 0
@@ -156,5 +178,7 @@ def _pages(file: Source) -> Iterator[_Page]:
             inner = buffer.find(_MARK, at + 27, end)
             if inner >= 0 or page.stop > size:
                 page.cut, page.stop = True, base + inner if inner >= 0 else size
+            if page.stop == size and page.cut:
+                page.rest = _whole_packets(buffer[at:])
         yield page
         place = page.stop

@@ -121,7 +121,7 @@ class Decoder:
         if self._damage is not None:
             raise self._error(f"{self._damage} after {self._seconds(read)}")
         if self.is_cut:
-            raise self._error("truncated: the file ends before its audio does")
+            raise self._error(f"truncated: the file ends after {self._seconds(read)}, before its audio does")
         if bad:
             raise self._error(f"{bad} NaN or infinite samples, the first at {first_bad:.3f} s")
 
@@ -215,7 +215,7 @@ def _open_builtin(path: Path, pieces: Sequence[Piece] | None) -> Iterator[OpenFi
 def _declared(sound: OpenFile, held: SoundBytes) -> int | None:
     """The length that the headers give, also where the decoder derives its own from the bytes of a truncated file."""
     counted = (
-        sound.format not in ("mov", "matroska")
+        sound.format not in ("mov", "matroska", "flv")
         and not sound.subtype.startswith("ALAC")
         and (sound.tolerance == 0 or sound.subtype.startswith("pcm_"))
     )

@@ -17,6 +17,9 @@ from rave_dist.audio.io.open_file import OpenFile
 from rave_dist.audio.types import Audio
 from rave_dist.errors import AudioError
 
+TRUNCATED = "truncated"
+"""The damage of a part that lacks its end, without further details."""
+
 PartOpener = Callable[[Path, Sequence[Piece]], AbstractContextManager[OpenFile]]
 
 
@@ -101,8 +104,10 @@ def _read(
         except AudioError as error:
             problem = f"{error.what} after {count / first.sample_rate:.3f} s"
         missing = ((header.samples or 0) - header.tolerance) / header.sample_rate - count / first.sample_rate
-        if problem is None and missing > 0:
-            problem = f"truncated: {count / first.sample_rate:.3f} s of {(header.samples or 0) / header.sample_rate:.3f} s"
+        if problem in (None, TRUNCATED) and missing > 0:
+            problem = f"{TRUNCATED}: {count / first.sample_rate:.3f} s of {(header.samples or 0) / header.sample_rate:.3f} s"
+        elif problem == TRUNCATED:
+            problem = f"{TRUNCATED} after {count / first.sample_rate:.3f} s"
         if problem is not None:
             damage.append(f"{name} is {problem}")
         before += count / first.sample_rate

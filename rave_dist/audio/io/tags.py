@@ -22,7 +22,7 @@ def without_tags(file: Source) -> range:
     """
     size = file_size(file)
     start, stop = 0, size
-    while length := _id3v2(_read(file, start, 10)):
+    while length := id3v2_bytes(_read(file, start, 10)):
         start += length
     while start < stop and (length := _behind(file, stop)):
         stop -= length
@@ -36,7 +36,8 @@ def _read(file: Source, place: int, count: int) -> bytes:
     return file.read(count)
 
 
-def _id3v2(head: bytes) -> int:
+def id3v2_bytes(head: bytes) -> int:
+    """The length of the ID3v2 tag that begins with these 10 bytes, or ends with them as its footer; 0 where there is none."""
     if len(head) < 10 or head[:3] not in (b"ID3", b"3DI") or max(head[6:10]) > 127:
         return 0
     footer = 10 if head[5] & 0x10 or head[:3] == b"3DI" else 0
@@ -54,4 +55,12 @@ def _behind(file: Source, stop: int) -> int:
         return int(length) + _FOOTER_BYTES * bool(flags & 1 << 31)
     if footer[-9:] == b"LYRICS200" and footer[-15:-9].isdigit():
         return int(footer[-15:-9]) + 15
-    return _id3v2(footer[-10:]) if footer[-10:-7] == b"3DI" else 0
+    return id3v2_bytes(footer[-10:]) if footer[-10:-7] == b"3DI" else 0
+
+
+def tag_bytes(head: bytes) -> int:
+    """The length of the tag that begins with these bytes, 32 where the file has them; 0 where there is none."""
+    if head.startswith(b"APETAGEX") and len(head) >= 24:
+        size, _, flags = struct.unpack_from("<III", head, 12)
+        return int(size + _FOOTER_BYTES * (flags >> 29 & 1))
+    return _ID3V1_BYTES if head.startswith(b"TAG") else id3v2_bytes(head[:10])

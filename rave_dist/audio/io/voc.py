@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from rave_dist.audio.io.byte_view import Piece, Source
-from rave_dist.audio.io.joined import begins_file
+from rave_dist.audio.io.joined import begins_file, find_file
 from rave_dist.audio.io.layout import SoundBytes
 from rave_dist.audio.io.tags import without_tags
 from rave_dist.errors import AudioError
@@ -21,6 +21,7 @@ _ENDLESS = 0xFFFF
 _UNKNOWN_SIZE = 0xFFFFFF
 _TERMINATOR, _SOUND, _MORE, _SILENCE, _MARKER, _TEXT, _REPEAT, _REPEAT_END, _EXTENDED, _NEW = range(10)
 _HEADS = {_SOUND: 2, _NEW: 12}
+_SOX_SHORT = 8  # sox does not count these bytes of a new block's head
 # Codec: tag of WAV, bits per sample, and a byte of silence. Others, ADPCM of 2 to 4 bits, are left to FFmpeg.
 _CODECS = {0: (1, 8, b"\x80"), 4: (1, 16, b"\0"), 6: (6, 8, b"\xd5"), 7: (7, 8, b"\xff")}
 
@@ -74,7 +75,7 @@ def voc_sound(file: Source) -> SoundBytes | None:
     head = file.read(26)
     if head[:20] != _MAGIC or len(head) < 26:
         return None
-    stream = _read_blocks(file, within.start + struct.unpack_from("<H", head, 20)[0], within.stop)
+    stream = _read_blocks(file, within, within.start + struct.unpack_from("<H", head, 20)[0])
     if stream is None or stream.format is None:
         return None
     tag, bits, _ = _CODECS[stream.format.codec]
@@ -91,8 +92,9 @@ def voc_sound(file: Source) -> SoundBytes | None:
     )
 
 
-def _read_blocks(file: Source, place: int, end: int) -> _Stream | None:
+def _read_blocks(file: Source, within: range, place: int) -> _Stream | None:
     stream = _Stream()
+    end = within.stop
     extended: _Format | None = None
     repeat: tuple[int, int] | None = None
     while (block := _block(file, place, end)) is not None:
@@ -115,11 +117,16 @@ def _read_blocks(file: Source, place: int, end: int) -> _Stream | None:
         if kind in (_SOUND, _NEW, _MORE):
             if stream.format is None:
                 return None
+            counted = place + _SOX_SHORT
+            if kind == _NEW and counted < end and not _is_list(file, place, end) and _is_list(file, counted, end):
+                place = counted
             sound = range(start + _HEADS.get(kind, 0), min(place, end))
             if place > end or not _is_list(file, place, end):
                 # Of 24 bits, so sizes above 16 MiB wrap; zero or all ones where the program never came back to write it.
-                wrapped = place <= end or size == _UNKNOWN_SIZE
-                place, sound = end, range(sound.start, end - _ends_with_terminator(file, end) if wrapped else end)
+                stream.next_file = find_file(file, within.start, range(sound.start, end))
+                stop = stream.next_file or end
+                wrapped = place <= stop or size == _UNKNOWN_SIZE
+                place, sound = stop, range(sound.start, stop - _ends_with_terminator(file, stop) if wrapped else stop)
                 stream.add(sound, len(sound) if wrapped else start + size - sound.start)
             else:
                 stream.add(sound, len(sound))

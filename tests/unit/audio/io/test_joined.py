@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import soundfile
@@ -49,10 +51,47 @@ def test_a_truncated_last_one_is_named(tmp_path, container):
     np.testing.assert_array_equal(decoded, whole[:, : decoded.shape[1]])
 
 
-@pytest.mark.parametrize(
-    ("kind", "subtype", "rate"),
-    [("NIST", "PCM_16", 44100), ("AVR", "PCM_16", 44100), ("WVE", "ALAW", 8000), ("VOC", "PCM_16", 44100)],
-)
+@pytest.mark.parametrize("container", CONTAINERS)
+@pytest.mark.parametrize("missing", [4, 2222, 19_000])
+def test_a_truncated_first_one_is_named_and_ends_where_the_next_begins(tmp_path, container, missing):
+    first, second = built(container, 5000), built(container, 4321, seed=1)
+    (tmp_path / "joined").write_bytes(first.build()[:-missing] + second.build())
+    decoded, error, _ = decode(tmp_path / "joined")
+    assert error is not None
+    assert error.startswith("part 1 of 2 (from 0.000 s) is truncated")
+    kept = (20_000 - missing) // 4
+    whole = [expected(first.payload, "s16")[:, :kept], expected(second.payload, "s16")]
+    np.testing.assert_array_equal(decoded, np.concatenate(whole, axis=1))
+
+
+@pytest.mark.parametrize("container", CONTAINERS)
+@pytest.mark.parametrize("size", [0, 4000])
+def test_the_first_one_has_a_wrong_size(tmp_path, container, size):
+    first, second = replace(built(container, 5000), size=lambda right: size, outer=lambda right: size), built(container, 4321)
+    if container == "aiff":
+        first = replace(first, frames=lambda right: 0)
+    (tmp_path / "joined").write_bytes(first.build() + second.build())
+    decoded, error, _ = decode(tmp_path / "joined")
+    assert error is None
+    np.testing.assert_array_equal(decoded, np.concatenate([expected(part.payload, "s16") for part in (first, second)], axis=1))
+
+
+OLD = [
+    ("NIST", "PCM_16", 44100),
+    ("AVR", "PCM_16", 44100),
+    ("WVE", "ALAW", 8000),
+    ("VOC", "PCM_16", 44100),
+    ("PVF", "PCM_16", 44100),
+    ("IRCAM", "PCM_16", 44100),
+    ("PAF", "PCM_16", 44100),
+    ("MPC2K", "PCM_16", 44100),
+    ("XI", "DPCM_16", 44100),
+    ("MAT4", "PCM_16", 44100),
+    ("MAT5", "PCM_16", 44100),
+]
+
+
+@pytest.mark.parametrize(("kind", "subtype", "rate"), OLD)
 def test_old_formats(tmp_path, kind, subtype, rate):
     one = tmp_path / "one"
     soundfile.write(one, sound(5000, 1, rate).T, rate, format=kind, subtype=subtype)
@@ -90,8 +129,21 @@ def test_flac_of_other_formats(tmp_path):
     assert decoded.shape == (2, 88200)
 
 
-@pytest.mark.parametrize(("codec", "suffix"), [("aac", ".m4a"), ("alac", ".m4a"), ("pcm_s16le", ".mov"), ("pcm_s16le", ".avi")])
-def test_mp4_and_avi(tmp_path, codec, suffix):
+COMPRESSED = [
+    ("aac", ".m4a"),
+    ("alac", ".m4a"),
+    ("pcm_s16le", ".mov"),
+    ("pcm_s16le", ".avi"),
+    ("flac", ".mka"),
+    ("wavpack", ".wv"),
+    ("tta", ".tta"),
+    ("wmav2", ".wma"),
+    ("libmp3lame", ".flv"),
+]
+
+
+@pytest.mark.parametrize(("codec", "suffix"), COMPRESSED)
+def test_compressed(tmp_path, codec, suffix):
     one = write(tmp_path / f"one{suffix}", sound(30000, 2), 44100, codec)
     whole, _, _ = decode(one)
     (tmp_path / f"joined{suffix}").write_bytes(one.read_bytes() * 2)
@@ -99,3 +151,17 @@ def test_mp4_and_avi(tmp_path, codec, suffix):
     assert error is None
     assert notes == ("2 recordings are joined in the file; all are used",)
     np.testing.assert_array_equal(decoded, np.tile(whole, 2))
+
+
+@pytest.mark.parametrize(("codec", "suffix"), [("pcm_s16le", ".avi"), ("pcm_s16le", ".mka"), ("wavpack", ".wv")])
+def test_a_truncated_compressed_one_is_named(tmp_path, codec, suffix):
+    one = write(tmp_path / f"one{suffix}", sound(70_000, 2), 44100, codec)
+    whole, _, _ = decode(one)
+    data = one.read_bytes()
+    (tmp_path / f"joined{suffix}").write_bytes(data[: len(data) * 2 // 3] + data)
+    decoded, error, _ = decode(tmp_path / f"joined{suffix}")
+    assert error is not None
+    assert error.startswith("part 1 of 2 (from 0.000 s) is ")
+    first = decoded.shape[1] - 70_000
+    assert 22_000 < first < 47_000
+    np.testing.assert_array_equal(decoded, np.concatenate([whole[:, :first], whole], axis=1))

@@ -26,7 +26,10 @@ def test_tags(tmp_path, name):
         np.testing.assert_array_equal(decoded, whole)
 
 
-@pytest.mark.parametrize("name", ["m4a", "alac", "adts", "mp2", "mp3", "mp3 without xing", "mka flac"])
+STREAMS = ("ac3", "eac3", "adts", "wavpack", "tta", "wma", "flv", "mpegts")
+
+
+@pytest.mark.parametrize("name", ["m4a", "alac", "mp2", "mp3", "mp3 without xing", "mka flac", *STREAMS])
 def test_padding(tmp_path, name):
     kind = KINDS[name]
     path = write_kind(tmp_path / "take", sound(kind.rates[-1], kind.channels[-1], kind.rates[-1]), kind.rates[-1], kind)
@@ -37,10 +40,11 @@ def test_padding(tmp_path, name):
     np.testing.assert_array_equal(decoded, whole)
 
 
-@pytest.mark.parametrize("name", ["m4a", "mp3", "mp3 without xing"])
+@pytest.mark.parametrize("name", ["m4a", "mp3", "mp3 without xing", *STREAMS])
 def test_stray_bytes_are_named(tmp_path, name):
     kind = KINDS[name]
-    path = write_kind(tmp_path / "take", sound(44100, 2), 44100, kind)
+    rate = kind.rates[-1]
+    path = write_kind(tmp_path / "take", sound(rate, 2, rate), rate, kind)
     whole, _, _ = decode(path)
     stray = b"\r\n<!-- served by a host -->\r\n"
     path.write_bytes(path.read_bytes() + stray)
