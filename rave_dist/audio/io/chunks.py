@@ -107,7 +107,7 @@ class Walk:
 
     Attributes:
         stray_bytes: bytes behind the end of the container that are neither sound nor tags nor padding.
-        padded: whether padding lies behind the sound.
+        irregular: whether decoders may misread the file as it lies.
     """
 
     def __init__(self, file: Source, dialect: Dialect, *, within: range, size: int, closed_at: int | None) -> None:
@@ -118,7 +118,7 @@ class Walk:
         self._size = size
         self._closed_at = closed_at
         self.stray_bytes = 0
-        self.padded = False
+        self.irregular = False
 
     def find(self, first: int, *, long_size: Callable[[Chunk], int | None] = lambda chunk: None) -> Chunks:
         """All chunks from the place of the first one on.
@@ -185,6 +185,7 @@ class Walk:
         if padded != chunk.stop:  # some programs leave out the padding
             close = self._chunk(chunk.stop)
             if close is not None and self._dialect.is_known(close.name):
+                self.irregular = True
                 return chunk.stop
         return padded
 
@@ -206,7 +207,7 @@ class Walk:
                 return self._end
         closed = complete and self._closed_at is not None and abs(self._closed_at - stop) < 2 * self._dialect.align
         if is_padding(self._file, stop, self._end):
-            self.padded = True
+            self.irregular = True
             return self._end
         if closed and self._end - stop <= _STRAY_BYTES:
             self.stray_bytes = self._end - stop

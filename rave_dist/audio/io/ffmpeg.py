@@ -17,6 +17,7 @@ import numpy as np
 from rave_dist.audio.io.blocks import conform, cut, reblock
 from rave_dist.audio.io.byte_view import ByteView, Piece, Source, file_size
 from rave_dist.audio.io.joined import is_padding
+from rave_dist.audio.io.matroska import declares_duration
 from rave_dist.audio.io.mp4 import Timeline, read_timeline
 from rave_dist.audio.io.open_file import LOSSY_TOLERANCE_SAMPLES, OpenFile
 from rave_dist.audio.io.packet_damage import PacketDamage, lacks_bytes
@@ -84,7 +85,7 @@ def open_file(path: Path, pieces: Sequence[Piece] | None = None) -> Iterator[Ope
             yield OpenFile(
                 sample_rate=rate,
                 channels=channels,
-                samples=_declared(container, stream, rate, timeline) if first is not None else 0,
+                samples=_declared(container, stream, rate, timeline, file) if first is not None else 0,
                 format=kind,
                 subtype=stream.codec_context.name,
                 tolerance=_tolerance(stream, rate),
@@ -210,16 +211,18 @@ def _raise_if_unreadable(error: Exception) -> None:
         raise error
 
 
-def _declared(container: Any, stream: Any, rate: int, timeline: Timeline | None) -> int | None:
+def _declared(container: Any, stream: Any, rate: int, timeline: Timeline | None, file: Source) -> int | None:
     if timeline is not None and timeline.used is not None:
         return round(timeline.used * rate)
     kind = container.format.name.split(",")[0]
     if kind not in _EXACT and not (kind in _EXACT_ALONE and len(container.streams) == 1):
         return None
+    if kind == "matroska" and not declares_duration(file):
+        return None
     if stream.duration is not None and stream.duration > 0:
         return round(float(stream.duration * stream.time_base) * rate)
     if container.duration and len(container.streams) == 1:  # in a video the picture may be longer than the audio
-        return round(float(container.duration) * rate / av.time_base)
+        return round(float(container.duration - max(0, container.start_time or 0)) * rate / av.time_base)
     return None
 
 
@@ -234,7 +237,10 @@ def _tolerance(stream: Any, rate: int) -> int:
 
 def _to_float(frame: Any) -> Audio:
     """A frame's samples as float32 [channels, n], full scale 1."""
-    array = frame.to_ndarray()
+    if frame.format.name == "s64":
+        array = np.frombuffer(frame.planes[0], np.int64)[None, : frame.samples * frame.layout.nb_channels]
+    else:
+        array = frame.to_ndarray()
     if not frame.format.is_planar:
         array = array.reshape(-1, frame.layout.nb_channels).T
     kind = frame.format.name.removesuffix("p")

@@ -242,7 +242,7 @@ def _joined(
         return None
     present = chunks.present
     declared = None if any(sound.declared is None for sound in sounds) else sum(sound.declared or 0 for sound in sounds)
-    if readable and not walk.padded and len(sounds) == 1 and declared == present:
+    if readable and not walk.irregular and len(sounds) == 1 and declared == present:
         return SoundBytes(declared, present, stray_bytes=walk.stray_bytes, damage=damage, next_file=chunks.next_file)
     if most is not None and present > most:
         declared, present = present, most

@@ -10,6 +10,34 @@ _EBML, _SEGMENT, _CLUSTER = 0x1A45DFA3, 0x18538067, 0x1F43B675
 # Of the top level, without sound.
 _OTHERS = {0x114D9B74, 0x1549A966, 0x1654AE6B, 0x1C53BB6B, 0x1941A469, 0x1043A770, 0x1254C367, 0xEC, 0xBF}
 _MOST_ELEMENTS = 1_000_000
+_INFO, _DURATION = 0x1549A966, 0x4489
+_MOST_FIELDS = 100
+
+
+def declares_duration(file: Source) -> bool:
+    """Whether a Matroska file has a duration; live ones have none, and FFmpeg estimates it. Keeps the position of the file.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    position = file.tell()
+    try:
+        head = _element(file, 0)
+        segment = None if head is None or head[2] is None else _element(file, head[2])
+        info = None if segment is None else _find(file, segment[1], _INFO)
+        return info is not None and _find(file, info[1], _DURATION) is not None
+    finally:
+        file.seek(position)
+
+
+def _find(file: Source, place: int, name: int) -> tuple[int, int, int | None] | None:
+    """The first of some elements in a row that has a name; those behind clusters do not count."""
+    for _ in range(_MOST_FIELDS):
+        element = _element(file, place)
+        if element is None or element[0] in (name, _CLUSTER) or element[2] is None:
+            return element if element is not None and element[0] == name else None
+        place = element[2]
+    return None
 
 
 def matroska_sound(file: Source) -> SoundBytes | None:

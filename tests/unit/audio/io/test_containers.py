@@ -285,3 +285,23 @@ def test_a_description_behind_the_sound(place, name, encoding):
     payload = make_payload(np.random.default_rng(0), encoding, 4000, 2)
     built = Built(name, encoding, 48000, payload, common_last=True)
     assert check_all(write(place, built), built) == ()
+
+
+def test_a_chunk_without_its_byte_of_padding(tmp_path):
+    built = Built("wav", "s16", 44100, make_payload(np.random.default_rng(0), "s16", 5000, 2))
+    data = built.build()
+    place = data.index(b"data")
+    (tmp_path / "take.wav").write_bytes(data[:place] + b"LIST\x0f\0\0\0INFOISFT\3\0\0\0abc" + data[place:])
+    decoded, error, _ = decode(tmp_path / "take.wav")
+    assert error is None
+    np.testing.assert_array_equal(decoded, expected(built.payload, "s16"))
+
+
+def test_integers_of_64_bits(tmp_path):
+    samples = np.random.default_rng(0).integers(-(2**63), 2**63 - 1, (5000, 2), dtype=np.int64)
+    head = struct.pack("<4sIHHIIHH", b"fmt ", 16, 1, 2, 44100, 44100 * 16, 16, 64)
+    body = b"WAVE" + head + b"data" + struct.pack("<I", samples.nbytes) + samples.tobytes()
+    (tmp_path / "take.wav").write_bytes(b"RIFF" + struct.pack("<I", len(body)) + body)
+    decoded, error, _ = decode(tmp_path / "take.wav")
+    assert error is None
+    np.testing.assert_allclose(decoded, samples.T / 2.0**63, atol=2**-23)

@@ -26,10 +26,11 @@ def test_tags(tmp_path, name):
         np.testing.assert_array_equal(decoded, whole)
 
 
+WAVES = ("wav mp3", "wav ima", "wav ms")
 STREAMS = ("ac3", "eac3", "adts", "wavpack", "tta", "wma", "flv", "mpegts")
 
 
-@pytest.mark.parametrize("name", ["m4a", "alac", "mp2", "mp3", "mp3 without xing", "mka flac", *STREAMS])
+@pytest.mark.parametrize("name", ["m4a", "alac", "mp2", "mp3", "mp3 without xing", "mka flac", *WAVES, *STREAMS])
 def test_padding(tmp_path, name):
     kind = KINDS[name]
     path = write_kind(tmp_path / "take", sound(kind.rates[-1], kind.channels[-1], kind.rates[-1]), kind.rates[-1], kind)
