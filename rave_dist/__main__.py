@@ -6,8 +6,8 @@ import sys
 from types import TracebackType
 
 from rave_dist import signals
-from rave_dist.exit_codes import INTERRUPTED, TERMINATED
-from rave_dist.terminal.encoding import accept_all_characters
+from rave_dist.exit_codes import FAILED, INTERRUPTED, TERMINATED
+from rave_dist.terminal.encoding import accept_all_characters, drop_unwritten
 
 
 def _report_internal_error(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
@@ -39,6 +39,8 @@ def main(arguments: list[str] | None = None) -> None:
     except SystemExit as ending:
         if ending.code in (INTERRUPTED, TERMINATED):
             signals.end(ending.code)
+        if not drop_unwritten() and not ending.code:
+            raise SystemExit(FAILED) from ending
         raise
 
 

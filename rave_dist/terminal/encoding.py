@@ -1,11 +1,13 @@
-"""Characters that a terminal lacks are replaced, so that no message ends a command; those that steer it are made visible."""
+"""Output that its terminal or file cannot take: characters it lacks are replaced, those that steer it made visible."""
 
 from __future__ import annotations
 
 import codecs
 import io
+import os
 import sys
 import unicodedata
+from contextlib import suppress
 
 _SIMILAR = {"✗": "x", "–": "-", "—": "-", "…": "...", "×": "x", "≥": ">=", "≤": "<=", "→": "->", "·": "-", "“": '"', "”": '"'}
 
@@ -24,6 +26,23 @@ def accept_all_characters() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="rave-dist-similar")
+
+
+def drop_unwritten() -> bool:
+    """Drops what stdout and stderr cannot write on a full disk: Python 3.13 tries again at its end and exits with 120.
+
+    Returns:
+        Whether everything was written.
+    """
+    complete = True
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            complete = False
+            with suppress(OSError, ValueError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    return complete
 
 
 def visible(text: str) -> str:
