@@ -23,6 +23,7 @@ _LOSSY_SUBTYPES = {"VORBIS", "OPUS", "MPEG_LAYER_I", "MPEG_LAYER_II", "MPEG_LAYE
 _BLOCK_SUBTYPES = {"IMA_ADPCM", "MS_ADPCM", "GSM610"}
 _UNKNOWN_FRAMES = 2**60  # libsndfile's value for an unknown length is above this
 _PIECE_SAMPLES = 16384  # short, so that little is lost before damage
+_STEP_SAMPLES = 256
 
 
 class _SoundFile(soundfile.SoundFile):  # type: ignore[misc]  # it has no types
@@ -100,6 +101,7 @@ def _shortened(read: Callable[[int], Iterator[Audio]], samples: int, size: int) 
 
 
 def _read(file: soundfile.SoundFile, view: ByteView | None, size: int) -> Iterator[Audio]:
+    done = 0
     while True:
         buffer = np.empty((size, file.channels), dtype=np.float32)
         filled = 0
@@ -110,10 +112,13 @@ def _read(file: soundfile.SoundFile, view: ByteView | None, size: int) -> Iterat
             except soundfile.SoundFileError as error:
                 damage = AudioError("damaged")
                 damage.__cause__ = error
+                if file.format == "FLAC":
+                    filled += _read_again(file, done + filled, buffer[filled : filled + _PIECE_SAMPLES])
                 break
             if not count:
                 break
             filled += count
+        done += filled
         if filled:
             yield np.ascontiguousarray(buffer[:filled].T)
         if view is not None and view.error is not None:
@@ -122,3 +127,13 @@ def _read(file: soundfile.SoundFile, view: ByteView | None, size: int) -> Iterat
             raise damage
         if filled < size:
             return
+
+
+def _read_again(file: soundfile.SoundFile, start: int, buffer: np.ndarray) -> int:
+    """Reads what lies before damage in a piece, in steps shorter than a frame; returns the number of samples."""
+    count = 0
+    with suppress(soundfile.SoundFileError):
+        file.seek(start)
+        while count < len(buffer) and (step := len(file.read(out=buffer[count : count + _STEP_SAMPLES]))):
+            count += step
+    return count

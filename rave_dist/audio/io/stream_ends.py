@@ -1,4 +1,4 @@
-"""Where TTA, WavPack, WMA, FLV and MPEG transport streams end by their own account.
+"""Where TTA, WavPack, WMA, FLV and MPEG streams end by their own account.
 
 FFmpeg takes what follows for damage, or does not read it. Formats: the documents of Alexander Djourik (TTA) and David Bryant
 (WavPack), Microsoft's ASF and Adobe's FLV specifications, ISO/IEC 13818-1.
@@ -17,6 +17,8 @@ _STRAY_BYTES = 4096  # more bytes than these behind a stream may be its continua
 _ASF_DATA = bytes.fromhex("3626b2758e66cf11a6d900aa0062ce6c")
 _WITHOUT_END = (b"nut/multimedia", b".RMF", b"STRM", b"\xb7\xd8\0 7I\xda\x11", b"\xf0\x7e")  # NUT, RealMedia, AST, WTV, SDS
 _FLV_TAGS = (8, 9, 18)
+_PACK = b"\0\0\1\xba"
+_TAIL_BYTES = 1 << 18
 _SYNC = 0x47
 _MOST_PACKETS = 100_000  # behind the last one
 _PACKETS = ((188, 0), (192, 4), (204, 0))  # sizes, and where their first byte of synchronisation is
@@ -68,6 +70,8 @@ def _stop(file: Source, head: bytes, size: int) -> int | None:
         return _asf(file, size)
     if head[:4] == b"FLV\1":
         return _flv(file, size)
+    if head[:4] == _PACK:
+        return _program_stream(file, size)
     for length, first in _PACKETS:
         if len(head) > 4 * length and all(head[first + number * length] == _SYNC for number in range(4)):
             return _transport_stream(file, size, length, first)
@@ -140,3 +144,21 @@ def _transport_stream(file: Source, size: int, length: int, first: int) -> int |
         if file.read(1) == bytes([_SYNC]):
             return (number + 1) * length
     return None
+
+
+def _program_stream(file: Source, size: int) -> int | None:
+    """Packs have a head, and packets with their lengths, down to those behind the last head of a pack."""
+    window = max(0, size - _TAIL_BYTES)
+    file.seek(window)
+    tail = file.read(_TAIL_BYTES)
+    place = tail.rfind(_PACK)
+    while 0 <= place <= len(tail) - 14 and tail.startswith(b"\0\0\1", place):
+        code = tail[place + 3]
+        if code == 0xB9:
+            place += 4
+        elif code == 0xBA:
+            place += 14 + (tail[place + 13] & 7) if tail[place + 4] >> 6 == 1 else 12
+        else:
+            place += 6 + int.from_bytes(tail[place + 4 : place + 6], "big")
+    ends = place >= 0 and tail[place : place + 4] == b"\0\0\1\xb9"
+    return None if place < 0 else window + place + 4 * ends

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from rave_dist.audio.io.byte_view import Piece, Source
-from rave_dist.audio.io.joined import begins_file, find_file
+from rave_dist.audio.io.joined import begins_file, find_file, is_padding
 from rave_dist.audio.io.layout import SoundBytes
 from rave_dist.audio.io.tags import without_tags
 from rave_dist.errors import AudioError
@@ -47,6 +47,7 @@ class _Stream:
     lead_seconds: float = 0.0
     damage: str | None = None
     next_file: int | None = None
+    stray_bytes: int = 0
 
     def add(self, piece: Piece, declared: int) -> None:
         self.pieces.append(piece)
@@ -86,6 +87,7 @@ def voc_sound(file: Source) -> SoundBytes | None:
         stream.declared,
         stream.present,
         (start, *stream.pieces),
+        stream.stray_bytes,
         format="VOC",
         damage=stream.damage,
         next_file=stream.next_file,
@@ -102,6 +104,7 @@ def _read_blocks(file: Source, within: range, place: int) -> _Stream | None:
         place = start + size
         if kind == _TERMINATOR:
             stream.next_file = place if begins_file(file, place) else None
+            stream.stray_bytes = 0 if is_padding(file, place, end) else end - place
             break
         if kind in (_SOUND, _NEW):
             described = _format(kind, head, extended)

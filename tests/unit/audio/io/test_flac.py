@@ -116,3 +116,18 @@ def test_what_ffmpeg_writes_into_a_pipe(tmp_path, arguments):
     assert (damage, notes) == (None, ())
     np.testing.assert_array_equal(sound, as_float(samples))
     np.testing.assert_array_equal(by_ffmpeg(tmp_path / "take.flac", 2), sound)
+
+
+@pytest.mark.parametrize("rate", [11025, 96000])
+def test_all_frames_before_damage_are_read(tmp_path, rate):
+    samples = np.random.default_rng(0).integers(-9000, 9000, (100_000, 1)).astype(np.int16)
+    path = tmp_path / "take.flac"
+    soundfile.write(path, samples, rate)
+    data = bytearray(path.read_bytes())
+    place = len(data) * 7 // 10
+    data[place : place + 8] = bytes(value ^ 0x5A for value in data[place : place + 8])
+    path.write_bytes(data)
+    decoded, error, _ = decode(path)
+    assert error is not None
+    assert 70_000 - 2 * 4096 < decoded.shape[1] < 70_000
+    np.testing.assert_array_equal(decoded, (samples[: decoded.shape[1]].T / 32768).astype(np.float32))

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from tests.decoding import decode
-from tests.unit.audio.io.generated import KINDS, sound, write_kind
+from tests.unit.audio.io.generated import KINDS, Kind, sound, write_kind
 
 
-@pytest.mark.parametrize("name", ["wavpack", "tta", "wma", "flv", "mpegts"])
+@pytest.mark.parametrize("name", ["wavpack", "tta", "wma", "flv", "mpegts", "mpeg"])
 @pytest.mark.parametrize("missing", [200, 3000])
 def test_cut(tmp_path, name, missing):
-    kind = KINDS[name]
+    kind = Kind(".mpg", "mp2", options=("-f", "mpeg")) if name == "mpeg" else KINDS[name]
     rate = kind.rates[-1]
     path = write_kind(tmp_path / "take", sound(2 * rate, 2, rate), rate, kind)
     whole, error, notes = decode(path)

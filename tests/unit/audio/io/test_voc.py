@@ -168,3 +168,19 @@ def test_one_block_is_read_as_libsndfile_and_ffmpeg_read_it(folder, divisor):
         assert decoder.sample_rate == soundfile.info(path).samplerate
     if divisor == 23:
         np.testing.assert_array_equal(by_ffmpeg(path, 1), u8(pcm))
+
+
+@pytest.mark.parametrize("behind", [b"", bytes(5000)], ids=["", "padding"])
+def test_sox_counts_a_block_8_bytes_too_short(folder, behind):
+    samples = np.random.default_rng(3).integers(-(2**15), 2**15, (3000, 2)).astype("<i2")
+    pcm = samples.tobytes()
+    decoded, error, notes = decode(put(folder, HEAD + new(pcm, 44100, 16, 2, size=12 + len(pcm) - 8) + b"\0" + behind))
+    assert (error, notes) == (None, ())
+    np.testing.assert_array_equal(decoded, (samples.T / 2**15).astype(np.float32))
+
+
+def test_bytes_behind_the_terminator_are_named(folder):
+    pcm = np.random.default_rng(4).integers(0, 256, 3000).astype("u1")
+    decoded, error, notes = decode(put(folder, HEAD + old(pcm.tobytes(), 100) + b"\0" + b"\x55" * 300))
+    assert (error, notes) == (None, ("300 bytes behind the end of the sound are not used",))
+    np.testing.assert_array_equal(decoded, u8(pcm))
