@@ -9,8 +9,8 @@ import struct
 from dataclasses import replace
 from pathlib import Path
 
+from rave_dist.audio.io.avi import avi_sound
 from rave_dist.audio.io.byte_view import ByteView, Source, file_size, shifted
-from rave_dist.audio.io.dialects import never_closed
 from rave_dist.audio.io.fixed_headers import fixed_header_sound
 from rave_dist.audio.io.flac import flac_samples
 from rave_dist.audio.io.frames import framed_sound
@@ -68,13 +68,11 @@ def _sound_bytes(file: Source) -> SoundBytes | None:
     size = file_size(file)
     file.seek(0)
     head = file.read(12)
-    if head[:4] == b"RIFF" and head[8:12] == b"AVI ":
-        return _avi(file, size, struct.unpack_from("<I", head, 4)[0])
     if head[:4] == b"OggS":
         return _ogg(file, size)
     if head[4:8] == b"ftyp":
         return _mp4(file, size)
-    return matroska_sound(file) or stream_sound(file) or framed_sound(file)
+    return avi_sound(file) or matroska_sound(file) or stream_sound(file) or framed_sound(file)
 
 
 def _joined(file: Source) -> Parts:
@@ -94,17 +92,6 @@ def _joined(file: Source) -> Parts:
 
 def _one(file: Source) -> SoundBytes | None:
     return chunked_sound(file) or voc_sound(file) or flac_samples(file) or fixed_header_sound(file) or _sound_bytes(file)
-
-
-def _avi(file: Source, size: int, declared: int) -> SoundBytes | None:
-    if not declared or never_closed(declared):
-        return None
-    stop = 8 + declared + declared % 2
-    file.seek(stop)
-    if stop < size and file.read(12)[8:] == b"AVIX":  # above 1 GiB it has further parts
-        return None
-    following = next_file(file, 0, stop, size)
-    return SoundBytes(declared, min(declared, (following or size) - 8), next_file=following)
 
 
 def _ogg(file: Source, size: int) -> SoundBytes | None:

@@ -73,3 +73,18 @@ def test_a_damaged_packet_does_not_cost_what_follows(tmp_path, name):
     assert error.startswith("damaged at ")
     assert 3.5 * 44100 < decoded.shape[1] < 5 * 44100
     np.testing.assert_array_equal(decoded[:, -44100:], whole[:, -44100:])
+
+
+@pytest.mark.parametrize("name", ["avi pcm", "avi mp3"])
+def test_avi(tmp_path, name):
+    path = write_kind(tmp_path / "take", sound(5 * 44100, 2), 44100, KINDS[name])
+    data = bytearray(path.read_bytes())
+    whole, error, notes = decode(path)
+    assert (error, notes) == (None, ())
+    place = data.index(b"00wb", len(data) // 2)
+    data[place : place + 8] = bytes(8)
+    path.write_bytes(data)
+    decoded, error, _ = decode(path)
+    assert error is not None
+    assert error.startswith(f"damaged: its chunks are broken at byte {place}; it ends after ")
+    assert 4.8 * 44100 < decoded.shape[1] < whole.shape[1]
