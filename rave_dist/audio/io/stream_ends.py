@@ -63,7 +63,7 @@ def _tags(file: Source, place: int) -> int:
 def _stop(file: Source, head: bytes, size: int) -> int | None:
     """The end of a stream, behind that of the file where it is cut."""
     if head[:4] == b"TTA1" and len(head) >= 22:
-        return _tta(file, head)
+        return _tta(file, head, size)
     if head[:4] == b"wvpk":
         return _wavpack(file, size)
     if head[:4] == b"0&\xb2u":
@@ -78,12 +78,12 @@ def _stop(file: Source, head: bytes, size: int) -> int | None:
     return None
 
 
-def _tta(file: Source, head: bytes) -> int:
+def _tta(file: Source, head: bytes, size: int) -> int:
     """A list of the lengths of all frames, each of 256/245 s, lies between the header and the frames."""
     rate, samples = struct.unpack_from("<II", head, 10)
     frames = -(-samples // max(1, rate * 256 // 245))
     file.seek(22)
-    table = file.read(4 * frames)
+    table = file.read(min(4 * frames, size))  # a damaged head may claim billions
     lengths = struct.unpack(f"<{len(table) // 4}I", table[: len(table) // 4 * 4])
     stop: int = 22 + 4 * frames + 4 + sum(lengths)
     return stop

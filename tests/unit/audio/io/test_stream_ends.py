@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import struct
+import tracemalloc
+
 import numpy as np
 import pytest
 
+from rave_dist.audio.io.stream_ends import stream_sound
 from tests.decoding import decode
 from tests.unit.audio.io.generated import KINDS, Kind, sound, write_kind
 
@@ -22,6 +26,19 @@ def test_cut(tmp_path, name, missing):
     assert error is not None
     assert decoded.shape[1] > 0.45 * whole.shape[1]
     np.testing.assert_array_equal(decoded[:, : rate // 2], whole[:, : rate // 2])
+
+
+def test_a_head_that_claims_billions_of_frames_costs_no_memory(tmp_path):
+    (tmp_path / "claim.tta").write_bytes(b"TTA1" + struct.pack("<HHHII", 1, 1, 16, 1, 2**32 - 1) + b"\x01" * 4000)
+    tracemalloc.start()
+    try:
+        with open(tmp_path / "claim.tta", "rb") as file:
+            found = stream_sound(file)
+        assert tracemalloc.get_traced_memory()[1] < 1 << 22
+    finally:
+        tracemalloc.stop()
+    assert found is not None
+    assert found.is_cut
 
 
 @pytest.mark.parametrize("name", ["wavpack", "tta", "alac", "mka flac", "mka pcm"])
