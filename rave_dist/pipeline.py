@@ -87,7 +87,7 @@ def train(library: Library, only: list[str] | None = None, *, progress: Progress
     names = library.select(only)
     library.store.check_writable()
     with hold_library(library.store, library.name, "train", say=progress.say):
-        return train_library(library, names, progress, ray=lambda: _ray(progress, dashboard=True))
+        return train_library(library, names, progress, ray=lambda: _ray(progress))
 
 
 def publish(library: Library, only: list[str] | None = None, *, progress: Progress = SILENT) -> list[RunRecord]:
@@ -174,7 +174,7 @@ def _run(library: Library, names: Sequence[str], progress: Progress) -> LibraryR
     ingested: list[Ingested] = []
     records: dict[str, RunRecord] = {}
     if ready:
-        with _ray(progress, dashboard=True):
+        with _ray(progress):
             ingested = ingest_library(library, ready, progress)
             for item in ingested:
                 if item.error:
@@ -349,10 +349,10 @@ def convert(
 
 
 @contextmanager
-def _ray(progress: Progress, *, dashboard: bool = False) -> Iterator[None]:
+def _ray(progress: Progress) -> Iterator[None]:
     """Connects to Ray in a context."""
     progress.stage("starting Ray")  # before its import, which takes seconds
     from rave_dist.cluster import connected
 
-    with connected(dashboard=dashboard, say=progress.say):
+    with connected(say=progress.say):
         yield

@@ -55,8 +55,7 @@ def connected(*, dashboard: bool = False, say: Callable[[str], None] = logger.wa
     connection are left unchanged.
 
     Args:
-        dashboard: whether an embedded Ray needs its dashboard. Ray Train does: without it, a run whose driver dies keeps its
-            CPUs. It costs three CPU-seconds and a gigabyte; short commands omit it.
+        dashboard: whether an embedded Ray starts its dashboard, which costs three CPU-seconds and a gigabyte.
         say: receives sentences for the user: a retry, and the Ray that ``auto`` found.
 
     Yields:

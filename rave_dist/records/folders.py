@@ -81,7 +81,6 @@ class RunFolder:
     stop = _In("stop")
     """An empty object that asks the run to save its state and stop."""
 
-    ray = _In("ray")
     """The folder of Ray Train's own files."""
 
     def checkpoint_steps(self, keys: Iterable[str]) -> set[int]:

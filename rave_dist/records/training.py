@@ -113,8 +113,8 @@ class RunRecord(Record):
     """The progress of one instrument; ``runs/<library>/<instrument>/record.json``, rewritten during the run.
 
     ``activity`` is its present activity, None if no process is known to work on it. ``worker`` is host:pid of the last training
-    process. ``seconds`` is training time, of ``budget``. ``verdict`` is that of the published ``model``. ``outdated`` is never
-    stored: what has changed since in manifest and recordings.
+    process, ``threads`` its CPU threads. ``seconds`` is training time, of ``budget``. ``verdict`` is that of the published
+    ``model``. ``outdated`` is never stored: what has changed since in manifest and recordings.
     """
 
     library: str
@@ -137,6 +137,7 @@ class RunRecord(Record):
     rollbacks: tuple[Rollback, ...] = ()
     seconds: float = 0.0
     worker: str | None = None
+    threads: int | None = None
     updated_at: str = Field(default_factory=now)
     outdated: tuple[str, ...] = ()
 

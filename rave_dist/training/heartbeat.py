@@ -92,12 +92,6 @@ def stop_key(spec: TrainingSpec) -> str:
 _termination = threading.Event()
 
 
-def install_sigterm_flag() -> None:
-    """Makes SIGTERM set the flag of `termination_requested`; must be called in the main thread."""
-    _termination.clear()
-    signal.signal(signal.SIGTERM, lambda number, frame: _termination.set())
-
-
 def termination_requested() -> bool:
     """Whether SIGTERM was received, so that this process must save its state and end."""
     return _termination.is_set()
@@ -105,10 +99,11 @@ def termination_requested() -> bool:
 
 @contextmanager
 def sigterm_as_flag() -> Iterator[None]:
-    """Makes SIGTERM set the flag within the context; no effect outside the main thread."""
+    """Makes SIGTERM set the flag of `termination_requested` within the context; no effect outside the main thread."""
     with keeping_sigterm() as handled_here:
         if handled_here:
-            install_sigterm_flag()
+            _termination.clear()
+            signal.signal(signal.SIGTERM, lambda number, frame: _termination.set())
         yield
 
 

@@ -1,47 +1,32 @@
-"""Runs of a library on Ray: Ray Train supervises each; this module admits them and keeps their records.
-
-A run's checkpoints are objects in the store and not those of Ray Train: they are verified by hash and need no snapshot, which
-a kill could leave incomplete. Ray Train's storage has nothing that a later attempt needs, so every attempt gets a new folder.
-"""
+"""Runs of a library on Ray: admits them, tries again those whose process dies, and keeps their records."""
 
 from __future__ import annotations
 
 import contextlib
-import os
+import sys
 import time
-import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import ray
-from ray.exceptions import GetTimeoutError, OutOfMemoryError, RayActorError, RayError, RayTaskError, TaskCancelledError
-from ray.train import FailureConfig, RunConfig, ScalingConfig
-from ray.train.v2._internal.execution.callback import WorkerGroupCallback
-from ray.train.v2._internal.execution.worker_group import WorkerGroup
-from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer  # TorchTrainer starts a process group, 7 s per run
-from ray.train.v2.api.exceptions import ControllerError, TrainingFailedError, WorkerGroupError
+from ray.exceptions import RayError
 
 from rave_dist import signals
-from rave_dist.errors import ClusterError, ConfigurationError, RaveDistError, StoreError, known_error
-from rave_dist.rave.step_config import StepConfig
+from rave_dist.cluster import hosts
+from rave_dist.cluster.rivals import Rivals
+from rave_dist.errors import RaveDistError, StoreError
 from rave_dist.records import ModelCard, ModelFolder, Problem, RunActivity, RunRecord, TrainingSpec
+from rave_dist.scheduling.admission import Candidate, Need, Share, admit, check_room, cost, cpus_per_run
 from rave_dist.storage.store import Store
-from rave_dist.training.admission import Node, Share, admit, capacity, gpu_share, share
-from rave_dist.training.heartbeat import (
-    Heartbeat,
-    install_sigterm_flag,
-    record_of,
-    stop_key,
-    termination_requested,
-    write_record,
-)
+from rave_dist.training import needs
+from rave_dist.training.heartbeat import Heartbeat, record_of, stop_key, write_record
+from rave_dist.training.process import MAX_FAILURES, RESUME, explain, train_one, wants_more_memory
 from rave_dist.training.state.outputs import read_result
 
 if TYPE_CHECKING:
     from rave_dist.training.preflight.dry_run import Export  # which imports torch and RAVE
 
-MAX_FAILURES = 3
 STOP_SECONDS = 60.0
 """Time for runs to save their state when the command is interrupted."""
 
@@ -60,8 +45,14 @@ class _Item:
     spec: TrainingSpec
     record: RunRecord
     stage: Stage
+    candidate: Candidate | None = None
+    share: Share | None = None
     task: ray.ObjectRef[Any] | None = None
     stored: bool = True
+    furthest: int = 0  # the last step that it has reached
+    failures: int = 0  # since then
+    alone: bool = False  # it ran out of memory beside others
+    leaves: bool = False  # it was asked to save its state, because its host is to end
 
     @property
     def is_training(self) -> bool:
@@ -103,9 +94,9 @@ def train_library(
     todo = [item for item in items if item.stage != "ended"]
     if todo:
         stage("measuring a step")
-        wanted = _share([item.spec for item in todo])
+        _measure(todo)
         stage("training")
-        fleet = _Fleet(store, items, publish, export, wanted)
+        fleet = _Fleet(store, items, publish, export)
         with signals.allow(fleet.seconds_to_stop):
             try:
                 fleet.run(progress)
@@ -119,7 +110,6 @@ def train_library(
 def _begin(store: Store, spec: TrainingSpec) -> _Item:
     """The remaining work of a run, from the store."""
     store.delete(stop_key(spec))
-    store.delete_folder(spec.folder.ray)  # of a command that was killed, perhaps after the last step
     record = record_of(store, spec)
     result = read_result(store, spec)
     trained = result is not None and result.complete
@@ -136,9 +126,11 @@ def _is_published(store: Store, record: RunRecord) -> bool:
 
 
 class _Fleet:
-    def __init__(self, store: Store, items: list[_Item], publish: Publish, export: Export | None, wanted: Share) -> None:
-        self._store, self._items, self._wanted = store, items, wanted
+    def __init__(self, store: Store, items: list[_Item], publish: Publish, export: Export | None) -> None:
+        self._store, self._items = store, items
         self._publish, self._export = publish, export
+        self._rivals = Rivals()
+        self._taken = 0.0  # card-seconds of the runs that were started
         self._told = 0.0
 
     def run(self, progress: Callable[[Sequence[RunRecord]], None]) -> None:
@@ -156,6 +148,7 @@ class _Fleet:
                 self._refresh()
                 progress([item.record for item in self._items])
                 self._told = time.monotonic()
+        self._rivals.leave()
         for item in self._items:
             if not item.stored:
                 self._write(item)
@@ -177,13 +170,16 @@ class _Fleet:
             if training:
                 ray.wait([item.task for item in training], num_returns=len(training), timeout=STOP_SECONDS)
         finally:
+            self._rivals.leave()
             tasks = [item.task for item in self._items if item.task is not None]
             # Only running tasks: Ray 2.60 aborts the whole driver when a cancelled task has just ended.
             pending = ray.wait(tasks, num_returns=len(tasks), timeout=0)[1] if tasks else []
             for task in pending:
                 ray.cancel(task)
             if pending:
-                ray.wait(pending, num_returns=len(pending), timeout=_CANCEL_SECONDS)
+                pending = ray.wait(pending, num_returns=len(pending), timeout=_CANCEL_SECONDS)[1]
+            for task in pending:
+                ray.cancel(task, force=True)
             for item in self._items:
                 if item.stage != "ended":
                     self._keep(item, state="waiting", activity=None)
@@ -192,40 +188,60 @@ class _Fleet:
 
     def _start(self) -> None:
         """Starts to publish finished runs, and starts waiting runs as resources allow."""
+        known = hosts.hosts()
+        self._leave(hosts.draining())
         publishing = sum(item.stage == "publishing" for item in self._items)
-        nodes = _nodes()
-        most = max(1, capacity(nodes, self._wanted))
         for item in self._items:
-            if item.stage == "trained" and publishing < most:
+            if item.stage == "trained" and publishing < max(1, sum(int(host.cpus) for host in known)):
                 item.task = _publish_one.remote(self._store, item.spec, item.record, self._publish)
                 item.stage = "publishing"
                 publishing += 1
-        waiting = [item for item in self._items if item.stage == "waiting"]
-        running = [item for item in self._items if item.stage == "training"]
-        if not waiting:
-            return
-        available = ray.available_resources()  # type: ignore[no-untyped-call]
-        starts = admit(
-            waiting=len(waiting),
-            running=len(running),
-            starting=sum(item.record.state != "running" for item in running),
-            capacity=most,
-            free=Node(available.get("CPU", 0.0), available.get("GPU", 0.0)),
-            wanted=self._wanted,
-        )
-        for item in waiting[:starts]:
-            self._keep(item, activity="starting")  # before its process does, whose record is valid from then on
-            item.task = _train_one.remote(self._store, item.spec, self._wanted, self._export)
-            item.stage = "training"
+        waiting = {item.spec.instrument: item for item in self._items if item.stage == "waiting"}
+        lead = self._rivals.lead(taken=self._taken, waits=bool(waiting))
+        room = hosts.room(known, [item.share for item in self._items if item.share is not None])
+        for candidate, share in admit([item.candidate for item in waiting.values() if item.candidate], room, allowance=lead):
+            self._taken += cost(candidate, room)
+            self._train(waiting[candidate.name], share)
+
+    def _leave(self, draining: set[str]) -> None:
+        """Asks runs on hosts that are to end to save their state; they go on elsewhere."""
+        for item in self._items:
+            if item.share is not None and item.share.host in draining and not item.leaves:
+                with contextlib.suppress(StoreError):  # tried again
+                    self._store.write_bytes(stop_key(item.spec), b"")
+                    item.leaves = True
+
+    def _train(self, item: _Item, share: Share) -> None:
+        if item.leaves:
+            self._store.delete(stop_key(item.spec))
+            item.leaves = False
+        self._keep(item, state="waiting", activity="starting")  # before its process does, whose record is valid from then on
+        item.task = train_one.options(
+            num_cpus=share.cpus,
+            num_gpus=share.gpus,
+            memory=share.memory,
+            scheduling_strategy=hosts.affinity(share),
+        ).remote(self._store, item.spec, share, self._export)
+        item.stage, item.share = "training", share
 
     def _ended(self, item: _Item) -> None:
         """Handles the result of a task."""
-        stage, task, item.task = item.stage, item.task, None
+        stage, task, item.task, item.share = item.stage, item.task, None, None
         assert task is not None
         try:
             outcome: RunRecord | Problem = ray.get(task)
         except (RayError, RaveDistError) as error:
             outcome = explain(error)
+            if stage == "training" and wants_more_memory(error) and not item.alone:
+                self._retry_alone(item)
+                return
+        if stage == "training" and (isinstance(outcome, Problem) or outcome.state == "waiting"):
+            if item.leaves or self._may_try_again(item):
+                self._keep(item, state="waiting", activity="waiting for room")
+                item.stage = "waiting"
+                return
+            if not isinstance(outcome, Problem):
+                outcome = Problem(what="the training process was terminated (SIGTERM) again and again", fix=RESUME)
         if isinstance(outcome, Problem):
             self._keep(item, state="failed", activity=None, error=outcome)
             item.stage = "ended"
@@ -236,6 +252,23 @@ class _Fleet:
             item.stage = "ended"
         else:
             item.record, item.stage = outcome, "trained"
+
+    def _retry_alone(self, item: _Item) -> None:
+        """Lets a run wait for a whole card, or all of a host's memory."""
+        assert item.candidate is not None
+        need = item.candidate.need
+        all_of_it = Need(need.cpus, sys.maxsize, None if need.gpu_bytes is None else 0, need.accelerator, need.labels)
+        item.candidate, item.alone = replace(item.candidate, need=all_of_it), True
+        self._keep(item, state="waiting", activity="waiting for room")
+        item.stage = "waiting"
+
+    def _may_try_again(self, item: _Item) -> bool:
+        """Whether a run whose process has failed is tried again: it came further than ever, or did not fail too often."""
+        self._refresh_one(item)
+        if item.record.step > item.furthest:
+            item.furthest, item.failures = item.record.step, 0
+        item.failures += 1
+        return item.failures <= MAX_FAILURES
 
     def _keep(self, item: _Item, **fields: Any) -> None:
         """Changes a run's record; if the store is not available now, it is written at the end."""
@@ -260,61 +293,6 @@ class _Fleet:
             item.record = record_of(self._store, item.spec)
 
 
-@ray.remote(num_cpus=0, max_retries=2)
-def _train_one(store: Store, spec: TrainingSpec, wanted: Share, export: Export | None) -> RunRecord | Problem:
-    """One run under Ray Train's supervision, in a process that outlives the run's worker."""
-    folder = spec.folder.ray
-    filesystem, path = store.filesystem(folder)
-    trainer = DataParallelTrainer(
-        _work,
-        train_loop_config={"store": store, "spec": spec, "share": wanted, "export": export},
-        scaling_config=ScalingConfig(num_workers=1, use_gpu=wanted.gpus > 0, resources_per_worker=wanted.resources()),
-        run_config=RunConfig(
-            name=f"attempt-{uuid.uuid4().hex[:8]}",
-            storage_path=path,
-            storage_filesystem=filesystem,
-            failure_config=FailureConfig(max_failures=MAX_FAILURES),
-            callbacks=[_SigtermAsFlag()],  # type: ignore[list-item]  # it knows only those that users may write
-        ),
-    )
-    try:
-        trainer.fit()
-    except (TrainingFailedError, RayError) as error:
-        return explain(error)
-    store.delete_folder(folder)
-    record = record_of(store, spec)
-    result = read_result(store, spec)
-    if record.state == "failed" or (result is not None and result.complete):
-        return record
-    return Problem(
-        what="the run was stopped before its training budget was used up", fix="run the same command again to resume"
-    )
-
-
-class _SigtermAsFlag(WorkerGroupCallback):
-    """Lets a training process save its state when its machine shuts down.
-
-    Ray's handler of SIGTERM exits at once, and the train function runs in another thread, where it cannot install a handler.
-    """
-
-    def after_worker_group_start(self, worker_group: WorkerGroup) -> None:
-        """Called after the start of the processes; runs in the main thread of each."""
-        worker_group.execute(install_sigterm_flag)
-
-
-def _work(config: dict[str, Any]) -> None:
-    """In the worker process."""
-    # Waiting threads must sleep. Spinning threads of several runs compete for the cores of a shared machine, and a step takes
-    # ten times as long. OpenMP reads this when torch is loaded, which is in the next line.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    from rave_dist.training.worker import work  # imported here: it imports torch and RAVE
-
-    wanted: Share = config["share"]
-    record = work(config["store"], config["spec"], threads=wanted.cpus, gpu_share=wanted.gpus, export=config["export"])
-    if termination_requested() and record.state == "waiting":  # Ray Train restarts a failed function, on another node
-        raise ClusterError("the training process was terminated (SIGTERM)", fix="run the same command again to resume")
-
-
 @ray.remote(num_cpus=0, max_retries=2, scheduling_strategy="SPREAD")
 def _publish_one(store: Store, spec: TrainingSpec, record: RunRecord, publish: Publish) -> RunRecord | Problem:
     """Publishes the model of a finished run, with a heartbeat of its record."""
@@ -328,69 +306,16 @@ def _publish_one(store: Store, spec: TrainingSpec, record: RunRecord, publish: P
     return beat.record
 
 
-def _nodes() -> list[Node]:
-    alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
-    return [Node(resources.get("CPU", 0.0), resources.get("GPU", 0.0)) for resources in alive]
+def _measure(items: Sequence[_Item]) -> None:
+    """Determines what runs need, from what was measured of their configurations.
 
-
-def _share(specs: Sequence[TrainingSpec]) -> Share:
-    nodes = _nodes()
-    if not any(node.gpus for node in nodes):
-        return share(nodes, len(specs))
-    return share(nodes, len(specs), gpus_per_run=gpu_share(_largest_step(specs), _gpu_bytes()))
-
-
-def _largest_step(specs: Sequence[TrainingSpec]) -> int:
-    """Bytes of the largest training step; an invalid configuration counts 0, because its run will report the error."""
-    from rave_dist.training.preflight.model_facts import measure_model
-
-    sizes = [0]
-    for spec in specs:
-        with contextlib.suppress(ConfigurationError):
-            sizes.append(measure_model(spec).step_bytes(StepConfig.of(spec).batch))
-    return max(sizes)
-
-
-@ray.remote(num_cpus=0, num_gpus=0.01)
-def _gpu_memory() -> int:
-    import torch
-
-    return int(torch.cuda.get_device_properties(0).total_memory)
-
-
-def _gpu_bytes() -> int:
-    """Memory of a GPU of the cluster; 0, so that every run gets a whole one, if all are in use."""
-    task = _gpu_memory.remote()
-    try:
-        size: int = ray.get(task, timeout=60)
-    except GetTimeoutError:
-        ray.cancel(task)
-        return 0
-    return size
-
-
-def explain(error: BaseException) -> Problem:
-    """The error of a run for users: the innermost cause that Ray reports."""
-    if isinstance(error, WorkerGroupError) and error.worker_failures:
-        return explain(next(iter(error.worker_failures.values())))
-    if isinstance(error, ControllerError):
-        return explain(error.controller_failure)
-    if isinstance(error, RayTaskError) and isinstance(error.cause, Exception):
-        return explain(error.cause)
-    for inner in ("health_check_failure", "_base_exc"):  # Ray Train's wrappers of a worker's error
-        if isinstance(getattr(error, inner, None), Exception):
-            return explain(getattr(error, inner))
-    known = known_error(error)
-    if known is not None:
-        return Problem.of(known)
-    if isinstance(error, TaskCancelledError):
-        return Problem(what="the run was cancelled", fix="run the same command again to resume")
-    first_line = str(error).strip().partition("\n")[0]
-    if isinstance(error, OutOfMemoryError | MemoryError):
-        return Problem(what=f"out of memory: {first_line}", fix="set a smaller batch, or use a machine with more memory")
-    if isinstance(error, RayActorError):
-        return Problem(
-            what=f"the training process died {MAX_FAILURES + 1} times; the last time: {first_line}",
-            fix="check the machine's memory and disk, then run the same command again to resume",
-        )
-    return Problem(what=f"{type(error).__name__}: {first_line}", fix="run the same command again to resume from its checkpoint")
+    Raises:
+        ClusterError: no host could hold one of the runs.
+    """
+    known = hosts.hosts()
+    gpu = any(host.gpus for host in known)
+    cpus = 1 if gpu else cpus_per_run(known, len(items))
+    for item in items:
+        item.candidate = needs.candidate(item.spec, item.record, cpus=cpus, gpu=gpu)
+        item.furthest = item.record.step
+        check_room(known, item.candidate.need)

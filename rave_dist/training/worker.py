@@ -10,14 +10,13 @@ import torch
 
 from rave_dist.dataset.read import load_manifest
 from rave_dist.dataset.split import split_dataset
-from rave_dist.errors import RaveDistError, StoreError
+from rave_dist.errors import OutOfRoomError, RaveDistError, StoreError
 from rave_dist.rave.step_config import StepConfig
 from rave_dist.records import Problem, RunRecord, TrainingSpec
 from rave_dist.storage.store import Store
 from rave_dist.training.heartbeat import Heartbeat, record_of, sigterm_as_flag, stop_key, termination_requested
 from rave_dist.training.preflight.dry_run import Export, delete_result, dry_run
 from rave_dist.training.state.run_state import RunState
-from rave_dist.training.step.memory import is_out_of_memory
 from rave_dist.training.trainer import train
 
 logger = logging.getLogger(__name__)
@@ -39,13 +38,17 @@ def work(store: Store, spec: TrainingSpec, *, threads: int, gpu_share: float = 0
 
     Raises:
         StoreError: the store is not available; a second attempt may succeed.
+        OutOfRoomError: a step does not fit the run's part of a GPU; alone on one it may.
     """
     torch.set_num_threads(threads)
     device = torch.device("cuda" if gpu_share else "cpu")
     if 0 < gpu_share < 1:
         torch.cuda.set_per_process_memory_fraction(gpu_share)
     record = record_of(store, spec).model_copy(
-        update={"state": "running", "activity": "starting", "error": None, "worker": f"{socket.gethostname()}:{os.getpid()}"}
+        update={
+            **{"state": "running", "activity": "starting", "error": None, "threads": threads},
+            "worker": f"{socket.gethostname()}:{os.getpid()}",
+        }
     )
     with sigterm_as_flag(), Heartbeat(store, record, stop=stop_key(spec)) as beat:
 
@@ -88,8 +91,10 @@ def work(store: Store, spec: TrainingSpec, *, threads: int, gpu_share: float = 0
             raise
         except RaveDistError as error:
             logger.warning("training %s failed: %s", spec.instrument, error)
-            if isinstance(error.__cause__, Exception) and is_out_of_memory(error.__cause__):
+            if isinstance(error, OutOfRoomError):
                 delete_result(store, spec, device=device, export=export)
+                if 0 < gpu_share < 1:
+                    raise
             beat.update(state="failed", activity=None, error=Problem.of(error), steps_per_second=None)
         else:
             if not outcome.finished:

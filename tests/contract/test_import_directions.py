@@ -27,7 +27,7 @@ CORE = {
     "signals",
     "suggest",
 }
-GROUND = CORE | {"audio", "cluster", "progress", "time_left"}
+GROUND = CORE | {"audio", "cluster", "progress", "scheduling", "time_left"}
 
 # What each part of rave_dist may import of the others; "" is the package itself: its version and the public names.
 MAY_IMPORT: dict[str, set[str]] = {
@@ -48,7 +48,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "time_left": {"records"},
     "exit_codes": set(),
     "signals": {"exit_codes"},
-    "cluster": {"errors", "signals"},
+    "cluster": {"errors", "scheduling", "signals"},
+    "scheduling": {"errors"},
     "audio": CORE,
     "rave": {"errors", "records", "options", "suggest"},
     "sample_data": GROUND,

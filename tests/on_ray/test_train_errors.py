@@ -3,26 +3,22 @@
 from __future__ import annotations
 
 import pytest
-from ray.exceptions import ActorDiedError, OutOfMemoryError, TaskCancelledError
-from ray.train.v2._internal.exceptions import UserExceptionWithTraceback, WorkerHealthCheckFailedError
-from ray.train.v2.api.exceptions import ControllerError, WorkerGroupError
+from ray.exceptions import NodeDiedError, OutOfMemoryError, RayTaskError, TaskCancelledError, WorkerCrashedError
 
 from rave_dist.errors import StoreError
-from rave_dist.training.on_ray import explain
+from rave_dist.training.process import explain
 
 FULL = StoreError("the disk is full", where="/store", fix="free space")
-DEAD = WorkerHealthCheckFailedError("A worker health check failed.", ActorDiedError())
 
 
 @pytest.mark.parametrize(
     ("error", "what", "fix"),
     [
-        (WorkerGroupError("1 of 1", {0: FULL}), "/store: the disk is full", "free space"),
-        (WorkerGroupError("1 of 1", {0: UserExceptionWithTraceback(FULL, "")}), "/store: the disk is full", "free space"),
-        (WorkerGroupError("1 of 1", {0: DEAD}), "the training process died", "memory"),
-        (WorkerGroupError("1 of 1", {0: ValueError("first\nsecond")}), "ValueError: first", "same command"),
-        (ControllerError(RuntimeError("no storage")), "RuntimeError: no storage", "same command"),
-        (ActorDiedError(), "the training process died", "memory"),
+        (RayTaskError("train_one", "", FULL), "/store: the disk is full", "free space"),
+        (RayTaskError("train_one", "", FULL).as_instanceof_cause(), "/store: the disk is full", "free space"),
+        (RayTaskError("train_one", "", ValueError("first\nsecond")), "ValueError: first", "same command"),
+        (WorkerCrashedError(), "the training process died", "memory"),
+        (NodeDiedError("its host is gone"), "the training process died", "memory"),
         (RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos"), "disk is full", "TMPDIR"),
         (OutOfMemoryError("killed"), "out of memory", "smaller batch"),
         (TaskCancelledError(), "cancelled", "same command"),

@@ -1,0 +1,82 @@
+"""The hosts of the connected Ray: their resources, what is free on them, and which of them are about to leave."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import ray
+from ray.exceptions import GetTimeoutError, RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from rave_dist.scheduling.admission import Host, Room, Share
+
+_PROBE_SECONDS = 60.0
+_LABEL_ACCELERATOR = "ray.io/accelerator-type"
+
+_gpu_bytes: dict[str, int] = {}
+
+
+def hosts() -> list[Host]:
+    """The hosts that may start work: alive and not draining."""
+    leaving = draining()
+    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    return [_host(node) for node in nodes if node["Alive"] and node["NodeID"] not in leaving]
+
+
+def draining() -> set[str]:
+    """Ids of the hosts that will end soon, for example because their cloud has reclaimed them."""
+    return set(ray._private.state.state.get_draining_nodes())
+
+
+def room(known: Iterable[Host], taken: Iterable[Share]) -> Room:
+    """What is free on hosts: what neither these shares nor other work on the cluster hold."""
+    free = Room(known, taken)
+    for host, resources in ray._private.state.available_resources_per_node().items():
+        free.limit(
+            host,
+            cpus=resources.get("CPU", 0.0),
+            memory=resources.get("memory", 0.0),
+            gpus=resources.get("GPU", 0.0),
+        )
+    return free
+
+
+def affinity(share: Share) -> NodeAffinitySchedulingStrategy:
+    """Starts a task on the host of a share; on another one if that host has gone."""
+    return NodeAffinitySchedulingStrategy(share.host, soft=True)
+
+
+def _host(node: dict[str, Any]) -> Host:
+    resources, labels = node["Resources"], dict(node.get("Labels") or {})
+    gpus = int(resources.get("GPU", 0))
+    return Host(
+        id=node["NodeID"],
+        cpus=resources.get("CPU", 0.0),
+        memory=resources.get("memory", 0.0),
+        gpus=gpus,
+        gpu_bytes=_memory_of_gpu(node["NodeID"]) if gpus else 0,
+        accelerator=labels.get(_LABEL_ACCELERATOR, ""),
+        labels=tuple(sorted(labels.items())),
+    )
+
+
+@ray.remote(num_cpus=0, num_gpus=0.01, max_calls=1)
+def _measure_gpu() -> int:
+    import torch
+
+    return int(torch.cuda.get_device_properties(0).total_memory)
+
+
+def _memory_of_gpu(host: str) -> int:
+    """Memory of one of a host's GPUs, asked once; 0 while it does not answer, so that every run gets a whole one."""
+    if host not in _gpu_bytes:
+        task = _measure_gpu.options(scheduling_strategy=NodeAffinitySchedulingStrategy(host, soft=False)).remote()
+        try:
+            _gpu_bytes[host] = ray.get(task, timeout=_PROBE_SECONDS)
+        except GetTimeoutError:
+            ray.cancel(task)
+            return 0
+        except RayError:
+            return 0
+    return _gpu_bytes[host]

@@ -1,0 +1,1 @@
+"""Which runs start when and where; independent of Ray."""

@@ -1,0 +1,246 @@
+"""Admission of runs to a cluster: which run starts next, on which host, with which resources; independent of Ray.
+
+Each run has needs of its own. Runs that take much of the time that is left, or much of a card, start first, so that neither
+is left for the end; smaller ones fill the room that these cannot use. Of the cards with room the fullest is taken, which keeps
+whole ones free.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from rave_dist.errors import ClusterError
+
+MOST_CPUS_PER_RUN = 8
+"""Maximum CPU threads of a run; more hardly help a RAVE step."""
+
+MOST_RUNS_PER_GPU = 8
+"""Maximum runs on one GPU; more would wait for each other's kernels."""
+
+_GPU_STEPS = 20  # shares are multiples of 1/20: finer ones leave rests that nobody can use
+_MEMORY_MARGIN = 1.3  # the CUDA context, fragmentation and cuDNN's workspaces, in addition to the tensors of a step
+_TOLERANCE = 1e-6
+_DAY = 86400.0
+
+Labels = tuple[tuple[str, str], ...]
+"""Names and values of labels."""
+
+
+@dataclass(frozen=True)
+class Host:
+    """The resources of a host, in total; ``memory`` and ``gpu_bytes`` (of one of its GPUs) in bytes."""
+
+    id: str
+    cpus: float
+    memory: float = math.inf
+    gpus: int = 0
+    gpu_bytes: int = 0
+    accelerator: str = ""
+    labels: Labels = ()
+
+
+@dataclass(frozen=True)
+class Need:
+    """What one run needs; ``gpu_bytes`` is the memory of its training step, None to train on a CPU.
+
+    An ``accelerator`` and ``labels`` restrict the hosts.
+    """
+
+    cpus: int = 1
+    memory: int = 0
+    gpu_bytes: int | None = None
+    accelerator: str = ""
+    labels: Labels = ()
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A waiting run: its need, the seconds that it will probably take, and its priority (larger ones first)."""
+
+    name: str
+    need: Need
+    seconds: float = 0.0
+    priority: int = 0
+
+
+@dataclass(frozen=True)
+class Share:
+    """Resources of one run on a host; ``gpus`` may be a fraction of one, ``gpu`` is its index."""
+
+    host: str
+    cpus: int
+    memory: int = 0
+    gpus: float = 0.0
+    gpu: int = 0
+
+
+class Room:
+    """The free resources of hosts.
+
+    Args:
+        hosts: the cluster.
+        taken: the shares of runs that are there.
+    """
+
+    def __init__(self, hosts: Iterable[Host], taken: Iterable[Share] = ()) -> None:
+        self._hosts = {host.id: host for host in hosts}
+        self._cpus = {host.id: host.cpus - _spare_cpus(host, self._hosts.values()) for host in self._hosts.values()}
+        self._memory = {host.id: host.memory for host in self._hosts.values()}
+        self._gpus = {host.id: [1.0] * host.gpus for host in self._hosts.values()}
+        for share in taken:
+            self.take(share)
+
+    def find(self, need: Need) -> Share | None:
+        """The share of a run on the fullest host with room; None without one."""
+        found = [share for host in self._hosts.values() if (share := self._on(host, need)) is not None]
+        return min(found, key=self._left, default=None)
+
+    def take(self, share: Share, *, times: int = 1) -> None:
+        """Counts a share as used; one on a host that is gone is ignored."""
+        if share.host not in self._hosts:
+            return
+        self._cpus[share.host] -= times * share.cpus
+        self._memory[share.host] -= times * share.memory
+        if share.gpus and share.gpu < len(self._gpus[share.host]):
+            self._gpus[share.host][share.gpu] -= times * share.gpus
+
+    def free(self, share: Share) -> None:
+        """Counts a share as free again."""
+        self.take(share, times=-1)
+
+    def limit(self, host: str, *, cpus: float, memory: float, gpus: float) -> None:
+        """Reduces what is free on a host to what others have left of it."""
+        if host in self._hosts:
+            self._cpus[host] = min(self._cpus[host], cpus)
+            self._memory[host] = min(self._memory[host], memory)
+            while sum(self._gpus[host]) > gpus + _TOLERANCE:  # whose they are is not known: whole ones first
+                excess = sum(self._gpus[host]) - gpus
+                largest = max(range(len(self._gpus[host])), key=self._gpus[host].__getitem__)
+                self._gpus[host][largest] -= min(excess, self._gpus[host][largest])
+
+    def part(self, need: Need) -> float:
+        """The part of a card that a run needs, or without cards that of a host's CPUs; of the host where it is smallest."""
+        if need.gpu_bytes is not None:
+            return min((gpu_share(need.gpu_bytes, host.gpu_bytes) for host in self._hosts.values() if host.gpus), default=1.0)
+        return need.cpus / max((host.cpus for host in self._hosts.values()), default=need.cpus)
+
+    def size(self, *, gpu: bool) -> float:
+        """The number of cards, or of hosts."""
+        return float(sum(host.gpus for host in self._hosts.values()) if gpu else len(self._hosts))
+
+    def _on(self, host: Host, need: Need) -> Share | None:
+        if need.cpus > self._cpus[host.id] + _TOLERANCE or not _suits(host, need):
+            return None
+        memory = min(need.memory, int(host.memory)) if math.isfinite(host.memory) else need.memory
+        if memory > self._memory[host.id]:
+            return None
+        if need.gpu_bytes is None:
+            return Share(host.id, need.cpus, memory)
+        part = gpu_share(need.gpu_bytes, host.gpu_bytes)
+        fitting = [index for index, free in enumerate(self._gpus[host.id]) if part <= free + _TOLERANCE]
+        if not fitting:
+            return None
+        fullest = min(fitting, key=self._gpus[host.id].__getitem__)
+        return Share(host.id, need.cpus, memory, part, fullest)
+
+    def _left(self, share: Share) -> tuple[float, float]:
+        """What a share would leave on its GPU and of its host's CPUs."""
+        gpu = self._gpus[share.host][share.gpu] - share.gpus if share.gpus else 0.0
+        return gpu, self._cpus[share.host] - share.cpus
+
+
+def gpu_share(step_bytes: int, gpu_bytes: int) -> float:
+    """The fraction of a GPU that a run needs, a multiple of 1/20, at least 1/8 and at most 1.
+
+    Args:
+        step_bytes: memory of a training step; 0 if unknown, which takes a whole GPU.
+        gpu_bytes: memory of the GPU; 0 if unknown.
+    """
+    if not step_bytes or not gpu_bytes:
+        return 1.0
+    needed = math.ceil(_GPU_STEPS * _MEMORY_MARGIN * step_bytes / gpu_bytes - _TOLERANCE) / _GPU_STEPS
+    return min(1.0, max(needed, 1 / MOST_RUNS_PER_GPU))
+
+
+def cpus_per_run(hosts: Sequence[Host], runs: int) -> int:
+    """The CPUs of each run on a cluster without GPUs: an equal part, at least 1 and at most those of one host."""
+    usable = sum(int(host.cpus - _spare_cpus(host, hosts)) for host in hosts)
+    widest = max((int(host.cpus) for host in hosts), default=0)
+    return max(1, min(usable // max(1, runs), widest, MOST_CPUS_PER_RUN))
+
+
+def admit(
+    waiting: Iterable[Candidate], room: Room, *, most: int | None = None, allowance: float = math.inf
+) -> list[tuple[Candidate, Share]]:
+    """The runs to start now, with their shares, which are taken from the room.
+
+    Args:
+        waiting: runs without a process.
+        room: what is free.
+        most: how many may start; None for as many as fit.
+        allowance: how far a library that wants the same cluster is ahead, in card-seconds as of `cost`; the run that
+            exceeds it is the last one to start.
+    """
+    started: list[tuple[Candidate, Share]] = []
+    refused: set[Need] = set()
+    for candidate in _in_order(list(waiting), room):
+        if (most is not None and len(started) >= most) or allowance < 0:
+            break
+        if candidate.need in refused:
+            continue
+        share = room.find(candidate.need)
+        if share is None:
+            refused.add(candidate.need)
+        else:
+            room.take(share)
+            allowance -= cost(candidate, room)
+            started.append((candidate, share))
+    return started
+
+
+def cost(candidate: Candidate, room: Room) -> float:
+    """What a run takes from a cluster: its part of a card (without cards of a host) times its seconds, of a day at most."""
+    return room.part(candidate.need) * min(candidate.seconds, _DAY)
+
+
+def _in_order(waiting: Sequence[Candidate], room: Room) -> list[Candidate]:
+    """By priority, then by the sum of two parts: of a card, and of the time that the waiting runs take at least."""
+    if not waiting:
+        return []
+    parts = {need: room.part(need) for need in {candidate.need for candidate in waiting}}
+    gpu = any(need.gpu_bytes is not None for need in parts)
+    work = sum(candidate.seconds * parts[candidate.need] for candidate in waiting) / max(1.0, room.size(gpu=gpu))
+    rest = max(work, max(candidate.seconds for candidate in waiting)) or 1.0
+
+    def urgency(candidate: Candidate) -> float:
+        return parts[candidate.need] + (1.0 if rest == math.inf else candidate.seconds / rest)
+
+    return sorted(waiting, key=lambda one: (-one.priority, -urgency(one), one.name))
+
+
+def check_room(hosts: Sequence[Host], need: Need) -> None:
+    """Refuses a run that no host could hold if it were empty.
+
+    Raises:
+        ClusterError: with the resources that are missing.
+    """
+    if Room(hosts).find(need) is None:
+        wanted = [f"{need.cpus} CPU", *(["a GPU"] if need.gpu_bytes is not None else [])]
+        if need.accelerator:
+            wanted.append(f"accelerator {need.accelerator}")
+        wanted += [f"label {name}={value}" for name, value in need.labels]
+        raise ClusterError("no node has the resources for a training run", fix=f"add a node with {' and '.join(wanted)}")
+
+
+def _suits(host: Host, need: Need) -> bool:
+    if need.accelerator and need.accelerator != host.accelerator:
+        return False
+    return set(need.labels) <= set(host.labels)
+
+
+def _spare_cpus(host: Host, hosts: Iterable[Host]) -> int:
+    """CPUs reserved for reading data: one of the largest host of a cluster of four or more CPUs."""
+    known = list(hosts)
+    return 1 if sum(h.cpus for h in known) >= 4 and host.id == max(known, key=lambda h: h.cpus).id else 0

@@ -1,0 +1,71 @@
+"""The process of one run on Ray: a task that holds the run's resources and whose process ends with the run.
+
+Ray Train would add a controller, four more actors and their 1.4 GB to each run; it keeps nothing that a later attempt needs,
+because the checkpoints of a run are objects in the store. Attempts, draining hosts and SIGTERM are handled here and in
+`rave_dist.training.on_ray`.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Final
+
+import ray
+from ray.exceptions import OutOfMemoryError, RayError, RayTaskError, TaskCancelledError
+
+from rave_dist.errors import OutOfRoomError, known_error
+from rave_dist.records import Problem, RunRecord, TrainingSpec
+from rave_dist.scheduling.admission import Share
+from rave_dist.storage.store import Store
+
+if TYPE_CHECKING:
+    from rave_dist.training.preflight.dry_run import Export  # which imports torch and RAVE
+
+MAX_FAILURES = 3
+"""Failures of a run's process after which it is not tried again, counted since the run last reached a new step."""
+
+RESUME: Final = "run the same command again to resume"
+
+
+@ray.remote(max_calls=1, max_retries=0)
+def train_one(store: Store, spec: TrainingSpec, share: Share, export: Export | None) -> RunRecord:
+    """Trains or resumes a run in this process, which ends with it; SIGTERM makes it save its state and stop.
+
+    Returns:
+        The run's last record, as `rave_dist.training.worker.work`.
+
+    Raises:
+        StoreError: the store is not available; a further attempt may succeed.
+    """
+    # Waiting threads must sleep. Spinning threads of several runs compete for the cores of a shared machine, and a step takes
+    # ten times as long. OpenMP reads this when torch is loaded, which is in the next line.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    from rave_dist.training.worker import work  # imported here: it imports torch and RAVE
+
+    return work(store, spec, threads=share.cpus, gpu_share=share.gpus, export=export)
+
+
+def wants_more_memory(error: BaseException) -> bool:
+    """Whether a run may succeed with more memory: its own error, or Ray's, which ends a process before the host is full."""
+    cause = error.cause if isinstance(error, RayTaskError) else error
+    return isinstance(cause, OutOfRoomError | OutOfMemoryError | MemoryError)
+
+
+def explain(error: BaseException) -> Problem:
+    """The error of a run for users: the innermost cause that Ray reports."""
+    if isinstance(error, RayTaskError) and isinstance(error.cause, Exception):
+        return explain(error.cause)
+    known = known_error(error)
+    if known is not None:
+        return Problem.of(known)
+    if isinstance(error, TaskCancelledError):
+        return Problem(what="the run was cancelled", fix=RESUME)
+    first_line = str(error).strip().partition("\n")[0]
+    if isinstance(error, OutOfMemoryError | MemoryError):
+        return Problem(what=f"out of memory: {first_line}", fix="set a smaller batch, or use a machine with more memory")
+    if isinstance(error, RayError):
+        return Problem(
+            what=f"the training process died {MAX_FAILURES + 1} times without a new step; the last time: {first_line}",
+            fix=f"check the machine's memory and disk, then {RESUME}",
+        )
+    return Problem(what=f"{type(error).__name__}: {first_line}", fix=f"{RESUME} from its checkpoint")

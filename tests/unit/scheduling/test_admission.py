@@ -1,0 +1,165 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rave_dist.errors import ClusterError
+from rave_dist.scheduling.admission import (
+    Candidate,
+    Host,
+    Need,
+    Room,
+    Share,
+    admit,
+    check_room,
+    cost,
+    cpus_per_run,
+    gpu_share,
+)
+
+GIB = 2**30
+
+
+def card(host: str = "a", gpus: int = 1, **fields: object) -> Host:
+    return Host(host, cpus=32, gpus=gpus, gpu_bytes=80 * GIB, **fields)  # type: ignore[arg-type]
+
+
+def on_gpu(name: str, gib: float, seconds: float = 1.0, priority: int = 0) -> Candidate:
+    return Candidate(name, Need(gpu_bytes=round(gib * GIB)), seconds=seconds, priority=priority)
+
+
+def names(started: list[tuple[Candidate, Share]]) -> list[str]:
+    return [candidate.name for candidate, _ in started]
+
+
+def test_two_cores_train_two_at_once() -> None:
+    host = Host("a", cpus=2)
+    assert cpus_per_run([host], 4) == 1
+    assert len(admit([Candidate(str(n), Need()) for n in range(4)], Room([host]))) == 2
+
+
+def test_one_instrument_gets_the_laptop_but_not_its_last_core() -> None:
+    assert cpus_per_run([Host("a", 8)], 1) == 7
+    assert cpus_per_run([Host("a", 8)], 3) == 2
+    assert cpus_per_run([Host("a", 2)], 1) == 2
+
+
+def test_a_run_never_spans_hosts() -> None:
+    hosts = [Host("a", 2), Host("b", 2)]
+    assert cpus_per_run(hosts, 1) == 2
+    assert len(admit([Candidate(str(n), Need(cpus=2)) for n in range(2)], Room(hosts))) == 1, "one core is left for data"
+
+
+def test_a_gpu_is_shared_by_memory() -> None:
+    assert gpu_share(4 * GIB, 80 * GIB) == 1 / 8, "more runs would wait for each other's kernels"
+    assert gpu_share(20 * GIB, 80 * GIB) == pytest.approx(0.35)
+    assert gpu_share(30 * GIB, 80 * GIB) == pytest.approx(0.5)
+    assert gpu_share(200 * GIB, 80 * GIB) == 1
+    assert gpu_share(0, 80 * GIB) == 1, "one that was not measured"
+    assert gpu_share(4 * GIB, 0) == 1
+
+
+def test_every_run_gets_a_share_of_its_own() -> None:
+    started = admit([on_gpu("large", 40), on_gpu("small", 4), on_gpu("medium", 10)], Room([card()]))
+    assert {candidate.name: share.gpus for candidate, share in started} == pytest.approx(
+        {"large": 0.65, "medium": 0.2, "small": 0.125}
+    )
+
+
+def test_fractions_of_a_gpu_do_not_reach_over_to_the_next() -> None:
+    started = admit([on_gpu(str(n), 36) for n in range(9)], Room([card(gpus=2)]))
+    assert [share.gpus for _, share in started] == pytest.approx([0.6, 0.6])
+    assert {share.gpu for _, share in started} == {0, 1}
+
+
+def test_the_longest_starts_first_and_a_priority_before_it() -> None:
+    runs = [on_gpu("short", 60, 1), on_gpu("long", 60, 9), on_gpu("urgent", 60, 2, priority=1)]
+    assert names(admit(runs, Room([card(gpus=2)]))) == ["urgent", "long"]
+    assert names(admit(runs, Room([card(gpus=2)]), most=1)) == ["urgent"]
+
+
+def test_a_smaller_run_fills_what_a_larger_one_cannot_use() -> None:
+    room = Room([card()], [Share("a", 1, gpus=0.5)])
+    assert names(admit([on_gpu("large", 60, 9), on_gpu("small", 4)], room)) == ["small"]
+
+
+def test_the_fullest_card_is_taken_first() -> None:
+    room = Room([card("a", gpus=2), card("b", gpus=2)], [Share("b", 1, gpus=0.5, gpu=1)])
+    ((_, share),) = admit([on_gpu("small", 4)], room)
+    assert (share.host, share.gpu) == ("b", 1)
+
+
+def test_a_run_goes_where_its_accelerator_and_labels_are() -> None:
+    north = (("zone", "north"),)
+    room = Room([card("a", accelerator="T4"), card("b", accelerator="H100", labels=north)])
+    found = [room.find(need) for need in (Need(gpu_bytes=GIB, accelerator="H100"), Need(gpu_bytes=GIB, labels=north))]
+    assert [share and share.host for share in found] == ["b", "b"]
+    assert room.find(Need(gpu_bytes=GIB, accelerator="T4", labels=north)) is None
+
+
+def test_memory_is_a_limit_except_for_a_run_alone() -> None:
+    host = Host("a", cpus=16, memory=10 * GIB)
+    assert len(admit([Candidate(str(n), Need(memory=4 * GIB)) for n in range(3)], Room([host]))) == 2
+    assert len(admit([Candidate(str(n), Need(memory=40 * GIB)) for n in range(2)], Room([host]))) == 1
+
+
+def test_what_others_hold_is_not_free() -> None:
+    room = Room([card(gpus=2)])
+    room.limit("a", cpus=32, memory=1e12, gpus=0.5)
+    assert names(admit([on_gpu("large", 60), on_gpu("small", 4)], room)) == ["small"]
+    room = Room([Host("a", cpus=8)])
+    room.limit("a", cpus=1, memory=1e12, gpus=0)
+    assert len(admit([Candidate(str(n), Need()) for n in range(3)], room)) == 1
+
+
+def test_a_library_takes_all_unless_another_wants_it() -> None:
+    runs = [on_gpu(str(n), 60) for n in range(9)]
+    assert len(admit(runs, Room([card(gpus=8)]))) == 8
+    assert len(admit(runs, Room([card(gpus=8)]), allowance=2.5)) == 3
+    assert len(admit(runs, Room([card(gpus=8)]), allowance=0)) == 1, "neither has anything yet"
+    assert admit(runs, Room([card(gpus=8)]), allowance=-0.1) == []
+
+
+def test_two_libraries_take_turns_on_one_card() -> None:
+    """Also where the one that has just ended a run is always asked first."""
+    waiting = {name: [on_gpu(f"{name}{n}", 60, seconds=seconds) for n in range(6)] for name, seconds in (("a", 1), ("b", 2))}
+    taken = {"a": 0.0, "b": 0.0}
+    turns = ""
+    while all(waiting.values()):
+        for name in sorted(waiting, key=lambda name: turns[-1:] != name):
+            rival = "b" if name == "a" else "a"
+            started = admit(waiting[name], Room([card()]), allowance=taken[rival] - taken[name])
+            for candidate, _ in started:
+                waiting[name].remove(candidate)
+                taken[name] += cost(candidate, Room([card()]))
+                turns += name
+            if started:
+                break
+    assert turns == "abaabaaba"
+
+
+def test_a_cluster_without_room_says_what_is_missing() -> None:
+    with pytest.raises(ClusterError) as caught:
+        check_room([Host("a", 0)], Need())
+    assert "1 CPU" in caught.value.fix
+    with pytest.raises(ClusterError) as caught:
+        check_room([Host("a", 8)], Need(gpu_bytes=GIB, accelerator="H100", labels=(("zone", "north"),)))
+    assert caught.value.fix == "add a node with 1 CPU and a GPU and accelerator H100 and label zone=north"
+
+
+@given(st.lists(st.integers(1, 64), min_size=1, max_size=5), st.integers(1, 50))
+def test_no_more_cpus_are_given_than_there_are(cpus: list[int], runs: int) -> None:
+    hosts = [Host(str(n), count) for n, count in enumerate(cpus)]
+    each = Need(cpus=cpus_per_run(hosts, runs))
+    started = admit([Candidate(str(n), each) for n in range(runs)], Room(hosts))
+    for host in hosts:
+        assert sum(share.cpus for _, share in started if share.host == host.id) <= host.cpus
+
+
+@given(st.lists(st.floats(0.1, 100), min_size=1, max_size=40), st.integers(1, 4))
+def test_no_gpu_is_given_twice(gib: list[float], gpus: int) -> None:
+    started = admit([on_gpu(str(n), size) for n, size in enumerate(gib)], Room([card(gpus=gpus)]))
+    for gpu in range(gpus):
+        assert sum(share.gpus for _, share in started if share.gpu == gpu) <= 1 + 1e-6
+    assert started
