@@ -199,7 +199,10 @@ def main() -> None:
         train, task = found["Ray Train", runs], found["tasks", runs]
         ratios[f"memory, {runs} at once"] = train["bytes"] / task["bytes"]
         ratios[f"seconds to the first step, {runs} at once"] = train["seconds"] / task["seconds"]
-    notes = ["Ratios are a Ray Train run with one worker over a task.", "Seconds are wall-clock time of a machine with few cores."]
+    notes = [
+        "Ratios are a Ray Train run with one worker over a task.",
+        "Seconds are wall-clock time of a machine with few cores.",
+    ]
     report("what a run costs", rows, ratios, notes=notes, json=arguments.json)
 
 

@@ -15,6 +15,7 @@ from typing import Any
 from rave_dist.errors import StoreError
 from rave_dist.records import RunRecord, RunResult, TrainingSpec, now, run_record_key
 from rave_dist.signals import keeping_sigterm
+from rave_dist.storage.parallel import at_once
 from rave_dist.storage.store import Store
 
 HEARTBEAT_SECONDS = 3.0
@@ -48,8 +49,42 @@ def read_records(store: Store, library: str, instruments: Sequence[str]) -> list
     Raises:
         StoreError: the store cannot be read.
     """
-    found = ((instrument, read_record(store, library, instrument)) for instrument in instruments)
-    return [record or RunRecord(library=library, instrument=name, run_id="", dataset="") for name, record in found]
+    found = at_once(lambda name: read_record(store, library, name), instruments)
+    return [
+        record or RunRecord(library=library, instrument=name, run_id="", dataset="")
+        for name, record in zip(instruments, found, strict=True)
+    ]
+
+
+def read_live_records(
+    store: Store, library: str, instruments: Sequence[str], *, quiet_seconds: float = 8.0, watch_seconds: float = 6.0
+) -> list[RunRecord]:
+    """The records, in which no run is running that has died: a silent one is watched for two heartbeats.
+
+    Watched rather than judged by the age of its record, because the clocks of two machines may differ.
+
+    Args:
+        store: of the records.
+        library: its name.
+        instruments: their names.
+        quiet_seconds: age of a record in seconds from which on a run is watched.
+        watch_seconds: how long to wait for a sign of life.
+
+    Raises:
+        StoreError: the store cannot be read.
+    """
+    records = read_records(store, library, instruments)
+    suspects = {
+        record.instrument: record.updated_at
+        for record in records
+        if record.state == "running" and abs(seconds_since(record.updated_at)) > quiet_seconds
+    }
+    until = time.monotonic() + watch_seconds
+    while suspects and time.monotonic() < until:
+        time.sleep(min(1.0, watch_seconds / 10))
+        records = read_records(store, library, instruments)
+        suspects = {r.instrument: r.updated_at for r in records if suspects.get(r.instrument) == r.updated_at}
+    return [without_activity(record) if record.instrument in suspects else record for record in records]
 
 
 def write_record(store: Store, record: RunRecord) -> RunRecord:

@@ -18,6 +18,7 @@ from rave_dist.cluster.rivals import Rivals
 from rave_dist.errors import RaveDistError, StoreError
 from rave_dist.records import ModelCard, ModelFolder, Problem, RunActivity, RunRecord, TrainingSpec
 from rave_dist.scheduling.admission import Candidate, Need, Share, admit, check_room, cost, cpus_per_run
+from rave_dist.storage.parallel import at_once
 from rave_dist.storage.store import Store
 from rave_dist.training import needs
 from rave_dist.training.heartbeat import Heartbeat, record_of, stop_key, write_record
@@ -33,6 +34,7 @@ STOP_SECONDS = 60.0
 _CANCEL_SECONDS = 10.0
 _POLL_SECONDS = 0.5
 _TELL_SECONDS = 2.0
+_READS_PER_SECOND = 20  # of records, from the store, however many runs there are
 
 Publish = Callable[[Store, TrainingSpec, Callable[[RunActivity], None]], ModelCard]
 Stage = Literal["waiting", "training", "trained", "publishing", "ended"]
@@ -90,7 +92,7 @@ def train_library(
         StoreError: the store cannot be used.
         KeyboardInterrupt: raised again after the runs have saved their state.
     """
-    items = [_begin(store, spec) for spec in specs]
+    items = at_once(lambda spec: _begin(store, spec), specs)
     todo = [item for item in items if item.stage != "ended"]
     if todo:
         stage("measuring a step")
@@ -144,7 +146,7 @@ class _Fleet:
                     self._ended(item)
             if not busy:
                 time.sleep(_POLL_SECONDS)
-            if done or time.monotonic() - self._told > _TELL_SECONDS:
+            if done or time.monotonic() - self._told > max(_TELL_SECONDS, len(self._busy()) / _READS_PER_SECOND):
                 self._refresh()
                 progress([item.record for item in self._items])
                 self._told = time.monotonic()
@@ -283,9 +285,10 @@ class _Fleet:
         item.stored = True
 
     def _refresh(self) -> None:
-        for item in self._items:
-            if item.stage in ("training", "publishing"):
-                self._refresh_one(item)
+        at_once(self._refresh_one, self._busy())
+
+    def _busy(self) -> list[_Item]:
+        return [item for item in self._items if item.stage in ("training", "publishing")]
 
     def _refresh_one(self, item: _Item) -> None:
         """Updates the record from the store; unchanged while the store is not available."""

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import shutil
+import threading
 import time
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -11,7 +12,15 @@ import pytest
 from rave_dist.options import Budget
 from rave_dist.records import RunResult, Validation, run_record_key
 from rave_dist.storage.store import Store
-from rave_dist.training.heartbeat import Heartbeat, Speed, read_records, record_of, stop_key, write_record
+from rave_dist.training.heartbeat import (
+    Heartbeat,
+    Speed,
+    read_live_records,
+    read_records,
+    record_of,
+    stop_key,
+    write_record,
+)
 from tests.sample_records import run_record, training_spec
 
 _record = partial(run_record, state="running")
@@ -31,6 +40,31 @@ def test_a_running_record_that_went_silent_is_waiting(local_store: Store) -> Non
         local_store.write_json(record.key, record.to_json())
         (read,) = read_records(local_store, "band", ["tabla"])
         assert (read.state, read.step) == (expected, 70)
+
+
+def test_a_run_that_died_is_known_within_seconds_whatever_its_clock(local_store: Store) -> None:
+    """One machine's clock is a minute ahead; both runs were silent for a while, and one of them writes again."""
+    for name, offset in (("dead", -10), ("slow", -10), ("dead ahead", 60), ("ahead", 60)):
+        moment = (datetime.now(UTC) + timedelta(seconds=offset)).isoformat(timespec="seconds")
+        record = _record(instrument=name, updated_at=moment)
+        local_store.write_json(record.key, record.to_json())
+
+    def write_again() -> None:
+        for name, offset in (("slow", 0), ("ahead", 63)):
+            moment = (datetime.now(UTC) + timedelta(seconds=offset)).isoformat(timespec="seconds")
+            record = _record(instrument=name, updated_at=moment)
+            local_store.write_json(record.key, record.to_json())
+
+    alive = threading.Timer(0.3, write_again)
+    alive.start()
+    records = read_live_records(local_store, "band", ["dead", "slow", "dead ahead", "ahead"], watch_seconds=3.0)
+    alive.join()
+    assert {r.instrument: r.state for r in records} == {
+        "dead": "waiting",
+        "slow": "running",
+        "dead ahead": "waiting",
+        "ahead": "running",
+    }
 
 
 def test_another_runs_record_is_not_this_runs(local_store: Store) -> None:
