@@ -146,7 +146,8 @@ def _train_all(
     from rave_dist.training.on_ray import train_library as train_runs
 
     export = partial(export_run, name="dry_run")
-    records = train_runs(library.store, specs, publish=publish, export=export, progress=runs, stage=progress.stage)
+    most = library.manifest.max_concurrent
+    records = train_runs(library.store, specs, publish=publish, export=export, most=most, progress=runs, stage=progress.stage)
     for spec, record in zip(specs, records, strict=True):
         if record.state == "done" and record.model:  # also of a run that ended before its credit was corrected
             refresh_credit(library.store, find(library.store, record.model), spec.credit)

@@ -165,6 +165,14 @@ class Recovery(StrictRecord):
     times: Whole = key("maximum number of rollbacks", 3, default=3, ge=1, le=100)
 
 
+class Placement(StrictRecord):
+    """Where a run may be on a cluster, and before which others it starts."""
+
+    priority: Whole = key("runs with a larger one start first", 1, default=0, ge=-1000, le=1000)
+    accelerator: str | None = key("the type of GPU, as Ray names it", "H100", min_length=1)
+    labels: dict[str, str] = key("labels of the host", {"zone": "north"}, default={})
+
+
 class BaseSpec(StrictRecord):
     """Initial weights: a published model, a stock RAVE run, or a joint base trained on the whole library."""
 

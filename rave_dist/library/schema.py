@@ -20,6 +20,7 @@ from rave_dist.options import (
     CheckpointPolicy,
     ComputeOption,
     Number,
+    Placement,
     Recovery,
     StrictRecord,
     key,
@@ -221,6 +222,13 @@ class Settings(StrictRecord):
         {"stock": "runs/drums"},
         without="new weights",
     )
+    placement: Placement | None = key(
+        "on a cluster: the type of GPU, labels of the host, and a priority; without priorities the longest and largest runs"
+        " start first",
+        {"accelerator": "H100"},
+        {"priority": 1},
+        without="any host",
+    )
     credit: dict[str, str] | None = key(
         "attribution, such as performer, place, licence and source; copied to the model's card and the page, merged key by key"
         " with the defaults",
@@ -248,6 +256,9 @@ class LibraryManifest(StrictRecord):
 
     name: Name = key("name of the library", "malay-percussion", default=...)
     store: PathText = key("store of datasets, runs and models: a folder or `s3://bucket/prefix`", "./store", default=...)
+    max_concurrent: Annotated[int, Field(ge=1, strict=True)] | None = key(
+        "number of instruments that train at the same time", 8, without="as many as fit"
+    )
     defaults: Settings = key("settings of all instruments", {"config": "v2_small"}, default=Settings(), without="none")
     instruments: dict[Name, Instrument] = key(
         "the instruments by name: letters, digits, `.`, `_` and `-`, at most 63",
@@ -292,6 +303,7 @@ HOUSE_DEFAULTS = Settings(
     budget=Budget(hours=4),
     override={},
     checkpoint=CheckpointPolicy(),
+    placement=Placement(),
     credit={},
     augment=STOCK_AUGMENTATIONS,
     losses={},

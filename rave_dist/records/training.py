@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 
 from rave_dist.identity import content_id
-from rave_dist.options import STOCK_AUGMENTATIONS, Budget, CheckpointPolicy, ComputeOption, Recovery
+from rave_dist.options import STOCK_AUGMENTATIONS, Budget, CheckpointPolicy, ComputeOption, Placement, Recovery
 from rave_dist.records.base import Problem, Record, now
 from rave_dist.records.folders import RunFolder
 from rave_dist.records.verdict import Verdict
@@ -24,7 +24,7 @@ class Continuation(Record):
 
 
 class TrainingSpec(Record):
-    """The parameters of one run, with its checkpoint policy and its recovery.
+    """The parameters of one run, with its checkpoint policy, its recovery and its place on a cluster.
 
     ``window`` (samples) and ``batch`` are None for the configuration's default; ``auto`` is that batch, with the accumulation
     steps that the memory needs. ``base`` is the id of the initial weights (`BaseFolder`); None for new ones. ``augment`` has
@@ -34,7 +34,7 @@ class TrainingSpec(Record):
     whose checkpoint it starts from (`rave_dist.training.continuation`).
     """
 
-    NOT_IDENTITY: ClassVar = ("checkpoint", "recover", "credit", "exports", "metrics")
+    NOT_IDENTITY: ClassVar = ("checkpoint", "recover", "placement", "credit", "exports", "metrics")
 
     library: str
     instrument: str
@@ -49,6 +49,7 @@ class TrainingSpec(Record):
     seed: int
     checkpoint: CheckpointPolicy = CheckpointPolicy()
     recover: Recovery | None = None
+    placement: Placement = Placement()
     credit: dict[str, str] = Field(default_factory=dict)
     base: str | None = None
     augment: dict[str, float] = STOCK_AUGMENTATIONS
@@ -62,7 +63,7 @@ class TrainingSpec(Record):
     def run_id(self) -> str:
         """Hash of the parameters that affect the result.
 
-        The checkpoint policy and the credit do not. The recovery does not change runs that need none, and must find the
+        The checkpoint policy, the placement and the credit do not. The recovery does not change runs that need none, and must find the
         checkpoints of those that do. Exports and metrics are derived from the result.
         """
         return self._id(*(() if self.continues else ("continues",)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+from dataclasses import replace
 
 from rave_dist.errors import ConfigurationError
 from rave_dist.rave.step_config import StepConfig
@@ -29,8 +30,13 @@ def candidate(spec: TrainingSpec, record: RunRecord, *, cpus: int, gpu: bool) ->
     facts: ModelFacts | None = None
     with contextlib.suppress(ConfigurationError):
         facts = measure_model(spec)
-    need = _need(spec, facts, cpus=record.threads or cpus, gpu=gpu)
-    return Candidate(spec.instrument, need, seconds=_seconds_left(spec, record, facts, cpus=need.cpus))
+    need = replace(
+        _need(spec, facts, cpus=record.threads or cpus, gpu=gpu),
+        accelerator=spec.placement.accelerator or "",
+        labels=tuple(sorted(spec.placement.labels.items())),
+    )
+    seconds = _seconds_left(spec, record, facts, cpus=need.cpus)
+    return Candidate(spec.instrument, need, seconds, priority=spec.placement.priority)
 
 
 def _need(spec: TrainingSpec, facts: ModelFacts | None, *, cpus: int, gpu: bool) -> Need:

@@ -68,6 +68,7 @@ def train_library(
     *,
     publish: Publish,
     export: Export | None = None,
+    most: int | None = None,
     progress: Callable[[Sequence[RunRecord]], None] = lambda records: None,
     stage: Callable[[str], None] = lambda name: None,
 ) -> list[RunRecord]:
@@ -81,6 +82,7 @@ def train_library(
         specs: at most one for each instrument.
         publish: publishes the model of a finished run and reports its activities; called in a process of the cluster.
         export: exports a run folder in the dry runs; None skips that part.
+        most: how many train at the same time; None for as many as fit.
         progress: called with all records every two seconds, in the order of the specs.
         stage: called with the activity before the first run can start.
 
@@ -98,7 +100,7 @@ def train_library(
         stage("measuring a step")
         _measure(todo)
         stage("training")
-        fleet = _Fleet(store, items, publish, export)
+        fleet = _Fleet(store, items, publish, export, most)
         with signals.allow(fleet.seconds_to_stop):
             try:
                 fleet.run(progress)
@@ -128,9 +130,9 @@ def _is_published(store: Store, record: RunRecord) -> bool:
 
 
 class _Fleet:
-    def __init__(self, store: Store, items: list[_Item], publish: Publish, export: Export | None) -> None:
+    def __init__(self, store: Store, items: list[_Item], publish: Publish, export: Export | None, most: int | None) -> None:
         self._store, self._items = store, items
-        self._publish, self._export = publish, export
+        self._publish, self._export, self._most = publish, export, most
         self._rivals = Rivals()
         self._taken = 0.0  # card-seconds of the runs that were started
         self._told = 0.0
@@ -200,8 +202,11 @@ class _Fleet:
                 publishing += 1
         waiting = {item.spec.instrument: item for item in self._items if item.stage == "waiting"}
         lead = self._rivals.lead(taken=self._taken, waits=bool(waiting))
-        room = hosts.room(known, [item.share for item in self._items if item.share is not None])
-        for candidate, share in admit([item.candidate for item in waiting.values() if item.candidate], room, allowance=lead):
+        shares = [item.share for item in self._items if item.share is not None]
+        room = hosts.room(known, shares)
+        most = None if self._most is None else self._most - len(shares)
+        candidates = [item.candidate for item in waiting.values() if item.candidate is not None]
+        for candidate, share in admit(candidates, room, most=most, allowance=lead):
             self._taken += cost(candidate, room)
             self._train(waiting[candidate.name], share)
 
