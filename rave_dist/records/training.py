@@ -63,8 +63,8 @@ class TrainingSpec(Record):
     def run_id(self) -> str:
         """Hash of the parameters that affect the result.
 
-        The checkpoint policy, the placement and the credit do not. The recovery does not change runs that need none, and must find the
-        checkpoints of those that do. Exports and metrics are derived from the result.
+        The checkpoint policy, the placement and the credit do not. The recovery does not change runs that need none, and must
+        find the checkpoints of those that do. Exports and metrics are derived from the result.
         """
         return self._id(*(() if self.continues else ("continues",)))
 
@@ -113,9 +113,10 @@ class Rollback(Record):
 class RunRecord(Record):
     """The progress of one instrument; ``runs/<library>/<instrument>/record.json``, rewritten during the run.
 
-    ``activity`` is its present activity, None if no process is known to work on it. ``worker`` is host:pid of the last training
-    process, ``threads`` its CPU threads. ``seconds`` is training time, of ``budget``. ``verdict`` is that of the published
-    ``model``. ``outdated`` is never stored: what has changed since in manifest and recordings.
+    ``activity`` is its present activity, None if no process is known to work on it; ``waits_for`` are the resources that a
+    waiting run lacks. ``worker`` is host:pid of the last training process, ``threads`` its CPU threads. ``seconds`` is
+    training time, of ``budget``. ``verdict`` is that of the published ``model``. ``outdated`` is never stored: what has
+    changed since in manifest and recordings.
     """
 
     library: str
@@ -139,6 +140,7 @@ class RunRecord(Record):
     seconds: float = 0.0
     worker: str | None = None
     threads: int | None = None
+    waits_for: str = ""
     updated_at: str = Field(default_factory=now)
     outdated: tuple[str, ...] = ()
 

@@ -11,8 +11,6 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from rave_dist.errors import ClusterError
-
 MOST_CPUS_PER_RUN = 8
 """Maximum CPU threads of a run; more hardly help a RAVE step."""
 
@@ -220,18 +218,22 @@ def _in_order(waiting: Sequence[Candidate], room: Room) -> list[Candidate]:
     return sorted(waiting, key=lambda one: (-one.priority, -urgency(one), one.name))
 
 
-def check_room(hosts: Sequence[Host], need: Need) -> None:
-    """Refuses a run that no host could hold if it were empty.
+def missing(hosts: Sequence[Host], need: Need) -> str:
+    """What a run waits for that finds no room: a host that does not exist, or resources that are in use."""
+    wanted = [f"{need.cpus} CPU{'s' if need.cpus > 1 else ''}"]
+    if need.gpu_bytes is not None:
+        part = Room(hosts).part(need)
+        wanted.append(f"a {need.accelerator or 'GPU'}" if part >= 1 else f"{part:.0%} of a {need.accelerator or 'GPU'}")
+    elif need.accelerator:
+        wanted.append(f"a {need.accelerator}")
+    wanted += [f"label {name}={value}" for name, value in need.labels]
+    said = " and ".join(wanted)
+    return f"{said}, which other work holds" if has_room(hosts, need) else f"a host with {said}"
 
-    Raises:
-        ClusterError: with the resources that are missing.
-    """
-    if Room(hosts).find(need) is None:
-        wanted = [f"{need.cpus} CPU", *(["a GPU"] if need.gpu_bytes is not None else [])]
-        if need.accelerator:
-            wanted.append(f"accelerator {need.accelerator}")
-        wanted += [f"label {name}={value}" for name, value in need.labels]
-        raise ClusterError("no node has the resources for a training run", fix=f"add a node with {' and '.join(wanted)}")
+
+def has_room(hosts: Sequence[Host], need: Need) -> bool:
+    """Whether a host could hold a run if it were empty."""
+    return Room(hosts).find(need) is not None
 
 
 def _suits(host: Host, need: Need) -> bool:

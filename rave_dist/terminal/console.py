@@ -73,7 +73,8 @@ def failure(name: str, what: str, fix: str = "") -> None:
 def run_line(record: RunRecord) -> str:
     """A run in one line: its activity or state and, during training, its progress."""
     if record.state != "running" or record.activity not in ("training", None):
-        return f"{record.instrument}: {record.activity or record.state}"
+        waits = f": {record.waits_for}" if record.state == "waiting" and record.waits_for else ""
+        return f"{record.instrument}: {record.activity or record.state}{waits}"
     parts = [f"{record.instrument}: training, phase {record.phase}", *_pace(record)]
     if record.validation.last is not None:
         parts.append(f"held-out distance {record.validation.last:.2f}")
@@ -97,8 +98,8 @@ def run_table(records: Sequence[RunRecord]) -> Table:
     rows = [_run_row(record) for record in records]
     shown = [column for column in rows[0] if any(row[column] for row in rows)] if rows else []
     for column in shown:
-        justify: JustifyMethod = "left" if column in ("instrument", "state", "model", "verdict") else "right"
-        table.add_column(column, justify=justify, no_wrap=column != "held-out distance")
+        justify: JustifyMethod = "left" if column in ("instrument", "state", "waits for", "model", "verdict") else "right"
+        table.add_column(column, justify=justify, no_wrap=column not in ("waits for", "held-out distance"))
     for row in rows:
         table.add_row(*(row[column] for column in shown))
     return table
@@ -111,6 +112,7 @@ def _run_row(record: RunRecord) -> dict[str, str]:
     return {
         "instrument": escape(record.instrument),
         "state": f"[{_STATE_STYLES[record.state]}]{record.activity or record.state}[/]",
+        "waits for": escape(record.waits_for) if record.state == "waiting" else "",
         "phase": str(record.phase),
         "step": f"{record.step:,}" if record.step and not (training and share is not None) else "",
         "done": "" if share is None or record.state == "done" else f"{100 * share:.0f} %",

@@ -15,9 +15,9 @@ from ray.exceptions import RayError
 from rave_dist import signals
 from rave_dist.cluster import hosts
 from rave_dist.cluster.rivals import Rivals
-from rave_dist.errors import RaveDistError, StoreError
+from rave_dist.errors import ClusterError, RaveDistError, StoreError
 from rave_dist.records import ModelCard, ModelFolder, Problem, RunActivity, RunRecord, TrainingSpec
-from rave_dist.scheduling.admission import Candidate, Need, Share, admit, check_room, cost, cpus_per_run
+from rave_dist.scheduling.admission import Candidate, Need, Share, admit, cost, cpus_per_run, has_room, missing
 from rave_dist.storage.parallel import at_once
 from rave_dist.storage.store import Store
 from rave_dist.training import needs
@@ -90,7 +90,7 @@ def train_library(
         The last records, in the order of the specs.
 
     Raises:
-        ClusterError: no node has the resources for one run.
+        ClusterError: no host has the resources for any of the runs.
         StoreError: the store cannot be used.
         KeyboardInterrupt: raised again after the runs have saved their state.
     """
@@ -208,7 +208,11 @@ class _Fleet:
         candidates = [item.candidate for item in waiting.values() if item.candidate is not None]
         for candidate, share in admit(candidates, room, most=most, allowance=lead):
             self._taken += cost(candidate, room)
-            self._train(waiting[candidate.name], share)
+            self._train(waiting.pop(candidate.name), share)
+        for item in waiting.values():
+            reason = missing(known, item.candidate.need) if item.candidate else ""
+            if reason != item.record.waits_for:
+                self._keep(item, waits_for=reason)
 
     def _leave(self, draining: set[str]) -> None:
         """Asks runs on hosts that are to end to save their state; they go on elsewhere."""
@@ -222,7 +226,8 @@ class _Fleet:
         if item.leaves:
             self._store.delete(stop_key(item.spec))
             item.leaves = False
-        self._keep(item, state="waiting", activity="starting")  # before its process does, whose record is valid from then on
+        # Before its process writes the record, which is valid from then on.
+        self._keep(item, state="waiting", activity="starting", waits_for="")
         item.task = train_one.options(
             num_cpus=share.cpus,
             num_gpus=share.gpus,
@@ -318,7 +323,7 @@ def _measure(items: Sequence[_Item]) -> None:
     """Determines what runs need, from what was measured of their configurations.
 
     Raises:
-        ClusterError: no host could hold one of the runs.
+        ClusterError: no host could hold any of the runs.
     """
     known = hosts.hosts()
     gpu = any(host.gpus for host in known)
@@ -326,4 +331,6 @@ def _measure(items: Sequence[_Item]) -> None:
     for item in items:
         item.candidate = needs.candidate(item.spec, item.record, cpus=cpus, gpu=gpu)
         item.furthest = item.record.step
-        check_room(known, item.candidate.need)
+    all_needs = [item.candidate.need for item in items if item.candidate is not None]
+    if not any(has_room(known, need) for need in all_needs):  # one that another could run beside waits for a host that joins
+        raise ClusterError("no host has the resources for a training run", fix=f"add {missing(known, all_needs[0])}")

@@ -4,7 +4,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rave_dist.errors import ClusterError
 from rave_dist.scheduling.admission import (
     Candidate,
     Host,
@@ -12,10 +11,10 @@ from rave_dist.scheduling.admission import (
     Room,
     Share,
     admit,
-    check_room,
     cost,
     cpus_per_run,
     gpu_share,
+    missing,
 )
 
 GIB = 2**30
@@ -139,13 +138,12 @@ def test_two_libraries_take_turns_on_one_card() -> None:
     assert turns == "abaabaaba"
 
 
-def test_a_cluster_without_room_says_what_is_missing() -> None:
-    with pytest.raises(ClusterError) as caught:
-        check_room([Host("a", 0)], Need())
-    assert "1 CPU" in caught.value.fix
-    with pytest.raises(ClusterError) as caught:
-        check_room([Host("a", 8)], Need(gpu_bytes=GIB, accelerator="H100", labels=(("zone", "north"),)))
-    assert caught.value.fix == "add a node with 1 CPU and a GPU and accelerator H100 and label zone=north"
+def test_a_run_without_room_says_what_it_waits_for() -> None:
+    assert missing([Host("a", 0)], Need()) == "a host with 1 CPU"
+    assert missing([Host("a", 2)], Need(cpus=2)) == "2 CPUs, which other work holds"
+    assert missing([card()], on_gpu("small", 8).need) == "1 CPU and 15% of a GPU, which other work holds"
+    north = Need(gpu_bytes=60 * GIB, accelerator="H100", labels=(("zone", "north"),))
+    assert missing([card()], north) == "a host with 1 CPU and a H100 and label zone=north"
 
 
 @given(st.lists(st.integers(1, 64), min_size=1, max_size=5), st.integers(1, 50))
