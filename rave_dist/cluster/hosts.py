@@ -32,7 +32,7 @@ def draining() -> set[str]:
 def room(known: Iterable[Host], taken: Iterable[Share]) -> Room:
     """What is free on hosts: what neither these shares nor other work on the cluster hold."""
     free = Room(known, taken)
-    for host, resources in ray._private.state.available_resources_per_node().items():
+    for host, resources in ray._private.state.available_resources_per_node().items():  # type: ignore[no-untyped-call]
         free.limit(
             host,
             cpus=resources.get("CPU", 0.0),
