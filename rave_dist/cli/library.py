@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from rave_dist import pipeline
-from rave_dist.cli.options import Debug, Json, LibraryFile, Only, finish
+from rave_dist.cli.options import Debug, Json, LibraryFile, Only, duration_of, finish
 from rave_dist.library.manifest import Library, load_library
 from rave_dist.records import RunRecord
 from rave_dist.terminal import console
@@ -52,6 +52,54 @@ def check(library: LibraryFile, only: Only = None, as_json: Json = False, debug:
     else:
         console.show_checks(checks)
     finish(all(c.ok for c in checks.in_order))
+
+
+def plan(
+    library: LibraryFile,
+    only: Only = None,
+    gpu: Annotated[
+        str | None,
+        typer.Option(
+            "--gpu",
+            metavar="CARD",
+            help="The type of GPU: T4, L4, A100, H100, …  [default: this machine's CPUs]",
+            show_default=False,
+        ),
+    ] = None,
+    gpus: Annotated[int, typer.Option("--gpus", min=1, max=4096, help="The number of GPUs.")] = 1,
+    deadline: Annotated[
+        str | None, typer.Option("--deadline", metavar="TIME", help="When all must have ended: 8h, 90min.", show_default=False)
+    ] = None,
+    price: Annotated[
+        float | None, typer.Option("--price", min=0, help="The price of a GPU for an hour.", show_default=False)
+    ] = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Plan the training: when each instrument ends on given GPUs, and what that costs.
+
+    Trains nothing. The times of steps are those of earlier runs on the same GPU if there are any, otherwise estimates.
+    """
+    from rave_dist.planning.cards import find_card
+    from rave_dist.planning.night import plan_night
+
+    loaded = load_library(library)
+    seconds = None if deadline is None else duration_of(deadline, where="--deadline")
+    with shown_progress() as progress:
+        progress.stage("planning")
+        night = plan_night(
+            loaded,
+            loaded.select(only),
+            card=None if gpu is None else find_card(gpu),
+            cards=gpus,
+            deadline=seconds,
+            price=price,
+        )
+    if as_json:
+        console.document({"library": loaded.name, **night.to_json()})
+    else:
+        console.show_night(night)
+    finish(not night.late)
 
 
 def schema() -> None:

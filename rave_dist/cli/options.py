@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from rave_dist import exit_codes
+from rave_dist.errors import ConfigurationError
 from rave_dist.storage.store import Store
 
 LibraryFile = Annotated[Path, typer.Argument(metavar="LIBRARY.yaml", help="The library manifest.", show_default=False)]
@@ -42,6 +44,18 @@ InputsBelow = Annotated[
         show_default=False,
     ),
 ]
+
+
+def duration_of(text: str, *, where: str) -> float:
+    """Seconds of a duration such as 8h, 90min or 1h30min.
+
+    Raises:
+        ConfigurationError: it is none.
+    """
+    found = re.fullmatch(r"\s*(?:(\d+(?:\.\d+)?)\s*h)?\s*(?:(\d+(?:\.\d+)?)\s*min)?\s*", text)
+    if found is None or not any(found.groups()) or not (seconds := 3600 * float(found[1] or 0) + 60 * float(found[2] or 0)):
+        raise ConfigurationError(f"{text!r} is not a duration", where=where, fix="write it in hours or minutes: 8h, 90min")
+    return seconds
 
 
 def existing(uri: str) -> Store:

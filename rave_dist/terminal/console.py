@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from rave_dist.library_stages import Ingested
     from rave_dist.maintenance.prune import Pruned
     from rave_dist.maintenance.verify import Verification
+    from rave_dist.planning.night import Night
 
 out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -275,6 +276,27 @@ def show_verification(found: Verification) -> None:
     count = len(found.problems)
     problems = f"{count:,} problem{'s' if count > 1 else ''}" if count else "no problems"
     out.print(f"{found.records:,} records and {found.files:,} files that they name{read}: {problems}")
+
+
+def show_night(night: Night) -> None:
+    """A row per instrument, then the end, the card-hours and the cost, and what makes it end in time."""
+    table = Table(box=None, pad_edge=False)
+    share = "CPUs" if night.card is None else f"of a {night.card}"
+    for column in ("instrument", "steps", "phase 2 from", share, "starts after", "ends after", "step times"):
+        table.add_column(column, justify="left" if column in ("instrument", "step times") else "right")
+    for run in night.runs:
+        part = f"{run.share:.0f}" if night.card is None else f"{100 * run.share:.0f} %"
+        late = "red" if run.name in night.late else "none"
+        ends = f"[{late}]{duration(run.end)}[/]"
+        starts = duration(run.start) if run.start else "at once"
+        table.add_row(escape(run.name), f"{run.steps:,}", f"{run.phase_1_steps:,}", part, starts, ends, run.source)
+    out.print(table)
+    on = "on this machine" if night.card is None else f"on {night.cards} {night.card}: {night.card_hours:,.1f} card-hours"
+    cost = "" if night.cost is None else f", {night.cost:,.2f} at {night.price:g} for a card and hour"
+    out.print(f"all end after {duration(night.end)} {on}{cost}", markup=False)
+    if night.late:
+        deadline = duration(night.deadline or 0.0)
+        failure(f"{len(night.late)} of {len(night.runs)} instruments end after {deadline}", ", ".join(night.late), night.change)
 
 
 def show_conversion(record: ConversionRecord) -> None:

@@ -17,6 +17,7 @@ from rave_dist.storage.store import Store
 from rave_dist.training.heartbeat import Heartbeat, record_of, sigterm_as_flag, stop_key, termination_requested
 from rave_dist.training.preflight.dry_run import Export, delete_result, dry_run
 from rave_dist.training.state.run_state import RunState
+from rave_dist.training.step.memory import device_name
 from rave_dist.training.trainer import train
 
 logger = logging.getLogger(__name__)
@@ -46,7 +47,7 @@ def work(store: Store, spec: TrainingSpec, *, threads: int, gpu_share: float = 0
         torch.cuda.set_per_process_memory_fraction(gpu_share)
     record = record_of(store, spec).model_copy(
         update={
-            **{"state": "running", "activity": "starting", "error": None, "threads": threads},
+            **{"state": "running", "activity": "starting", "error": None, "threads": threads, "device": device_name(device)},
             "worker": f"{socket.gethostname()}:{os.getpid()}",
         }
     )

@@ -62,14 +62,15 @@ MAY_IMPORT: dict[str, set[str]] = {
     "checks": GROUND | {"initial_weights", "rave"},
     "maintenance": GROUND,
     "library_stages": GROUND | {"initial_weights"},
+    "planning": GROUND | {"rave"},
     "pipeline": GROUND | {"initial_weights", "checks", "leases", "library_stages", "maintenance", "rave"},
     "doctor": GROUND | {"rave"},
-    "terminal": GROUND | {"checks", "doctor", "init_manifest", "library_stages", "maintenance", "pipeline"},
-    "cli": GROUND | {"checks", "doctor", "init_manifest", "maintenance", "pipeline", "terminal", "demo", ""},
+    "terminal": GROUND | {"checks", "doctor", "init_manifest", "library_stages", "maintenance", "pipeline", "planning"},
+    "cli": GROUND | {"checks", "doctor", "init_manifest", "maintenance", "pipeline", "planning", "terminal", "demo", ""},
     "__main__": {"cli", "exit_codes", "signals", "terminal"},
     "demo": GROUND | {"checks", "pipeline", "sample_data", "terminal"},
 }
-ABOVE_STAGES = {"", "initial_weights", "checks", "library_stages", "pipeline", "views", "cli", "demo"}
+ABOVE_STAGES = {"", "initial_weights", "checks", "library_stages", "pipeline", "planning", "views", "cli", "demo"}
 
 # The doors: modules of one stage that others may import, and who they are.
 DOORS: dict[str, set[str]] = {

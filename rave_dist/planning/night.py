@@ -1,0 +1,235 @@
+"""Plans a library's training: steps, place, start and end of every instrument, card-hours and cost.
+
+The seconds of a step are those of earlier runs of the same configuration on the same card where the store has some, otherwise
+an estimate from the card's data sheet. Runs that share a card are assumed not to slow each other down.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
+
+import psutil
+
+from rave_dist.errors import ConfigurationError
+from rave_dist.library.manifest import Library
+from rave_dist.planning.cards import Card
+from rave_dist.rave.step_config import StepConfig
+from rave_dist.records import RunRecord, TrainingSpec
+from rave_dist.scheduling.admission import Candidate, Host, cpus_per_run
+from rave_dist.scheduling.simulation import Span, simulate
+from rave_dist.storage.probe import in_words
+from rave_dist.training import needs
+from rave_dist.training.heartbeat import read_records
+from rave_dist.training.preflight.model_facts import measure_model
+from rave_dist.training.schedule import StepTimes, plan_schedule
+
+Source = Literal["measured", "estimated"]
+
+_START_SECONDS = 60.0  # of an attempt: start, dry run, reading the audio
+_MOST_CARDS = 4096
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """One instrument of a plan; times in seconds since the start.
+
+    ``share`` is the part of a card, or without cards the number of CPUs. ``source`` says where the seconds of a step are from.
+    """
+
+    name: str
+    steps: int
+    phase_1_steps: int
+    share: float
+    start: float
+    end: float
+    source: Source
+
+    @property
+    def card_hours(self) -> float:
+        """Its part of a card times its hours."""
+        return self.share * (self.end - self.start) / 3600
+
+
+@dataclass(frozen=True)
+class Night:
+    """A plan: its runs by their start, on how many of which cards (None without), and what it costs per card and hour."""
+
+    runs: tuple[PlannedRun, ...]
+    card: str | None
+    cards: int
+    deadline: float | None = None
+    price: float | None = None
+    change: str = ""
+
+    @property
+    def end(self) -> float:
+        """Seconds until the last run ends."""
+        return max((run.end for run in self.runs), default=0.0)
+
+    @property
+    def late(self) -> tuple[str, ...]:
+        """The instruments that end after the deadline."""
+        return tuple(run.name for run in self.runs if self.deadline is not None and run.end > self.deadline)
+
+    @property
+    def card_hours(self) -> float:
+        """Hours of all cards until the last run ends: idle ones are paid for too."""
+        return self.cards * self.end / 3600
+
+    @property
+    def cost(self) -> float | None:
+        """In the currency of the price."""
+        return None if self.price is None else self.price * self.card_hours
+
+    def to_json(self) -> dict[str, Any]:
+        """The document of ``rave-dist plan`` without the library's name."""
+        return {
+            **{"card": self.card, "cards": self.cards, "end_seconds": round(self.end), "card_hours": round(self.card_hours, 3)},
+            **{"cost": None if self.cost is None else round(self.cost, 2), "deadline_seconds": self.deadline},
+            **{"late": list(self.late), "change": self.change},
+            "instruments": [{**asdict(run), "card_hours": round(run.card_hours, 3)} for run in self.runs],
+        }
+
+
+def plan_night(
+    library: Library,
+    names: Sequence[str],
+    *,
+    card: Card | None = None,
+    cards: int = 1,
+    deadline: float | None = None,
+    price: float | None = None,
+) -> Night:
+    """Plans the training of instruments.
+
+    Args:
+        library: the library.
+        names: of the instruments.
+        card: the type of GPU; None for the CPUs of this machine.
+        cards: their number.
+        deadline: seconds in which all must have ended.
+        price: of a card for an hour.
+
+    Raises:
+        ConfigurationError: a configuration is invalid, or a step does not fit the card.
+    """
+    specs = [library.training_spec(name, dataset="") for name in names]
+    speeds = _Speeds(library, card)
+    hosts = _hosts(card, cards)
+    most = library.manifest.max_concurrent
+    cpus = 1 if card is not None else cpus_per_run(hosts, len(specs))
+
+    def runs(share_of_budget: float = 1.0, on: Sequence[Host] = hosts) -> list[Span]:
+        return simulate(
+            [_candidate(spec, speeds, cpus, share_of_budget) for spec in specs], on, start_seconds=_START_SECONDS, most=most
+        )
+
+    planned = []
+    by_name = {spec.instrument: spec for spec in specs}
+    for spec in specs if card is not None else ():
+        _check_fits(spec, card)
+    for span in runs():
+        times, source = speeds.of(by_name[span.name], cpus)
+        schedule = plan_schedule(by_name[span.name].budget, step_times=times, override=by_name[span.name].override)
+        share = span.share.gpus or float(span.share.cpus)
+        planned.append(PlannedRun(span.name, schedule.steps, schedule.phase_1_steps, share, span.start, span.end, source))
+    night = Night(tuple(planned), card and card.name, cards if card else 0, deadline, price)
+    if not night.late:
+        return night
+    assert deadline is not None
+    return replace(night, change=_smallest_change(runs, deadline, card, cards))
+
+
+def _check_fits(spec: TrainingSpec, card: Card) -> None:
+    """Refuses a step that needs more memory than the card has, unless it may be computed in parts."""
+    needed = measure_model(spec).step_bytes(StepConfig.of(spec).batch)
+    if needed > card.gib << 30 and spec.batch != "auto":
+        raise ConfigurationError(
+            f"a training step needs {in_words(needed)} of memory, a {card.name} has {card.gib} GiB",
+            where=spec.instrument,
+            fix="set batch: auto, or plan with a larger card",
+        )
+
+
+def _smallest_change(runs: Callable[..., list[Span]], deadline: float, card: Card | None, cards: int) -> str:
+    """What makes the plan end in time: more cards, or smaller budgets."""
+
+    def end(**changes: Any) -> float:
+        return max(span.end for span in runs(**changes))
+
+    said = []
+    if card is not None:
+        more = next((n for n in _doubling(cards) if end(on=_hosts(card, n)) <= deadline), None)
+        if more is not None:
+            fewest = next(n for n in range(more // 2, more + 1) if n > cards and end(on=_hosts(card, n)) <= deadline)
+            said.append(f"take {fewest} cards")
+    low, high = 0.0, 1.0
+    for _ in range(10):
+        middle = (low + high) / 2
+        low, high = (middle, high) if end(share_of_budget=middle) <= deadline else (low, middle)
+    if low > 0:
+        said.append(f"train {100 * low:.0f} % of each budget")
+    return ", or ".join(said) or "move the deadline: starting a run takes longer than that"
+
+
+def _doubling(cards: int) -> list[int]:
+    return [cards * 2**n for n in range(1, 13) if cards * 2**n <= _MOST_CARDS]
+
+
+def _candidate(spec: TrainingSpec, speeds: _Speeds, cpus: int, share_of_budget: float) -> Candidate:
+    record = RunRecord(library=spec.library, instrument=spec.instrument, run_id="", dataset="")
+    run = needs.candidate(spec, record, cpus=cpus, gpu=speeds.card is not None)
+    if spec.budget.hours is not None:
+        return replace(run, seconds=share_of_budget * 3600 * spec.budget.hours)
+    times, _ = speeds.of(spec, cpus)
+    schedule = plan_schedule(spec.budget, step_times=times, override=spec.override)
+    seconds = schedule.phase_1_steps * times.phase_1 + (schedule.steps - schedule.phase_1_steps) * times.phase_2
+    return replace(run, seconds=share_of_budget * seconds)
+
+
+class _Speeds:
+    """The seconds of a step of each phase, per configuration."""
+
+    def __init__(self, library: Library, card: Card | None) -> None:
+        self.card = card
+        self._library = library
+        self._past = [r for r in read_records(library.store, library.name, library.instruments) if self._counts(r)]
+
+    def _counts(self, record: RunRecord) -> bool:
+        if not record.step or not record.seconds or not record.device:
+            return False
+        return record.device == "this machine" if self.card is None else self.card.name.casefold() in record.device.casefold()
+
+    def of(self, spec: TrainingSpec, cpus: int) -> tuple[StepTimes, Source]:
+        """Seconds of a step of each phase."""
+        on_core = measure_model(spec).step_times(StepConfig.of(spec).batch)
+        if self.card is None:
+            estimate = StepTimes(on_core.phase_1 / cpus, on_core.phase_2 / cpus)
+        else:
+            estimate = StepTimes(self.card.step_seconds(on_core.phase_1), self.card.step_seconds(on_core.phase_2))
+        for record in self._past:
+            if _same_step(self._library.training_spec(record.instrument, dataset=""), spec):
+                schedule = record.phase_1_steps or record.step
+                in_1 = min(record.step, schedule)
+                expected = in_1 * estimate.phase_1 + (record.step - in_1) * estimate.phase_2
+                factor = record.seconds / expected
+                return StepTimes(factor * estimate.phase_1, factor * estimate.phase_2), "measured"
+        return estimate, "estimated"
+
+
+def _same_step(one: TrainingSpec, other: TrainingSpec) -> bool:
+    return all(
+        getattr(one, name) == getattr(other, name)
+        for name in ("config", "override", "sample_rate", "channels", "window", "batch", "compute")
+    )
+
+
+def _hosts(card: Card | None, cards: int) -> list[Host]:
+    """The cluster of a plan: one host with all cards, because no run spans two, or this machine."""
+    if card is not None:
+        return [Host(card.name, cpus=math.inf, gpus=cards, gpu_bytes=card.gib << 30)]
+    return [Host("this machine", cpus=float(os.cpu_count() or 1), memory=psutil.virtual_memory().total)]
