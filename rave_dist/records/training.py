@@ -114,9 +114,9 @@ class RunRecord(Record):
     """The progress of one instrument; ``runs/<library>/<instrument>/record.json``, rewritten during the run.
 
     ``activity`` is its present activity, None if no process is known to work on it; ``waits_for`` are the resources that a
-    waiting run lacks. ``worker`` is host:pid of the last training process, ``threads`` its CPU threads and ``device`` its device. ``seconds`` is
-    training time, of ``budget``. ``verdict`` is that of the published ``model``. ``outdated`` is never stored: what has
-    changed since in manifest and recordings.
+    waiting run lacks. ``worker`` is host:pid of the last training process, ``threads`` its CPU threads and ``device`` its
+    device. ``seconds`` is training time, of ``budget``. ``verdict`` is that of the published ``model``. ``outdated`` is never
+    stored: what has changed since in manifest and recordings.
     """
 
     library: str
