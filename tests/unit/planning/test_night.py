@@ -1,0 +1,98 @@
+"""The plan of a night, from the facts of real small models."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rave_dist.errors import ConfigurationError
+from rave_dist.library.manifest import Library
+from rave_dist.planning.cards import CARDS, find_card
+from rave_dist.planning.night import Night, plan_night
+from rave_dist.training.heartbeat import write_record
+from tests.sample_records import run_record
+
+pytestmark = pytest.mark.slow
+
+SMALL = {"config": "v2_small", "override": {"CAPACITY": 4, "LATENT_SIZE": 8}, "window": 40960, "batch": 2}
+HOUR = 3600.0
+START = 60.0
+
+
+@pytest.fixture
+def library(tmp_path: Path) -> Callable[..., Library]:
+    """A library of instruments with these settings; their recordings are not read."""
+
+    def write(*instruments: dict[str, Any], **manifest: Any) -> Library:
+        named = {f"i{n}": {"sources": ["none"], **settings} for n, settings in enumerate(instruments)}
+        document = {"name": "band", "store": str(tmp_path / "store"), "defaults": SMALL, "instruments": named, **manifest}
+        return Library.from_dict(document, folder=tmp_path)
+
+    return write
+
+
+def planned(library: Library, **options: Any) -> Night:
+    return plan_night(library, library.instruments, **options)
+
+
+def test_small_runs_share_a_card_and_an_hour_is_an_hour(library: Callable[..., Library]) -> None:
+    night = planned(library(*[{"budget": {"hours": 2}}] * 8), card=CARDS["H100"], price=2.5)
+    assert {(run.share, run.start, run.end) for run in night.runs} == {(0.125, 0.0, 2 * HOUR + START)}
+    assert night.card_hours == pytest.approx(2 + START / HOUR)
+    assert night.cost == pytest.approx(2.5 * night.card_hours)
+    assert all(run.phase_1_steps == pytest.approx(run.steps * 2 / 3, rel=0.01) for run in night.runs)
+
+
+def test_the_ninth_waits_and_more_cards_or_smaller_budgets_help(library: Callable[..., Library]) -> None:
+    nine = library(*[{"budget": {"hours": 2}}] * 9)
+    night = planned(nine, card=CARDS["H100"], deadline=3 * HOUR)
+    assert night.end == pytest.approx(4 * HOUR + 2 * START)
+    assert len(night.late) == 1
+    assert "take 2 cards" in night.change
+    assert "of each budget" in night.change
+    assert planned(nine, card=CARDS["H100"], cards=2, deadline=3 * HOUR).late == ()
+
+
+def test_a_limit_of_concurrent_runs_is_kept(library: Callable[..., Library]) -> None:
+    night = planned(library(*[{"budget": {"hours": 1}}] * 4, max_concurrent=2), card=CARDS["H100"])
+    assert night.end == pytest.approx(2 * (HOUR + START))
+
+
+def test_past_runs_on_the_same_card_are_believed_more_than_its_data_sheet(library: Callable[..., Library]) -> None:
+    band = library({"budget": {"steps": 12_000}}, {"budget": {"steps": 12_000}, "batch": 4})
+    before = planned(band, card=CARDS["H100"])
+    past = run_record(instrument="i0", step=3000, phase_1_steps=2000, seconds=600.0, device="NVIDIA H100 80GB HBM3")
+    write_record(band.store, past)
+    night = planned(band, card=CARDS["H100"])
+    assert {run.name: run.source for run in night.runs} == {"i0": "measured", "i1": "estimated"}
+    (measured,) = [run for run in night.runs if run.name == "i0"]
+    assert measured.end - measured.start == pytest.approx(12_000 / 3000 * 600 + START)
+    assert {run.source for run in planned(band, card=CARDS["T4"]).runs} == {"estimated"}
+    assert {run.source for run in before.runs} == {"estimated"}
+
+
+def test_without_a_card_the_cpus_of_this_machine_are_planned(library: Callable[..., Library]) -> None:
+    night = planned(library({"budget": {"steps": 10}}))
+    assert (night.card, night.card_hours, night.cost) == (None, 0.0, None)
+    assert night.end > START
+
+
+def test_a_step_that_no_card_of_the_kind_holds_is_refused(library: Callable[..., Library]) -> None:
+    large = library({"batch": 4096, "window": 131072, "budget": {"hours": 1}})
+    with pytest.raises(ConfigurationError, match="GiB") as caught:
+        planned(large, card=CARDS["T4"])
+    assert (caught.value.where, "batch: auto" in caught.value.fix) == ("i0", True)
+
+
+@pytest.mark.parametrize(("said", "meant"), [("h100", "H100"), ("rtx 4090", "RTX-4090")])
+def test_cards_are_found_in_any_spelling(said: str, meant: str) -> None:
+    assert find_card(said).name == meant
+
+
+def test_a_misspelt_card_is_named() -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        find_card("H1000")
+    assert "H100" in caught.value.fix
