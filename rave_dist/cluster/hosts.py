@@ -1,4 +1,4 @@
-"""The hosts of the connected Ray: their resources, what is free on them, and which of them are about to leave."""
+"""The hosts of the connected Ray: their resources, what is free on them, and which are about to end."""
 
 from __future__ import annotations
 

@@ -81,8 +81,6 @@ class RunFolder:
     stop = _In("stop")
     """An empty object that asks the run to save its state and stop."""
 
-    """The folder of Ray Train's own files."""
-
     def checkpoint_steps(self, keys: Iterable[str]) -> set[int]:
         """The steps of its checkpoints among keys of its store."""
         return checkpoint_steps(keys, str(self.checkpoints))
