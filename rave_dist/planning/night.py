@@ -130,14 +130,15 @@ def plan_night(
 
     planned = []
     by_name = {spec.instrument: spec for spec in specs}
-    for spec in specs if card is not None else ():
-        _check_fits(spec, card)
+    if card is not None:
+        for spec in specs:
+            _check_fits(spec, card)
     for span in runs():
         times, source = speeds.of(by_name[span.name], cpus)
         schedule = plan_schedule(by_name[span.name].budget, step_times=times, override=by_name[span.name].override)
         share = span.share.gpus or float(span.share.cpus)
         planned.append(PlannedRun(span.name, schedule.steps, schedule.phase_1_steps, share, span.start, span.end, source))
-    night = Night(tuple(planned), card and card.name, cards if card else 0, deadline, price)
+    night = Night(tuple(planned), None if card is None else card.name, 0 if card is None else cards, deadline, price)
     if not night.late:
         return night
     assert deadline is not None
