@@ -196,7 +196,7 @@ class Heartbeat:
 
     def _write(self) -> None:
         try:
-            write_record(self._store, self.record)
+            self.update(updated_at=write_record(self._store, self.record).updated_at)
             if self._stop_key is not None and self._store.exists(self._stop_key):
                 self._stop.set()
         except StoreError as error:
