@@ -15,6 +15,7 @@ import ray.data
 from ray.util.annotations import RayDeprecationWarning
 
 from rave_dist.audio.io.sources import AudioSource, find_sources
+from rave_dist.cluster.hosts import draining
 from rave_dist.dataset.manifest import assemble, load_earlier, write_manifest
 from rave_dist.dataset.prepare import Prepared, prepare
 from rave_dist.dataset.recipe import Recipe
@@ -154,6 +155,12 @@ def _here() -> dict[str, str]:
             "the recordings or the store are files of a node without CPUs for Ray",
             where=node_id,
             fix="put both on s3://, or give this node CPUs",
+        )
+    if node_id in draining():
+        raise ClusterError(
+            "the recordings or the store are files of a node that is to end",
+            where=node_id,
+            fix="put both on s3://, or run the command on another node",
         )
     return {"ray.io/node-id": node_id}
 

@@ -91,9 +91,9 @@ class Room:
             self.take(share)
 
     def find(self, need: Need) -> Share | None:
-        """The share of a run on the fullest host with room; None without one."""
+        """The share of a run on the fullest card, or without cards on the emptiest host; None if there is no room."""
         found = [share for host in self._hosts.values() if (share := self._on(host, need)) is not None]
-        return min(found, key=self._left, default=None)
+        return min(found, key=self._rank, default=None)
 
     def take(self, share: Share, *, times: int = 1) -> None:
         """Counts a share as used; one on a host that is gone is ignored."""
@@ -143,10 +143,9 @@ class Room:
         fullest = min(fitting, key=self._gpus[host.id].__getitem__)
         return Share(host.id, need.cpus, memory, part, fullest)
 
-    def _left(self, share: Share) -> tuple[float, float]:
-        """What a share would leave on its GPU and of its host's CPUs."""
-        gpu = self._gpus[share.host][share.gpu] - share.gpus if share.gpus else 0.0
-        return gpu, self._cpus[share.host] - share.cpus
+    def _rank(self, share: Share) -> float:
+        """What a share would leave on its card; without one, the less the more its host has left: cores share its memory bus."""
+        return self._gpus[share.host][share.gpu] - share.gpus if share.gpus else -self._cpus[share.host]
 
 
 def gpu_share(step_bytes: int, gpu_bytes: int) -> float:

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import soundfile
 from ray.job_submission import JobStatus, JobSubmissionClient
-from ray.util.state import list_actors
+from ray.util.state import list_actors, list_tasks
 
 from rave_dist.storage.store import Store
 
@@ -103,10 +103,11 @@ def _finish(client: JobSubmissionClient, job: str) -> tuple[JobStatus, str]:
 
 
 def _workers(two_nodes: Any) -> Counter[tuple[str, str]]:
-    """The processes that trained or converted, by kind and node."""
-    found = list_actors(address=two_nodes.dashboard, limit=10_000, timeout=60)
-    kinds = ("RayTrainWorker", "MapWorker")
-    return Counter((a.class_name.partition("(")[0], a.node_id) for a in found if a.class_name.startswith(kinds) and a.node_id)
+    """What trained or converted, by kind and node."""
+    asked = {"address": two_nodes.dashboard, "limit": 10_000, "timeout": 60}
+    runs = [(task.name, task.node_id) for task in list_tasks(**asked) if task.name == "train_one" and task.node_id]
+    found = [(actor.class_name.partition("(")[0], actor.node_id) for actor in list_actors(**asked) if actor.node_id]
+    return Counter([*runs, *(worker for worker in found if worker[0].startswith("MapWorker"))])
 
 
 def test_a_submitted_job_does_what_its_command_does(two_nodes: Any, folder: Path, place: Store) -> None:
@@ -172,7 +173,7 @@ def test_an_archive_on_s3_is_converted_to_s3(two_nodes: Any, folder: Path, place
 
 def test_work_was_done_on_both_nodes_and_nothing_lies_beside_the_store(two_nodes: Any, folder: Path) -> None:
     workers = _workers(two_nodes)
-    assert {kind for kind, _ in workers} == {"RayTrainWorker", "MapWorker"}
+    assert {kind for kind, _ in workers} == {"train_one", "MapWorker"}
     assert {node for _, node in workers} == set(two_nodes.nodes), workers
     assert [path.name for path in folder.iterdir()] == ["library.yaml"]
 

@@ -133,7 +133,12 @@ def test_ray_is_imported_where_it_is_expected(modules: tuple[Any, ...], imports:
     paths = {module.name: PurePosixPath(module.path) for module in modules}
 
     def allowed(module: str) -> bool:
-        return paths[module].name == "on_ray.py" or module == "rave_dist.training.process" or _part(module) in ("cluster", "serving") or module.startswith("ray_jobs")
+        return (
+            paths[module].name == "on_ray.py"
+            or module == "rave_dist.training.process"
+            or _part(module) in ("cluster", "serving")
+            or module.startswith("ray_jobs")
+        )
 
     assert [_said(f) for f in imports if f.imported.partition(".")[0] == "ray" and not allowed(f.importer)] == []
 

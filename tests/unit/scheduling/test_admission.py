@@ -89,6 +89,11 @@ def test_the_fullest_card_is_taken_first() -> None:
     assert (share.host, share.gpu) == ("b", 1)
 
 
+def test_runs_on_cpus_are_spread_over_hosts() -> None:
+    started = admit([Candidate(str(n), Need()) for n in range(2)], Room([Host("a", 2), Host("b", 2)]))
+    assert {share.host for _, share in started} == {"a", "b"}
+
+
 def test_a_run_goes_where_its_accelerator_and_labels_are() -> None:
     north = (("zone", "north"),)
     room = Room([card("a", accelerator="T4"), card("b", accelerator="H100", labels=north)])
