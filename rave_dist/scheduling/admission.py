@@ -144,7 +144,7 @@ class Room:
         return Share(host.id, need.cpus, memory, part, fullest)
 
     def _rank(self, share: Share) -> float:
-        """What a share would leave on its card; without one, the less the more its host has left: cores share its memory bus."""
+        """What a share would leave on its card; without one, lower on an emptier host: cores share its memory bus."""
         return self._gpus[share.host][share.gpu] - share.gpus if share.gpus else -self._cpus[share.host]
 
 

@@ -19,7 +19,7 @@ from rave_dist.storage.store import Store
 from rave_dist.training.heartbeat import read_records
 
 RATE = 44100
-STEPS = 400
+STEPS = 120
 
 MANIFEST = """
 name: drums
