@@ -3,7 +3,7 @@
     python benchmarks/run_cost.py [--json] [--at-once N ...]
 
 The same small runs, 1, 4 and 12 at once, in processes without Ray, in tasks as `rave_dist.training.on_ray` starts them, and
-each as a Ray Train run with one worker, which has a controller and its helpers beside it. Memory is PSS (shared pages count in
+each as a Ray Train run with one worker, which has a controller and its helpers. Memory is PSS (shared pages count in
 parts) of all processes beyond an idle Ray, when every run has done a step; the three sides alternate.
 """
 

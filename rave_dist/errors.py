@@ -16,7 +16,7 @@ Every error has *what* is wrong, *where*, and the smallest *fix*; the command li
     │   └── MisfitError                    configurations or overrides that cannot be combined
     ├── TrainingError       (RuntimeError) a run failed: out of memory, lost its checkpoints
     │   ├── NotFiniteError                 a loss or a weight is NaN or infinite
-    │   └── OutOfRoomError                 a training step does not fit the memory
+    │   └── InsufficientMemoryError        a training step does not fit the memory
     ├── ModelNotFoundError  (LookupError)  no such model or version in the registry
     ├── VerificationError   (RuntimeError) an export differs from its model
     ├── UntrustedModelError (RuntimeError) a model file has operators that no export has
@@ -115,7 +115,7 @@ class NotFiniteError(TrainingError):
     """A loss, a weight or a held-out distance of a run is NaN or infinite."""
 
 
-class OutOfRoomError(TrainingError):
+class InsufficientMemoryError(TrainingError):
     """A training step does not fit the memory of its device, or of the device's part that the run may use."""
 
 

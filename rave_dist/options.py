@@ -169,8 +169,8 @@ class Placement(StrictRecord):
     """Where a run may be on a cluster, and before which others it starts."""
 
     priority: Whole = key("runs with a larger one start first", 1, default=0, ge=-1000, le=1000)
-    accelerator: str | None = key("the type of GPU, as Ray names it", "H100", min_length=1)
-    labels: dict[str, str] = key("labels of the host", {"zone": "north"}, default={})
+    accelerator: str | None = key("the type of GPU, as Ray names it", "H100", without="any", min_length=1)
+    labels: dict[str, str] = key("labels of the host", {"zone": "north"}, without="none", default={})
 
 
 class BaseSpec(StrictRecord):

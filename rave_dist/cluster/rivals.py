@@ -16,7 +16,7 @@ _SILENT_SECONDS = 30.0
 
 
 class Rivals:
-    """The other commands that train on the connected Ray; a command without a word for 30 seconds has ended."""
+    """The other commands that train on the connected Ray; a command that is silent for 30 seconds has ended."""
 
     def __init__(self) -> None:
         self._key = _PREFIX + uuid.uuid4().hex.encode()

@@ -1,6 +1,6 @@
 """A night simulated with the scheduler of `rave_dist.scheduling.admission`: which run is where, and when the last one ends.
 
-A run loses what it did since its last checkpoint when its host is lost or its process dies, and goes on where there is room.
+A run loses what it did since its last checkpoint when its host is lost or its process dies, and continues where there is room.
 """
 
 from __future__ import annotations

@@ -53,7 +53,7 @@ class _Item:
     stored: bool = True
     furthest: int = 0  # the last step that it has reached
     failures: int = 0  # since then
-    alone: bool = False  # it ran out of memory beside others
+    alone: bool = False  # it ran out of memory next to others
     leaves: bool = False  # it was asked to save its state, because its host is to end
 
     @property
@@ -215,7 +215,7 @@ class _Fleet:
                 self._keep(item, waits_for=reason)
 
     def _leave(self, draining: set[str]) -> None:
-        """Asks runs on hosts that are to end to save their state; they go on elsewhere."""
+        """Asks runs on hosts that are to end to save their state; they continue elsewhere."""
         for item in self._items:
             if item.share is not None and item.share.host in draining and not item.leaves:
                 with contextlib.suppress(StoreError):  # tried again
@@ -332,5 +332,5 @@ def _measure(items: Sequence[_Item]) -> None:
         item.candidate = needs.candidate(item.spec, item.record, cpus=cpus, gpu=gpu)
         item.furthest = item.record.step
     all_needs = [item.candidate.need for item in items if item.candidate is not None]
-    if not any(has_room(known, need) for need in all_needs):  # one that another could run beside waits for a host that joins
+    if not any(has_room(known, need) for need in all_needs):  # otherwise the others wait for a host that joins
         raise ClusterError("no host has the resources for a training run", fix=f"add {missing(known, all_needs[0])}")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 import ray
 from ray.exceptions import OutOfMemoryError, RayError, RayTaskError, TaskCancelledError
 
-from rave_dist.errors import OutOfRoomError, known_error
+from rave_dist.errors import InsufficientMemoryError, known_error
 from rave_dist.records import Problem, RunRecord, TrainingSpec
 from rave_dist.scheduling.admission import Share
 from rave_dist.storage.store import Store
@@ -48,7 +48,7 @@ def train_one(store: Store, spec: TrainingSpec, share: Share, export: Export | N
 def wants_more_memory(error: BaseException) -> bool:
     """Whether a run may succeed with more memory: its own error, or Ray's, which ends a process before the host is full."""
     cause = error.cause if isinstance(error, RayTaskError) else error
-    return isinstance(cause, OutOfRoomError | OutOfMemoryError | MemoryError)
+    return isinstance(cause, InsufficientMemoryError | OutOfMemoryError | MemoryError)
 
 
 def explain(error: BaseException) -> Problem:

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from rave_dist.errors import OutOfRoomError, TrainingError
+from rave_dist.errors import InsufficientMemoryError, TrainingError
 from rave_dist.rave.presets import smaller_batch
 from rave_dist.rave.step_config import StepConfig
 from rave_dist.records import Rollback, TrainingSpec
@@ -84,7 +84,7 @@ def train(
     Raises:
         NotFiniteError: a loss, a weight or a held-out distance is NaN or infinite, and ``spec.recover`` does not allow another
             rollback. The checkpoints are from before.
-        OutOfRoomError: the memory does not suffice.
+        InsufficientMemoryError: the memory does not suffice.
         TrainingError: all checkpoints are damaged.
         ConfigurationError: the configuration or the window is invalid.
         DatasetError: too little audio.
@@ -113,7 +113,7 @@ def train(
         if isinstance(error, TrainingError) or not is_out_of_memory(error):
             raise
         again = "run the same command again, which measures again, or " if spec.batch == "auto" else ""
-        raise OutOfRoomError(
+        raise InsufficientMemoryError(
             f"a training step does not fit the memory of {device_name(device)}",
             where=spec.instrument,
             fix=again + smaller_batch(spec, StepConfig.of(spec).batch // accumulation_steps // 2),

@@ -10,7 +10,7 @@ import torch
 
 from rave_dist.dataset.read import load_manifest
 from rave_dist.dataset.split import split_dataset
-from rave_dist.errors import OutOfRoomError, RaveDistError, StoreError
+from rave_dist.errors import InsufficientMemoryError, RaveDistError, StoreError
 from rave_dist.rave.step_config import StepConfig
 from rave_dist.records import Problem, RunRecord, TrainingSpec
 from rave_dist.storage.store import Store
@@ -39,7 +39,7 @@ def work(store: Store, spec: TrainingSpec, *, threads: int, gpu_share: float = 0
 
     Raises:
         StoreError: the store is not available; a second attempt may succeed.
-        OutOfRoomError: a step does not fit the run's part of a GPU; alone on one it may.
+        InsufficientMemoryError: a step does not fit the run's part of a GPU; alone on one it may.
     """
     torch.set_num_threads(threads)
     device = torch.device("cuda" if gpu_share else "cpu")
@@ -92,7 +92,7 @@ def work(store: Store, spec: TrainingSpec, *, threads: int, gpu_share: float = 0
             raise
         except RaveDistError as error:
             logger.warning("training %s failed: %s", spec.instrument, error)
-            if isinstance(error, OutOfRoomError):
+            if isinstance(error, InsufficientMemoryError):
                 delete_result(store, spec, device=device, export=export)
                 if 0 < gpu_share < 1:
                     raise

@@ -25,7 +25,7 @@ import psutil
 import torch
 
 from rave_dist import isolated
-from rave_dist.errors import OutOfRoomError, RaveDistError
+from rave_dist.errors import InsufficientMemoryError, RaveDistError
 from rave_dist.identity import content_id
 from rave_dist.rave.presets import accumulation_choices, smaller_batch
 from rave_dist.rave.step_config import StepConfig
@@ -76,7 +76,7 @@ def dry_run(
         ``stop`` returned True.
 
     Raises:
-        OutOfRoomError: a step does not fit the memory; the fix is the largest batch that does.
+        InsufficientMemoryError: a step does not fit the memory; the fix is the largest batch that does.
         ConfigurationError: the configuration or the window is invalid, or the model cannot be exported.
         VerificationError: the export differs from its model.
     """
@@ -99,7 +99,7 @@ def dry_run(
                 choices = (replace(config, accumulation_steps=n) for n in accumulation_choices(config.batch))
                 fitting = next((choice for choice in choices if fits(choice)), None)
             if fitting is None or not _fits(lambda: here.run(fitting, train_segments, validation_segments, export)):
-                raise OutOfRoomError(
+                raise InsufficientMemoryError(
                     f"a training step does not fit the memory of {device_name(device)}",
                     where=spec.instrument,
                     fix=smaller_batch(spec, _largest_batch(fitting, fits) if fitting else 0),
