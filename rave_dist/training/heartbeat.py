@@ -196,7 +196,9 @@ class Heartbeat:
 
     def _write(self) -> None:
         try:
-            self.update(updated_at=write_record(self._store, self.record).updated_at)
+            written = write_record(self._store, self.record)
+            with self._lock:
+                self._record = self._record.model_copy(update={"updated_at": written.updated_at})
             if self._stop_key is not None and self._store.exists(self._stop_key):
                 self._stop.set()
         except StoreError as error:
