@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import ray
-from ray.exceptions import GetTimeoutError, RayError
+from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from rave_dist.scheduling.admission import Host, Room, Share
@@ -15,6 +15,7 @@ _PROBE_SECONDS = 60.0
 _LABEL_ACCELERATOR = "ray.io/accelerator-type"
 
 _gpu_bytes: dict[str, int] = {}
+_probes: dict[str, ray.ObjectRef[int]] = {}
 
 
 def hosts() -> list[Host]:
@@ -69,14 +70,18 @@ def _measure_gpu() -> int:
 
 
 def _memory_of_gpu(host: str) -> int:
-    """Memory of one of a host's GPUs, asked once; 0 while it does not answer, so that every run gets a whole one."""
+    """Memory of one of a host's GPUs; 0 while all of them are in use, so that every run gets a whole one."""
     if host not in _gpu_bytes:
-        task = _measure_gpu.options(scheduling_strategy=NodeAffinitySchedulingStrategy(host, soft=False)).remote()
-        try:
-            _gpu_bytes[host] = ray.get(task, timeout=_PROBE_SECONDS)
-        except GetTimeoutError:
-            ray.cancel(task)
+        is_new = host not in _probes
+        if is_new:
+            place = NodeAffinitySchedulingStrategy(host, soft=False)
+            _probes[host] = _measure_gpu.options(scheduling_strategy=place).remote()
+        ready, _ = ray.wait([_probes[host]], timeout=_PROBE_SECONDS if is_new else 0)
+        if not ready:
             return 0
+        try:
+            _gpu_bytes[host] = ray.get(_probes[host])
         except RayError:
+            del _probes[host]  # asked again
             return 0
     return _gpu_bytes[host]

@@ -1,4 +1,4 @@
-"""Commands that train on the same Ray: each says there what it has taken and whether it wants more, so that they share it."""
+"""Commands that train on the same Ray: each says there what it has taken and where it waits for more, so that they share it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import json
 import math
 import time
 import uuid
-from typing import Any
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
 
 from ray.experimental import internal_kv
 
@@ -15,38 +16,53 @@ _PREFIX = b"training/"
 _SILENT_SECONDS = 30.0
 
 
+@dataclass(frozen=True)
+class Claim:
+    """What a command says: the card-seconds that it has taken, and the ids of the hosts that its waiting runs could use."""
+
+    taken: float
+    wants: tuple[str, ...]
+    number: int = 0  # of its claims so far, which shows that it lives
+
+
 class Rivals:
     """The other commands that train on the connected Ray; a command that is silent for 30 seconds has ended."""
 
     def __init__(self) -> None:
         self._key = _PREFIX + uuid.uuid4().hex.encode()
-        self._said = 0
+        self._number = 0
         self._head_start: float | None = None
         self._heard: dict[bytes, tuple[bytes, float]] = {}
 
-    def lead(self, *, taken: float, waits: bool) -> float:
-        """How far the waiting command that has taken least is ahead of this one; infinite if no other waits.
+    def lead(self, *, taken: float, wants: Iterable[str]) -> tuple[float, set[str]]:
+        """How far the commands that want the same hosts are ahead of this one, and the hosts that it must leave to others.
 
         A command counts from what the others had taken when it came.
 
         Args:
             taken: by this command, in card-seconds.
-            waits: whether it has runs that wait.
+            wants: ids of the hosts that its waiting runs could use.
+
+        Returns:
+            The lead of the one that has taken least, in card-seconds: infinite if no other wants one of these hosts, negative
+            if it has taken less than this one; and the hosts that are wanted by those that have taken less.
         """
         others = self._others()
         if self._head_start is None:
-            self._head_start = min((other["taken"] for other in others), default=0.0)
-        own = self._head_start + taken
-        self._said += 1
-        said = json.dumps({"taken": own, "waits": waits, "said": self._said}).encode()
+            self._head_start = min((other.taken for other in others), default=0.0)
+        own = Claim(self._head_start + taken, tuple(wants), self._number)
+        self._number += 1
+        said = json.dumps(asdict(own)).encode()
         internal_kv._internal_kv_put(self._key, said, overwrite=True, namespace=_NAMESPACE)
-        return min((other["taken"] for other in others if other["waits"]), default=math.inf) - own
+        rivals = [other for other in others if set(other.wants) & set(own.wants)]
+        theirs = {host for other in rivals if other.taken < own.taken for host in other.wants}
+        return min((other.taken for other in rivals), default=math.inf) - own.taken, theirs
 
     def leave(self) -> None:
         """This command wants nothing any more."""
         internal_kv._internal_kv_del(self._key, namespace=_NAMESPACE)
 
-    def _others(self) -> list[dict[str, Any]]:
+    def _others(self) -> list[Claim]:
         found = []
         for key in internal_kv._internal_kv_list(_PREFIX, namespace=_NAMESPACE):
             said = None if key == self._key else internal_kv._internal_kv_get(key, namespace=_NAMESPACE)
@@ -57,5 +73,5 @@ class Rivals:
                 since = time.monotonic()
                 self._heard[key] = (said, since)
             if time.monotonic() - since < _SILENT_SECONDS:
-                found.append(json.loads(said))
+                found.append(Claim(**json.loads(said)))
         return found

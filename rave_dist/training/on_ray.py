@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -22,7 +23,7 @@ from rave_dist.storage.parallel import at_once
 from rave_dist.storage.store import Store
 from rave_dist.training import needs
 from rave_dist.training.heartbeat import Heartbeat, record_of, stop_key, write_record
-from rave_dist.training.process import MAX_FAILURES, RESUME, explain, train_one, wants_more_memory
+from rave_dist.training.process import MAX_FAILURES, RESUME, RETRY_SECONDS, explain, train_one, wants_more_memory
 from rave_dist.training.state.outputs import read_result
 
 if TYPE_CHECKING:
@@ -55,6 +56,12 @@ class _Item:
     failures: int = 0  # since then
     alone: bool = False  # it ran out of memory next to others
     leaves: bool = False  # it was asked to save its state, because its host is to end
+    due: float = 0.0  # the time of `time.monotonic` before which it does not start again
+
+    @property
+    def is_due(self) -> bool:
+        """Whether it may start, again or for the first time."""
+        return time.monotonic() >= self.due
 
     @property
     def is_training(self) -> bool:
@@ -201,16 +208,20 @@ class _Fleet:
                 item.stage = "publishing"
                 publishing += 1
         waiting = {item.spec.instrument: item for item in self._items if item.stage == "waiting"}
-        lead = self._rivals.lead(taken=self._taken, waits=bool(waiting))
+        ready = [item.candidate for item in waiting.values() if item.candidate is not None and item.is_due]
+        needs_of_all = {candidate.need for candidate in ready}
+        lead, theirs = self._rivals.lead(
+            taken=self._taken, wants=[h.id for h in known if any(has_room([h], n) for n in needs_of_all)]
+        )
         shares = [item.share for item in self._items if item.share is not None]
-        room = hosts.room(known, shares)
+        room = hosts.room([host for host in known if host.id not in theirs], shares)
         most = None if self._most is None else self._most - len(shares)
-        candidates = [item.candidate for item in waiting.values() if item.candidate is not None]
-        for candidate, share in admit(candidates, room, most=most, allowance=lead):
+        for candidate, share in admit(ready, room, most=most, allowance=math.inf if theirs else lead):
             self._taken += cost(candidate, room)
             self._train(waiting.pop(candidate.name), share)
+        reasons = {need: missing(known, need) for need in needs_of_all}
         for item in waiting.values():
-            reason = missing(known, item.candidate.need) if item.candidate else ""
+            reason = reasons.get(item.candidate.need, "") if item.candidate is not None else ""
             if reason != item.record.waits_for:
                 self._keep(item, waits_for=reason)
 
@@ -224,7 +235,10 @@ class _Fleet:
 
     def _train(self, item: _Item, share: Share) -> None:
         if item.leaves:
-            self._store.delete(stop_key(item.spec))
+            try:
+                self._store.delete(stop_key(item.spec))
+            except StoreError:  # tried again
+                return
             item.leaves = False
         # Before its process writes the record, which is valid from then on.
         self._keep(item, state="waiting", activity="starting", waits_for="")
@@ -280,7 +294,10 @@ class _Fleet:
         if item.record.step > item.furthest:
             item.furthest, item.failures = item.record.step, 0
         item.failures += 1
-        return item.failures <= MAX_FAILURES
+        if item.failures > MAX_FAILURES:
+            return False
+        item.due = time.monotonic() + RETRY_SECONDS[item.failures - 1]
+        return True
 
     def _keep(self, item: _Item, **fields: Any) -> None:
         """Changes a run's record; if the store is not available now, it is written at the end."""

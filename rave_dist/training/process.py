@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 MAX_FAILURES = 3
 """Failures of a run's process after which it is not tried again, counted since the run last reached a new step."""
 
+RETRY_SECONDS = (0.0, 15.0, 60.0)
+"""Pauses before further attempts: a store that is away for a minute costs no run."""
+
 RESUME: Final = "run the same command again to resume"
 
 
