@@ -203,7 +203,7 @@ class _Fleet:
         self._leave(hosts.draining())
         publishing = sum(item.stage == "publishing" for item in self._items)
         for item in self._items:
-            if item.stage == "trained" and publishing < max(1, sum(int(host.cpus) for host in known)):
+            if item.stage == "trained" and item.is_due and publishing < max(1, sum(int(host.cpus) for host in known)):
                 item.task = _publish_one.remote(self._store, item.spec, item.record, self._publish)
                 item.stage = "publishing"
                 publishing += 1
@@ -254,6 +254,7 @@ class _Fleet:
         """Handles the result of a task."""
         stage, task, item.task, item.share = item.stage, item.task, None, None
         assert task is not None
+        before: Stage = "waiting" if stage == "training" else "trained"
         try:
             outcome: RunRecord | Problem = ray.get(task)
         except (RayError, RaveDistError) as error:
@@ -261,13 +262,14 @@ class _Fleet:
             if stage == "training" and wants_more_memory(error) and not item.alone:
                 self._retry_alone(item)
                 return
-        if stage == "training" and (isinstance(outcome, Problem) or outcome.state == "waiting"):
-            if item.leaves or self._may_try_again(item):
-                self._keep(item, state="waiting", activity="waiting for room")
-                item.stage = "waiting"
+            if self._may_try_again(item):
+                self._wait(item, before)
                 return
-            if not isinstance(outcome, Problem):
-                outcome = Problem(what="the training process was terminated (SIGTERM) again and again", fix=RESUME)
+        if stage == "training" and isinstance(outcome, RunRecord) and outcome.state == "waiting":
+            if item.leaves or self._may_try_again(item):
+                self._wait(item, before)
+                return
+            outcome = Problem(what="the training process was terminated (SIGTERM) again and again", fix=RESUME)
         if isinstance(outcome, Problem):
             self._keep(item, state="failed", activity=None, error=outcome)
             item.stage = "ended"
@@ -285,8 +287,11 @@ class _Fleet:
         need = item.candidate.need
         all_of_it = Need(need.cpus, sys.maxsize, None if need.gpu_bytes is None else 0, need.accelerator, need.labels)
         item.candidate, item.alone = replace(item.candidate, need=all_of_it), True
+        self._wait(item, "waiting")
+
+    def _wait(self, item: _Item, stage: Stage) -> None:
         self._keep(item, state="waiting", activity="waiting for room")
-        item.stage = "waiting"
+        item.stage = stage
 
     def _may_try_again(self, item: _Item) -> bool:
         """Whether a run whose process has failed is tried again: it came further than ever, or did not fail too often."""
@@ -331,6 +336,8 @@ def _publish_one(store: Store, spec: TrainingSpec, record: RunRecord, publish: P
         try:
             card = publish(store, spec, lambda activity: beat.update(activity=activity))
             beat.update(model=card.reference, verdict=card.verdict)
+        except StoreError:  # a further attempt may succeed
+            raise
         except RaveDistError as error:
             return Problem.of(error)
     return beat.record
