@@ -160,7 +160,7 @@ def test_ctrl_c_is_one_message_and_the_rerun_goes_on(
             continue
         assert stopped.code == 130, stopped.stderr
         assert stopped.stderr.casefold().count("stopped") == 1
-        assert "Traceback" not in stopped.stderr
+        assert "Traceback" not in stopped.stderr, stopped.stderr
         assert not stopped.stdout
     ended = rave_dist("run", library, "--json")
     assert ended.code == 0, ended.stderr
