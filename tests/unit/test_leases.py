@@ -19,7 +19,7 @@ from rave_dist.errors import InUseError
 from rave_dist.leases import hold_library, hold_store, library_holder
 from rave_dist.records import LeaseRecord, RunRecord, library_lease
 from rave_dist.storage.store import Store
-from rave_dist.training.heartbeat import write_record
+from rave_dist.training.heartbeat import Heartbeat
 
 HOLD = """
 import sys, time
@@ -286,14 +286,14 @@ def test_the_commands_refuse_and_status_knows_at_once_that_a_killed_one_is_gone(
         while library_holder(store, "band") is None:
             assert first.poll() is None
             time.sleep(0.05)
-        write_record(store, RunRecord(library="band", instrument="plucks", run_id="abc", dataset="d", state="running"))
         for name in ("run", "train", "ingest"):
             second = command(name)
             _, error = second.communicate()
             assert second.returncode == 1
             assert "rave-dist run (" in error
             assert f"process {first.pid}" in error
-        told, _ = command("status").communicate()
+        with Heartbeat(store, RunRecord(library="band", instrument="plucks", run_id="abc", dataset="d", state="running")):
+            told, _ = command("status").communicate()
         assert f'"process": {first.pid}' in told
         assert '"state": "running"' in told
     finally:

@@ -219,6 +219,8 @@ def _declared(container: Any, stream: Any, rate: int, timeline: Timeline | None,
         return None
     if kind == "matroska" and not declares_duration(file):
         return None
+    if kind == "caf" and stream.codec_context.name.startswith("pcm_"):
+        return None  # FFmpeg counts what follows the samples too; the file's chunks tell where they end
     if stream.duration is not None and stream.duration > 0:
         return round(float(stream.duration * stream.time_base) * rate)
     if container.duration and len(container.streams) == 1:  # in a video the picture may be longer than the audio
