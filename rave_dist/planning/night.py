@@ -123,10 +123,11 @@ def plan_night(
     most = library.manifest.max_concurrent
     cpus = 1 if card is not None else cpus_per_run(hosts, len(specs))
 
+    candidates = [_candidate(spec, speeds, cpus) for spec in specs]
+
     def runs(share_of_budget: float = 1.0, on: Sequence[Host] = hosts) -> list[Span]:
-        return simulate(
-            [_candidate(spec, speeds, cpus, share_of_budget) for spec in specs], on, start_seconds=_START_SECONDS, most=most
-        )
+        shortened = [replace(one, seconds=share_of_budget * one.seconds) for one in candidates]
+        return simulate(shortened, on, start_seconds=_START_SECONDS, most=most)
 
     planned = []
     by_name = {spec.instrument: spec for spec in specs}
@@ -181,15 +182,15 @@ def _doubling(cards: int) -> list[int]:
     return [cards * 2**n for n in range(1, 13) if cards * 2**n <= _MOST_CARDS]
 
 
-def _candidate(spec: TrainingSpec, speeds: _Speeds, cpus: int, share_of_budget: float) -> Candidate:
+def _candidate(spec: TrainingSpec, speeds: _Speeds, cpus: int) -> Candidate:
     record = RunRecord(library=spec.library, instrument=spec.instrument, run_id="", dataset="")
     run = needs.candidate(spec, record, cpus=cpus, gpu=speeds.card is not None)
     if spec.budget.hours is not None:
-        return replace(run, seconds=share_of_budget * 3600 * spec.budget.hours)
+        return replace(run, seconds=3600 * spec.budget.hours)
     times, _ = speeds.of(spec, cpus)
     schedule = plan_schedule(spec.budget, step_times=times, override=spec.override)
     seconds = schedule.phase_1_steps * times.phase_1 + (schedule.steps - schedule.phase_1_steps) * times.phase_2
-    return replace(run, seconds=share_of_budget * seconds)
+    return replace(run, seconds=seconds)
 
 
 class _Speeds:
