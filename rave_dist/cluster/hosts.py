@@ -18,9 +18,8 @@ _gpu_bytes: dict[str, int] = {}
 _probes: dict[str, ray.ObjectRef[int]] = {}
 
 
-def hosts() -> list[Host]:
-    """The hosts that may start work: alive and not draining."""
-    leaving = draining()
+def hosts(leaving: set[str]) -> list[Host]:
+    """The hosts that may start work: alive, and none of those that are `draining`."""
     nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
     return [_host(node) for node in nodes if node["Alive"] and node["NodeID"] not in leaving]
 

@@ -95,18 +95,14 @@ class Room:
         found = [share for host in self._hosts.values() if (share := self._on(host, need)) is not None]
         return min(found, key=self._rank, default=None)
 
-    def take(self, share: Share, *, times: int = 1) -> None:
+    def take(self, share: Share) -> None:
         """Counts a share as used; one on a host that is gone is ignored."""
         if share.host not in self._hosts:
             return
-        self._cpus[share.host] -= times * share.cpus
-        self._memory[share.host] -= times * share.memory
+        self._cpus[share.host] -= share.cpus
+        self._memory[share.host] -= share.memory
         if share.gpus and share.gpu < len(self._gpus[share.host]):
-            self._gpus[share.host][share.gpu] -= times * share.gpus
-
-    def free(self, share: Share) -> None:
-        """Counts a share as free again."""
-        self.take(share, times=-1)
+            self._gpus[share.host][share.gpu] -= share.gpus
 
     def limit(self, host: str, *, cpus: float, memory: float, gpus: float) -> None:
         """Reduces what is free on a host to what others have left of it."""

@@ -199,8 +199,9 @@ class _Fleet:
 
     def _start(self) -> None:
         """Starts to publish finished runs, and starts waiting runs as resources allow."""
-        known = hosts.hosts()
-        self._leave(hosts.draining())
+        draining = hosts.draining()
+        known = hosts.hosts(draining)
+        self._leave(draining)
         publishing = sum(item.stage == "publishing" for item in self._items)
         for item in self._items:
             if item.stage == "trained" and item.is_due and publishing < max(1, sum(int(host.cpus) for host in known)):
@@ -349,7 +350,7 @@ def _measure(items: Sequence[_Item]) -> None:
     Raises:
         ClusterError: no host could hold any of the runs.
     """
-    known = hosts.hosts()
+    known = hosts.hosts(hosts.draining())
     gpu = any(host.gpus for host in known)
     cpus = 1 if gpu else cpus_per_run(known, len(items))
     for item in items:

@@ -1,4 +1,4 @@
-"""A node that is to end: its run saves its state and goes on elsewhere, to the weights of one that was left alone."""
+"""A node that is to end: its run saves its state and continues on another one, to the same weights as an undisturbed run."""
 
 from __future__ import annotations
 
