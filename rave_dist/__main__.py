@@ -6,7 +6,7 @@ import sys
 from types import TracebackType
 
 from rave_dist import signals
-from rave_dist.exit_codes import FAILED, INTERRUPTED, TERMINATED
+from rave_dist.exit_codes import DONE, FAILED, INTERRUPTED, TERMINATED
 from rave_dist.terminal.encoding import accept_all_characters, drop_unwritten
 
 
@@ -39,9 +39,11 @@ def main(arguments: list[str] | None = None) -> None:
     except SystemExit as ending:
         if ending.code in (INTERRUPTED, TERMINATED):
             signals.end(ending.code)
-        if not drop_unwritten() and not ending.code:
-            raise SystemExit(FAILED) from ending
-        raise
+        code = ending.code if isinstance(ending.code, int) else FAILED if ending.code else DONE
+        if not drop_unwritten():
+            code = code or FAILED
+        signals.finish(code)
+        raise SystemExit(code) from ending
 
 
 if __name__ == "__main__":

@@ -25,7 +25,8 @@ ROOT = Path(__file__).parents[1]
 
 # Times, and what follows from them or from which attempt did the work.
 VOLATILE = {
-    *("created_at", "updated_at", "at", "worker", "steps_per_second", "output_tag", "activity"),
+    *("created_at", "updated_at", "at", "steps_per_second", "output_tag", "activity"),
+    *("worker", "threads", "device"),  # of the last training process; a lost record is rebuilt from the result without them
     *("converted", "skipped", "step_times"),
 }
 # Exports of the same weights differ in their bytes; `rave_dist.maintenance` compares files and card.

@@ -113,6 +113,46 @@ def test_an_end_that_takes_long_is_said_once() -> None:
         assert started.process.returncode == INTERRUPTED
 
 
+@both_signals
+def test_an_interrupt_in_a_destructor_is_raised_after_it(number: signal.Signals) -> None:
+    """Python prints what a destructor raises and continues: here in ``__del__``, in libraries in callbacks from C."""
+    body = """
+    class Slow:
+        def __del__(self):
+            ready()
+            time.sleep(0.5)
+
+    Slow()
+    time.sleep(600)
+    """
+    with installed(body) as started:
+        assert started.stopped_by(number) == f"caught {'Terminated' if number == signal.SIGTERM else 'KeyboardInterrupt'}\n"
+        assert started.process.returncode == CODES[number]
+
+
+@both_signals
+@pytest.mark.parametrize("wait", [0.0, 1.5, 600.0])
+def test_a_finished_command_ends_as_it_finished(number: signal.Signals, wait: float) -> None:
+    """What runs at the end of a process is not interrupted, and ended if it does not end; Python resets handlers there."""
+    body = f"""
+    import atexit
+
+    class Last:
+        def __del__(self, sleep=time.sleep):
+            sleep(0.5)
+
+    sys.kept = Last()
+    atexit.register(time.sleep, {wait})
+    signals.finish(3)
+    ready()
+    sys.exit(3)
+    """
+    with installed(body) as started:
+        time.sleep(0.2)
+        assert started.stopped_by(number) == ""
+        assert started.process.returncode == 3
+
+
 def test_a_signal_that_comes_twice_at_once_counts_once() -> None:
     """``timeout`` sends it to the process and to its group."""
     body = """
