@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rave_dist.audio.io.byte_view import Piece, Source, file_size
 from rave_dist.audio.io.chunks import Chunk, Chunks, Dialect, Walk
@@ -81,7 +81,10 @@ def chunked_sound(file: Source) -> SoundBytes | None:
         walk = _walk(file, CAF, within)
         chunks = walk.find(within.start + 8)
         start = _head(chunks, within.start, size_at=4, size_format=">q", extra=4)
-        return _joined(chunks, walk, start, readable=not within.start)
+        held = _joined(chunks, walk, start, readable=not within.start)
+        if held is not None and held.pieces is None and within.stop < file_size(file):
+            return replace(held, pieces=(within,))  # libsndfile takes the tag for a chunk, and what it says for its size
+        return held
     if head[:4] in (b".snd", b"dns.") and len(head) >= 12:
         return _au(file, within, head)
     return None

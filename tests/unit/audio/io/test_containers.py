@@ -78,6 +78,17 @@ def test_intact_files_give_every_sample(place, built, before, after):
     assert check_all(write(place, built, before + built.build() + after), built) == ()
 
 
+@pytest.mark.parametrize(("name", "encoding"), pairs)
+def test_tags_behind_chunks_of_any_length(name, encoding, place):
+    """Chunks of odd length move what follows them; not every format fills them up."""
+    container = CONTAINERS[name]
+    payload = make_payload(np.random.default_rng(1), encoding, 8, 1)
+    for length in (1, 2, 3, 4) if container.chunks else (0,):
+        for tags in (ID3V1, APE_TAG, APE_TAG + ID3V1):
+            built = Built(name, encoding, 8000, payload, behind=((container.chunks[0], b"_" * length),) if length else ())
+            assert check_all(write(place, built, built.build() + tags), built) == ()
+
+
 @many
 @given(
     built=intact(),
