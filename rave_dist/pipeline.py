@@ -204,12 +204,11 @@ def holder(library: Library) -> LeaseRecord | None:
 
 def _read_records(library: Library, names: Sequence[str]) -> list[RunRecord]:
     """The records of instruments; without a command at work none of them is running, whatever a killed one left."""
-    from rave_dist.training.heartbeat import read_live_records, without_activity
+    from rave_dist.training.heartbeat import at_rest, read_live_records
 
     records = read_live_records(library.store, library.name, names)
-    if any(record.state == "running" for record in records) and holder(library) is None:
-        return [without_activity(record) if record.state == "running" else record for record in records]
-    return records
+    resting = at_rest(records)
+    return resting if resting != records and holder(library) is None else records
 
 
 def base_status(library: Library) -> RunRecord | None:

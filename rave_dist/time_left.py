@@ -9,7 +9,8 @@ from __future__ import annotations
 import heapq
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from datetime import datetime, timedelta
+from typing import Any, Literal
 
 from rave_dist.records import RunRecord
 
@@ -25,6 +26,14 @@ class TimeLeft:
 
     def __str__(self) -> str:
         return f"{self.bound} {duration(self.seconds)} left"
+
+    def end(self, now: datetime) -> datetime:
+        """The expected end."""
+        return now + timedelta(seconds=self.seconds)
+
+    def to_json(self, now: datetime) -> dict[str, Any]:
+        """Seconds, bound and expected end as JSON values."""
+        return {"seconds": round(self.seconds), "bound": self.bound, "end": self.end(now).isoformat(timespec="seconds")}
 
 
 def duration(seconds: float) -> str:

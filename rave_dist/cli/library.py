@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from rave_dist import pipeline
+from rave_dist import pipeline, signals
 from rave_dist.cli.options import Debug, Json, LibraryFile, Only, duration_of, finish
 from rave_dist.library.manifest import Library, load_library
 from rave_dist.records import RunRecord
 from rave_dist.terminal import console
 from rave_dist.terminal.display import shown_progress
+from rave_dist.time_left import library_time_left
 
 
 def init(
@@ -164,14 +166,45 @@ def run(library: LibraryFile, only: Only = None, as_json: Json = False, debug: D
     _finish_runs(loaded, result.records, as_json=as_json, complete=result.complete, extra=extra)
 
 
-def status(library: LibraryFile, only: Only = None, as_json: Json = False, debug: Debug = False) -> None:
+def status(
+    library: LibraryFile,
+    only: Only = None,
+    follow: Annotated[
+        bool,
+        typer.Option(
+            "--watch",
+            help="Keep showing it until all have ended: a live table, lines in a pipe, with --json a document per line.",
+        ),
+    ] = False,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
     """Show the progress of each instrument; safe to run during training."""
     loaded = load_library(library)
+    if follow:
+        _watch(loaded, only, as_json=as_json)
+        return
     holder = pipeline.holder(loaded)
     if not as_json and holder is not None:
         console.out.print(f"in use by {holder}", markup=False)
-    extra = {"in_use": holder and holder.to_json()}
-    _finish_runs(loaded, pipeline.status(loaded, only), as_json=as_json, complete=True, extra=extra)
+    records = pipeline.status(loaded, only)
+    left = library_time_left(records)
+    extra = {"in_use": holder and holder.to_json(), "time_left": left and left.to_json(datetime.now(UTC))}
+    _finish_runs(loaded, records, as_json=as_json, complete=True, extra=extra)
+
+
+def _watch(library: Library, only: list[str] | None, *, as_json: bool) -> None:
+    from rave_dist.terminal.watch import show
+    from rave_dist.watch import watch
+
+    try:
+        last = show(watch(library, library.select(only)), as_json=as_json)
+    except KeyboardInterrupt as stop:  # the usual end, with nothing to say
+        raise typer.Exit(signals.exit_code(stop)) from stop
+    if last is not None:
+        if not as_json:
+            console.show_run_problems(last.runs)
+        finish(all(record.state == "done" for record in last.runs))
 
 
 def report(library: LibraryFile, as_json: Json = False, debug: Debug = False) -> None:

@@ -15,6 +15,9 @@ from rave_dist.records.verdict import Verdict
 RunStatus = Literal["waiting", "running", "done", "failed"]
 RunActivity = Literal["waiting for room", "starting", "dry run", "training", "exporting", "measuring"]
 
+CURVE_POINTS = 32
+"""Maximum validations in the curve of a run record, which is rewritten every few seconds."""
+
 
 class Continuation(Record):
     """The run that another one continues, and the step of its checkpoint."""
@@ -115,8 +118,10 @@ class RunRecord(Record):
 
     ``activity`` is its present activity, None if no process is known to work on it; ``waits_for`` are the resources that a
     waiting run lacks. ``worker`` is host:pid of the last training process, ``threads`` its CPU threads and ``device`` its
-    device. ``seconds`` is training time, of ``budget``. ``verdict`` is that of the published ``model``. ``outdated`` is never
-    stored: what has changed since in manifest and recordings.
+    device; on a GPU ``gpu_share`` is its fraction of it and ``gpu_bytes`` the memory that it holds. ``retries`` says how often
+    the last command restarted the run. ``curve`` has steps and held-out distances. ``seconds`` is training time, of
+    ``budget``. ``verdict`` is that of the published ``model``. ``outdated`` is never stored: what has changed since in manifest
+    and recordings.
     """
 
     library: str
@@ -141,6 +146,10 @@ class RunRecord(Record):
     worker: str | None = None
     threads: int | None = None
     device: str = ""
+    gpu_share: float = 0.0
+    gpu_bytes: int = 0
+    retries: int = 0
+    curve: tuple[tuple[int, float], ...] = ()
     waits_for: str = ""
     updated_at: str = Field(default_factory=now)
     outdated: tuple[str, ...] = ()
@@ -154,6 +163,13 @@ class RunRecord(Record):
     def folder(self) -> RunFolder:
         """The folder of the run."""
         return RunFolder.of(self.library, self.instrument, self.run_id)
+
+    def curve_with(self, step: int, distance: float) -> tuple[tuple[int, float], ...]:
+        """The curve with one more validation, without later ones; every other point is dropped where they become too many."""
+        earlier = tuple(point for point in self.curve if point[0] < step)
+        if len(earlier) >= CURVE_POINTS:
+            earlier = earlier[::-2][::-1]
+        return (*earlier, (step, distance))
 
     def summary(self) -> dict[str, Any]:
         """The instrument's entry in the documents of ``rave-dist train``, ``run`` and ``status``."""

@@ -16,7 +16,7 @@ from rich.table import Table
 from rave_dist.errors import RaveDistError
 from rave_dist.records import ConversionRecord, Engine, ModelCard, PassedOver, RunRecord, Verdict
 from rave_dist.terminal.encoding import visible
-from rave_dist.time_left import duration, time_left, used
+from rave_dist.time_left import TimeLeft, duration, time_left, used
 
 if TYPE_CHECKING:
     from rave_dist.checks import LibraryCheck
@@ -51,11 +51,12 @@ def show_table(table: Table) -> None:
     Console(highlight=False, soft_wrap=True, width=max(out.width, needed)).print(table)
 
 
-def document(value: dict[str, Any]) -> None:
-    """Prints the JSON document of a command."""
+def document(value: dict[str, Any], *, indent: int | None = 2) -> None:
+    """Prints the JSON document of a command; without indent in one line, at once."""
     as_utf_8 = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
-    json.dump(value, sys.stdout, ensure_ascii=not as_utf_8, indent=2)
+    json.dump(value, sys.stdout, ensure_ascii=not as_utf_8, indent=indent)
     sys.stdout.write("\n")
+    sys.stdout.flush()
 
 
 def error(problem: RaveDistError) -> None:
@@ -112,19 +113,29 @@ def _run_row(record: RunRecord) -> dict[str, str]:
     points = (record.validation.first, record.validation.best, record.validation.last)
     return {
         "instrument": escape(record.instrument),
-        "state": f"[{_STATE_STYLES[record.state]}]{record.activity or record.state}[/]",
+        "state": state(record),
         "waits for": escape(record.waits_for) if record.state == "waiting" else "",
         "phase": str(record.phase),
         "step": f"{record.step:,}" if record.step and not (training and share is not None) else "",
         "done": "" if share is None or record.state == "done" else f"{100 * share:.0f} %",
         "steps/s": f"{record.steps_per_second:.3g}" if training and record.steps_per_second else "",
         "elapsed": duration(record.seconds) if training else "",
-        "left": "" if left is None else f"{_BOUNDS[left.bound]} {duration(left.seconds)}",
+        "left": "" if left is None else estimate(left),
         # Before the first step, the best since, the last.
         "held-out distance": " → ".join("–" if v is None else f"{v:.1f}" for v in points) if any(points) else "",
         "model": escape((record.model or "").rpartition("@")[2]),
         "verdict": verdict(record.verdict),
     }
+
+
+def state(record: RunRecord) -> str:
+    """What a run does, or its state, with its colour, as markup."""
+    return f"[{_STATE_STYLES[record.state]}]{record.activity or record.state}[/]"
+
+
+def estimate(left: TimeLeft) -> str:
+    """A remaining time, short."""
+    return f"{_BOUNDS[left.bound]} {duration(left.seconds)}"
 
 
 def verdict(found: Verdict | None) -> str:
@@ -133,8 +144,13 @@ def verdict(found: Verdict | None) -> str:
 
 
 def show_runs(records: Sequence[RunRecord]) -> None:
-    """The table of runs, then what models lack, then the errors."""
+    """The table of runs, then their problems."""
     show_table(run_table(records))
+    show_run_problems(records)
+
+
+def show_run_problems(records: Sequence[RunRecord]) -> None:
+    """What models lack, and the errors."""
     for record in records:
         for text in record.outdated:
             err.print(f"[yellow]–[/] {escape(record.instrument)}: {escape(text)}")

@@ -6,7 +6,7 @@ import logging
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from types import TracebackType
@@ -19,6 +19,9 @@ from rave_dist.storage.parallel import at_once
 from rave_dist.storage.store import Store
 
 HEARTBEAT_SECONDS = 3.0
+READS_PER_SECOND = 20
+"""Maximum reads of records from a store by a process that follows runs, however many runs there are."""
+
 SILENT_SECONDS = 120.0
 """Age in seconds at which a running record belongs to a run that has ended."""
 
@@ -40,7 +43,17 @@ def read_record(store: Store, library: str, instrument: str) -> RunRecord | None
 
 def without_activity(record: RunRecord) -> RunRecord:
     """The record of a run that no process works on any more."""
-    return record.model_copy(update={"state": "waiting", "activity": None, "steps_per_second": None})
+    return record.model_copy(update={"state": "waiting", "activity": None, "steps_per_second": None, "waits_for": ""})
+
+
+def at_rest(records: Iterable[RunRecord]) -> list[RunRecord]:
+    """The records of a library that no command is at work on: no run is at work or waits for room, whatever they say."""
+    return [record if record.activity is None and record.state != "running" else without_activity(record) for record in records]
+
+
+def seconds_between_reads(count: int) -> float:
+    """The interval at which so many records may be read again and again."""
+    return max(2.0, count / READS_PER_SECOND)
 
 
 def read_records(store: Store, library: str, instruments: Sequence[str]) -> list[RunRecord]:
@@ -152,13 +165,23 @@ class Heartbeat:
         record: the present record.
         stop: key of the object that asks the run to stop, or None.
         every: seconds between two writes.
+        measure: measures fields of the record for each write.
     """
 
-    def __init__(self, store: Store, record: RunRecord, *, stop: str | None = None, every: float = HEARTBEAT_SECONDS) -> None:
+    def __init__(
+        self,
+        store: Store,
+        record: RunRecord,
+        *,
+        stop: str | None = None,
+        every: float = HEARTBEAT_SECONDS,
+        measure: Callable[[], Mapping[str, Any]] = dict,
+    ) -> None:
         self._store = store
         self._record = record
         self._stop_key = stop
         self._every = every
+        self._measure = measure
         self._lock = threading.Lock()
         self._ended = threading.Event()
         self._stop = threading.Event()
@@ -196,7 +219,7 @@ class Heartbeat:
 
     def _write(self) -> None:
         try:
-            written = write_record(self._store, self.record)
+            written = write_record(self._store, self.record.model_copy(update=dict(self._measure())))
             with self._lock:
                 self._record = self._record.model_copy(update={"updated_at": written.updated_at})
             if self._stop_key is not None and self._store.exists(self._stop_key):

@@ -22,7 +22,7 @@ from rave_dist.scheduling.admission import Candidate, Need, Share, admit, cost, 
 from rave_dist.storage.parallel import at_once
 from rave_dist.storage.store import Store
 from rave_dist.training import needs
-from rave_dist.training.heartbeat import Heartbeat, record_of, stop_key, write_record
+from rave_dist.training.heartbeat import Heartbeat, record_of, seconds_between_reads, stop_key, write_record
 from rave_dist.training.process import MAX_FAILURES, RESUME, RETRY_SECONDS, explain, train_one, wants_more_memory
 from rave_dist.training.state.outputs import read_result
 
@@ -34,8 +34,6 @@ STOP_SECONDS = 60.0
 
 _CANCEL_SECONDS = 10.0
 _POLL_SECONDS = 0.5
-_TELL_SECONDS = 2.0
-_READS_PER_SECOND = 20  # of records, from the store, however many runs there are
 
 Publish = Callable[[Store, TrainingSpec, Callable[[RunActivity], None]], ModelCard]
 Stage = Literal["waiting", "training", "trained", "publishing", "ended"]
@@ -54,6 +52,7 @@ class _Item:
     stored: bool = True
     furthest: int = 0  # the last step that it has reached
     failures: int = 0  # since then
+    starts: int = 0
     alone: bool = False  # it ran out of memory next to others
     leaves: bool = False  # it was asked to save its state, because its host is to end
     due: float = 0.0  # the time of `time.monotonic` before which it does not start again
@@ -126,7 +125,7 @@ def _begin(store: Store, spec: TrainingSpec) -> _Item:
     trained = result is not None and result.complete
     if trained and record.state == "done" and _is_published(store, record):
         return _Item(spec, record, "ended")
-    fields = {"state": "waiting", "activity": "waiting for room", "error": None, "steps_per_second": None}
+    fields = {"state": "waiting", "activity": "waiting for room", "error": None, "steps_per_second": None, "retries": 0}
     record = record.model_copy(update=fields)
     return _Item(spec, write_record(store, record), "trained" if trained else "waiting")
 
@@ -155,7 +154,7 @@ class _Fleet:
                     self._ended(item)
             if not busy:
                 time.sleep(_POLL_SECONDS)
-            if done or time.monotonic() - self._told > max(_TELL_SECONDS, len(self._busy()) / _READS_PER_SECOND):
+            if done or time.monotonic() - self._told > seconds_between_reads(len(self._busy())):
                 self._refresh()
                 progress([item.record for item in self._items])
                 self._told = time.monotonic()
@@ -242,7 +241,8 @@ class _Fleet:
                 return
             item.leaves = False
         # Before its process writes the record, which is valid from then on.
-        self._keep(item, state="waiting", activity="starting", waits_for="")
+        self._keep(item, state="waiting", activity="starting", waits_for="", retries=item.starts)
+        item.starts += 1
         item.task = train_one.options(
             num_cpus=share.cpus,
             num_gpus=share.gpus,

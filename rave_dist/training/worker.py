@@ -48,18 +48,26 @@ def work(store: Store, spec: TrainingSpec, *, threads: int, gpu_share: float = 0
     record = record_of(store, spec).model_copy(
         update={
             **{"state": "running", "activity": "starting", "error": None, "threads": threads, "device": device_name(device)},
-            "worker": f"{socket.gethostname()}:{os.getpid()}",
+            **{"worker": f"{socket.gethostname()}:{os.getpid()}", "gpu_share": gpu_share},
         }
     )
-    with sigterm_as_flag(), Heartbeat(store, record, stop=stop_key(spec)) as beat:
+
+    def measure() -> dict[str, int]:
+        return {"gpu_bytes": torch.cuda.memory_reserved() if gpu_share else 0}
+
+    with sigterm_as_flag(), Heartbeat(store, record, stop=stop_key(spec), measure=measure) as beat:
 
         def on_progress(state: RunState, speed: float | None) -> None:
+            curve = beat.record.curve
+            if state.last is not None and curve[-1:] != ((state.validated_step, state.last),):
+                curve = beat.record.curve_with(state.validated_step, state.last)
             beat.update(
                 phase=state.phase,
                 step=state.step,
                 steps=max(state.schedule.steps, state.step),
                 phase_1_steps=state.schedule.phase_1_steps,
                 validation=state.validation,
+                curve=curve,
                 train_distance=state.train_distance,
                 steps_per_second=speed,
                 seconds=state.seconds,

@@ -64,13 +64,16 @@ MAY_IMPORT: dict[str, set[str]] = {
     "library_stages": GROUND | {"initial_weights"},
     "planning": GROUND | {"rave"},
     "pipeline": GROUND | {"initial_weights", "checks", "leases", "library_stages", "maintenance", "rave"},
+    "watch": GROUND | {"leases"},
     "doctor": GROUND | {"rave"},
-    "terminal": GROUND | {"checks", "doctor", "init_manifest", "library_stages", "maintenance", "pipeline", "planning"},
-    "cli": GROUND | {"checks", "doctor", "init_manifest", "maintenance", "pipeline", "planning", "terminal", "demo", ""},
+    "terminal": GROUND
+    | {"checks", "doctor", "init_manifest", "library_stages", "maintenance", "pipeline", "planning", "watch"},
+    "cli": GROUND
+    | {"checks", "doctor", "init_manifest", "maintenance", "pipeline", "planning", "terminal", "demo", "watch", ""},
     "__main__": {"cli", "exit_codes", "signals", "terminal"},
     "demo": GROUND | {"checks", "pipeline", "sample_data", "terminal"},
 }
-ABOVE_STAGES = {"", "initial_weights", "checks", "library_stages", "pipeline", "planning", "views", "cli", "demo"}
+ABOVE_STAGES = {"", "initial_weights", "checks", "library_stages", "pipeline", "planning", "views", "watch", "cli", "demo"}
 
 # The doors: modules of one stage that others may import, and who they are.
 DOORS: dict[str, set[str]] = {
