@@ -52,7 +52,7 @@ def at_rest(records: Iterable[RunRecord]) -> list[RunRecord]:
 
 
 def seconds_between_reads(count: int) -> float:
-    """The interval at which so many records may be read again and again."""
+    """The interval at which ``count`` records may be read repeatedly."""
     return max(2.0, count / READS_PER_SECOND)
 
 
