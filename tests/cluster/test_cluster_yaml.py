@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,15 @@ def test_the_head_starts_the_workers(written: dict[str, Any]) -> None:
     head, _ = _starts(written)
     assert "RAY_enable_autoscaler_v2=0" in head  # the second one leaves a local provider's workers unstarted
     assert "--autoscaling-config=~/ray_bootstrap_config.yaml" in head
+
+
+def test_workers_start_the_watcher_after_ray(written: dict[str, Any]) -> None:
+    commands = written["worker_start_ray_commands"]
+    assert "ray start" in commands[-2]
+    assert " -m rave_dist.cluster.spot" in commands[-1]
+    assert importlib.util.find_spec("rave_dist.cluster.spot") is not None
+    assert "RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH=$HOME/.ray/auth_token" in commands[-1]
+    assert "spot" not in " ".join(written["head_start_ray_commands"])
 
 
 def test_options_exist_in_this_ray(written: dict[str, Any]) -> None:

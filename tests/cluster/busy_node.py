@@ -1,0 +1,39 @@
+"""Hosts a Ray cluster of one node with a busy actor; says as JSON lines where it is, and on ``draining`` which nodes drain.
+
+``free`` ends the actor; the end of standard input ends everything.
+"""
+
+import json
+import sys
+
+import ray
+from ray.cluster_utils import Cluster
+
+
+@ray.remote(num_cpus=1)
+class Busy:
+    def pid(self) -> int:
+        return 1
+
+
+def main() -> None:
+    cluster = Cluster(
+        initialize_head=True, head_node_args={"num_cpus": 1, "object_store_memory": 100 << 20, "include_dashboard": False}
+    )
+    try:
+        ray.init(address=cluster.address, log_to_driver=False)
+        actor = Busy.remote()
+        ray.get(actor.pid.remote())
+        print(json.dumps({"address": cluster.address, "node": cluster.head_node.node_id}), flush=True)
+        for line in sys.stdin:
+            if line.strip() == "draining":
+                print(json.dumps(ray._private.state.state.get_draining_nodes()), flush=True)
+            elif line.strip() == "free":
+                ray.kill(actor)
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
+
+
+if __name__ == "__main__":
+    main()
