@@ -85,7 +85,9 @@ def ingest(library: AnyLibrary, only: Names = None, *, progress: AnyProgress = N
         return pipeline.ingest(_library(library), _names(only), progress=shown)
 
 
-def train(library: AnyLibrary, only: Names = None, *, progress: AnyProgress = None) -> list[RunRecord]:
+def train(
+    library: AnyLibrary, only: Names = None, *, deadline_seconds: float | None = None, progress: AnyProgress = None
+) -> list[RunRecord]:
     """Trains ingested instruments concurrently and publishes each model when its run ends.
 
     After an interruption, the same call resumes from the last checkpoints; finished instruments are skipped.
@@ -93,12 +95,14 @@ def train(library: AnyLibrary, only: Names = None, *, progress: AnyProgress = No
     Args:
         library: the manifest's path, or a `Library`.
         only: names of instruments; None trains all.
+        deadline_seconds: limits the budgets so that all end within this time from now.
         progress: None is silent, True shows it on stderr.
 
     Returns:
         One run record per instrument: state, step, validation distances, the model or the error.
 
     Raises:
+        ConfigurationError: the deadline leaves no time for training.
         LibraryError: the manifest is wrong, or has no such instrument.
         StoreError: the store cannot be written.
         ClusterError: Ray cannot be started or reached.
@@ -111,7 +115,7 @@ def train(library: AnyLibrary, only: Names = None, *, progress: AnyProgress = No
         ('rebana', 'done', 9)
     """
     with _reporting(progress) as shown:
-        return pipeline.train(_library(library), _names(only), progress=shown)
+        return pipeline.train(_library(library), _names(only), deadline_seconds=deadline_seconds, progress=shown)
 
 
 def publish(library: AnyLibrary, only: Names = None, *, progress: AnyProgress = None) -> list[RunRecord]:
@@ -139,18 +143,22 @@ def publish(library: AnyLibrary, only: Names = None, *, progress: AnyProgress = 
         return pipeline.publish(_library(library), _names(only), progress=shown)
 
 
-def run(library: AnyLibrary, only: Names = None, *, progress: AnyProgress = None) -> LibraryRun:
+def run(
+    library: AnyLibrary, only: Names = None, *, deadline_seconds: float | None = None, progress: AnyProgress = None
+) -> LibraryRun:
     """Runs all stages: check, ingest, train, publish, report. A failed instrument does not stop the others.
 
     Args:
         library: the manifest's path, or a `Library`.
         only: names of instruments; None selects all.
+        deadline_seconds: limits the budgets so that all end within this time from now.
         progress: None is silent, True shows it on stderr.
 
     Returns:
         All run records, the outcomes of ingest, and the path or address of the page; ``complete`` if nothing failed.
 
     Raises:
+        ConfigurationError: the deadline leaves no time for training.
         LibraryError: the manifest is wrong, or has no such instrument.
         StoreError: the store cannot be written.
         ClusterError: Ray cannot be started or reached.
@@ -162,7 +170,7 @@ def run(library: AnyLibrary, only: Names = None, *, progress: AnyProgress = None
         (True, ['done'])
     """
     with _reporting(progress) as shown:
-        return pipeline.run(_library(library), _names(only), progress=shown)
+        return pipeline.run(_library(library), _names(only), deadline_seconds=deadline_seconds, progress=shown)
 
 
 def status(library: AnyLibrary, only: Names = None) -> list[RunRecord]:

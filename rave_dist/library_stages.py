@@ -5,6 +5,7 @@ Instruments are independent: an error of one is kept in its record and the other
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
@@ -92,13 +93,20 @@ def ingest_library(library: Library, names: Sequence[str], progress: Progress) -
 
 
 def train_library(
-    library: Library, names: Sequence[str], progress: Progress, *, ray: Callable[[], AbstractContextManager[None]]
+    library: Library,
+    names: Sequence[str],
+    progress: Progress,
+    *,
+    ray: Callable[[], AbstractContextManager[None]],
+    deadline: float | None = None,
 ) -> list[RunRecord]:
-    """Trains on the Ray that ``ray`` connects to, if there is anything to train."""
+    """Trains on the Ray that ``ray`` connects to, if there is anything to train.
+
+    A ``deadline``, a time of `time.monotonic`, limits the budgets; a joint base gets at most half of the time.
+    """
     progress.stage("preparing the runs")
     from rave_dist.dataset.read import latest_manifest
     from rave_dist.initial_weights import find_initial_weights, plan_joint_base, write_joint_dataset
-    from rave_dist.training.continuation import plan_continuation
     from rave_dist.training.state.initialization import store_initial_weights
 
     specs: list[TrainingSpec] = []
@@ -107,17 +115,12 @@ def train_library(
     joint = plan_joint_base(library)
     first: list[RunRecord] = []
 
-    def planned(spec: TrainingSpec) -> TrainingSpec:
-        run = plan_continuation(library.store, spec)
-        if run.note:
-            progress.say(f"{spec.instrument}: {run.note}")
-        return run.spec
-
     with ExitStack() as stack:
         if joint is not None:
             stack.enter_context(ray())
             write_joint_dataset(library.store, joint)
-            first = _train_all(library, [planned(joint.spec)], progress, progress.runs)
+            half = None if deadline is None else (time.monotonic() + deadline) / 2
+            first = _train_all(library, [joint.spec], progress, progress.runs, deadline=half)
         for name in names:
             try:
                 dataset = latest_manifest(library.store, name, library.name).id
@@ -126,32 +129,58 @@ def train_library(
                 refused[name] = write_failure(library, name, Problem.of(error))
             else:
                 base = store_initial_weights(library.store, start) if start is not None else None
-                specs.append(planned(library.training_spec(name, dataset=dataset, base=base)))
+                specs.append(library.training_spec(name, dataset=dataset, base=base))
         if specs:
             if joint is None:
                 stack.enter_context(ray())
             done = [*first, *refused.values()]
-            trained = _train_all(library, specs, progress, lambda records: progress.runs([*done, *records]))
+            trained = _train_all(library, specs, progress, lambda records: progress.runs([*done, *records]), deadline=deadline)
     by_name = refused | {record.instrument: record for record in trained}
     return [by_name[name] for name in names]
 
 
 def _train_all(
-    library: Library, specs: list[TrainingSpec], progress: Progress, runs: Callable[[Sequence[RunRecord]], None]
+    library: Library,
+    specs: list[TrainingSpec],
+    progress: Progress,
+    runs: Callable[[Sequence[RunRecord]], None],
+    *,
+    deadline: float | None,
 ) -> list[RunRecord]:
     from rave_dist.registry.export import export_run
     from rave_dist.registry.publications import refresh_credit
     from rave_dist.registry.publish import publish
     from rave_dist.registry.store import find
+    from rave_dist.training.continuation import plan_continuation
     from rave_dist.training.on_ray import train_library as train_runs
 
     export = partial(export_run, name="dry_run")
     most = library.manifest.max_concurrent
+    if deadline is not None:
+        specs = _limited(library, specs, progress, seconds=deadline - time.monotonic())
+    planned = [plan_continuation(library.store, spec) for spec in specs]
+    for run in planned:
+        if run.note:
+            progress.say(f"{run.spec.instrument}: {run.note}")
+    specs = [run.spec for run in planned]
     records = train_runs(library.store, specs, publish=publish, export=export, most=most, progress=runs, stage=progress.stage)
     for spec, record in zip(specs, records, strict=True):
         if record.state == "done" and record.model:  # also of a run that ended before its credit was corrected
             refresh_credit(library.store, find(library.store, record.model), spec.credit)
     return records
+
+
+def _limited(library: Library, specs: list[TrainingSpec], progress: Progress, *, seconds: float) -> list[TrainingSpec]:
+    """The runs with budgets that end within a deadline on the cluster as it is."""
+    from rave_dist.cluster import hosts
+    from rave_dist.training.deadline import limit_budgets
+
+    progress.stage("planning")
+    known = hosts.hosts(hosts.draining())
+    limited = limit_budgets(library.store, specs, known, seconds=seconds, most=library.manifest.max_concurrent)
+    if limited.share < 1:
+        progress.say(f"to end within the deadline, the runs get {100 * limited.share:.2g} % of the time that they need")
+    return limited.specs
 
 
 def write_failure(library: Library, name: str, problem: Problem) -> RunRecord:

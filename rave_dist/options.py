@@ -104,13 +104,10 @@ class Until(StrictRecord):
 
 
 class Budget(StrictRecord):
-    """The training budget: hours or steps; with early stopping they are upper limits."""
+    """The training budget: hours, steps, or both, of which the first to be used up counts; upper limits with early stopping."""
 
     model_config = ConfigDict(
-        json_schema_extra={
-            "anyOf": [{"required": ["hours"]}, {"required": ["steps"]}, {"required": ["until"]}],
-            **_at_most_one("hours", "steps"),
-        }
+        json_schema_extra={"anyOf": [{"required": ["hours"]}, {"required": ["steps"]}, {"required": ["until"]}]}
     )
 
     hours: Number | None = key("hours of training", 4, gt=0, le=10_000)
@@ -122,8 +119,8 @@ class Budget(StrictRecord):
 
     @model_validator(mode="after")
     def _one_of(self) -> Self:
-        if (self.hours is None) == (self.steps is None) and (self.hours is not None or self.until is None):
-            raise ValueError("give either hours or steps")
+        if self.hours is None and self.steps is None and self.until is None:
+            raise ValueError("give hours or steps")
         return self
 
     @model_serializer(mode="wrap")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -76,18 +77,28 @@ def ingest(library: Library, only: list[str] | None = None, *, progress: Progres
         return ingest_library(library, names, progress)
 
 
-def train(library: Library, only: list[str] | None = None, *, progress: Progress = SILENT) -> list[RunRecord]:
+def train(
+    library: Library, only: list[str] | None = None, *, deadline_seconds: float | None = None, progress: Progress = SILENT
+) -> list[RunRecord]:
     """Trains the named instruments (or all) concurrently on their ingested datasets and publishes each when it ends.
 
+    Args:
+        library: the library.
+        only: names of the instruments.
+        deadline_seconds: limits the budgets so that all end within this time from now.
+        progress: receives the progress.
+
     Raises:
+        ConfigurationError: the deadline leaves no time for training.
         StoreError: the store cannot be written.
         ClusterError: Ray does not answer.
         InUseError: another command is at work on the library.
     """
+    deadline = _moment(deadline_seconds)
     names = library.select(only)
     library.store.check_writable()
     with hold_library(library.store, library.name, "train", say=progress.say):
-        return train_library(library, names, progress, ray=lambda: _ray(progress))
+        return train_library(library, names, progress, ray=lambda: _ray(progress), deadline=deadline)
 
 
 def publish(library: Library, only: list[str] | None = None, *, progress: Progress = SILENT) -> list[RunRecord]:
@@ -149,22 +160,36 @@ def run(
     library: Library,
     only: list[str] | None = None,
     *,
+    deadline_seconds: float | None = None,
     progress: Progress = SILENT,
 ) -> LibraryRun:
     """Runs all stages: check, ingest, train, publish, report. A failed instrument does not stop the others.
 
+    Args:
+        library: the library.
+        only: names of the instruments.
+        deadline_seconds: limits the budgets so that all end within this time from now.
+        progress: receives the progress.
+
     Raises:
+        ConfigurationError: the deadline leaves no time for training.
         StoreError: the store cannot be written.
         ClusterError: Ray does not answer.
         InUseError: another command is at work on the library.
     """
+    deadline = _moment(deadline_seconds)
     names = library.select(only)
     library.store.check_writable()
     with hold_library(library.store, library.name, "run", say=progress.say):
-        return _run(library, names, progress)
+        return _run(library, names, progress, deadline=deadline)
 
 
-def _run(library: Library, names: Sequence[str], progress: Progress) -> LibraryRun:
+def _moment(seconds: float | None) -> float | None:
+    """The time of `time.monotonic` in so many seconds."""
+    return None if seconds is None else time.monotonic() + seconds
+
+
+def _run(library: Library, names: Sequence[str], progress: Progress, *, deadline: float | None) -> LibraryRun:
     checks = check(library, list(names), progress=progress)
     failed: dict[str, RunRecord] = {}
     for outcome in checks.instruments:
@@ -181,7 +206,8 @@ def _run(library: Library, names: Sequence[str], progress: Progress) -> LibraryR
                     failed[item.name] = write_failure(library, item.name, item.error)
             ready = [name for name in ready if name not in failed]
             if ready:
-                records = {record.instrument: record for record in train_library(library, ready, progress, ray=nullcontext)}
+                trained = train_library(library, ready, progress, ray=nullcontext, deadline=deadline)
+                records = {record.instrument: record for record in trained}
     records |= failed
     ordered = [records[name] for name in names]
     return LibraryRun(ordered, ingested, report(library, progress=progress))

@@ -51,9 +51,12 @@ def duration(seconds: float) -> str:
 
 def used(record: RunRecord) -> float | None:
     """The share of a run's budget that it has used, 0 to 1."""
-    if record.budget is not None and record.budget.hours is not None:
-        return min(1.0, record.seconds / (3600 * record.budget.hours))
-    return min(1.0, record.step / record.steps) if record.steps else None
+    budget = record.budget
+    of_steps = record.step / record.steps if record.steps else None
+    if budget is None or budget.hours is None:
+        return None if of_steps is None else min(1.0, of_steps)
+    of_time = record.seconds / (3600 * budget.hours)
+    return min(1.0, of_time if budget.steps is None else max(of_time, record.step / budget.steps))
 
 
 def time_left(record: RunRecord, *, steps_per_second: float | None = None) -> TimeLeft | None:
@@ -63,10 +66,11 @@ def time_left(record: RunRecord, *, steps_per_second: float | None = None) -> Ti
         record: of the run.
         steps_per_second: rate to assume if the run has none yet.
     """
-    early_stopping = record.budget is not None and record.budget.until is not None
-    if record.budget is not None and record.budget.hours is not None:
-        left = max(0.0, 3600 * record.budget.hours - record.seconds)
-        return TimeLeft(left, "at most" if early_stopping else "about")
+    budget = record.budget
+    early_stopping = budget is not None and budget.until is not None
+    if budget is not None and budget.hours is not None:
+        left = max(0.0, 3600 * budget.hours - record.seconds)
+        return TimeLeft(left, "at most" if early_stopping or budget.steps is not None else "about")
     pace = record.steps_per_second or steps_per_second
     if not pace or not record.steps:
         return None

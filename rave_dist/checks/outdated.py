@@ -9,6 +9,7 @@ from rave_dist.audio.io.sources import AudioSource, list_sources
 from rave_dist.errors import AudioError
 from rave_dist.library.manifest import Library
 from rave_dist.records import DatasetFolder, DatasetManifest, RunRecord, TrainingSpec
+from rave_dist.training.continuation import has_reached
 
 
 def outdated(library: Library, record: RunRecord) -> tuple[str, ...]:
@@ -29,9 +30,12 @@ def _settings(library: Library, record: RunRecord) -> Iterator[str]:
     if spec is None:
         return  # it failed before it began
     base = library.base(record.instrument)
-    changed = spec.changes(library.training_spec(record.instrument, dataset=spec.dataset, base=spec.base))
+    planned = library.training_spec(record.instrument, dataset=spec.dataset, base=spec.base)
+    changed = spec.changes(planned)
     if (base is None) != (spec.base is None):
         changed.append("base")
+    if changed == ["budget"] and has_reached(spec, planned, record.step):
+        changed = []
     if changed:
         yield f"this run belongs to an earlier manifest: {', '.join(changed)} changed since"
 

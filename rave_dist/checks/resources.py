@@ -32,8 +32,7 @@ def plan_run(candidate: Candidate, facts: ModelFacts) -> Plan:
         schedule = first_schedule(spec.budget, step_times=times, override=spec.override, resume_point=resume_point)
     else:
         schedule, done = continued_schedule(candidate.library.store, earlier, spec, step_times=times), earlier.step
-    in_phase_1 = max(0, schedule.phase_1_steps - done)
-    spent = in_phase_1 * times.phase_1 + (schedule.steps - done - in_phase_1) * times.phase_2
+    seconds = schedule.seconds(times, done=done)
     audio_seconds = 0.0 if candidate.is_joint_base else candidate.seconds
     return Plan(
         parameters=facts.parameters,
@@ -41,7 +40,7 @@ def plan_run(candidate: Candidate, facts: ModelFacts) -> Plan:
         hop=facts.hop,
         steps=schedule.steps,
         phase_1_steps=schedule.phase_1_steps,
-        hours=round(spent / 3600, 4) if spec.budget.hours is None else spec.budget.hours,
+        hours=spec.budget.hours if spec.budget.hours and not spec.budget.steps else round(seconds / 3600, 4),
         memory_bytes=facts.step_bytes(_windows_at_once(candidate, facts)),
         disk_bytes=run_bytes(facts.parameters, keep=spec.checkpoint.keep)
         + int(2 * spec.channels * spec.sample_rate * audio_seconds),

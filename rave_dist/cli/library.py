@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from rave_dist import pipeline, signals
-from rave_dist.cli.options import Debug, Json, LibraryFile, Only, duration_of, finish
+from rave_dist.cli.options import Deadline, Debug, Json, LibraryFile, Only, finish, seconds_of
 from rave_dist.library.manifest import Library, load_library
 from rave_dist.records import RunRecord
 from rave_dist.terminal import console
@@ -69,9 +69,7 @@ def plan(
         ),
     ] = None,
     gpus: Annotated[int, typer.Option("--gpus", min=1, max=4096, help="The number of GPUs.")] = 1,
-    deadline: Annotated[
-        str | None, typer.Option("--deadline", metavar="TIME", help="When all must have ended: 8h, 90min.", show_default=False)
-    ] = None,
+    deadline: Deadline = None,
     price: Annotated[
         float | None, typer.Option("--price", min=0, help="The price of a GPU for an hour.", show_default=False)
     ] = None,
@@ -82,11 +80,10 @@ def plan(
 
     Trains nothing. The times of steps are those of earlier runs on the same GPU if there are any, otherwise estimates.
     """
-    from rave_dist.planning.cards import find_card
     from rave_dist.planning.night import plan_night
+    from rave_dist.scheduling.cards import find_card
 
     loaded = load_library(library)
-    seconds = None if deadline is None else duration_of(deadline, where="--deadline")
     with shown_progress() as progress:
         progress.stage("planning")
         night = plan_night(
@@ -94,7 +91,7 @@ def plan(
             loaded.select(only),
             card=None if gpu is None else find_card(gpu),
             cards=gpus,
-            deadline=seconds,
+            deadline=seconds_of(deadline),
             price=price,
         )
     if as_json:
@@ -130,14 +127,16 @@ def ingest(library: LibraryFile, only: Only = None, as_json: Json = False, debug
     finish(all(item.complete for item in items))
 
 
-def train(library: LibraryFile, only: Only = None, as_json: Json = False, debug: Debug = False) -> None:
+def train(
+    library: LibraryFile, only: Only = None, deadline: Deadline = None, as_json: Json = False, debug: Debug = False
+) -> None:
     """Train all ingested instruments, as many at once as the resources allow, and publish each when it ends.
 
     After an interruption, the same command resumes from the last checkpoints; finished instruments are skipped.
     """
     loaded = load_library(library)
     with shown_progress() as progress:
-        records = pipeline.train(loaded, only, progress=progress)
+        records = pipeline.train(loaded, only, deadline_seconds=seconds_of(deadline), progress=progress)
     _finish_runs(loaded, records, as_json=as_json)
 
 
@@ -152,14 +151,16 @@ def publish(library: LibraryFile, only: Only = None, as_json: Json = False, debu
     _finish_runs(loaded, records, as_json=as_json, complete=all(r.model and not r.error for r in records))
 
 
-def run(library: LibraryFile, only: Only = None, as_json: Json = False, debug: Debug = False) -> None:
+def run(
+    library: LibraryFile, only: Only = None, deadline: Deadline = None, as_json: Json = False, debug: Debug = False
+) -> None:
     """Run all stages: check, ingest, train, publish, report.
 
     A failed instrument is reported; the others continue.
     """
     loaded = load_library(library)
     with shown_progress() as progress:
-        result = pipeline.run(loaded, only, progress=progress)
+        result = pipeline.run(loaded, only, deadline_seconds=seconds_of(deadline), progress=progress)
     extra = {"report": result.report, "ingested": [item.to_json() for item in result.ingested]}
     if not as_json:
         console.show_ingested([item for item in result.ingested if not item.error])

@@ -17,6 +17,15 @@ Only = Annotated[
     list[str] | None,
     typer.Option("--only", metavar="NAME", help="Only this instrument; can be repeated.", show_default=False),
 ]
+Deadline = Annotated[
+    str | None,
+    typer.Option(
+        "--deadline",
+        metavar="TIME",
+        help="All must have ended in this time from now: 8h, 90min.  [default: when the budgets are used up]",
+        show_default=False,
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout; progress goes to stderr.")]
 Trust = Annotated[
     bool, typer.Option("--trust", help="Also load model files with operators that no export has; a model file is a program.")
@@ -46,15 +55,19 @@ InputsBelow = Annotated[
 ]
 
 
-def duration_of(text: str, *, where: str) -> float:
-    """Seconds of a duration such as 8h, 90min or 1h30min.
+def seconds_of(deadline: str | None) -> float | None:
+    """Seconds of a deadline such as 8h, 90min or 1h30min.
 
     Raises:
-        ConfigurationError: it is none.
+        ConfigurationError: it is not a duration.
     """
-    found = re.fullmatch(r"\s*(?:(\d+(?:\.\d+)?)\s*h)?\s*(?:(\d+(?:\.\d+)?)\s*min)?\s*", text)
+    if deadline is None:
+        return None
+    found = re.fullmatch(r"\s*(?:(\d+(?:\.\d+)?)\s*h)?\s*(?:(\d+(?:\.\d+)?)\s*min)?\s*", deadline)
     if found is None or not any(found.groups()) or not (seconds := 3600 * float(found[1] or 0) + 60 * float(found[2] or 0)):
-        raise ConfigurationError(f"{text!r} is not a duration", where=where, fix="write it in hours or minutes: 8h, 90min")
+        raise ConfigurationError(
+            f"{deadline!r} is not a duration", where="--deadline", fix="write it in hours or minutes: 8h, 90min"
+        )
     return seconds
 
 

@@ -10,26 +10,23 @@ import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import psutil
 
 from rave_dist.errors import ConfigurationError
 from rave_dist.library.manifest import Library
-from rave_dist.planning.cards import Card
 from rave_dist.rave.step_config import StepConfig
 from rave_dist.records import RunRecord, TrainingSpec
-from rave_dist.scheduling.admission import Candidate, Host, cpus_per_run
-from rave_dist.scheduling.simulation import Span, simulate
+from rave_dist.scheduling.admission import Host, cpus_per_run
+from rave_dist.scheduling.cards import Card
+from rave_dist.scheduling.simulation import START_SECONDS, Span, simulate
 from rave_dist.storage.probe import in_words
 from rave_dist.training import needs
-from rave_dist.training.heartbeat import read_records
 from rave_dist.training.preflight.model_facts import measure_model
-from rave_dist.training.schedule import StepTimes, plan_schedule
+from rave_dist.training.schedule import plan_schedule
+from rave_dist.training.speeds import Source, Speeds
 
-Source = Literal["measured", "estimated"]
-
-_START_SECONDS = 60.0  # of an attempt: start, dry run, reading the audio
 _MOST_CARDS = 4096
 
 
@@ -118,16 +115,19 @@ def plan_night(
         ConfigurationError: a configuration is invalid, or a step does not fit the card.
     """
     specs = [library.training_spec(name, dataset="") for name in names]
-    speeds = _Speeds(library, card)
+    speeds = Speeds(library.store, library.name, library.instruments, card)
     hosts = _hosts(card, cards)
     most = library.manifest.max_concurrent
     cpus = 1 if card is not None else cpus_per_run(hosts, len(specs))
 
-    candidates = [_candidate(spec, speeds, cpus) for spec in specs]
+    new = {
+        spec.instrument: RunRecord(library=library.name, instrument=spec.instrument, run_id="", dataset="") for spec in specs
+    }
+    candidates = [needs.candidate(spec, new[spec.instrument], speeds, cpus=cpus) for spec in specs]
 
     def runs(share_of_budget: float = 1.0, on: Sequence[Host] = hosts) -> list[Span]:
         shortened = [replace(one, seconds=share_of_budget * one.seconds) for one in candidates]
-        return simulate(shortened, on, start_seconds=_START_SECONDS, most=most)
+        return simulate(shortened, on, start_seconds=START_SECONDS, most=most)
 
     planned = []
     by_name = {spec.instrument: spec for spec in specs}
@@ -135,7 +135,7 @@ def plan_night(
         for spec in specs:
             _check_fits(spec, card)
     for span in runs():
-        times, source = speeds.of(by_name[span.name], cpus)
+        times, source = speeds.of(by_name[span.name], cpus=cpus)
         schedule = plan_schedule(by_name[span.name].budget, step_times=times, override=by_name[span.name].override)
         share = span.share.gpus or float(span.share.cpus)
         planned.append(PlannedRun(span.name, schedule.steps, schedule.phase_1_steps, share, span.start, span.end, source))
@@ -180,54 +180,6 @@ def _smallest_change(runs: Callable[..., list[Span]], deadline: float, card: Car
 
 def _doubling(cards: int) -> list[int]:
     return [cards * 2**n for n in range(1, 13) if cards * 2**n <= _MOST_CARDS]
-
-
-def _candidate(spec: TrainingSpec, speeds: _Speeds, cpus: int) -> Candidate:
-    record = RunRecord(library=spec.library, instrument=spec.instrument, run_id="", dataset="")
-    run = needs.candidate(spec, record, cpus=cpus, gpu=speeds.card is not None)
-    if spec.budget.hours is not None:
-        return replace(run, seconds=3600 * spec.budget.hours)
-    times, _ = speeds.of(spec, cpus)
-    schedule = plan_schedule(spec.budget, step_times=times, override=spec.override)
-    seconds = schedule.phase_1_steps * times.phase_1 + (schedule.steps - schedule.phase_1_steps) * times.phase_2
-    return replace(run, seconds=seconds)
-
-
-class _Speeds:
-    """The seconds of a step of each phase, per configuration."""
-
-    def __init__(self, library: Library, card: Card | None) -> None:
-        self.card = card
-        self._library = library
-        self._past = [r for r in read_records(library.store, library.name, library.instruments) if self._counts(r)]
-
-    def _counts(self, record: RunRecord) -> bool:
-        if not record.step or not record.seconds or not record.device:
-            return False
-        return record.device == "this machine" if self.card is None else self.card.name.casefold() in record.device.casefold()
-
-    def of(self, spec: TrainingSpec, cpus: int) -> tuple[StepTimes, Source]:
-        """Seconds of a step of each phase."""
-        on_core = measure_model(spec).step_times(StepConfig.of(spec).batch)
-        if self.card is None:
-            estimate = StepTimes(on_core.phase_1 / cpus, on_core.phase_2 / cpus)
-        else:
-            estimate = StepTimes(self.card.step_seconds(on_core.phase_1), self.card.step_seconds(on_core.phase_2))
-        for record in self._past:
-            if _same_step(self._library.training_spec(record.instrument, dataset=""), spec):
-                schedule = record.phase_1_steps or record.step
-                in_1 = min(record.step, schedule)
-                expected = in_1 * estimate.phase_1 + (record.step - in_1) * estimate.phase_2
-                factor = record.seconds / expected
-                return StepTimes(factor * estimate.phase_1, factor * estimate.phase_2), "measured"
-        return estimate, "estimated"
-
-
-def _same_step(one: TrainingSpec, other: TrainingSpec) -> bool:
-    return all(
-        getattr(one, name) == getattr(other, name)
-        for name in ("config", "override", "sample_rate", "channels", "window", "batch", "compute")
-    )
 
 
 def _hosts(card: Card | None, cards: int) -> list[Host]:

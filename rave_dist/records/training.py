@@ -76,6 +76,12 @@ class TrainingSpec(Record):
         """Hash of the parameters that affect the result, without the budget."""
         return self._id("budget", "continues")
 
+    @property
+    def step_id(self) -> str:
+        """Hash of the parameters that decide how long a step takes."""
+        step = ("config", "override", "sample_rate", "channels", "window", "batch", "losses", "compute")
+        return content_id(self.model_dump(mode="json", include=set(step)))
+
     def changes(self, other: TrainingSpec) -> list[str]:
         """The names of the parameters in which another run's result may differ, as in the manifest."""
         names = (name for name in TrainingSpec.model_fields if name not in (*self.NOT_IDENTITY, "continues"))
@@ -120,8 +126,8 @@ class RunRecord(Record):
     waiting run lacks. ``worker`` is host:pid of the last training process, ``threads`` its CPU threads and ``device`` its
     device; on a GPU ``gpu_share`` is its fraction of it and ``gpu_bytes`` the memory that it holds. ``retries`` says how often
     the last command restarted the run. ``curve`` has steps and held-out distances. ``seconds`` is training time, of
-    ``budget``. ``verdict`` is that of the published ``model``. ``outdated`` is never stored: what has changed since in manifest
-    and recordings.
+    ``budget``; ``expected_seconds`` is what was expected of the whole run at its start. ``verdict`` is that of the published
+    ``model``. ``outdated`` is never stored: what has changed since in manifest and recordings.
     """
 
     library: str
@@ -143,6 +149,7 @@ class RunRecord(Record):
     error: Problem | None = None
     rollbacks: tuple[Rollback, ...] = ()
     seconds: float = 0.0
+    expected_seconds: float | None = None
     worker: str | None = None
     threads: int | None = None
     device: str = ""

@@ -180,6 +180,7 @@ def _view(facts: Facts, sounds: listening.Examples | None) -> dict[str, Any]:
             "validation": record.validation.to_json(),
             "model": record.model,
             "seconds": record.seconds,
+            "expected_seconds": record.expected_seconds,
             "used_seconds": manifest.used_seconds if manifest else None,
             "rejected_seconds": sum(r.seconds for r in manifest.rejected) if manifest else None,
             "passed_over": [entry.to_json() for entry in manifest.passed_over] if manifest else [],

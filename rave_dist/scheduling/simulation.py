@@ -42,6 +42,9 @@ class Faults:
 
 NO_FAULTS = Faults()
 
+START_SECONDS = 60.0
+"""What an attempt takes before its first step: its process, its dry run, its audio."""
+
 
 def simulate(
     runs: Sequence[Candidate],

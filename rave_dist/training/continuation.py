@@ -7,6 +7,7 @@ less, starts from the last checkpoint of that one: phase 1 stays as trained, or 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -37,11 +38,15 @@ class EarlierRun:
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """A run to train: its parameters, the run that it continues, if any, and what to tell users of earlier runs."""
+    """A run to train: its parameters, the run that it continues, if any, and what to tell users of earlier runs.
+
+    ``last`` is the run whose steps count: the one that it continues, or itself if it is in the store.
+    """
 
     spec: TrainingSpec
     earlier: EarlierRun | None = None
     note: str = ""
+    last: EarlierRun | None = None
 
 
 def plan_continuation(store: Store, spec: TrainingSpec) -> PlannedRun:
@@ -57,18 +62,24 @@ def plan_continuation(store: Store, spec: TrainingSpec) -> PlannedRun:
     """
     runs = [run for run in _runs(store, spec) if run.step]
     related = [run for run in runs if run.spec.settings_id == spec.settings_id]
-    same = [run for run in related if run.spec.budget == spec.budget]
+    same = [run for run in related if run.spec.budget == spec.budget or has_reached(run.spec, spec, run.step)]
     if same:
-        return PlannedRun(max(same, key=lambda run: (run.is_complete, run.step)).spec.model_copy(update=_unhashed(spec)))
+        run = max(same, key=lambda run: (run.is_complete, run.step))
+        return PlannedRun(run.spec.model_copy(update=_unhashed(spec)), last=run)
     within = [run for run in related if run.checkpoint and _has_room(spec.budget, run)]
     if within:
         run = max(within, key=lambda run: (run.checkpoint, run.is_complete))
         assert run.checkpoint is not None
         continues = Continuation(run_id=run.spec.run_id, step=run.checkpoint)
-        return PlannedRun(
-            spec.model_copy(update={"continues": continues}), run, f"continues the run of {run.checkpoint:,} steps"
-        )
+        note = f"continues the run of {run.checkpoint:,} steps"
+        return PlannedRun(spec.model_copy(update={"continues": continues}), run, note, last=run)
     return PlannedRun(spec, note=_reason(spec, runs, related))
+
+
+def has_reached(run: TrainingSpec, spec: TrainingSpec, step: int) -> bool:
+    """Whether a run that was also limited in time (for a deadline, say) did all steps of another one: it is the same."""
+    one, other = run.budget, spec.budget
+    return (one.steps, one.until) == (other.steps, other.until) and one.hours is not None and step == other.steps
 
 
 def continued_schedule(store: Store, run: EarlierRun, spec: TrainingSpec, *, step_times: StepTimes) -> Schedule:
@@ -108,9 +119,9 @@ def _unhashed(spec: TrainingSpec) -> dict[str, object]:
 
 def _has_room(budget: Budget, run: EarlierRun) -> bool:
     """Whether a budget is larger than what a run has used."""
-    if budget.hours is not None:
-        return 3600 * budget.hours > (run.result.seconds if run.result else 0.0)
-    return (budget.steps or STEPS_AT_MOST) > run.step
+    has_time = budget.hours is None or 3600 * budget.hours > (run.result.seconds if run.result else 0.0)
+    steps = math.inf if budget.hours is not None else STEPS_AT_MOST
+    return has_time and (budget.steps or steps) > run.step
 
 
 def _reason(spec: TrainingSpec, runs: list[EarlierRun], related: list[EarlierRun]) -> str:

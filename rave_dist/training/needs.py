@@ -11,31 +11,32 @@ from rave_dist.rave.step_config import StepConfig
 from rave_dist.records import RunRecord, TrainingSpec
 from rave_dist.scheduling.admission import Candidate, Need
 from rave_dist.training.preflight.model_facts import ModelFacts, measure_model
-from rave_dist.training.schedule import StepTimes
+from rave_dist.training.schedule import StepTimes, plan_schedule
+from rave_dist.training.speeds import Speeds
 
 _PROCESS_BYTES = 450 << 20  # Python with torch, RAVE and Ray, on a CPU
 _GPU_PROCESS_BYTES = 2 << 30  # and with CUDA's libraries
 _COPIES = 3 * 16  # bytes per parameter: the state that a checkpoint writes, the one held ready, and the best weights
 
 
-def candidate(spec: TrainingSpec, record: RunRecord, *, cpus: int, gpu: bool) -> Candidate:
+def candidate(spec: TrainingSpec, record: RunRecord, speeds: Speeds, *, cpus: int) -> Candidate:
     """A run as the scheduler sees it; one with an invalid configuration needs little, because it will report that at once.
 
     Args:
         spec: the run.
         record: its progress.
+        speeds: of steps on the device that it trains on.
         cpus: CPU threads, unless the run began with another number, on which its rounding depends.
-        gpu: whether it trains on a GPU.
     """
     facts: ModelFacts | None = None
     with contextlib.suppress(ConfigurationError):
         facts = measure_model(spec)
     need = replace(
-        _need(spec, facts, cpus=record.threads or cpus, gpu=gpu),
+        _need(spec, facts, cpus=record.threads or cpus, gpu=speeds.card is not None),
         accelerator=spec.placement.accelerator or "",
         labels=tuple(sorted(spec.placement.labels.items())),
     )
-    seconds = _seconds_left(spec, record, facts, cpus=need.cpus)
+    seconds = 0.0 if facts is None else _seconds_left(spec, record, speeds.of(spec, cpus=need.cpus)[0])
     return Candidate(spec.instrument, need, seconds, priority=spec.placement.priority)
 
 
@@ -47,14 +48,11 @@ def _need(spec: TrainingSpec, facts: ModelFacts | None, *, cpus: int, gpu: bool)
     return Need(cpus, memory=own, gpu_bytes=step_bytes if gpu else None)
 
 
-def _seconds_left(spec: TrainingSpec, record: RunRecord, facts: ModelFacts | None, *, cpus: int) -> float:
-    """The rest of a budget of hours; for steps the time on this machine's cores, whose proportions matter here."""
-    if facts is None:
-        return 0.0
-    budget = spec.budget
-    if budget.hours is not None:
-        return max(0.0, 3600 * budget.hours - record.seconds)
-    if budget.steps is None:
-        return math.inf
-    times: StepTimes = facts.step_times(StepConfig.of(spec).batch)
-    return max(0, budget.steps - record.step) * (2 * times.phase_1 + times.phase_2) / 3 / cpus
+def _seconds_left(spec: TrainingSpec, record: RunRecord, times: StepTimes) -> float:
+    """The time until the budget is used up."""
+    budget, done = spec.budget, record.step
+    by_time = math.inf if budget.hours is None else max(0.0, 3600 * budget.hours - record.seconds)
+    if budget.hours is not None and budget.steps is None:
+        return by_time
+    schedule = plan_schedule(budget, step_times=times, override=spec.override, done=done, seconds=record.seconds)
+    return min(by_time, schedule.seconds(times, done=done))

@@ -24,6 +24,7 @@ from rave_dist.storage.store import Store
 from rave_dist.training import needs
 from rave_dist.training.heartbeat import Heartbeat, record_of, seconds_between_reads, stop_key, write_record
 from rave_dist.training.process import MAX_FAILURES, RESUME, RETRY_SECONDS, explain, train_one, wants_more_memory
+from rave_dist.training.speeds import Speeds, slowest_card
 from rave_dist.training.state.outputs import read_result
 
 if TYPE_CHECKING:
@@ -104,7 +105,7 @@ def train_library(
     todo = [item for item in items if item.stage != "ended"]
     if todo:
         stage("measuring a step")
-        _measure(todo)
+        _measure(store, todo)
         stage("training")
         fleet = _Fleet(store, items, publish, export, most)
         with signals.allow(fleet.seconds_to_stop):
@@ -240,8 +241,11 @@ class _Fleet:
             except StoreError:  # tried again
                 return
             item.leaves = False
+        assert item.candidate is not None
         # Before its process writes the record, which is valid from then on.
-        self._keep(item, state="waiting", activity="starting", waits_for="", retries=item.starts)
+        expected = item.record.expected_seconds or round(item.record.seconds + item.candidate.seconds, 1)
+        fields = {"retries": item.starts, "expected_seconds": expected}
+        self._keep(item, state="waiting", activity="starting", waits_for="", **fields)
         item.starts += 1
         item.task = train_one.options(
             num_cpus=share.cpus,
@@ -344,17 +348,17 @@ def _publish_one(store: Store, spec: TrainingSpec, record: RunRecord, publish: P
     return beat.record
 
 
-def _measure(items: Sequence[_Item]) -> None:
+def _measure(store: Store, items: Sequence[_Item]) -> None:
     """Determines what runs need, from what was measured of their configurations.
 
     Raises:
         ClusterError: no host could hold any of the runs.
     """
     known = hosts.hosts(hosts.draining())
-    gpu = any(host.gpus for host in known)
-    cpus = 1 if gpu else cpus_per_run(known, len(items))
+    speeds = Speeds(store, items[0].spec.library, [item.spec.instrument for item in items], slowest_card(known))
+    cpus = 1 if speeds.card is not None else cpus_per_run(known, len(items))
     for item in items:
-        item.candidate = needs.candidate(item.spec, item.record, cpus=cpus, gpu=gpu)
+        item.candidate = needs.candidate(item.spec, item.record, speeds, cpus=cpus)
         item.furthest = item.record.step
     all_needs = [item.candidate.need for item in items if item.candidate is not None]
     if not any(has_room(known, need) for need in all_needs):  # otherwise the others wait for a host that joins

@@ -25,10 +25,11 @@ class Planner:
 
     def budget_used_up(self) -> bool:
         """Whether training ends: by time (never before phase 2), by steps, or by early stopping."""
-        hours, state = self._spec.budget.hours, self._state
-        if hours is None or state.ended_early:
+        budget, state = self._spec.budget, self._state
+        if budget.hours is None or state.ended_early:
             return state.ended_early or state.step >= state.schedule.steps
-        return state.phase == 2 and state.seconds >= 3600 * hours
+        by_steps = budget.steps is not None and state.step >= budget.steps
+        return state.phase == 2 and (by_steps or state.seconds >= 3600 * budget.hours)
 
     def apply_early_stopping(self) -> None:
         """Ends the phase if validation has not improved for the budget's patience."""
@@ -40,7 +41,7 @@ class Planner:
         elif state.step < state.schedule.phase_1_steps:
             self._reschedule(end_phase_1(state.schedule, done=state.step))
             if self._spec.budget.hours is not None and state.step_times is not None:
-                self._move_end(state.step_times.phase_2, self._spec.budget.hours)
+                self._move_end(state.step_times.phase_2)
                 self._planned = (state.step, state.seconds)
 
     def follow_speed(self) -> bool:
@@ -56,7 +57,7 @@ class Planner:
         measured, done = seconds / steps, state.step
         self._planned = (done, state.seconds)
         if state.schedule.phase(done) == 2:
-            self._move_end(measured, hours)
+            self._move_end(measured)
             return False
         state.step_times = state.step_times.scaled(measured)
         schedule = plan_schedule(
@@ -69,8 +70,8 @@ class Planner:
         self._state.schedule = schedule
         self._training_step.reschedule(phase_1_steps=schedule.phase_1_steps, warmup_steps=schedule.warmup_steps)
 
-    def _move_end(self, step_seconds: float, hours: float) -> None:
+    def _move_end(self, step_seconds: float) -> None:
         state = self._state
         state.schedule = continue_schedule(
-            state.schedule, pace_phase_2=step_seconds, done=state.step, seconds=state.seconds, hours=hours
+            state.schedule, self._spec.budget, pace_phase_2=step_seconds, done=state.step, seconds=state.seconds
         )

@@ -7,7 +7,7 @@ million steps for it. With ``N`` steps in total and a share ``s`` of them,
     phase_1 = min(s N, 1,000,000)        1 <= phase_1 <= N - 1
 
 With a budget of ``H`` seconds, measured seconds ``a`` and ``b`` of a step of phases 1 and 2, and ``n`` steps (all in phase 1)
-finished in ``t`` seconds, the total number of steps solves
+finished in ``t`` seconds, the total number of steps solves, up to the steps of a budget that has both,
 
     t + (phase_1(N) - n) a + (N - phase_1(N)) b = H
 """
@@ -56,6 +56,11 @@ class Schedule:
     def phase(self, step: int) -> int:
         """The phase that a step belongs to: 1 or 2."""
         return 1 if step < self.phase_1_steps else 2
+
+    def seconds(self, times: StepTimes, *, done: int = 0) -> float:
+        """The time of all steps after the first ``done``."""
+        in_phase_1 = max(0, self.phase_1_steps - done)
+        return in_phase_1 * times.phase_1 + max(0, self.steps - done - in_phase_1) * times.phase_2
 
     def is_selectable(self, step: int) -> bool:
         """Whether weights after ``step`` steps can be the best of their phase.
@@ -111,7 +116,8 @@ def first_schedule(
     else:
         if budget.hours is not None:
             assert step_times is not None
-            budget = Budget(steps=resume_point.step + max(1, int(3600 * budget.hours / step_times.phase_2)))
+            by_time = resume_point.step + max(1, int(3600 * budget.hours / step_times.phase_2))
+            budget = Budget(steps=min(by_time, budget.steps or by_time))
         schedule = replace(plan_schedule(budget), phase_1_steps=resume_point.phase_1_steps)
     return schedule if resume_point.warmup_steps is None else replace(schedule, warmup_steps=max(1, resume_point.warmup_steps))
 
@@ -148,21 +154,22 @@ def plan_schedule(
     most = PHASE_1_MOST if fixed is None else fixed
     by_most = most + (left - (most - done) * a) / b
     steps = by_most if fixed is not None or by_share * PHASE_1_SHARE > PHASE_1_MOST else by_share
-    return _divide(max(int(steps), done + 1, 2), override or {}, done)
+    return _divide(max(int(min(steps, budget.steps or steps)), done + 1, 2), override or {}, done)
 
 
-def continue_schedule(schedule: Schedule, *, pace_phase_2: float, done: int, seconds: float, hours: float) -> Schedule:
+def continue_schedule(schedule: Schedule, budget: Budget, *, pace_phase_2: float, done: int, seconds: float) -> Schedule:
     """The schedule of a run in phase 2 with its end moved to the end of the hours.
 
     Args:
         schedule: the schedule so far.
+        budget: the whole budget, with hours.
         pace_phase_2: present seconds per step.
         done: finished steps.
         seconds: training time so far.
-        hours: the whole budget.
     """
-    left = max(0.0, 3600.0 * hours - seconds)
-    steps = max(done + 1, schedule.phase_1_steps + 1, done + int(left / pace_phase_2))
+    assert budget.hours is not None
+    by_time = done + int(max(0.0, 3600.0 * budget.hours - seconds) / pace_phase_2)
+    steps = max(done + 1, schedule.phase_1_steps + 1, min(by_time, budget.steps or by_time))
     return Schedule(steps, schedule.phase_1_steps, schedule.warmup_steps, _validate_every(steps))
 
 
@@ -194,7 +201,7 @@ def extended_schedule(
     if budget.hours is not None:
         if step_times is None:
             raise ValueError("a budget in hours needs measured step times")
-        return continue_schedule(schedule, pace_phase_2=step_times.phase_2, done=done, seconds=seconds, hours=budget.hours)
+        return continue_schedule(schedule, budget, pace_phase_2=step_times.phase_2, done=done, seconds=seconds)
     steps = max(budget.steps or STEPS_AT_MOST, done)
     return replace(schedule, steps=steps, validate_every=_validate_every(steps))
 

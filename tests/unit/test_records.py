@@ -139,10 +139,9 @@ def test_patience_is_part_of_a_runs_identity(cap: dict[str, Any]) -> None:
     assert Budget.model_validate(budgets[0].model_dump(mode="json")) == budgets[0]
 
 
-@pytest.mark.parametrize("budget", [{}, {"hours": 1, "steps": 10}, {"hours": 1, "steps": 10, "until": {"patience": 3}}])
-def test_a_budget_says_one_end(budget: dict[str, Any]) -> None:
-    with pytest.raises(ValidationError, match="either hours or steps"):
-        Budget.model_validate(budget)
+def test_a_budget_has_an_end() -> None:
+    with pytest.raises(ValidationError, match="give hours or steps"):
+        Budget.model_validate({})
 
 
 class TestRecordsInAStore:
@@ -251,7 +250,7 @@ def test_an_id_is_the_same_in_every_version() -> None:
     assert SPEC.run_id == "dfe11f550d38"
 
 
-@pytest.mark.parametrize("values", [{}, {"hours": 1, "steps": 10}, {"hours": 0}, {"hours": -1}, {"steps": 1}, {"minutes": 5}])
+@pytest.mark.parametrize("values", [{}, {"hours": 0}, {"hours": -1}, {"steps": 1}, {"minutes": 5}])
 def test_a_budget_is_hours_or_steps(values: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         Budget(**values)

@@ -48,6 +48,13 @@ def test_the_share_used_is_of_the_budget() -> None:
     assert used(run()) is None
 
 
+def test_of_two_limits_the_first_to_be_reached_counts() -> None:
+    budget = Budget(hours=1, steps=100)
+    assert used(run_record(budget=budget, step=20, steps=100, seconds=1800.0)) == 0.5
+    assert used(run_record(budget=budget, step=90, steps=100, seconds=1800.0)) == 0.9
+    assert time_left(run_record(budget=budget, step=20, steps=40, seconds=1800.0)) == TimeLeft(1800.0, "at most")
+
+
 def test_runs_that_wait_take_the_places_of_those_that_end() -> None:
     training = [run(budget=Budget(hours=1), seconds=1800.0), run(budget=Budget(hours=1), seconds=600.0)]
     waiting = [run(budget=Budget(hours=1), state="waiting", activity="waiting for room") for _ in range(3)]

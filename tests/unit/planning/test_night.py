@@ -10,8 +10,8 @@ import pytest
 
 from rave_dist.errors import ConfigurationError
 from rave_dist.library.manifest import Library
-from rave_dist.planning.cards import CARDS, find_card
 from rave_dist.planning.night import Night, plan_night
+from rave_dist.scheduling.cards import CARDS, find_card
 from rave_dist.training.heartbeat import write_record
 from tests.sample_records import run_record
 
@@ -65,6 +65,7 @@ def test_past_runs_on_the_same_card_are_believed_more_than_its_data_sheet(librar
     band = library({"budget": {"steps": 12_000}}, {"budget": {"steps": 12_000}, "batch": 4})
     before = planned(band, card=CARDS["H100"])
     past = run_record(instrument="i0", step=3000, phase_1_steps=2000, seconds=600.0, device="NVIDIA H100 80GB HBM3")
+    band.training_spec("i0", dataset="").save(band.store, past.folder.spec)
     write_record(band.store, past)
     night = planned(band, card=CARDS["H100"])
     assert {run.name: run.source for run in night.runs} == {"i0": "measured", "i1": "estimated"}

@@ -107,6 +107,17 @@ def test_hours_and_steps_are_compared_by_what_a_run_has_used(local_store: Store)
     assert plan_continuation(local_store, _spec(budget=Budget(until=Until(patience=3)))).spec.continues is not None
 
 
+def test_a_run_that_was_limited_in_time_is_the_same_if_it_did_all_steps(local_store: Store) -> None:
+    done = _put(local_store, _spec(budget=Budget(steps=9, hours=1)), checkpoint=9, result=9)
+    for budget in (Budget(steps=9), Budget(steps=9, hours=2)):
+        assert plan_continuation(local_store, _spec(budget=budget)).spec == done
+    _put(local_store, _spec(budget=Budget(steps=20, hours=1), seed=4), checkpoint=9, result=9, seconds=3600)
+    more, less = (plan_continuation(local_store, _spec(seed=4, budget=Budget(steps=20, hours=hours))) for hours in (2, 0.5))
+    assert more.spec.continues is not None
+    assert less.spec.continues is None
+    assert plan_continuation(local_store, _spec(20, seed=4)).spec.continues is not None
+
+
 def test_a_run_that_starts_at_step_0_beside_earlier_ones_says_why(local_store: Store) -> None:
     _put(local_store, _spec(), checkpoint=9, result=9)
     smaller = plan_continuation(local_store, _spec(6))

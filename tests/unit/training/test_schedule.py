@@ -83,9 +83,27 @@ def test_the_discriminator_keeps_its_share_however_slow_phase_1_turns_out(
 
 def test_in_phase_2_only_the_end_moves() -> None:
     first = plan_schedule(Budget(hours=1), step_times=StepTimes(1.0, 1.0))
-    moved = continue_schedule(first, pace_phase_2=2.0, done=3000, seconds=3000.0, hours=1)
+    moved = continue_schedule(first, Budget(hours=1), pace_phase_2=2.0, done=3000, seconds=3000.0)
     assert moved.phase_1_steps == first.phase_1_steps
     assert moved.steps == 3000 + 300
+
+
+@given(hours=st.floats(0.01, 20), steps=st.integers(2, 200_000), ratio=st.floats(0.3, 4))
+def test_of_hours_and_steps_the_first_to_be_used_up_counts(hours: float, steps: int, ratio: float) -> None:
+    times = StepTimes(0.1, 0.1 * ratio)
+    by_time, by_steps = plan_schedule(Budget(hours=hours), step_times=times), plan_schedule(Budget(steps=steps))
+    both = plan_schedule(Budget(hours=hours, steps=steps), step_times=times)
+    assert both == (by_steps if by_steps.steps < by_time.steps else by_time)
+    done = min(both.phase_1_steps, both.steps - 1)
+    moved = continue_schedule(both, Budget(hours=hours, steps=steps), pace_phase_2=1e-6, done=done, seconds=0.0)
+    assert moved.steps == max(steps, both.phase_1_steps + 1)
+
+
+def test_the_time_of_a_schedule_is_that_of_its_steps() -> None:
+    schedule = plan_schedule(Budget(steps=300))
+    times = StepTimes(1.0, 10.0)
+    assert schedule.phase_1_steps == 200
+    assert [schedule.seconds(times, done=done) for done in (0, 150, 250, 300)] == [1200.0, 1050.0, 500.0, 0.0]
 
 
 def test_overrides_are_taken_at_their_word() -> None:

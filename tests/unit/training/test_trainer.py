@@ -430,6 +430,26 @@ def test_hours_are_spent_in_both_phases_and_then_the_run_is_complete(tmp_path: P
     assert result.seconds >= seconds
 
 
+def test_of_hours_and_steps_the_first_to_be_used_up_ends_the_run(
+    whole: tuple[Store, TrainingSpec, list[RunState]], tmp_path: Path
+) -> None:
+    """With time enough the weights are those of the steps alone; without, the run ends in time in phase 2."""
+    store, spec, _ = whole
+    steps = spec.budget.steps
+    both = spec.model_copy(update={"budget": Budget(steps=steps, hours=10)})
+    other = Store(str(tmp_path / "both"))
+    _train(other, both)
+    found, expected = _weights(other, both, tmp_path / "both"), _weights(store, spec, tmp_path / "steps")
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    short = spec.model_copy(update={"budget": Budget(steps=1_000_000, hours=4 / 3600)})
+    _train(other, short)
+    result = read_result(other, short)
+    assert result is not None
+    assert (result.complete, result.phase) == (True, 2)
+    assert result.seconds >= 4
+    assert result.step < 1_000_000
+
+
 def test_the_best_of_phase_2_is_exported_and_never_one_of_phase_1(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Held-out distances as runs of hours have them: lowest before the discriminator, then rising."""
     distances = {0: 9.0, 8: 1.0, 9: 3.5, 10: 3.0, 20: 2.0, 25: 4.0, 30: 2.5}
