@@ -7,18 +7,15 @@ Functions of a library accept the path of its manifest or a `Library`; functions
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 from rave_dist import pipeline
-from rave_dist.library.manifest import Library, load_library
+from rave_dist.arguments import AnyLibrary, AnyProgress, AnyStore, Names, library_of, names_of, reporting, store_of
 from rave_dist.maintenance.prune import KEEP, Pruned
 from rave_dist.options import DEFAULT_CHUNK_SECONDS, DEFAULT_FORMAT, DEFAULT_LATENT_NOISE, DEFAULT_SEED, AudioFormat
-from rave_dist.progress import SILENT, Progress
 from rave_dist.records import ConversionParameters, RunRecord
-from rave_dist.storage.store import Store
 from rave_dist.views import Conversion, PublishedModel
 
 if TYPE_CHECKING:
@@ -26,11 +23,6 @@ if TYPE_CHECKING:
     from rave_dist.library_stages import Ingested
     from rave_dist.maintenance.verify import Verification
     from rave_dist.pipeline import LibraryRun
-
-AnyLibrary: TypeAlias = str | Path | Library
-AnyStore: TypeAlias = str | Path | Store
-AnyProgress: TypeAlias = Progress | bool | None
-Names: TypeAlias = str | Sequence[str] | None
 
 
 def check(library: AnyLibrary, only: Names = None, *, progress: AnyProgress = None) -> LibraryCheck:
@@ -53,8 +45,8 @@ def check(library: AnyLibrary, only: Names = None, *, progress: AnyProgress = No
         >>> [(c.name, c.ok, c.sources, c.seconds) for c in checks.instruments]
         [('rebana', True, 2, 12.0)]
     """
-    with _reporting(progress) as shown:
-        return pipeline.check(_library(library), _names(only), progress=shown)
+    with reporting(progress) as shown:
+        return pipeline.check(library_of(library), names_of(only), progress=shown)
 
 
 def ingest(library: AnyLibrary, only: Names = None, *, progress: AnyProgress = None) -> list[Ingested]:
@@ -81,8 +73,8 @@ def ingest(library: AnyLibrary, only: Names = None, *, progress: AnyProgress = N
         >>> item.name, item.complete, round(item.manifest.used_seconds)
         ('rebana', True, 12)
     """
-    with _reporting(progress) as shown:
-        return pipeline.ingest(_library(library), _names(only), progress=shown)
+    with reporting(progress) as shown:
+        return pipeline.ingest(library_of(library), names_of(only), progress=shown)
 
 
 def train(
@@ -114,8 +106,8 @@ def train(
         >>> record.instrument, record.state, record.step
         ('rebana', 'done', 9)
     """
-    with _reporting(progress) as shown:
-        return pipeline.train(_library(library), _names(only), deadline_seconds=deadline_seconds, progress=shown)
+    with reporting(progress) as shown:
+        return pipeline.train(library_of(library), names_of(only), deadline_seconds=deadline_seconds, progress=shown)
 
 
 def publish(library: AnyLibrary, only: Names = None, *, progress: AnyProgress = None) -> list[RunRecord]:
@@ -139,8 +131,8 @@ def publish(library: AnyLibrary, only: Names = None, *, progress: AnyProgress = 
         >>> record.model == rd.find_model("store", "rebana").reference
         True
     """
-    with _reporting(progress) as shown:
-        return pipeline.publish(_library(library), _names(only), progress=shown)
+    with reporting(progress) as shown:
+        return pipeline.publish(library_of(library), names_of(only), progress=shown)
 
 
 def run(
@@ -169,8 +161,8 @@ def run(
         >>> outcome.complete, [record.state for record in outcome.records]
         (True, ['done'])
     """
-    with _reporting(progress) as shown:
-        return pipeline.run(_library(library), _names(only), deadline_seconds=deadline_seconds, progress=shown)
+    with reporting(progress) as shown:
+        return pipeline.run(library_of(library), names_of(only), deadline_seconds=deadline_seconds, progress=shown)
 
 
 def status(library: AnyLibrary, only: Names = None) -> list[RunRecord]:
@@ -191,7 +183,7 @@ def status(library: AnyLibrary, only: Names = None) -> list[RunRecord]:
         >>> [(record.instrument, record.state) for record in rd.status("library.yaml")]
         [('rebana', 'waiting')]
     """
-    return pipeline.status(_library(library), _names(only))
+    return pipeline.status(library_of(library), names_of(only))
 
 
 def report(library: AnyLibrary, *, progress: AnyProgress = None) -> str:
@@ -213,8 +205,8 @@ def report(library: AnyLibrary, *, progress: AnyProgress = None) -> str:
         >>> page.endswith("store/report/drums/index.html")
         True
     """
-    with _reporting(progress) as shown:
-        return pipeline.report(_library(library), progress=shown)
+    with reporting(progress) as shown:
+        return pipeline.report(library_of(library), progress=shown)
 
 
 def list_models(store: AnyStore) -> list[PublishedModel]:
@@ -233,7 +225,7 @@ def list_models(store: AnyStore) -> list[PublishedModel]:
         >>> [(card.name, card.sample_rate, card.channels) for card in rd.list_models("store")]
         [('rebana', 44100, 1)]
     """
-    place = _store(store)
+    place = store_of(store)
     return [PublishedModel.of(card, place) for card in pipeline.models(place)]
 
 
@@ -260,7 +252,7 @@ def find_model(store: AnyStore, model: str) -> PublishedModel:
         ...
         rave_dist.errors.ModelNotFoundError: ...no model is called 'rebanna'...
     """
-    place = _store(store)
+    place = store_of(store)
     return PublishedModel.of(pipeline.find_model(place, model), place)
 
 
@@ -315,11 +307,11 @@ def convert(
         (1, 3.0, ())
     """
     given = [inputs] if isinstance(inputs, str | Path) else inputs
-    place = _store(store)
+    place = store_of(store)
     parameters = ConversionParameters(
         sample_rate=sample_rate, channels=channels, format=format, seed=seed, latent_noise=latent_noise, salvage=salvage
     )
-    with _reporting(progress) as shown:
+    with reporting(progress) as shown:
         record = pipeline.convert(
             place,
             model,
@@ -353,8 +345,8 @@ def verify(store: AnyStore, *, read_data: bool | str = False, progress: AnyProgr
         >>> found.ok, found.files_read
         (True, 2)
     """
-    with _reporting(progress) as shown:
-        return pipeline.verify(_store(store), read_data="1/1" if read_data is True else read_data or None, progress=shown)
+    with reporting(progress) as shown:
+        return pipeline.verify(store_of(store), read_data="1/1" if read_data is True else read_data or None, progress=shown)
 
 
 def prune(store: AnyStore, *, keep: int = KEEP, remove: bool = False, progress: AnyProgress = None) -> Pruned:
@@ -378,31 +370,5 @@ def prune(store: AnyStore, *, keep: int = KEEP, remove: bool = False, progress: 
         >>> [(item.kind, item.bytes) for item in rd.prune("store", remove=True).items], rd.prune("store").items
         ([('shards', 13)], ())
     """
-    with _reporting(progress) as shown:
-        return pipeline.prune(_store(store), keep=keep, removes=remove, progress=shown)
-
-
-def _library(library: AnyLibrary) -> Library:
-    return library if isinstance(library, Library) else load_library(library)
-
-
-def _store(store: AnyStore) -> Store:
-    """An existing store; a misspelt address is an error, not an empty store."""
-    place = store if isinstance(store, Store) else Store(str(store))
-    place.check_exists()
-    return place
-
-
-def _names(only: Names) -> list[str] | None:
-    return None if only is None else [only] if isinstance(only, str) else list(only)
-
-
-@contextmanager
-def _reporting(progress: AnyProgress) -> Iterator[Progress]:
-    if progress is True:
-        from rave_dist.terminal.display import shown_progress
-
-        with shown_progress() as shown:
-            yield shown
-    else:
-        yield progress or SILENT
+    with reporting(progress) as shown:
+        return pipeline.prune(store_of(store), keep=keep, removes=remove, progress=shown)

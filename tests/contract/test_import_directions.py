@@ -32,7 +32,8 @@ GROUND = CORE | {"audio", "cluster", "progress", "scheduling", "time_left"}
 # What each part of rave_dist may import of the others; "" is the package itself: its version and the public names.
 MAY_IMPORT: dict[str, set[str]] = {
     "": {"api", "errors", "storage", "views"},
-    "api": GROUND | {"checks", "library_stages", "maintenance", "pipeline", "terminal", "views"},
+    "arguments": GROUND | {"terminal"},
+    "api": GROUND | {"arguments", "checks", "library_stages", "maintenance", "pipeline", "terminal", "views"},
     "views": GROUND | {"pipeline"},
     "errors": set(),
     "suggest": set(),
