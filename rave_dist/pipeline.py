@@ -185,7 +185,7 @@ def run(
 
 
 def _moment(seconds: float | None) -> float | None:
-    """The time of `time.monotonic` in so many seconds."""
+    """The time of `time.monotonic` after a number of seconds."""
     return None if seconds is None else time.monotonic() + seconds
 
 

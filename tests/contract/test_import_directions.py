@@ -50,7 +50,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "exit_codes": set(),
     "signals": {"exit_codes"},
     "cluster": {"errors", "scheduling", "signals"},
-    "scheduling": {"errors"},
+    "scheduling": {"errors", "suggest"},
     "audio": CORE,
     "rave": {"errors", "records", "options", "suggest"},
     "sample_data": GROUND,
