@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,6 +13,7 @@ import typer
 
 from rave_dist import pipeline, signals
 from rave_dist.cli.options import Deadline, Debug, Json, LibraryFile, Only, finish, seconds_of
+from rave_dist.errors import ConfigurationError
 from rave_dist.library.manifest import Library, load_library
 from rave_dist.records import RunRecord
 from rave_dist.terminal import console
@@ -42,17 +45,25 @@ def init(
 
 
 def check(library: LibraryFile, only: Only = None, as_json: Json = False, debug: Debug = False) -> None:
-    """Report the planned runs, the problems and their fixes.
+    """Report the planned runs, the problems and their fixes, and how long the training takes on this machine.
 
     Trains nothing; tests whether the store can be written.
     """
+    from rave_dist.planning.night import plan_night
+
     loaded = load_library(library)
     with shown_progress() as progress:
         checks = pipeline.check(loaded, only, progress=progress)
+        night = None
+        if not os.environ.get("RAY_ADDRESS"):
+            with suppress(ConfigurationError):  # of runs that are placed elsewhere
+                night = plan_night(loaded, [c.name for c in checks.instruments if c.ok])
     if as_json:
-        console.document({"library": loaded.name, **checks.to_json()})
+        console.document({"library": loaded.name, **checks.to_json(), "end_seconds": night and round(night.end)})
     else:
         console.show_checks(checks)
+        if night is not None:
+            console.show_end(night)
     finish(all(c.ok for c in checks.in_order))
 
 

@@ -18,7 +18,7 @@ from rave_dist.errors import ConfigurationError
 from rave_dist.library.manifest import Library
 from rave_dist.rave.step_config import StepConfig
 from rave_dist.records import RunRecord, TrainingSpec
-from rave_dist.scheduling.admission import Host, cpus_per_run
+from rave_dist.scheduling.admission import Host, cpus_per_run, has_room, missing
 from rave_dist.scheduling.cards import Card
 from rave_dist.scheduling.simulation import START_SECONDS, Span, simulate
 from rave_dist.storage.probe import in_words
@@ -112,25 +112,35 @@ def plan_night(
         price: of a card for an hour.
 
     Raises:
-        ConfigurationError: a configuration is invalid, or a step does not fit the card.
+        ConfigurationError: a configuration is invalid, or a step does not fit the card or the machine.
     """
-    specs = [library.training_spec(name, dataset="") for name in names]
+    base = library.base_spec(dataset="")
+    specs = [*([base] if base is not None else []), *(library.training_spec(name, dataset="") for name in names)]
     speeds = Speeds(library.store, library.name, library.instruments, card)
     hosts = _hosts(card, cards)
     most = library.manifest.max_concurrent
     cpus = 1 if card is not None else cpus_per_run(hosts, len(specs))
 
-    new = {
-        spec.instrument: RunRecord(library=library.name, instrument=spec.instrument, run_id="", dataset="") for spec in specs
-    }
-    candidates = [needs.candidate(spec, new[spec.instrument], speeds, cpus=cpus) for spec in specs]
+    by_name = {spec.instrument: spec for spec in specs}
+    new = {name: RunRecord(library=library.name, instrument=name, run_id="", dataset="") for name in by_name}
+    candidates = [needs.candidate(spec, new[name], speeds, cpus=cpus) for name, spec in by_name.items()]
+
+    for one in candidates:
+        if not has_room(hosts, one.need):
+            raise ConfigurationError(
+                "no host of the plan has room for this run", where=one.name, fix=f"add {missing(hosts, one.need)}"
+            )
 
     def runs(share_of_budget: float = 1.0, on: Sequence[Host] = hosts) -> list[Span]:
         shortened = [replace(one, seconds=share_of_budget * one.seconds) for one in candidates]
-        return simulate(shortened, on, start_seconds=START_SECONDS, most=most)
+        if base is None:
+            return simulate(shortened, on, start_seconds=START_SECONDS, most=most)
+        first = simulate(shortened[:1], on, start_seconds=START_SECONDS)
+        others = simulate(shortened[1:], on, start_seconds=START_SECONDS, most=most)
+        begin = first[-1].end  # the others start from its weights
+        return [*first, *(replace(span, start=begin + span.start, end=begin + span.end) for span in others)]
 
     planned = []
-    by_name = {spec.instrument: spec for spec in specs}
     if card is not None:
         for spec in specs:
             _check_fits(spec, card)

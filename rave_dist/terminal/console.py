@@ -294,6 +294,17 @@ def show_verification(found: Verification) -> None:
     out.print(f"{found.records:,} records and {found.files:,} files that they name{read}: {problems}")
 
 
+def show_end(night: Night) -> None:
+    """When all instruments of a plan have ended, and what that costs."""
+    if not night.runs:
+        return
+    on = "on this machine" if night.card is None else f"on {night.cards} {night.card}: {night.card_hours:,.1f} card-hours"
+    cost = "" if night.cost is None else f", {night.cost:,.2f} at {night.price:g} for a card and hour"
+    out.print(f"training ends after about {duration(night.end)} {on}{cost}", markup=False)
+    if night.card is None:
+        err.print("[dim]on GPUs, with the cost: rave-dist plan LIBRARY.yaml --gpu CARD --price PRICE[/]")
+
+
 def show_night(night: Night) -> None:
     """A row per instrument, then the end, the card-hours and the cost, and what makes it end in time."""
     table = Table(box=None, pad_edge=False)
@@ -307,9 +318,7 @@ def show_night(night: Night) -> None:
         starts = duration(run.start) if run.start else "at once"
         table.add_row(escape(run.name), f"{run.steps:,}", f"{run.phase_1_steps:,}", part, starts, ends, run.source)
     out.print(table)
-    on = "on this machine" if night.card is None else f"on {night.cards} {night.card}: {night.card_hours:,.1f} card-hours"
-    cost = "" if night.cost is None else f", {night.cost:,.2f} at {night.price:g} for a card and hour"
-    out.print(f"all end after {duration(night.end)} {on}{cost}", markup=False)
+    show_end(night)
     if night.late:
         deadline = duration(night.deadline or 0.0)
         failure(f"{len(night.late)} of {len(night.runs)} instruments end after {deadline}", ", ".join(night.late), night.change)

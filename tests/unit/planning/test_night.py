@@ -61,6 +61,23 @@ def test_a_limit_of_concurrent_runs_is_kept(library: Callable[..., Library]) -> 
     assert night.end == pytest.approx(2 * (HOUR + START))
 
 
+def test_a_joint_base_ends_before_the_others_start(library: Callable[..., Library]) -> None:
+    defaults = {**SMALL, "base": {"train": True, "budget": {"hours": 3}}}
+    night = planned(library(*[{"budget": {"hours": 1}}] * 2, defaults=defaults), card=CARDS["H100"])
+    assert [(run.name, run.start) for run in night.runs] == [
+        ("band-base", 0.0),
+        *((name, 3 * HOUR + START) for name in ("i0", "i1")),
+    ]
+    assert night.end == 4 * HOUR + 2 * START
+
+
+def test_a_run_for_which_no_host_has_room_is_named(library: Callable[..., Library]) -> None:
+    elsewhere = library({"placement": {"labels": {"zone": "b"}}, "budget": {"hours": 1}})
+    with pytest.raises(ConfigurationError, match="no host") as caught:
+        planned(elsewhere)
+    assert (caught.value.where, "label zone=b" in caught.value.fix) == ("i0", True)
+
+
 def test_past_runs_on_the_same_card_are_believed_more_than_its_data_sheet(library: Callable[..., Library]) -> None:
     band = library({"budget": {"steps": 12_000}}, {"budget": {"steps": 12_000}, "batch": 4})
     before = planned(band, card=CARDS["H100"])
