@@ -16,10 +16,12 @@ _CONFLICT = b"<Error><Code>ConditionalRequestConflict</Code><Message>again</Mess
 
 
 class FailingServer:
-    """Its address, and the faults of the next requests: ``fail("503", times=2)``; ``requests`` are methods and paths."""
+    """Its address, and the faults of the next requests: ``fail("503", times=2)``; ``requests`` are methods and paths,
+    ``sent_bytes`` those of the bodies of answers."""
 
     def __init__(self, behind: str) -> None:
         self.requests: list[str] = []
+        self.sent_bytes = 0
         self._behind = urlsplit(behind)
         self._fault: Fault | None = None
         self._times = 0
@@ -84,9 +86,8 @@ class FailingServer:
         cut = data[: len(data) // 2] if fault == "short body" else data
         self._answer(handler, answer.status, kept, cut, whole if handler.command == "HEAD" else len(data))
 
-    @staticmethod
     def _answer(
-        handler: BaseHTTPRequestHandler, status: int, headers: dict[str, str], body: bytes, declared: int | None = None
+        self, handler: BaseHTTPRequestHandler, status: int, headers: dict[str, str], body: bytes, declared: int | None = None
     ) -> None:
         handler.send_response(status)
         for name, value in headers.items():
@@ -97,4 +98,6 @@ class FailingServer:
             handler.close_connection = True
         handler.end_headers()
         if handler.command != "HEAD":
+            with self._lock:
+                self.sent_bytes += len(body)
             handler.wfile.write(body)

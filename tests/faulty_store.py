@@ -61,6 +61,10 @@ class FaultyFolder:
         with self._operation("read", key):
             return self._folder.read(key)
 
+    def read_range(self, key: str, start: int, stop: int) -> tuple[bytes, str]:
+        with self._operation("read", key):
+            return self._folder.read_range(key, start, stop)
+
     def write(self, key: str, data: bytes) -> None:
         with self._operation("write", key, torn=data):
             self._folder.write(key, data)

@@ -9,15 +9,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 
-from rave_dist.audio.io.sources import find_sources
+from rave_dist.audio.io.sources import Listing, find_sources
 from rave_dist.checks import history, recordings, resources, settings
-from rave_dist.checks.candidate import Candidate, Check
+from rave_dist.checks.candidate import Candidate, Check, Recording
 from rave_dist.checks.findings import Finding, from_error
 from rave_dist.checks.results import InstrumentCheck, LibraryCheck
 from rave_dist.errors import AudioError, ConfigurationError, DatasetError, RaveDistError, StoreError
 from rave_dist.initial_weights import find_initial_weights
 from rave_dist.library.manifest import Library
 from rave_dist.progress import SILENT, Progress
+from rave_dist.storage.parallel import at_once
 from rave_dist.training.preflight.model_facts import measure_model
 
 BEFORE_MEASURING: tuple[Check, ...] = (*recordings.CHECKS, *settings.CHECKS)
@@ -42,7 +43,12 @@ def check_library(library: Library, only: Sequence[str] | None = None, *, progre
     names = library.select(list(only) if only else None)
     library.store.check_writable()
     progress.stage("checking manifest and recordings")
-    examined = {name: _examine(library, name) for name in names}
+    listings = dict(zip(names, at_once(lambda name: _list(library, name), names), strict=True))
+    sources = {
+        source.uri: source for listing in listings.values() if isinstance(listing, Listing) for source in listing.sources
+    }
+    opened = dict(zip(sources, recordings.open_recordings(list(sources.values())), strict=True))
+    examined = {name: _examine(library, name, listings[name], opened) for name in names}
     progress.stage("checking models")
     free = library.store.free_bytes()
     base = _check_joint_base(library, {name: candidate for name, (candidate, _) in examined.items()}, free)
@@ -61,16 +67,25 @@ def _left(free: int | None, checked: Sequence[InstrumentCheck]) -> int | None:
     return None if free is None else free - sum(check.disk_bytes or 0 for check in checked)
 
 
-def _examine(library: Library, name: str) -> tuple[Candidate, list[Finding]]:
+def _list(library: Library, name: str) -> Listing | RaveDistError:
+    """An instrument's recordings, or why they cannot be listed."""
+    try:
+        return find_sources(library.sources(name))
+    except (AudioError, StoreError) as error:
+        return error
+
+
+def _examine(
+    library: Library, name: str, listing: Listing | RaveDistError, opened: Mapping[str, Recording]
+) -> tuple[Candidate, list[Finding]]:
     """An instrument, and its findings before its model is measured."""
     candidate = Candidate(library=library, spec=library.training_spec(name, dataset=""))
     found: list[Finding] = []
-    try:
-        listing = find_sources(library.sources(name))
+    if isinstance(listing, Listing):
         candidate.passed_over, candidate.notes = listing.passed_over, listing.notes
-        candidate.recordings = recordings.open_recordings(listing.sources)
-    except (AudioError, StoreError) as error:
-        found.append(from_error(error))
+        candidate.recordings = [opened[source.uri] for source in listing.sources]
+    else:
+        found.append(from_error(listing))
     try:
         candidate.initial_weights = find_initial_weights(library, name)
     except RaveDistError as error:

@@ -4,28 +4,23 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 from rave_dist.audio.io.open import Decoder, open_audio
-from rave_dist.audio.io.sources import MISSING_FIX, AudioSource, local_copy
+from rave_dist.audio.io.sources import MISSING_FIX, AudioSource, partial_copy
 from rave_dist.checks.candidate import Candidate, Check, Recording
 from rave_dist.checks.findings import Finding, error, warning
 from rave_dist.errors import AudioError, DatasetError, StoreError
-
-_OPENED_AT_ONCE = 8
+from rave_dist.storage.parallel import at_once
 
 
 def open_recordings(sources: Sequence[AudioSource]) -> list[Recording]:
-    """Reads the headers of recordings, several at once."""
-    if len(sources) == 1:
-        return [_open(sources[0])]
-    with ThreadPoolExecutor(_OPENED_AT_ONCE) as pool:
-        return list(pool.map(_open, sources))
+    """Reads the headers of recordings, several at once; of those in a store, only the bytes that are needed are fetched."""
+    return at_once(_open, sources)
 
 
 def _open(source: AudioSource) -> Recording:
     try:
-        with local_copy(source.uri) as path, open_audio(path) as decoder:
+        with partial_copy(source) as path, open_audio(path) as decoder:
             samples, damage, fix = decoder.declared_samples, None, ""
             if samples is None or decoder.is_cut:  # the headers do not give the length, so the file is decoded
                 samples, damage, fix = _decode(decoder)

@@ -31,6 +31,10 @@ class Backend(Protocol):
         """All bytes of an object."""
         ...
 
+    def read_range(self, key: str, start: int, stop: int) -> tuple[bytes, str]:
+        """The bytes between two places, fewer where the object ends before, and its tag, as in its entry."""
+        ...
+
     def write(self, key: str, data: bytes) -> None:
         """Creates or replaces an object."""
         ...

@@ -66,6 +66,12 @@ class LocalFolder:
         with self._errors(key):
             return (self._root / key).read_bytes()
 
+    def read_range(self, key: str, start: int, stop: int) -> tuple[bytes, str]:
+        """The tag is that of the file which was read."""
+        with self._errors(key), open(self._root / key, "rb") as file:
+            file.seek(start)
+            return file.read(stop - start), _tag(os.fstat(file.fileno()))
+
     def write(self, key: str, data: bytes) -> None:
         """Written to disk (fsync) before the rename."""
         with self._replacing(key) as temporary:
@@ -108,7 +114,7 @@ class LocalFolder:
 
     def _entry(self, path: Path, key: str) -> Entry:
         status = path.stat()
-        return Entry(key, status.st_size, f"{status.st_size}-{status.st_mtime_ns}")
+        return Entry(key, status.st_size, _tag(status))
 
     def delete(self, key: str) -> None:
         """Removes the file, not its folder."""
@@ -152,6 +158,10 @@ def _files(folder: Path) -> Iterator[Path]:
 
     for place, _, names in os.walk(folder, onerror=refuse):
         yield from (path for path in (Path(place, name) for name in names) if path.is_file())
+
+
+def _tag(status: os.stat_result) -> str:
+    return f"{status.st_size}-{status.st_mtime_ns}"
 
 
 def _write(path: Path, data: bytes) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
@@ -47,6 +47,7 @@ _MISSING_CODES = {"404", "NoSuchKey", "NoSuchUpload", "NotFound"}
 _LOST_CODES = {"412", "PreconditionFailed"}
 _CONFLICT_CODES = {"409", "ConditionalRequestConflict"}
 _NOT_FOR_US = {"403", "AccessDenied", "405", "MethodNotAllowed", "501", "NotImplemented"}
+_BEHIND_END_CODES = {"416", "InvalidRange"}
 _ATTEMPTS = 8
 """Attempts at a request after 500, 502, 503, 504, throttling and lost connections, for 35 s on average; as AWS_MAX_ATTEMPTS."""
 
@@ -204,12 +205,24 @@ class S3Prefix:
             raise from_os_error(error, where=self._address(key)) from error
 
     def read(self, key: str) -> bytes:
-        """A GET; repeated if the connection is lost while the body is read, which botocore does not do."""
+        """A GET."""
+        return self._get(key)[0]
+
+    def read_range(self, key: str, start: int, stop: int) -> tuple[bytes, str]:
+        """A GET with a range."""
+        return self._get(key, Range=f"bytes={start}-{stop - 1}")
+
+    def _get(self, key: str, **options: str) -> tuple[bytes, str]:
+        """Bytes and tag; repeated if the connection is lost while the body is read, which botocore does not do."""
         with self._errors(key):
             for attempts_left in reversed(range(_connection().attempts)):
                 try:
-                    body: bytes = self._client.get_object(Bucket=self._bucket, Key=self._full(key))["Body"].read()
-                    return body
+                    answer = self._client.get_object(Bucket=self._bucket, Key=self._full(key), **options)
+                    return answer["Body"].read(), _tag(answer)
+                except ClientError as error:
+                    if options and _code(error) in _BEHIND_END_CODES:
+                        return b"", ""
+                    raise
                 except (IncompleteReadError, ReadTimeoutError, ResponseStreamingError):
                     if not attempts_left:
                         raise
@@ -246,7 +259,7 @@ class S3Prefix:
                 head = self._client.head_object(Bucket=self._bucket, Key=self._full(key))
         except MissingKeyError:
             return None
-        return Entry(key, int(head["ContentLength"]), str(head["ETag"]).strip('"'))
+        return Entry(key, int(head["ContentLength"]), _tag(head))
 
     def list(self, prefix: str) -> Iterator[Entry]:
         """A request for each page of 1000 keys, made lazily."""
@@ -259,7 +272,7 @@ class S3Prefix:
             for page in pages:
                 for item in page.get("Contents", ()):
                     if not item["Key"].endswith("/"):
-                        yield Entry(item["Key"][strip:], int(item["Size"]), str(item["ETag"]).strip('"'))
+                        yield Entry(item["Key"][strip:], int(item["Size"]), _tag(item))
 
     def delete(self, key: str) -> None:
         """One DELETE, which also succeeds if there is no object."""
@@ -306,6 +319,10 @@ class S3Prefix:
         """Arrow's S3 client with boto3's settings, and the path of the prefix in it."""
         with self._errors(""):
             return _connection().arrow(), f"{self._bucket}/{self._prefix}" if self._prefix else self._bucket
+
+
+def _tag(answer: Mapping[str, Any]) -> str:
+    return str(answer["ETag"]).strip('"')
 
 
 def _code(error: ClientError) -> str:

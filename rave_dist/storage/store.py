@@ -1,9 +1,7 @@
 """The store over a local folder or S3: whole objects, written atomically, identified by key.
 
 Objects are complete or do not exist: locally they are written to a temporary file and renamed; on S3 a put or a completed
-multipart upload is atomic. Of several objects that belong together, a marker is written last.
-
-S3 settings come from the environment and the AWS configuration files, as boto3 users expect: `rave_dist.storage.s3`.
+multipart upload is atomic (settings: `rave_dist.storage.s3`). Of several objects that belong together, a marker comes last.
 """
 
 from __future__ import annotations
@@ -114,6 +112,20 @@ class Store:
             b'too loud'
         """
         self._backend.write(key, data)
+
+    def read_range(self, key: str, start: int, stop: int) -> tuple[bytes, str]:
+        """Returns the bytes from ``start`` to before ``stop``, fewer at the object's end, and its tag.
+
+        Args:
+            key: relative to the store.
+            start: place of the first byte.
+            stop: place behind the last byte.
+
+        Example:
+            >>> rd.Store("store").read_range("notes/take-1.txt", 4, 8)[0]
+            b'loud'
+        """
+        return self._backend.read_range(key, start, stop)
 
     def read_json(self, key: str) -> Any:
         """Returns an object's JSON value.

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from itertools import accumulate
 from typing import BinaryIO
 
-_WINDOW_BYTES = 1 << 20
+_WINDOW_BYTES = range(1 << 16, (1 << 20) + 1)
 
 Piece = bytes | range
 """Bytes as they are, or a range of places in the file."""
@@ -96,7 +96,7 @@ Source = BinaryIO | ByteView
 
 
 class Window:
-    """An open file's bytes around a place, read in large pieces.
+    """An open file's bytes around a place, read in pieces that grow, as most files are recognised by few bytes.
 
     Args:
         file: the file.
@@ -110,10 +110,12 @@ class Window:
         self.size = file_size(file)
         self._base = 0
         self._data = b""
+        self._bytes = _WINDOW_BYTES.start
 
     def at(self, place: int, count: int) -> tuple[bytes, int]:
         """A buffer, and the offset in it from which ``count`` bytes follow, unless the file ends before."""
         if place < self._base or place + count > self._base + len(self._data):
             self._file.seek(place)
-            self._data, self._base = self._file.read(_WINDOW_BYTES), place
+            self._data, self._base = self._file.read(max(count, self._bytes)), place
+            self._bytes = min(2 * self._bytes, _WINDOW_BYTES[-1])
         return self._data, place - self._base

@@ -19,6 +19,7 @@ from rave_dist.audio.io.layout import SoundBytes, chunked_sound
 from rave_dist.audio.io.matroska import matroska_sound
 from rave_dist.audio.io.mpeg import find_mpeg_parts, is_mpeg_audio
 from rave_dist.audio.io.ogg import find_ogg_parts
+from rave_dist.audio.io.partial_copy import PartialCopy
 from rave_dist.audio.io.parts import TRUNCATED, Part, Parts
 from rave_dist.audio.io.stream_ends import stream_sound
 from rave_dist.audio.io.tags import without_tags
@@ -29,14 +30,14 @@ _BOXES = frozenset(b"ftyp moov mdat free skip wide pnot moof mfra sidx styp ssix
 _OGG_TAIL_BYTES = 128 * 1024  # a page is at most 65,307 bytes
 
 
-def examine(path: Path) -> tuple[SoundBytes | None, Parts | None]:
+def examine(path: Path | PartialCopy) -> tuple[SoundBytes | None, Parts | None]:
     """Declared and present bytes of a file's audio, and its recordings where it has several; None where decoders need no help.
 
     Raises:
         AudioError: an endless list of empty chunks.
         OSError: the file cannot be read.
     """
-    with open(path, "rb") as file:
+    with path.open("rb") as file:
         held = chunked_sound(file) or voc_sound(file) or flac_samples(file) or fixed_header_sound(file)
         if held is not None:
             return (held, None) if held.next_file is None else (None, _joined(file))

@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path, PurePath
 
 from rave_dist.audio.io.open_file import OpenFile
+from rave_dist.audio.io.partial_copy import PartialCopy
 from rave_dist.extensions import Registry
 
 DecoderOpener = Callable[[Path], AbstractContextManager[OpenFile]]
@@ -32,11 +33,11 @@ UNSUPPORTED_EXTENSIONS = frozenset({".aax", ".ac4", ".m4p", ".rx2", ".sd2", ".wa
 """The suffixes of recordings that neither opens: encrypted, in two parts, or in a format that is not published."""
 
 
-def is_builtin(path: PurePath) -> bool:
+def is_builtin(path: PurePath | PartialCopy) -> bool:
     """Whether a file's suffix is one of recordings that libsndfile or FFmpeg open."""
     return path.suffix.lower() in BUILTIN_EXTENSIONS
 
 
-def decoder_for(path: PurePath) -> DecoderOpener | None:
+def decoder_for(path: PurePath | PartialCopy) -> DecoderOpener | None:
     """The decoder that an extension registered for a file's suffix, lower case and without its dot."""
     return DECODERS.get(path.suffix.lower().removeprefix("."))

@@ -21,6 +21,7 @@ from rave_dist.audio.io.matroska import declares_duration
 from rave_dist.audio.io.mp4 import Timeline, read_timeline
 from rave_dist.audio.io.open_file import LOSSY_TOLERANCE_SAMPLES, OpenFile
 from rave_dist.audio.io.packet_damage import PacketDamage, lacks_bytes
+from rave_dist.audio.io.partial_copy import PartialCopy
 from rave_dist.audio.types import Audio
 from rave_dist.errors import AudioError
 
@@ -45,7 +46,7 @@ _SCALE = {"u8": 2.0**7, "s16": 2.0**15, "s32": 2.0**31, "s64": 2.0**63}
 
 
 @contextmanager
-def open_file(path: Path, pieces: Sequence[Piece] | None = None) -> Iterator[OpenFile]:
+def open_file(path: Path | PartialCopy, pieces: Sequence[Piece] | None = None) -> Iterator[OpenFile]:
     """Opens a file's default audio track, or else the first one.
 
     Args:
@@ -56,7 +57,7 @@ def open_file(path: Path, pieces: Sequence[Piece] | None = None) -> Iterator[Ope
         AudioError: not a media file, no audio track, or an audio track that cannot be decoded.
         OSError: the file does not exist or cannot be read.
     """
-    with open(path, "rb") as source:
+    with path.open("rb") as source:
         file: Any = source if pieces is None else ByteView(source, pieces)
         try:
             container = av.open(file, "r", container_options=_OPTIONS, **_TAGS)

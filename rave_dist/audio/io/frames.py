@@ -53,7 +53,7 @@ def framed_sound(file: Source) -> SoundBytes | None:
     window = Window(file)
     data, at = window.at(within.start, _SYNC_BYTES)
     sync = data[at : at + _SYNC_BYTES]
-    if _next_frame(window, sync, within.start, within.stop) != within.start:
+    if not _is_frame(window, within.start, within.stop):
         return None
     frames: list[range] = []
     place = last = within.start
@@ -92,11 +92,16 @@ def _next_frame(window: Window, sync: bytes, place: int, stop: int) -> int:
             place += max(1, len(data) - at - _SYNC_BYTES + 1)
             continue
         place += found - at
-        length = _frame_at(window, place)
-        if length and (place + length >= stop or _frame_at(window, place + length)):
+        if _is_frame(window, place, stop):
             return place
         place += 1
     return stop
+
+
+def _is_frame(window: Window, place: int, stop: int) -> bool:
+    """Whether a frame begins here that another one or the end of the file follows."""
+    length = _frame_at(window, place)
+    return bool(length) and (place + length >= stop or _frame_at(window, place + length) > 0)
 
 
 def _frame_at(window: Window, place: int) -> int:

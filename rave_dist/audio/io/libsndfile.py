@@ -12,10 +12,11 @@ import soundfile
 
 from rave_dist.audio.io.bitstream import bitstream_in, may_hold_bitstream
 from rave_dist.audio.io.blocks import cut
-from rave_dist.audio.io.byte_view import ByteView, Piece, Source
+from rave_dist.audio.io.byte_view import ByteView, Piece, Source, file_size
 from rave_dist.audio.io.fact import fact_samples
 from rave_dist.audio.io.mpeg import declares_length
 from rave_dist.audio.io.open_file import LOSSY_TOLERANCE_SAMPLES, OpenFile
+from rave_dist.audio.io.partial_copy import PartialCopy
 from rave_dist.audio.types import Audio
 from rave_dist.errors import AudioError
 
@@ -37,7 +38,7 @@ class _SoundFile(soundfile.SoundFile):  # type: ignore[misc]  # it has no types
 
 
 @contextmanager
-def open_file(path: Path, pieces: Sequence[Piece] | None = None) -> Iterator[OpenFile | None]:
+def open_file(path: Path | PartialCopy, pieces: Sequence[Piece] | None = None) -> Iterator[OpenFile | None]:
     """Opens a file; None if libsndfile cannot read it, or would not read all of it.
 
     Args:
@@ -77,22 +78,25 @@ def open_file(path: Path, pieces: Sequence[Piece] | None = None) -> Iterator[Ope
 
 
 @contextmanager
-def _source(path: Path, pieces: Sequence[Piece] | None) -> Iterator[int | ByteView]:
+def _source(path: Path | PartialCopy, pieces: Sequence[Piece] | None) -> Iterator[int | ByteView]:
     """What libsndfile opens: a descriptor, so that the extension and characters that are not UTF-8 do not matter, or a view."""
-    with open(path, "rb", buffering=0) as source:
-        yield source.fileno() if pieces is None else ByteView(source, pieces)
+    with path.open("rb", buffering=0) as source:
+        if pieces is None and isinstance(path, Path):
+            yield source.fileno()
+        else:
+            yield ByteView(source, [range(file_size(source))] if pieces is None else pieces)
 
 
-def _bitstream(path: Path, pieces: Sequence[Piece] | None) -> str | None:
+def _bitstream(path: Path | PartialCopy, pieces: Sequence[Piece] | None) -> str | None:
     """As `bitstream_in`, with a file of its own: libsndfile does not recover from damage that it meets there."""
     with _source(path, pieces) as seen, suppress(soundfile.SoundFileError), soundfile.SoundFile(seen, closefd=False) as file:
         return bitstream_in(file)
     return None
 
 
-def _seen(path: Path, pieces: Sequence[Piece] | None, look: Callable[[Source], int]) -> int:
+def _seen(path: Path | PartialCopy, pieces: Sequence[Piece] | None, look: Callable[[Source], int]) -> int:
     """What a function finds in the bytes that the decoder sees."""
-    with open(path, "rb") as source:
+    with path.open("rb") as source:
         return look(source if pieces is None else ByteView(source, pieces))
 
 

@@ -21,10 +21,11 @@ from rave_dist.audio.io.decoders import decoder_for, is_builtin
 from rave_dist.audio.io.layout import SoundBytes
 from rave_dist.audio.io.open_file import OpenFile
 from rave_dist.audio.io.other_files import kind_of
+from rave_dist.audio.io.partial_copy import PartialCopy
 from rave_dist.audio.io.parts import open_parts
 from rave_dist.audio.io.snapshot import Snapshot
 from rave_dist.audio.types import Audio
-from rave_dist.errors import AudioError, from_os_error
+from rave_dist.errors import AudioError, StoreError, from_os_error
 
 _RATES = (100, 3_072_000)
 _MOST_CHANNELS = 256
@@ -67,7 +68,7 @@ class Decoder:
         notes: tuple[str, ...],
         container: str | None,
         where: str,
-        snapshot: Snapshot,
+        snapshot: Snapshot | PartialCopy,
     ) -> None:
         self.sample_rate = sound.sample_rate
         self.channels = sound.channels
@@ -110,6 +111,8 @@ class Decoder:
             self._snapshot.check()
             what = error.what if error.where else f"{error.what} after {self._seconds(read)}{self._of_declared(read)}"
             raise self._error(what) from error
+        except StoreError:
+            raise
         except OSError as error:
             raise from_os_error(error, where=self._where) from error
         self._snapshot.check()
@@ -137,36 +140,43 @@ class Decoder:
 
 
 @contextmanager
-def open_audio(path: Path | str) -> Iterator[Decoder]:
+def open_audio(path: Path | str | PartialCopy) -> Iterator[Decoder]:
     """Opens a recording of any format.
 
     Raises:
         AudioError: empty, or not an audio file that libsndfile or FFmpeg can read.
         StoreError: the file does not exist or cannot be read.
     """
-    path = Path(path)
-    where = printable(path)
+    if isinstance(path, str):
+        path = Path(path)
+    where = printable(path if isinstance(path, Path) else path.address)
     with ExitStack() as stack:
         held = None
         try:
-            snapshot = Snapshot(path)
+            snapshot = Snapshot(path) if isinstance(path, Path) else path
             if snapshot.bytes == 0:
                 raise AudioError("the file is empty")
             registered = None if is_builtin(path) else decoder_for(path)
             if registered is not None:
-                sound = stack.enter_context(registered(path))
+                sound = stack.enter_context(registered(path if isinstance(path, Path) else Path(path.complete())))
             else:
                 held, parts = examine(path)
                 pieces = None if held is None else held.pieces
                 opened = open_parts(path, parts, _open_builtin) if parts is not None else _open_builtin(path, pieces)
                 sound = stack.enter_context(opened)
+            if isinstance(path, PartialCopy):
+                path.check()
             if not (_RATES[0] <= sound.sample_rate <= _RATES[1] and 1 <= sound.channels <= _MOST_CHANNELS) or (
                 sound.sample_rate * sound.channels > _MOST_VALUES_PER_SECOND
             ):
                 raise AudioError(f"damaged: the header gives {sound.channels} channels at {sound.sample_rate} Hz")
         except AudioError as error:
+            if isinstance(path, PartialCopy):
+                path.check()
             what = "truncated, and none of it can be read" if held is not None and held.is_cut else error.what
             raise _refusal(path, what, where, error.fix) from error
+        except StoreError:
+            raise
         except OSError as error:
             raise from_os_error(error, where=where) from error
         yield Decoder(
@@ -181,7 +191,7 @@ def open_audio(path: Path | str) -> Iterator[Decoder]:
         )
 
 
-def _refusal(path: Path, what: str, where: str, fix: str) -> AudioError:
+def _refusal(path: Path | PartialCopy, what: str, where: str, fix: str) -> AudioError:
     """The error for a file that cannot be opened as a recording."""
     with suppress(OSError):
         kind = kind_of(path)
@@ -191,7 +201,7 @@ def _refusal(path: Path, what: str, where: str, fix: str) -> AudioError:
 
 
 @contextmanager
-def _open_builtin(path: Path, pieces: Sequence[Piece] | None) -> Iterator[OpenFile]:
+def _open_builtin(path: Path | PartialCopy, pieces: Sequence[Piece] | None) -> Iterator[OpenFile]:
     with ExitStack() as stack:
         sound = stack.enter_context(libsndfile.open_file(path, pieces))
         if sound is not None and sound.bitstream is None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from rave_dist.audio.io.partial_copy import PartialCopy
+
 _HEAD_BYTES = 1024
 _KINDS: tuple[tuple[bytes, str], ...] = (
     (b"\xff\xd8\xff", "a JPEG picture"),
@@ -25,13 +27,13 @@ _KINDS: tuple[tuple[bytes, str], ...] = (
 )
 
 
-def kind_of(path: Path) -> str | None:
+def kind_of(path: Path | PartialCopy) -> str | None:
     """What a file is, with its article, if it is recognised as something other than a recording.
 
     Raises:
         OSError: the file cannot be read.
     """
-    with open(path, "rb") as file:
+    with path.open("rb") as file:
         head = file.read(_HEAD_BYTES)
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
         return "a WebP picture"

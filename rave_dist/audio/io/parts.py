@@ -14,13 +14,14 @@ from pathlib import Path
 from rave_dist.audio.io.blocks import conform, reblock
 from rave_dist.audio.io.byte_view import Piece
 from rave_dist.audio.io.open_file import OpenFile
+from rave_dist.audio.io.partial_copy import PartialCopy
 from rave_dist.audio.types import Audio
 from rave_dist.errors import AudioError
 
 TRUNCATED = "truncated"
 """The damage of a part that lacks its end, without further details."""
 
-PartOpener = Callable[[Path, Sequence[Piece]], AbstractContextManager[OpenFile]]
+PartOpener = Callable[[Path | PartialCopy, Sequence[Piece]], AbstractContextManager[OpenFile]]
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class Parts:
 
 
 @contextmanager
-def open_parts(path: Path, found: Parts, open_part: PartOpener) -> Iterator[OpenFile]:
+def open_parts(path: Path | PartialCopy, found: Parts, open_part: PartOpener) -> Iterator[OpenFile]:
     """Opens all parts of a file as one recording, with the sample rate and the channels of the first part.
 
     Raises:
@@ -77,7 +78,11 @@ def open_parts(path: Path, found: Parts, open_part: PartOpener) -> Iterator[Open
 
 
 def _read(
-    path: Path, parts: Sequence[Part], headers: Sequence[OpenFile | AudioError], first: OpenFile, open_part: PartOpener
+    path: Path | PartialCopy,
+    parts: Sequence[Part],
+    headers: Sequence[OpenFile | AudioError],
+    first: OpenFile,
+    open_part: PartOpener,
 ) -> Iterator[Audio]:
     """The audio of all parts; damage in one does not keep the others from being read."""
     damage: list[str] = []

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from rave_dist.audio.io.partial_copy import PartialCopy
 from rave_dist.audio.io.patterns import Glob, has_wildcards
 from rave_dist.audio.io.snapshot import changed
 from rave_dist.audio.io.walk import Passed, Tally, judge_file, printable, recordings_below, why_not_audio
@@ -271,3 +272,21 @@ def local_copy(uri: str) -> Iterator[Path]:
     scheme, container, key = split(uri)
     with tempfile.TemporaryDirectory(prefix="rave-dist-") as folder:
         yield Store(f"{scheme}://{container}").download(key, Path(folder) / f"source{os.path.splitext(key)[1]}")
+
+
+@contextmanager
+def partial_copy(source: AudioSource) -> Iterator[Path | PartialCopy]:
+    """As `local_copy`, but a copy has the bytes that are read from it, and no others; it exists while the context is open.
+
+    Raises:
+        StoreError: there is no room for it.
+    """
+    if not is_remote(source.uri):
+        yield Path(source.uri)
+        return
+    scheme, container, key = split(source.uri)
+    entry = Entry(key, source.bytes, source.fingerprint.partition("-")[2])
+    with tempfile.TemporaryDirectory(prefix="rave-dist-") as folder:
+        path = os.path.join(folder, f"source{os.path.splitext(key)[1]}")
+        with open(path, "w+b", buffering=0) as file:
+            yield PartialCopy(Store(f"{scheme}://{container}"), entry, file, path)

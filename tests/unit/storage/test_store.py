@@ -34,6 +34,18 @@ def test_what_is_written_is_read(any_store: Store) -> None:
     assert any_store.read_bytes("a/b.bin") == b""
 
 
+def test_a_part_is_read_with_the_tag_of_its_object(any_store: Store) -> None:
+    any_store.write_bytes("a/b.bin", bytes(range(200)))
+    tag = any_store.stat("a/b.bin").tag
+    assert any_store.read_range("a/b.bin", 10, 20) == (bytes(range(10, 20)), tag)
+    assert any_store.read_range("a/b.bin", 190, 300) == (bytes(range(190, 200)), tag)
+    assert any_store.read_range("a/b.bin", 200, 300)[0] == b""
+    any_store.write_bytes("a/b.bin", bytes(200)[::-1] + b"more")
+    assert any_store.read_range("a/b.bin", 10, 20)[1] != tag
+    with pytest.raises(MissingKeyError):
+        any_store.read_range("a/c.bin", 0, 10)
+
+
 def test_json_survives_and_is_canonical(any_store: Store) -> None:
     value = {"ü": [1, 2.5, None, True], "a": {"c": "é", "b": "\n"}}
     any_store.write_json("x.json", value)
