@@ -24,6 +24,7 @@ from rave_dist.leases import hold_library, hold_store, library_holder
 from rave_dist.library.manifest import Library
 from rave_dist.library_stages import Ingested, ingest_library, train_library, write_failure
 from rave_dist.maintenance.prune import Pruned, find_removable, remove
+from rave_dist.on_end import notifying
 from rave_dist.progress import SILENT, Progress
 from rave_dist.records import (
     ConversionParameters,
@@ -97,8 +98,11 @@ def train(
     deadline = _moment(deadline_seconds)
     names = library.select(only)
     library.store.check_writable()
-    with hold_library(library.store, library.name, "train", say=progress.say):
-        return train_library(library, names, progress, ray=lambda: _ray(progress), deadline=deadline)
+    with notifying(library, "train", progress.say) as end, hold_library(library.store, library.name, "train", say=progress.say):
+        end.begin()
+        end.records = train_library(library, names, progress, ray=lambda: _ray(progress), deadline=deadline)
+        end.complete = all(record.state == "done" for record in end.records)
+    return list(end.records)
 
 
 def publish(library: Library, only: list[str] | None = None, *, progress: Progress = SILENT) -> list[RunRecord]:
@@ -180,8 +184,11 @@ def run(
     deadline = _moment(deadline_seconds)
     names = library.select(only)
     library.store.check_writable()
-    with hold_library(library.store, library.name, "run", say=progress.say):
-        return _run(library, names, progress, deadline=deadline)
+    with notifying(library, "run", progress.say) as end, hold_library(library.store, library.name, "run", say=progress.say):
+        end.begin()
+        outcome = _run(library, names, progress, deadline=deadline)
+        end.records, end.complete, end.report = outcome.records, outcome.complete, outcome.report
+    return outcome
 
 
 def _moment(seconds: float | None) -> float | None:

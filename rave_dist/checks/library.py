@@ -6,7 +6,7 @@ Models are measured in separate processes, once for each configuration and machi
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 
 from rave_dist.audio.io.sources import Listing, find_sources
@@ -17,7 +17,9 @@ from rave_dist.checks.results import InstrumentCheck, LibraryCheck
 from rave_dist.errors import AudioError, ConfigurationError, DatasetError, RaveDistError, StoreError
 from rave_dist.initial_weights import find_initial_weights
 from rave_dist.library.manifest import Library
+from rave_dist.on_end import missing_program
 from rave_dist.progress import SILENT, Progress
+from rave_dist.records import Problem
 from rave_dist.storage.parallel import at_once
 from rave_dist.training.preflight.model_facts import measure_model
 
@@ -59,7 +61,14 @@ def check_library(library: Library, only: Sequence[str] | None = None, *, progre
         candidate.joint_base, candidate.free_bytes = base, _left(free, checked)
         checked.append(_complete(candidate, found))
     progress.advance(len(names), len(names), "instruments")
-    return LibraryCheck(tuple(checked[-len(names) :]), base)
+    return LibraryCheck(tuple(checked[-len(names) :]), base, tuple(_warnings(library)))
+
+
+def _warnings(library: Library) -> Iterator[Problem]:
+    """What concerns the library rather than an instrument."""
+    if program := missing_program(library):
+        what = f"on_end: this machine has no program {program!r} that can be run"
+        yield Problem(what=what, fix="correct its path, which is relative to the manifest, and make it executable")
 
 
 def _left(free: int | None, checked: Sequence[InstrumentCheck]) -> int | None:

@@ -83,10 +83,11 @@ class InstrumentCheck:
 
 @dataclass(frozen=True)
 class LibraryCheck:
-    """The check of a library: its instruments, the joint base that is trained before them, if any, and the engine."""
+    """The check of a library: its instruments, the joint base that is trained before them, if any, warnings and the engine."""
 
     instruments: tuple[InstrumentCheck, ...]
     base: InstrumentCheck | None = None
+    warnings: tuple[Problem, ...] = ()
     engine: Engine = field(default_factory=installed_engine)
 
     @property
@@ -104,5 +105,6 @@ class LibraryCheck:
         return {
             "instruments": [check.to_json() for check in self.instruments],
             "base": self.base and self.base.to_json(),
+            "warnings": [warning.to_json() for warning in self.warnings],
             "engine": self.engine.to_json(),
         }

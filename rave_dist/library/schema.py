@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Callable
 from typing import Annotated, Any, Literal, get_args
+from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field, StringConstraints, model_validator
 from pydantic_core import PydanticCustomError
@@ -43,6 +46,9 @@ LOW_DATA = tuple(AUGMENTATIONS)
 """``augment: low-data``: all of them."""
 
 LARGEST_BATCH = 4096
+
+ADDRESS = r"^https?://[^\s/?#]+\S*$"
+"""The web addresses that can be notified of the end of a command."""
 
 
 def _as_tuple(value: Any) -> Any:
@@ -101,6 +107,24 @@ def _check_known(name: Any, known: tuple[str, ...], kind: str, *, more: tuple[st
         raise PydanticCustomError("unknown_name", "there is no {kind} '{name}'", {"kind": kind, "name": str(name), "fix": fix})
 
 
+def _is_address(text: str) -> bool:
+    try:
+        return re.fullmatch(ADDRESS, text) is not None and urlsplit(text).port != 0
+    except ValueError:  # brackets that do not match, or an invalid port
+        return False
+
+
+def _on_end(value: Any) -> Any:
+    """An address, or a program with its arguments; never a line for a shell."""
+    if value is None or (isinstance(value, str) and _is_address(value)):
+        return value
+    if isinstance(value, list | tuple) and value and all(isinstance(part, str) and part for part in value):
+        return tuple(value)
+    parts = value.split() if isinstance(value, str) else [str(part) for part in value] if isinstance(value, list) else []
+    context = {"fix": f"write on_end: {json.dumps(parts or ['./notify.sh'], ensure_ascii=False)}"}
+    raise PydanticCustomError("on_end", "must be a list of a program and its arguments, or an http(s) address", context)
+
+
 def _batch(value: Any) -> Any:
     """A number of windows, or ``auto``."""
     if value is None or value == "auto" or (type(value) is int and 1 <= value <= LARGEST_BATCH):
@@ -146,6 +170,13 @@ Exports = Annotated[
 ]
 MetricNames = Annotated[
     tuple[Text, ...], BeforeValidator(_registered(extensions.METRICS), json_schema_input_type=Text | list[Text])
+]
+OnEnd = Annotated[
+    str | tuple[Text, ...],
+    BeforeValidator(
+        _on_end,
+        json_schema_input_type=Annotated[str, Field(pattern=ADDRESS)] | Annotated[list[Text], Field(min_length=1)],
+    ),
 ]
 SampleRate = Annotated[int, Field(ge=8000, le=192_000, strict=True)]
 Channels = Annotated[int, Field(ge=1, le=2, strict=True)]
@@ -258,6 +289,13 @@ class LibraryManifest(StrictRecord):
     store: PathText = key("store of datasets, runs and models: a folder or `s3://bucket/prefix`", "./store", default=...)
     max_concurrent: Annotated[int, Field(ge=1, strict=True)] | None = key(
         "number of instruments that train at the same time", 8, without="as many as fit"
+    )
+    on_end: OnEnd | None = key(
+        "when `run` or `train` has ended, successful or not: a program and its arguments, which gets a summary as JSON on its"
+        " stdin, or an address to which it is posted, see docs/operations.md",
+        ["./notify.sh", "night"],
+        "https://example.org/night",
+        without="nothing",
     )
     defaults: Settings = key("settings of all instruments", {"config": "v2_small"}, default=Settings(), without="none")
     instruments: dict[Name, Instrument] = key(

@@ -192,6 +192,8 @@ def show_checks(checks: LibraryCheck) -> None:
         for problem in c.problems:
             failure(c.name, problem.what, problem.fix)
         show_passed_over([entry for entry in c.passed_over if not entry.missing], name=c.name)  # else a warning
+    for problem in checks.warnings:
+        err.print(f"[yellow]–[/] {escape(problem.what)}\n    fix: {escape(problem.fix)}")
     show_engines([checks.engine])
 
 

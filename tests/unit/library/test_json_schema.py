@@ -88,6 +88,8 @@ def test_it_agrees_with_the_loader(
         "{name: drums, store: '', instruments: {tabla: {sources: x}}}",
         "{name: drums, store: store, instruments: {'a b': {sources: x}}}",
         "{name: drums, store: store, instruments: {tabla: {}}}",
+        "{name: drums, store: store, instruments: {tabla: {sources: x}}, on_end: notify me}",
+        "{name: drums, store: store, instruments: {tabla: {sources: x}}, on_end: []}",
         "{name: drums, store: store, instruments: {tabla: {sources: []}}}",
         "{name: drums, stroe: store, store: store, instruments: {tabla: {sources: x}}}",
         "{name: drums, store: store, defaults: {sources: x}, instruments: {tabla: {sources: x}}}",
