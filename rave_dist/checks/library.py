@@ -47,7 +47,7 @@ def check_library(library: Library, only: Sequence[str] | None = None, *, progre
     progress.stage("checking manifest and recordings")
     listings = dict(zip(names, at_once(lambda name: _list(library, name), names), strict=True))
     sources = {
-        source.uri: source for listing in listings.values() if isinstance(listing, Listing) for source in listing.sources
+        source.place: source for listing in listings.values() if isinstance(listing, Listing) for source in listing.sources
     }
     opened = dict(zip(sources, recordings.open_recordings(list(sources.values())), strict=True))
     examined = {name: _examine(library, name, listings[name], opened) for name in names}
@@ -92,7 +92,7 @@ def _examine(
     found: list[Finding] = []
     if isinstance(listing, Listing):
         candidate.passed_over, candidate.notes = listing.passed_over, listing.notes
-        candidate.recordings = [opened[source.uri] for source in listing.sources]
+        candidate.recordings = [opened[source.place] for source in listing.sources]
     else:
         found.append(from_error(listing))
     try:

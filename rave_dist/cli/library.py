@@ -11,9 +11,9 @@ from typing import Annotated, Any
 
 import typer
 
-from rave_dist import pipeline, signals
+from rave_dist import exit_codes, pipeline, signals
 from rave_dist.cli.options import Deadline, Debug, Json, LibraryFile, Only, finish, seconds_of
-from rave_dist.errors import ConfigurationError
+from rave_dist.errors import ClusterError, ConfigurationError
 from rave_dist.library.manifest import Library, load_library
 from rave_dist.records import RunRecord
 from rave_dist.terminal import console
@@ -176,6 +176,51 @@ def run(
     if not as_json:
         console.show_ingested([item for item in result.ingested if not item.error])
     _finish_runs(loaded, result.records, as_json=as_json, complete=result.complete, extra=extra)
+
+
+def submit(
+    library: LibraryFile,
+    only: Only = None,
+    deadline: Deadline = None,
+    shared_store: Annotated[
+        bool, typer.Option("--shared-store", help="The store is a folder that every host mounts under the same path.")
+    ] = False,
+    detach: Annotated[bool, typer.Option("--detach", help="Do not follow the job.")] = False,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Upload the recordings of this machine, run all stages as a job on a cluster, and follow it.
+
+    The job does not need this machine: after Ctrl-C or without a connection it continues; the same command follows it.
+    """
+    from rave_dist.submission.follow import follow
+    from rave_dist.submission.submit import submit_library
+
+    loaded = load_library(library)
+    seconds_of(deadline)  # refused here rather than by the job
+    with shown_progress() as progress:
+        submission = submit_library(loaded, only, deadline=deadline, shared_store=shared_store, progress=progress)
+        job = submission.job
+        try:
+            progress.say(f"{'started' if submission.is_new else 'found'} the job {job.id}")
+            if not detach:
+                job = follow(submission.jobs, job.id, loaded, only, progress)
+        except KeyboardInterrupt as stop:
+            progress.say(f"detached: the job {job.id} continues; the same command follows it, ray job stop {job.id} ends it")
+            raise typer.Exit(signals.exit_code(stop)) from stop
+    outcome = {"job": job.id, "state": job.state, "is_new": submission.is_new}
+    if not job.ended:
+        if as_json:
+            console.document({"library": loaded.name, **outcome})
+        return
+    if job.state != "succeeded" and job.exit_code != exit_codes.PARTIAL:
+        raise ClusterError(
+            f"the job {job.id} {'was stopped' if job.state == 'stopped' else 'failed'}: {job.message}",
+            fix=f"ray job logs {job.id} shows what it printed; the same command starts another, which resumes",
+        )
+    extra = {**outcome, "report": loaded.store.address(f"report/{loaded.name}/index.html")}
+    records = pipeline.status(loaded, only)
+    _finish_runs(loaded, records, as_json=as_json, complete=job.state == "succeeded", extra=extra)
 
 
 def status(

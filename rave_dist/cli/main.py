@@ -17,7 +17,7 @@ from rave_dist.terminal import console
 
 COMMANDS = {
     "A library of instruments": (
-        *(library.init, library.schema, library.check, library.plan, library.run, library.status),
+        *(library.init, library.schema, library.check, library.plan, library.run, library.submit, library.status),
         *(library.ingest, library.train, library.publish, library.report),
     ),
     "Published models": (models.models, models.convert, models.serve, models.unpack),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -12,7 +11,10 @@ from rave_dist import exit_codes
 from rave_dist.errors import ConfigurationError
 from rave_dist.storage.store import Store
 
-LibraryFile = Annotated[Path, typer.Argument(metavar="LIBRARY.yaml", help="The library manifest.", show_default=False)]
+LibraryFile = Annotated[
+    str,
+    typer.Argument(metavar="LIBRARY.yaml", help="The library manifest: a file, or its address in a store.", show_default=False),
+]
 Only = Annotated[
     list[str] | None,
     typer.Option("--only", metavar="NAME", help="Only this instrument; can be repeated.", show_default=False),

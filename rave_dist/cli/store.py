@@ -26,7 +26,8 @@ def prune(
     """List, and with --yes remove, what a store no longer needs, with sizes.
 
     These are checkpoints of finished runs (without them a larger budget starts at step 0), old versions of models and their
-    runs, datasets, shards, initial weights and results of dry runs that nothing refers to, and what killed writers left behind.
+    runs, datasets, shards, initial weights, uploaded recordings and results of dry runs that nothing refers to, and what killed
+    writers left behind.
     """
     with shown_progress() as progress:
         found = pipeline.prune(existing(store), keep=keep, removes=yes, progress=progress)

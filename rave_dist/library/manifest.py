@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any, Self
 
 from rave_dist.errors import LibraryError
-from rave_dist.library.reading import read_manifest, validate
+from rave_dist.library.reading import read_manifest, read_stored_manifest, validate
 from rave_dist.library.schema import HOUSE_DEFAULTS, LibraryManifest, Settings, base_name
 from rave_dist.options import BaseSpec
 from rave_dist.records import TrainingSpec
-from rave_dist.storage.schemes import has_scheme
+from rave_dist.storage.schemes import has_scheme, is_remote
 from rave_dist.storage.store import Store
 from rave_dist.suggest import suggest
 
@@ -26,15 +26,18 @@ class Library:
         """Reads and validates a manifest file.
 
         Args:
-            path: the YAML file.
+            path: the YAML file, or its address in a store; then relative paths in it are relative to the current folder.
 
         Raises:
             LibraryError: unreadable, not YAML, an unknown key, or a value of the wrong type.
+            StoreError: the store cannot be read.
 
         Example:
             >>> rd.Library.load("library.yaml").name
             'drums'
         """
+        if is_remote(str(path)):
+            return cls(read_stored_manifest(str(path)), path=Path.cwd() / str(path).rpartition("/")[2])
         path = Path(os.path.expanduser(path))
         return cls(read_manifest(path), path=Path(os.path.abspath(path)))
 

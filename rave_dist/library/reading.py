@@ -7,9 +7,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from rave_dist.errors import LibraryError, from_os_error
+from rave_dist.errors import LibraryError, MissingKeyError, from_os_error
 from rave_dist.library.schema import LibraryManifest
 from rave_dist.library.yaml_text import YamlError, YamlText
+from rave_dist.storage.schemes import split
+from rave_dist.storage.store import Store
 
 
 def read_manifest(path: Path) -> LibraryManifest:
@@ -27,6 +29,26 @@ def read_manifest(path: Path) -> LibraryManifest:
         raise LibraryError("this is a folder", where=where, fix="give the YAML file in it") from error
     except OSError as error:
         raise from_os_error(error, where=where) from error
+    return _read(data, where)
+
+
+def read_stored_manifest(address: str) -> LibraryManifest:
+    """Reads and validates a manifest in a store.
+
+    Raises:
+        LibraryError: as `read_manifest`.
+        StoreError: the store cannot be read.
+    """
+    scheme, container, key = split(address)
+    try:
+        data = Store(f"{scheme}://{container}").read_bytes(key)
+    except MissingKeyError as error:
+        fix = "check the address of the library manifest"
+        raise LibraryError("nothing is stored there", where=address, fix=fix) from error
+    return _read(data, address)
+
+
+def _read(data: bytes, where: str) -> LibraryManifest:
     try:
         text = data.decode("utf-8-sig")
         if b"\0" in data[:4]:  # UTF-16 or UTF-32 without a mark

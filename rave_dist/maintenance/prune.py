@@ -8,7 +8,8 @@ Kept is whatever a pointer, an unfinished run, an instrument's record, a kept ca
 - a finished run while a kept card or its instrument's record refers to it;
 - what writers that were killed left behind, for a day, and whatever does not have a name that rave-dist gives;
 - a dataset while a library's pointer, a kept run or a kept card refers to it; a shard while a kept dataset does; initial
-  weights while a kept run does; the result of a dry run while its instrument has a kept run.
+  weights while a kept run does; the result of a dry run while its instrument has a kept run;
+- an uploaded recording while the listing of an instrument names it.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from typing import Any, Literal, TypeVar, get_args
 from rave_dist.errors import ConfigurationError
 from rave_dist.identity import ID_LENGTH
 from rave_dist.records import (
+    UPLOADS,
     BaseFolder,
     ConversionRequest,
     DatasetManifest,
@@ -35,18 +37,20 @@ from rave_dist.records import (
     RunRecord,
     RunResult,
     TrainingSpec,
+    UploadedRecordings,
 )
 from rave_dist.records.folders import ConversionFolder, DatasetFolder
 from rave_dist.storage.backend import Entry
 from rave_dist.storage.store import Store
 
-Kind = Literal["checkpoints", "models", "runs", "datasets", "shards", "bases", "dry runs", "unfinished writes"]
+Kind = Literal["checkpoints", "models", "runs", "datasets", "shards", "bases", "dry runs", "recordings", "unfinished writes"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 KEEP = 2
 """Versions of a model that are kept in addition to the latest one."""
 
 _ID = re.compile(f"[0-9a-f]{{{ID_LENGTH}}}")
+_UPLOAD = re.compile(r"/[0-9a-f]{64}(\.[^./]+)?$")
 _SHARD = re.compile(r"/shard-[^/]+\.parquet$")
 
 _Any = TypeVar("_Any", bound=Record)
@@ -134,7 +138,7 @@ class _Survey:
 
     def __init__(self, store: Store, keep: int) -> None:
         self._store, self._keep = store, keep
-        parts = ("runs", "models", "datasets", "bases", "dry_runs", "conversions", "jobs")
+        parts = ("runs", "models", "datasets", "bases", "dry_runs", "conversions", "jobs", "recordings")
         self._bytes = dict(sorted((entry.key, entry.bytes) for part in parts for entry in store.list(part)))
 
     def removable(self) -> Iterator[Removable]:
@@ -166,6 +170,11 @@ class _Survey:
         for key in self._records_in("dry_runs/"):
             if self._load(DryRunResult, key).instrument not in instruments:
                 yield self._item("dry runs", key, [key])
+        uploads = (self._load(UploadedRecordings, key) for key in self._records_in("recordings/listings/*/"))
+        named = {recording.key for listing in uploads for recording in listing.recordings}
+        for key in self._keys(f"{UPLOADS}/"):
+            if key not in named and _UPLOAD.search(key):
+                yield self._item("recordings", key, [key])
 
     # ------------------------------------------------------------ models
 

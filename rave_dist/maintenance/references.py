@@ -31,12 +31,14 @@ from rave_dist.records import (
     RunRecord,
     RunResult,
     TrainingSpec,
+    UploadedRecordings,
 )
 
 _INGEST = "delete it and run rave-dist ingest, which writes it again"
 _TRAIN = "delete the run's result.json and run rave-dist train, which writes it again from the last checkpoint"
 _CHECKPOINT = "delete this checkpoint: training resumes from the one before"
 _PUBLISH = "delete the version's folder and run rave-dist publish"
+_SUBMIT = "run rave-dist submit again on the machine that has the recordings"
 _REPORT = "delete the folder of samples and run rave-dist report"
 
 
@@ -120,6 +122,11 @@ def _of_samples(key: str, record: ListeningRecord) -> Iterator[Reference]:
         yield Reference(f"{_folder(key)}/{role}.flac", key, _REPORT)
 
 
+def _of_uploads(key: str, uploads: UploadedRecordings) -> Iterator[Reference]:
+    for recording in uploads.recordings:
+        yield Reference(recording.key, key, _SUBMIT, recording.bytes, recording.sha256)
+
+
 def _of_base(key: str, record: BaseRecord) -> Iterator[Reference]:
     base = BaseFolder(_folder(key))
     fix = "delete its base.json and run rave-dist train, which writes it again"
@@ -161,5 +168,6 @@ _KINDS = (
     _kind(r"conversions/*/record\.json", ConversionRecord, "delete it; the next conversion writes it again"),
     _kind(r"conversions/*/journal/*\.json", ConversionItem, "delete it; the next conversion repeats this recording"),
     _kind(r"dry_runs/*\.json", DryRunResult, "delete it; the next training repeats the dry run"),
+    _kind(r"recordings/listings/*/*\.json", UploadedRecordings, _SUBMIT, _of_uploads),
     _kind(r"jobs/*\.json", None, "delete it and request the job again"),
 )

@@ -55,10 +55,12 @@ from rave_dist.records.training import (
     Validation,
     run_record_key,
 )
+from rave_dist.records.uploads import UPLOADS, UploadedRecording, UploadedRecordings, split_uploads, uploads_key
 from rave_dist.records.verdict import Verdict, VerdictWord
 
 __all__ = [
     "STORE_LEASE",
+    "UPLOADS",
     "BaseFolder",
     "BaseRecord",
     "BestWeights",
@@ -102,6 +104,8 @@ __all__ = [
     "Shard",
     "SourceRecord",
     "TrainingSpec",
+    "UploadedRecording",
+    "UploadedRecordings",
     "Validation",
     "ValidationRow",
     "Verdict",
@@ -112,4 +116,6 @@ __all__ = [
     "library_lease",
     "now",
     "run_record_key",
+    "split_uploads",
+    "uploads_key",
 ]

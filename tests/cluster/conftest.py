@@ -32,13 +32,14 @@ class TwoNodes:
 @pytest.fixture(scope="module")
 def two_nodes(s3_server: str) -> Iterator[TwoNodes]:
     """Two nodes of two (logical) CPUs each; they share this machine's disk, but tests give them work on S3 alone."""
+    programs = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # `python` in a job is this environment's
     temporary = tempfile.mkdtemp(prefix="rd-")  # not tmp_path: Ray's sockets need a path of less than 107 characters
     os.mkdir(f"{temporary}/ray")
     host = subprocess.Popen(
         [sys.executable, str(Path(__file__).with_name("two_nodes.py"))],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        env={**os.environ, "RAY_TMPDIR": temporary},
+        env={**os.environ, "RAY_TMPDIR": temporary, "PATH": programs},
         cwd=temporary,
         text=True,
     )

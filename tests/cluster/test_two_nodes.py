@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -176,6 +177,41 @@ def test_work_was_done_on_both_nodes_and_nothing_lies_beside_the_store(two_nodes
     assert {kind for kind, _ in workers} == {"train_one", "MapWorker"}
     assert {node for _, node in workers} == set(two_nodes.nodes), workers
     assert [path.name for path in folder.iterdir()] == ["library.yaml"]
+
+
+def test_a_laptop_submits_its_recordings_once_and_may_close(two_nodes: Any, folder: Path, place: Store, tmp_path: Path) -> None:
+    """The same recordings as files of the laptop are the same datasets, so that nothing is trained again."""
+    for entry in place.list("recordings"):
+        place.download(entry.key, tmp_path / entry.key)
+    manifest = (folder / "library.yaml").read_text().replace(f"{place.uri}/recordings", "recordings")
+    (tmp_path / "library.yaml").write_text(manifest)
+    command = [sys.executable, "-m", "rave_dist", "submit", "library.yaml", "--json"]
+    laptop = subprocess.Popen(command, cwd=tmp_path, env=two_nodes.env, stderr=subprocess.PIPE, text=True)
+    assert laptop.stderr is not None
+    try:
+        said = []
+        for line in laptop.stderr:
+            said.append(line)
+            if "started the job" in line:
+                laptop.send_signal(signal.SIGINT)
+        assert laptop.wait(60) == 130, said
+    finally:
+        laptop.kill()
+        laptop.wait()
+        laptop.stderr.close()
+    assert "continues" in said[-1], said
+    uploads = {entry.key for entry in place.list("store/recordings/objects")}
+    assert len(uploads) == 8
+    document = _command(two_nodes, tmp_path, "submit", "library.yaml")
+    assert (document["state"], document["is_new"]) == ("succeeded", False)
+    assert document["job"] in "".join(said)
+    assert {i["name"]: (i["state"], i["step"]) for i in document["instruments"]} == {"low": ("done", 6), "high": ("done", 6)}
+    assert not any(i["outdated"] for i in document["instruments"])
+    assert place.exists("store/report/drums/index.html")
+    models = _command(two_nodes, tmp_path, "models", "--store", f"{place.uri}/store")["models"]
+    assert len(models) == 2  # of one version each
+    jobs = [job.submission_id for job in JobSubmissionClient(two_nodes.dashboard).list_jobs()]
+    assert [job for job in jobs if job and job.startswith("drums-")] == [document["job"]]
 
 
 @pytest.mark.parametrize("address", ["named", "auto"])

@@ -64,6 +64,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "maintenance": GROUND,
     "library_stages": GROUND | {"initial_weights"},
     "planning": GROUND | {"rave"},
+    "submission": GROUND | {"leases"},
     "pipeline": GROUND | {"initial_weights", "checks", "leases", "library_stages", "maintenance", "on_end", "rave"},
     "on_end": {"errors", "library", "records"},
     "watch": GROUND | {"leases"},
@@ -71,11 +72,35 @@ MAY_IMPORT: dict[str, set[str]] = {
     "terminal": GROUND
     | {"checks", "doctor", "init_manifest", "library_stages", "maintenance", "pipeline", "planning", "watch"},
     "cli": GROUND
-    | {"checks", "doctor", "init_manifest", "maintenance", "pipeline", "planning", "terminal", "demo", "watch", ""},
+    | {
+        "checks",
+        "doctor",
+        "init_manifest",
+        "maintenance",
+        "pipeline",
+        "planning",
+        "submission",
+        "terminal",
+        "demo",
+        "watch",
+        "",
+    },
     "__main__": {"cli", "exit_codes", "signals", "terminal"},
     "demo": GROUND | {"checks", "pipeline", "sample_data", "terminal"},
 }
-ABOVE_STAGES = {"", "initial_weights", "checks", "library_stages", "pipeline", "planning", "views", "watch", "cli", "demo"}
+ABOVE_STAGES = {
+    "",
+    "initial_weights",
+    "checks",
+    "library_stages",
+    "pipeline",
+    "planning",
+    "submission",
+    "views",
+    "watch",
+    "cli",
+    "demo",
+}
 
 # The doors: modules of one stage that others may import, and who they are.
 DOORS: dict[str, set[str]] = {

@@ -14,8 +14,9 @@ from rave_dist.audio.io.partial_copy import PartialCopy
 from rave_dist.audio.io.patterns import Glob, has_wildcards
 from rave_dist.audio.io.snapshot import changed
 from rave_dist.audio.io.walk import Passed, Tally, judge_file, printable, recordings_below, why_not_audio
-from rave_dist.errors import AudioError, from_os_error
+from rave_dist.errors import AudioError, MissingKeyError, from_os_error
 from rave_dist.records.passed_over import PassedOver
+from rave_dist.records.uploads import UploadedRecordings, split_uploads
 from rave_dist.storage.backend import Entry
 from rave_dist.storage.schemes import is_remote, local_path, split
 from rave_dist.storage.store import Store
@@ -35,17 +36,24 @@ class AudioSource:
         bytes: its size.
         fingerprint: changes when the file does: size and modification time, or the store's tag.
         relative: its path below the folder, prefix or glob root that it was found by; the file name, if it was named directly.
+        original: of an uploaded recording, its path on the machine that it comes from, which its fingerprint belongs to.
     """
 
     uri: str
     bytes: int
     fingerprint: str
     relative: str
+    original: str = ""
+
+    @property
+    def place(self) -> str:
+        """Where the recording is for its owner: its original path, or its uri."""
+        return self.original or self.uri
 
     @property
     def name(self) -> str:
-        r"""The uri as valid UTF-8; other bytes become ``\xNN``."""
-        return printable(self.uri)
+        r"""Its place as valid UTF-8; other bytes become ``\xNN``."""
+        return printable(self.place)
 
 
 @dataclass(frozen=True)
@@ -53,7 +61,7 @@ class Listing:
     """The recordings that patterns match, and what else is there.
 
     Attributes:
-        sources: the recordings, in order of uri, without duplicates.
+        sources: the recordings, in order of place, without duplicates.
         passed_over: files and folders that are not used, counted per reason and extension.
         notes: remarks about the patterns.
     """
@@ -76,7 +84,7 @@ def find_sources(patterns: Sequence[str]) -> Listing:
 
     Args:
         patterns: files, folders (recursively), globs (``**`` for any depth), ``s3://bucket/prefix`` or another scheme's
-            address, also with globs. A path that exists is not a glob.
+            address, also with globs. A path that exists is not a glob. The address of `UploadedRecordings` means these.
 
     Raises:
         AudioError: no recording matches a pattern.
@@ -84,15 +92,21 @@ def find_sources(patterns: Sequence[str]) -> Listing:
     """
     found: dict[str, AudioSource] = {}
     passed_over = Tally()
+    passed_over_elsewhere: list[PassedOver] = []
     seen: set[int] = set()
     notes: list[str] = []
     for pattern in _files_first(patterns):
+        if (uploads := _uploads(pattern)) is not None:
+            found |= {source.place: source for source in uploads.sources}
+            passed_over_elsewhere += uploads.passed_over
+            notes += uploads.notes
+            continue
         matches = 0
         here = Tally()
         for each in _in_store(pattern, notes) if is_remote(pattern) else _on_disk(pattern, notes):
             if isinstance(each, AudioSource):
                 matches += 1
-                found.setdefault(each.uri, each)
+                found.setdefault(each.place, each)
                 continue
             here.add(each)
             if each.path not in found and (name := hash(each.path)) not in seen:
@@ -101,8 +115,8 @@ def find_sources(patterns: Sequence[str]) -> Listing:
         if not matches:
             raise _nothing(pattern, here.entries(), notes)
     return Listing(
-        sources=tuple(found[uri] for uri in sorted(found, key=os.fsencode)),
-        passed_over=passed_over.entries(),
+        sources=tuple(found[place] for place in sorted(found, key=os.fsencode)),
+        passed_over=(*passed_over.entries(), *passed_over_elsewhere),
         notes=tuple(dict.fromkeys(notes)),
     )
 
@@ -119,12 +133,36 @@ def _is_file(pattern: str) -> bool:
     return bool(key.strip("/")) and Store(f"{scheme}://{container}").exists(key.strip("/"))
 
 
+def _uploads(pattern: str) -> Listing | None:
+    """The listing that the address of `UploadedRecordings` means; None for any other pattern.
+
+    Raises:
+        AudioError: there is none, or it has no recording.
+    """
+    place = split_uploads(pattern)
+    if place is None:
+        return None
+    store, key = Store(place[0]), place[1]
+    try:
+        uploads = UploadedRecordings.load(store, key)
+    except MissingKeyError as error:
+        raise AudioError("no recordings were uploaded", where=pattern, fix="run rave-dist submit again") from error
+    if not uploads.recordings:
+        raise _nothing(pattern, uploads.passed_over, uploads.notes)
+    sources = (
+        AudioSource(store.address(r.key), r.bytes, r.fingerprint, r.relative, original=r.source) for r in uploads.recordings
+    )
+    return Listing(tuple(sources), uploads.passed_over, uploads.notes)
+
+
 def check_as_listed(source: AudioSource) -> None:
     """Checks that a source still has the fingerprint under which its result will be recorded.
 
     Raises:
         StoreError: it changed since it was listed, or cannot be read.
     """
+    if source.original:  # stored by its content, so that it does not change
+        return
     if is_remote(source.uri):
         scheme, container, key = split(source.uri)
         entry = Store(f"{scheme}://{container}").stat(key)
@@ -279,14 +317,16 @@ def partial_copy(source: AudioSource) -> Iterator[Path | PartialCopy]:
     """As `local_copy`, but a copy has the bytes that are read from it, and no others; it exists while the context is open.
 
     Raises:
-        StoreError: there is no room for it.
+        StoreError: there is no room for it, or an uploaded recording is missing.
     """
     if not is_remote(source.uri):
         yield Path(source.uri)
         return
     scheme, container, key = split(source.uri)
-    entry = Entry(key, source.bytes, source.fingerprint.partition("-")[2])
+    store = Store(f"{scheme}://{container}")
+    # The fingerprint of an uploaded recording belongs to its original.
+    entry = store.stat(key) if source.original else Entry(key, source.bytes, source.fingerprint.partition("-")[2])
     with tempfile.TemporaryDirectory(prefix="rave-dist-") as folder:
         path = os.path.join(folder, f"source{os.path.splitext(key)[1]}")
         with open(path, "w+b", buffering=0) as file:
-            yield PartialCopy(Store(f"{scheme}://{container}"), entry, file, path)
+            yield PartialCopy(store, entry, file, path)
