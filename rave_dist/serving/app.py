@@ -217,6 +217,11 @@ def build(
     return application
 
 
+def build_from(arguments: dict[str, Any]) -> serve.Application:
+    """`build` for a configuration file of Ray Serve, whose ``args`` are the arguments by name."""
+    return build(**arguments)
+
+
 def run(
     store: Store,
     *,
