@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from http.client import HTTPException
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal
 from urllib.parse import urlsplit
 
 from rave_dist.errors import known_error
@@ -123,7 +123,7 @@ def _run(library: Library, command: Sequence[str], summary: bytes) -> str:
         return f"there is no program {command[0]!r} that can be run"
     try:
         # Files rather than pipes: neither side waits for the other, nor for what the program leaves running.
-        with tempfile.TemporaryFile() as given, tempfile.TemporaryFile() as said:
+        with tempfile.TemporaryFile() as given, tempfile.TemporaryFile() as said, tempfile.TemporaryFile() as complained:
             given.write(summary)
             given.seek(0)
             started = subprocess.Popen(
@@ -131,7 +131,7 @@ def _run(library: Library, command: Sequence[str], summary: bytes) -> str:
                 cwd=library.path.parent,
                 stdin=given,
                 stdout=said,
-                stderr=subprocess.STDOUT,
+                stderr=complained,
                 start_new_session=True,
             )
             try:
@@ -143,11 +143,15 @@ def _run(library: Library, command: Sequence[str], summary: bytes) -> str:
                     with suppress(ProcessLookupError):
                         os.killpg(started.pid, signal.SIGKILL)
                     started.wait()
-            said.seek(0)
-            last = said.read().decode(errors="replace").strip().rpartition("\n")[2]
+            last = _last_line(complained) or _last_line(said)
     except (OSError, ValueError) as error:
         return f"{command[0]} could not be run: {error}"
     return f"{command[0]} ended with exit code {code}{f': {last}' if last else ''}" if code else ""
+
+
+def _last_line(file: BinaryIO) -> str:
+    file.seek(0)
+    return file.read().decode(errors="replace").strip().rpartition("\n")[2]
 
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):
