@@ -248,7 +248,6 @@ def test_a_key_near_nothing_is_answered_with_what_is_known(write: Write) -> None
         ("{hours: 4}", "{hours: -1}", "defaults.budget.hours"),
         ("{hours: 4}", "{hours: .nan}", "defaults.budget.hours"),
         ("{hours: 4}", "{}", "defaults.budget"),
-        ("{hours: 4}", "{}", "defaults.budget"),
         ("{hours: 4}", "4", "defaults.budget"),
         ("batch: 4", "batch: 0", "instruments.kompang.batch"),
         ("batch: 4", "batch: true", "instruments.kompang.batch"),
