@@ -1,4 +1,4 @@
-"""Progress and remaining time of training runs; None where they are unknown.
+"""Progress, remaining and spent time of training runs; None where they are unknown.
 
 Only training time is included, not exports and measurements, which take some minutes per instrument. A step of phase 2 takes
 longer than one of phase 1, so that the rate of phase 1 gives a lower limit; with early stopping the budget is an upper limit.
@@ -57,6 +57,13 @@ def used(record: RunRecord) -> float | None:
         return None if of_steps is None else min(1.0, of_steps)
     of_time = record.seconds / (3600 * budget.hours)
     return min(1.0, of_time if budget.steps is None else max(of_time, record.step / budget.steps))
+
+
+def spent(records: Sequence[RunRecord]) -> dict[str, float]:
+    """Hours of GPUs, and of CPU cores without one, that the training took, by the shares of the last attempts."""
+    on_gpus = sum(record.gpu_share * record.seconds for record in records)
+    on_cores = sum((record.threads or 1) * record.seconds for record in records if not record.gpu_share)
+    return {"gpu_hours": round(on_gpus / 3600, 3), "core_hours": round(on_cores / 3600, 3)}
 
 
 def time_left(record: RunRecord, *, steps_per_second: float | None = None) -> TimeLeft | None:

@@ -18,7 +18,7 @@ from rave_dist.library.manifest import Library, load_library
 from rave_dist.records import RunRecord
 from rave_dist.terminal import console
 from rave_dist.terminal.display import shown_progress
-from rave_dist.time_left import library_time_left
+from rave_dist.time_left import library_time_left, spent
 
 
 def init(
@@ -286,9 +286,10 @@ def _finish_runs(
     base = pipeline.base_status(library)
     if as_json:
         document = {"instruments": [r.summary() for r in records], "base": base and base.summary()}
-        console.document({"library": library.name, **document, **(extra or {})})
+        console.document({"library": library.name, **document, **spent(records), **(extra or {})})
     else:
         console.show_runs([*([base] if base else []), *records])
+        console.show_spent(spent(records))
         if extra and "report" in extra:
             console.out.print(f"report: {extra['report']}")
     finish(all(r.state == "done" for r in records) if complete is None else complete)

@@ -122,8 +122,8 @@ class Store:
             stop: place behind the last byte.
 
         Example:
-            >>> rd.Store("store").read_range("notes/take-1.txt", 4, 8)[0]
-            b'loud'
+            >>> rd.Store("store").read_range(f"{rd.find_model('store', 'rebana').key}/card.json", 0, 1)[0]
+            b'{'
         """
         return self._backend.read_range(key, start, stop)
 

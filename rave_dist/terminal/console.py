@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich import markup
@@ -294,6 +294,13 @@ def show_verification(found: Verification) -> None:
     count = len(found.problems)
     problems = f"{count:,} problem{'s' if count > 1 else ''}" if count else "no problems"
     out.print(f"{found.records:,} records and {found.files:,} files that they name{read}: {problems}")
+
+
+def show_spent(hours: Mapping[str, float]) -> None:
+    """What the training of runs took, if anything."""
+    said = [f"{value:,.2f} {name.replace('_', '-').replace('gpu', 'GPU')}" for name, value in hours.items() if value]
+    if said:
+        out.print(f"training took {' and '.join(said)}")
 
 
 def show_end(night: Night) -> None:

@@ -22,6 +22,7 @@ from rave_dist.scheduling.admission import Candidate, Need, Share, admit, cost, 
 from rave_dist.storage.parallel import at_once
 from rave_dist.storage.store import Store
 from rave_dist.training import needs
+from rave_dist.training.gauges import Gauges
 from rave_dist.training.heartbeat import Heartbeat, record_of, seconds_between_reads, stop_key, write_record
 from rave_dist.training.process import MAX_FAILURES, RESUME, RETRY_SECONDS, explain, train_one, wants_more_memory
 from rave_dist.training.speeds import Speeds, slowest_card
@@ -143,6 +144,7 @@ class _Fleet:
         self._rivals = Rivals()
         self._taken = 0.0  # card-seconds of the runs that were started
         self._told = 0.0
+        self._gauges = Gauges()
 
     def run(self, progress: Callable[[Sequence[RunRecord]], None]) -> None:
         """Runs until every run has ended."""
@@ -158,6 +160,7 @@ class _Fleet:
             if done or time.monotonic() - self._told > seconds_between_reads(len(self._busy())):
                 self._refresh()
                 progress([item.record for item in self._items])
+                self._gauges.set([item.record for item in self._items])
                 self._told = time.monotonic()
         self._rivals.leave()
         for item in self._items:

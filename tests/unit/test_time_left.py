@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from rave_dist.options import Budget, Until
-from rave_dist.time_left import TimeLeft, duration, library_time_left, time_left, used
+from rave_dist.time_left import TimeLeft, duration, library_time_left, spent, time_left, used
 from tests.sample_records import run_record
 
 run = partial(run_record, state="running", activity="training")
@@ -46,6 +46,17 @@ def test_the_share_used_is_of_the_budget() -> None:
     assert used(run(budget=STEPS, steps=1000, step=250)) == 0.25
     assert used(run(budget=Budget(hours=1), seconds=900.0, steps=7, step=7)) == 0.25
     assert used(run()) is None
+
+
+def test_a_share_of_a_card_costs_that_share() -> None:
+    """A GPU's hours are shared by its runs; the cores that it needs beside them are not counted."""
+    records = [
+        run_record(seconds=7200.0, gpu_share=0.25, threads=1),
+        run_record(seconds=3600.0, gpu_share=1.0, threads=2),
+        run_record(seconds=1800.0, threads=4),
+        run_record(),
+    ]
+    assert spent(records) == {"gpu_hours": 1.5, "core_hours": 2.0}
 
 
 def test_of_two_limits_the_first_to_be_reached_counts() -> None:
