@@ -13,7 +13,7 @@ import typer
 
 from rave_dist import exit_codes, pipeline, signals
 from rave_dist.cli.options import Deadline, Debug, Json, LibraryFile, Only, finish, seconds_of
-from rave_dist.errors import ClusterError, ConfigurationError
+from rave_dist.errors import ClusterError, ConfigurationError, from_os_error
 from rave_dist.library.manifest import Library, load_library
 from rave_dist.records import RunRecord
 from rave_dist.terminal import console
@@ -84,6 +84,10 @@ def plan(
     price: Annotated[
         float | None, typer.Option("--price", min=0, help="The price of a GPU for an hour.", show_default=False)
     ] = None,
+    picture: Annotated[
+        Path | None,
+        typer.Option("--picture", metavar="FILE.svg", help="Draw the timeline into this file.", show_default=False),
+    ] = None,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -109,6 +113,11 @@ def plan(
         console.document({"library": loaded.name, **night.to_json()})
     else:
         console.show_night(night)
+    if picture is not None:
+        try:
+            picture.write_text(night.picture, encoding="utf-8")
+        except OSError as error:
+            raise from_os_error(error, where=str(picture)) from error
     finish(not night.late)
 
 

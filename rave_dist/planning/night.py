@@ -21,6 +21,7 @@ from rave_dist.records import RunRecord, TrainingSpec
 from rave_dist.scheduling.admission import Host, cpus_per_run, has_room, missing
 from rave_dist.scheduling.cards import Card
 from rave_dist.scheduling.simulation import START_SECONDS, Span, simulate
+from rave_dist.scheduling.timeline import draw_timeline
 from rave_dist.storage.probe import in_words
 from rave_dist.training import needs
 from rave_dist.training.preflight.model_facts import measure_model
@@ -53,7 +54,10 @@ class PlannedRun:
 
 @dataclass(frozen=True)
 class Night:
-    """A plan: its runs by their start, on how many of which cards (None without), and what it costs per card and hour."""
+    """A plan: its runs by their start, on how many of which cards (None without), and what it costs per card and hour.
+
+    ``picture`` is its timeline, an SVG document.
+    """
 
     runs: tuple[PlannedRun, ...]
     card: str | None
@@ -61,6 +65,7 @@ class Night:
     deadline: float | None = None
     price: float | None = None
     change: str = ""
+    picture: str = ""
 
     @property
     def end(self) -> float:
@@ -144,12 +149,20 @@ def plan_night(
     if card is not None:
         for spec in specs:
             _check_fits(spec, card)
-    for span in runs():
+    spans = runs()
+    for span in spans:
         times, source = speeds.of(by_name[span.name], cpus=cpus)
         schedule = plan_schedule(by_name[span.name].budget, step_times=times, override=by_name[span.name].override)
         share = span.share.gpus or float(span.share.cpus)
         planned.append(PlannedRun(span.name, schedule.steps, schedule.phase_1_steps, share, span.start, span.end, source))
-    night = Night(tuple(planned), None if card is None else card.name, 0 if card is None else cards, deadline, price)
+    night = Night(
+        runs=tuple(planned),
+        card=None if card is None else card.name,
+        cards=0 if card is None else cards,
+        deadline=deadline,
+        price=price,
+        picture=draw_timeline(spans, hosts, deadline=deadline),
+    )
     if not night.late:
         return night
     assert deadline is not None
