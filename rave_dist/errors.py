@@ -176,6 +176,8 @@ def from_os_error(error: OSError, *, where: str) -> StoreError:
         return StoreError("a file exists where a folder is needed", where=where, fix="move the file or choose another path")
     if error.errno == errno.EISDIR:
         return StoreError("a folder has this name", where=where, fix="move the folder or choose another path")
+    if error.errno == errno.ENOENT:
+        return StoreError("there is no such file or folder", where=where, fix="check the path, or create its folder")
     if error.errno == errno.ENAMETOOLONG:
         return StoreError(
             "the name or path is too long for this disk", where=where, fix="shorten the file's name, or choose a shorter path"

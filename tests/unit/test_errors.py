@@ -46,6 +46,7 @@ def test_what_where_and_fix_survive_pickling_with_their_cause_dropped() -> None:
         (errno.EPERM, "no permission to use this path"),
         (errno.EROFS, "the disk is read-only"),
         (errno.ENOTDIR, "a file exists where a folder is needed"),
+        (errno.ENOENT, "there is no such file or folder"),
         (errno.EIO, "Input/output error"),
     ],
 )
