@@ -12,7 +12,7 @@ from rave_dist.errors import StoreError
 from rave_dist.leases import library_holder
 from rave_dist.library.manifest import Library
 from rave_dist.records import LeaseRecord, RunRecord
-from rave_dist.time_left import TimeLeft, library_time_left
+from rave_dist.time_left import TimeLeft, library_time_left, spent
 
 SILENT_SECONDS = 10.0
 """Seconds without a heartbeat after which a run is dead, by the clock of this process."""
@@ -53,6 +53,7 @@ class Snapshot:
             "base": self.base and self.base.summary(),
             "in_use": self.in_use and self.in_use.to_json(),
             "time_left": self.time_left and self.time_left.to_json(datetime.now(UTC)),
+            **spent(self.runs),
             "problem": self.problem,
         }
 

@@ -293,12 +293,13 @@ def _finish_runs(
     extra: dict[str, Any] | None = None,
 ) -> None:
     base = pipeline.base_status(library)
+    hours = spent([*([base] if base else []), *records])
     if as_json:
         document = {"instruments": [r.summary() for r in records], "base": base and base.summary()}
-        console.document({"library": library.name, **document, **spent(records), **(extra or {})})
+        console.document({"library": library.name, **document, **hours, **(extra or {})})
     else:
         console.show_runs([*([base] if base else []), *records])
-        console.show_spent(spent(records))
+        console.show_spent(hours)
         if extra and "report" in extra:
             console.out.print(f"report: {extra['report']}")
     finish(all(r.state == "done" for r in records) if complete is None else complete)

@@ -20,7 +20,7 @@ from rave_dist.watch import Snapshot
 
 _BARS = "▁▂▃▄▅▆▇█"
 _CURVE_WIDTH = 12
-_NOT_A_CHANGE = ("updated_at", "beat", "seconds", "time_left")
+_NOT_A_CHANGE = ("updated_at", "beat", "seconds", "time_left", "gpu_hours", "core_hours")
 
 
 def show(snapshots: Iterable[Snapshot], *, as_json: bool) -> Snapshot | None:
