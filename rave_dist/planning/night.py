@@ -56,7 +56,7 @@ class PlannedRun:
 class Night:
     """A plan: its runs by their start, on how many of which cards (None without), and what it costs per card and hour.
 
-    ``picture`` is its timeline, an SVG document.
+    ``spans`` and ``hosts`` are what the picture shows.
     """
 
     runs: tuple[PlannedRun, ...]
@@ -65,7 +65,13 @@ class Night:
     deadline: float | None = None
     price: float | None = None
     change: str = ""
-    picture: str = ""
+    spans: tuple[Span, ...] = ()
+    hosts: tuple[Host, ...] = ()
+
+    @property
+    def picture(self) -> str:
+        """Its timeline, an SVG document."""
+        return draw_timeline(self.spans, self.hosts, deadline=self.deadline)
 
     @property
     def end(self) -> float:
@@ -161,7 +167,8 @@ def plan_night(
         cards=0 if card is None else cards,
         deadline=deadline,
         price=price,
-        picture=draw_timeline(spans, hosts, deadline=deadline),
+        spans=tuple(spans),
+        hosts=tuple(hosts),
     )
     if not night.late:
         return night

@@ -49,7 +49,7 @@ def test_the_share_used_is_of_the_budget() -> None:
 
 
 def test_a_share_of_a_card_costs_that_share() -> None:
-    """A GPU's hours are shared by its runs; the cores that it needs beside them are not counted."""
+    """A GPU's hours are shared by its runs; its cores are not counted."""
     records = [
         run_record(seconds=7200.0, gpu_share=0.25, threads=1),
         run_record(seconds=3600.0, gpu_share=1.0, threads=2),
