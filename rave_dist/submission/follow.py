@@ -10,7 +10,7 @@ from rave_dist.errors import ClusterError, RaveDistError
 from rave_dist.library.manifest import Library
 from rave_dist.progress import Progress
 from rave_dist.records import RunRecord
-from rave_dist.training.heartbeat import read_records
+from rave_dist.training.heartbeat import READS_PER_SECOND, read_records
 
 if TYPE_CHECKING:
     from rave_dist.cluster.jobs import Job
@@ -19,7 +19,6 @@ POLL_SECONDS = 2.0
 PATIENCE_SECONDS = 120.0
 """How long the cluster or the store may be away before the job is no longer followed."""
 
-_READS_PER_SECOND = 20.0
 _LAST_LINES = 40
 
 
@@ -92,7 +91,7 @@ def follow(
                     where=error.where,
                     fix="run the same command again to follow it",
                 ) from error
-        time.sleep(max(poll_seconds, len(records) / _READS_PER_SECOND))
+        time.sleep(max(poll_seconds, len(records) / READS_PER_SECOND))
     raise ClusterError(
         f"the cluster no longer knows the job {identity}: its head was restarted",
         fix="run the same command again: a new job resumes from the results in the store",
