@@ -8,6 +8,7 @@ PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3
 	done || echo python3)
 VENV := .venv
 BIN := $(VENV)/bin
+PROCESSES := -n 3 --dist loadfile --no-loadscope-reorder
 INSTALLED := $(VENV)/.installed
 PROSE := rave_dist ray_jobs benchmarks docs tools .ci Makefile $(wildcard *.md *.yaml *.toml)
 
@@ -27,7 +28,7 @@ demo: setup
 	$(BIN)/rave-dist demo
 
 # Each part runs in a separate process, so that a crash, for example of Ray's driver, does not affect the others. The first
-# two use both cores. The others mostly wait, for example for a Ray of their own to start: a quiet machine can run two at a
+# two use both cores, with a third process for those that wait. The others mostly wait, for example for a Ray of their own to start: a quiet machine can run two at a
 # time (JOBS=2), a line per test.
 JOBS ?= 1
 PARTS := unit contract
@@ -37,23 +38,23 @@ test: setup
 	@$(MAKE) --no-print-directory --keep-going $(PARTS:%=test-%); failed=$$?; \
 	$(MAKE) --no-print-directory --keep-going --jobs=$(JOBS) $(WAITING_PARTS:%=test-%) && exit $$failed
 
-# Each file in one process, since its fixtures may be expensive.
+# Each file in one process, since its fixtures may be expensive; in the order of tests/conftest.py.
 $(PARTS:%=test-%): test-%:
-	@echo "== $*"; $(BIN)/python -m pytest tests/$* -n 2 --dist loadfile $(ARGS)
+	@echo "== $*"; $(BIN)/python -m pytest tests/$* $(PROCESSES) $(ARGS)
 
 $(WAITING_PARTS:%=test-%): test-%:
 	@set -o pipefail; $(BIN)/python -u -m pytest tests/$* -v $(ARGS) 2>&1 | sed -u "s/^/$*: /"
 
 # Contract tests, and unit tests that do not train, export or start processes: under two minutes on two cores.
 quick: setup
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not slow" tests/contract tests/unit $(ARGS)
+	$(BIN)/python -m pytest -q $(PROCESSES) -m "not slow" tests/contract tests/unit $(ARGS)
 
 check: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/codespell $(PROSE)
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not slow" tests/contract
+	$(BIN)/python -m pytest -q $(PROCESSES) -m "not slow" tests/contract
 
 bench: setup
 	$(BIN)/python benchmarks/page.py

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import itertools
 import json
 import os
 import random
@@ -35,6 +36,21 @@ settings.load_profile("any machine")
 BUCKET = "rave-dist-tests"
 
 
+def _reserve(port: int) -> bool:
+    """Whether no other test process of this machine has chosen a port, which until its server starts only a name can say.
+
+    Names in the abstract namespace are seen from every root of the machine.
+    """
+    reservation = socket.socket(socket.AF_UNIX)
+    try:
+        reservation.bind(f"\0rave-dist-test-port-{port}")
+    except OSError:
+        reservation.close()
+        return False
+    reservation.detach()  # open until this process ends
+    return True
+
+
 def _port_is_free(port: int) -> bool:
     with socket.socket() as probe:
         try:
@@ -47,8 +63,8 @@ def _port_is_free(port: int) -> bool:
 def _free_ports(count: int) -> list[int]:
     """Ports that are free together with the port 10000 above, which SeaweedFS opens too; below the ephemeral range."""
     candidates = random.SystemRandom().sample(range(20_000, 22_700), 200)
-    free = [port for port in candidates if _port_is_free(port) and _port_is_free(port + 10_000)]
-    return free[:count]
+    free = (port for port in candidates if _port_is_free(port) and _port_is_free(port + 10_000) and _reserve(port))
+    return list(itertools.islice(free, count))
 
 
 S3_PORT, MASTER_PORT, VOLUME_PORT, FILER_PORT = _free_ports(4)
@@ -81,9 +97,10 @@ WITH_RAY = {"on_ray", "examples", "cluster", "end_to_end", "gpu"}
 
 @pytest.hookimpl(tryfirst=True)  # before -m selects
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks as slow what uses a slow fixture, the S3 half of a test of both stores too.
+    """Marks as slow what uses a slow fixture, the S3 half of a test of both stores too, and puts files with slow tests first.
 
-    Where Ray runs, warnings of its many packages are shown; they are errors in all other tests.
+    Processes share the files: one that came to a slow file at the end would leave the others idle. Where Ray runs, warnings
+    of its many packages are shown; they are errors in all other tests.
     """
     for item in items:
         if WITH_RAY & set(item.path.parts):
@@ -92,6 +109,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         on_s3 = hasattr(item, "callspec") and item.callspec.params.get("any_store") == "s3"
         if on_s3 or SLOW_FIXTURES & set(item.fixturenames):
             item.add_marker(pytest.mark.slow)
+    slow_files = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow_files)
 
 
 def _die_with_parent() -> None:
