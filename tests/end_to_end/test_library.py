@@ -97,27 +97,29 @@ def test_a_library_from_recordings_to_converted_archive(
     assert rave_dist(*arguments).document["skipped"] == 1
 
 
-@pytest.mark.parametrize("files", [1, 80])
-def test_229_seconds_of_drums_train_whole_or_in_pieces(
-    files, local_store, tmp_path, rave_dist, drums, write_library, write_sound
-):
-    sound = drums(229, seed=files)
-    for number, piece in enumerate(np.array_split(sound, files)):
-        write_sound(tmp_path / f"drums/{number:02d}.wav", piece)
-    library = write_library(local_store.uri, "drums: {sources: [drums]}\n")
+def test_229_seconds_of_drums_train_whole_and_in_pieces(local_store, tmp_path, rave_dist, drums, write_library, write_sound):
+    files = {"whole": 1, "pieces": 80}
+    for name, count in files.items():
+        for number, piece in enumerate(np.array_split(drums(229, seed=count), count)):
+            write_sound(tmp_path / f"{name}/{number:02d}.wav", piece)
+    library = write_library(local_store.uri, "whole: {sources: [whole]}\npieces: {sources: [pieces]}\n")
 
     assert rave_dist("check", library, "--json").code == 0
     ran = rave_dist("run", library, "--json")
     assert ran.code == 0, ran.stderr
-    (row,) = ran.document["instruments"]
-    assert (row["state"], row["phase"]) == ("done", 2)
-    assert row["validation"]["last"] is not None
-    (model,) = rave_dist("models", "--store", local_store.uri, "--json").document["models"]
-    assert model["latents"] > 1
-    (item,) = ran.document["ingested"]
-    manifest = DatasetManifest.model_validate(local_store.read_json(DatasetFolder.of("drums", item["dataset"]).manifest))
-    assert len(manifest.sources) == files
-    assert manifest.seconds == pytest.approx(229, abs=0.001)
+    assert {(row["instrument"], row["state"], row["phase"]) for row in ran.document["instruments"]} == {
+        ("whole", "done", 2),
+        ("pieces", "done", 2),
+    }
+    assert all(row["validation"]["last"] is not None for row in ran.document["instruments"])
+    models = rave_dist("models", "--store", local_store.uri, "--json").document["models"]
+    assert [model["latents"] > 1 for model in models] == [True, True]
+    for item in ran.document["ingested"]:
+        key = DatasetFolder.of(item["name"], item["dataset"]).manifest
+        manifest = DatasetManifest.model_validate(local_store.read_json(key))
+        assert len(manifest.sources) == files.pop(item["name"])
+        assert manifest.seconds == pytest.approx(229, abs=0.001)
+    assert not files
 
 
 @pytest.mark.parametrize("command", ["check", "ingest", "train", "run", "status", "report"])
