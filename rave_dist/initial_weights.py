@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +13,7 @@ from rave_dist.identity import content_id
 from rave_dist.library.manifest import Library
 from rave_dist.records import DatasetManifest, ModelCard, Problem, TrainingSpec, now
 from rave_dist.storage.store import Store
+from rave_dist.temporary import temporary_folder
 
 if TYPE_CHECKING:
     from rave_dist.training.state.initialization import InitialWeights
@@ -124,6 +124,6 @@ def _published(store: Store, card: ModelCard) -> InitialWeights:
     from rave_dist.registry.store import fetch_run
     from rave_dist.training.state.initialization import weights_of_model
 
-    with tempfile.TemporaryDirectory(prefix="rave-dist-base-") as folder:
+    with temporary_folder("base") as folder:
         run = fetch_run(store, card, folder=Path(folder))
         return weights_of_model(run, version=card.version, origin=card.reference)

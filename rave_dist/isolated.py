@@ -7,13 +7,14 @@ with the caller: when it is interrupted, asked to stop, or killed.
 from __future__ import annotations
 
 import ctypes
+import errno
 import importlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -21,8 +22,10 @@ from typing import Any
 
 from rave_dist import errors
 from rave_dist.errors import RaveDistError, known_error
+from rave_dist.temporary import temporary_folder
 
 _POLL_SECONDS = 0.5
+_FULL_BYTES = 1 << 20
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
@@ -67,11 +70,12 @@ def run(
 
     Raises:
         RaveDistError: raised by the function, as the same class.
+        StoreError: the process died because the disk for temporary files is full.
         ProcessDied: it raised another exception, or the process ended without a result.
         TimedOut: it ran longer than `timeout`.
         Stopped: `stop` returned True.
     """
-    with tempfile.TemporaryDirectory(prefix="rave-dist-isolated-") as folder:
+    with temporary_folder("isolated") as folder:
         answer = Path(folder, "answer.json")
         question = Path(folder, "request.json")
         question.write_text(json.dumps(request), encoding="utf-8")
@@ -86,6 +90,8 @@ def run(
                 child.kill()
                 child.wait()
             if not answer.exists():
+                if shutil.disk_usage(folder).free < _FULL_BYTES:  # whatever it said: torch aborts when it cannot write
+                    raise known_error(OSError(errno.ENOSPC, "")) or AssertionError
                 stderr.seek(0)
                 lines = stderr.read().decode(errors="replace").strip().splitlines()
                 raise ProcessDied(child.returncode, lines[-1] if lines else "no output")
@@ -144,7 +150,8 @@ def main(function: str, answer: str, parent: str) -> None:
 
 
 def _write_outcome(answer: str, outcome: dict[str, Any]) -> None:
-    Path(answer).write_text(json.dumps(outcome), encoding="utf-8")
+    Path(f"{answer}.part").write_text(json.dumps(outcome), encoding="utf-8")
+    os.rename(f"{answer}.part", answer)  # whole, or not at all
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ Instruments are independent: an error of one is kept in its record and the other
 from __future__ import annotations
 
 import os
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
@@ -36,6 +35,7 @@ from rave_dist.records import (
     TrainingSpec,
 )
 from rave_dist.storage.store import Store
+from rave_dist.temporary import temporary_folder
 
 if TYPE_CHECKING:
     from rave_dist.checks import LibraryCheck
@@ -156,7 +156,7 @@ def _outputs(library: Library, progress: Progress) -> Iterator[Store]:
         except InUseError:
             if holder(library) is None:  # it is the whole store that is in use
                 raise
-            outputs = Store(stack.enter_context(tempfile.TemporaryDirectory(prefix="rave-dist-publish-")))
+            outputs = Store(stack.enter_context(temporary_folder("publish")))
         yield outputs
 
 
@@ -292,7 +292,7 @@ def unpack(store: Store, model: str, folder: Path) -> Path:
     from rave_dist.training.state.checkpoint import last_checkpoint
 
     card = find(store, model)
-    with tempfile.TemporaryDirectory(prefix="rave-dist-unpack-") as scratch:
+    with temporary_folder("unpack") as scratch:
         run = fetch_run(store, card, folder=Path(scratch))
         step = card.step if card.best_step is None else card.best_step
         return write_stock_run(run, folder, step=step, saved=last_checkpoint(store, card.run_folder.checkpoints))

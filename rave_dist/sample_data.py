@@ -12,7 +12,6 @@ import shutil
 import subprocess
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Annotated, Literal
 
 import numpy as np
@@ -26,6 +25,7 @@ from rave_dist.errors import LibraryError, WrongPackageError, from_os_error
 from rave_dist.identity import content_id, hash_file
 from rave_dist.options import StrictRecord
 from rave_dist.storage.atomic import replacing_folder
+from rave_dist.temporary import temporary_folder
 
 SAMPLE_LIBRARIES = Path(__file__).parent / "sample_libraries"
 _APT_SECONDS = 300
@@ -145,7 +145,7 @@ def fetch(source: DebianPackage, folder: Path) -> None:
     for tool in ("apt-get", "dpkg-deb"):
         if shutil.which(tool) is None:
             raise LibraryError(f"this machine has no {tool}", where=source.package, fix=_WITHOUT_APT)
-    with TemporaryDirectory(prefix="rave-dist-package-") as temporary:
+    with temporary_folder("package") as temporary:
         work = Path(temporary)
         package = _download(source, work)
         found = hash_file(package)

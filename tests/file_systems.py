@@ -9,8 +9,10 @@ import platform
 import shutil
 import struct
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 
 import pytest
@@ -48,6 +50,30 @@ def missing_for_exfat() -> str:
     return "" if os.geteuid() == 0 and os.path.exists("/dev/fuse") else "mounting needs root and /dev/fuse"
 
 
+@lru_cache
+def can_mount_memory() -> bool:
+    """Whether a small disk in memory can be mounted, to be filled."""
+    if os.geteuid() != 0 or _program("mount") is None:
+        return False
+    with tempfile.TemporaryDirectory() as place:
+        try:
+            mount_memory(Path(place), 1 << 20)
+        except subprocess.CalledProcessError:  # a container without the right
+            return False
+        unmount(Path(place))
+        return True
+
+
+def mount_memory(place: Path, size_bytes: int) -> None:
+    """Mounts a disk in memory on a folder."""
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size_bytes}", "tests", str(place)], check=True, capture_output=True)
+
+
+def unmount(place: Path) -> None:
+    """Unmounts a folder at once; what is open there lives on until it is closed."""
+    subprocess.run(["umount", "--lazy", str(place)], check=True)
+
+
 @contextmanager
 def exfat(folder: Path, megabytes: int = 64) -> Iterator[Path]:
     """A mounted exFAT of its own: names without case, no links, no modes, times of two seconds."""
@@ -70,16 +96,15 @@ def exfat(folder: Path, megabytes: int = 64) -> Iterator[Path]:
 @contextmanager
 def tmpfs(folder: Path, megabytes: int = 1) -> Iterator[Path]:
     """A disk of a given size, of its own; skips where it cannot be mounted."""
+    if not can_mount_memory():
+        pytest.skip("a small disk needs root and the right to mount a tmpfs")
     place = folder / "disk"
     place.mkdir()
-    mount = _program("mount")
-    command = [mount or "", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", str(place)]
-    if mount is None or os.geteuid() != 0 or subprocess.run(command, check=False).returncode:
-        pytest.skip("a small disk needs root and the right to mount a tmpfs")
+    mount_memory(place, megabytes << 20)
     try:
         yield place
     finally:
-        _run("umount", str(place))
+        unmount(place)
 
 
 def _program(name: str) -> str | None:

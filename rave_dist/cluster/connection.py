@@ -19,6 +19,7 @@ from rave_dist import signals
 from rave_dist.cluster import address as addresses
 from rave_dist.cluster import messages, preflight
 from rave_dist.cluster.address import Address
+from rave_dist.temporary import remove_abandoned
 
 logger = logging.getLogger(__name__)
 
@@ -68,6 +69,7 @@ def connected(*, dashboard: bool = False, say: Callable[[str], None] = logger.wa
         yield False
         return
     address = addresses.from_environment()
+    remove_abandoned()
     with signals.keeping_sigterm():
         if address.kind == "local":
             _start(dashboard, say)

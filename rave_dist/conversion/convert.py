@@ -11,7 +11,6 @@ include the model's context, and the noise is a function of seed, channel and ab
 from __future__ import annotations
 
 import math
-import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
@@ -29,6 +28,7 @@ from rave_dist.options import DEFAULT_CHUNK_SECONDS, DEFAULT_LATENT_NOISE, DEFAU
 from rave_dist.records import ModelCard
 from rave_dist.registry.store import fetch, find
 from rave_dist.storage.store import Store
+from rave_dist.temporary import temporary_folder
 
 # Several channels at once use a GPU better; on a CPU they save nothing and cost memory.
 _ROWS_AT_ONCE = {"cpu": 1, "cuda": 8}
@@ -93,7 +93,7 @@ class Converter:
         place = store if isinstance(store, Store) else Store(str(store))
         place.check_exists()
         card = find(place, model) if isinstance(model, str) else model
-        with tempfile.TemporaryDirectory(prefix="rave-dist-model-") as folder:
+        with temporary_folder("model") as folder:
             return cls(fetch(place, card, folder=Path(folder), trust=trust), card, device=device)
 
     def convert_array(

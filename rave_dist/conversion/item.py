@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import stat
-import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from rave_dist.identity import hash_file
 from rave_dist.records import ConversionItem, ConversionParameters
 from rave_dist.storage.schemes import is_remote, split
 from rave_dist.storage.store import Store
+from rave_dist.temporary import temporary_folder
 
 _S3_KEY_BYTES = 1024
 _LEAST_FREE_BYTES = 16 << 20
@@ -144,7 +144,7 @@ def _convert(
     with ExitStack() as stack:
         place = Path(plan.output.address(key))
         if not plan.output.is_local:
-            place = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="rave-dist-"))) / "output"
+            place = Path(stack.enter_context(temporary_folder("conversion"))) / "output"
         converted = convert_file(
             converter,
             path,

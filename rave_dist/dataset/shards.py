@@ -7,9 +7,8 @@ its own bytes, so that the same rows are never stored twice and a part never cha
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Collection, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from rave_dist.errors import DatasetError, MissingKeyError, StoreError
 from rave_dist.identity import ID_LENGTH, hash_file
 from rave_dist.records import DatasetFolder, Shard
 from rave_dist.storage.store import Store
+from rave_dist.temporary import temporary_folder
 
 ROW_SECONDS = 10
 _SHARD_BYTES = 128 << 20
@@ -46,8 +46,8 @@ class ShardWriter:
         self._store = store
         self._folder = DatasetFolder.shards(instrument)
         self._sample_rate = sample_rate
-        self._temporary = tempfile.TemporaryDirectory(prefix="rave-dist-")
-        self._path = Path(self._temporary.name) / "shard.parquet"
+        self._temporary = ExitStack()
+        self._path = Path(self._temporary.enter_context(temporary_folder("shard"))) / "shard.parquet"
         self._writer: Any = None
         self._rows: list[tuple[str, int, bytes]] = []
         self._held = self._written = self._samples = 0
@@ -65,7 +65,7 @@ class ShardWriter:
                 with suppress(OSError):  # a file that could not be written before cannot be written now
                     self._writer.close()
         finally:
-            self._temporary.cleanup()
+            self._temporary.close()
 
     def write(self, source_id: str, start: int, pcm: Pcm16) -> None:
         """Adds a row, int16 [channels, samples]."""

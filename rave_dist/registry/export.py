@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from rave_dist import isolated
-from rave_dist.errors import VerificationError
+from rave_dist.errors import InsufficientMemoryError, VerificationError
 from rave_dist.extensions import EXPORT_FORMATS
 from rave_dist.rave.presets import FIDELITY
 from rave_dist.records import ExportFolder, ExportRecord
@@ -35,7 +35,9 @@ def export_run(
         timeout: time limit of each process in seconds.
 
     Raises:
-        VerificationError: a file differs from its model, or a process died; the export must not be published.
+        VerificationError: a file differs from its model, or a process failed; the export must not be published.
+        InsufficientMemoryError: the system killed a process.
+        StoreError: the disk for temporary files is full.
         ConfigurationError: this kind of model cannot be exported.
     """
     out.mkdir(parents=True, exist_ok=True)
@@ -79,8 +81,7 @@ def _in_fresh_process(function: str, out: Path, timeout: float, **request: Any) 
     except isolated.TimedOut as error:
         raise VerificationError(f"the export did not end within {timeout:.0f} s", where=str(out)) from error
     except isolated.ProcessDied as error:
-        killed = error.exit_code < 0
-        what = f"its process was killed by signal {-error.exit_code}" if killed else error.last_words
-        raise VerificationError(
-            f"the export failed: {what}", where=str(out), fix="free memory and try again" if killed else ""
-        ) from error
+        if error.exit_code < 0:
+            what = f"the export failed: its process was killed by signal {-error.exit_code}"
+            raise InsufficientMemoryError(what, where=str(out), fix="free memory and try again") from error
+        raise VerificationError(f"the export failed: {error.last_words}", where=str(out)) from error

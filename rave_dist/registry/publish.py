@@ -7,7 +7,6 @@ version without a card was left by a publisher that died: its files are checked 
 from __future__ import annotations
 
 import shutil
-import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -41,6 +40,7 @@ from rave_dist.registry.export import check_export, export_further, export_run
 from rave_dist.registry.publications import announce, refresh_credit
 from rave_dist.registry.store import find_card, model_version
 from rave_dist.storage.store import Store
+from rave_dist.temporary import temporary_folder
 
 _KINDS: tuple[ExportKind, ...] = ("offline", "streaming")
 # A model has learnt if its validation distance is below this fraction of its first value.
@@ -72,6 +72,7 @@ def publish(
     Raises:
         TrainingError: the run has not finished.
         VerificationError: the export differs from the model.
+        InsufficientMemoryError: the system killed the export's process.
         DatasetError: the run's dataset is not in the store.
         DamagedObjectError: the run's weights are damaged.
     """
@@ -80,7 +81,7 @@ def publish(
         result = RunResult.load(outputs, spec.folder.result)
     except MissingKeyError as error:
         raise TrainingError("this run has not finished", where=store.address(spec.run_key), fix="train it first") from error
-    with tempfile.TemporaryDirectory(prefix="rave-dist-export-") as folder:
+    with temporary_folder("export") as folder:
         run, out = RunFolder(Path(folder) / "run"), Path(folder) / "out"
         store.download(spec.folder.config, run.config)
         outputs.download(spec.folder.weights, run.weights)
@@ -215,7 +216,7 @@ def _place_files(store: Store, folder: ModelFolder, out: Path, exported: ExportR
     taken = [kind for kind in _KINDS if not store.claim(keys[kind], (out / local[kind]).read_bytes())]
     if not taken:
         return files
-    with tempfile.TemporaryDirectory(prefix="rave-dist-found-") as scratch:
+    with temporary_folder("found") as scratch:
         found = Path(shutil.copytree(out, Path(scratch) / "out"))
         theirs = {kind: _file(keys[kind], store.download(keys[kind], found / local[kind])) for kind in taken}
         if all(theirs[kind].sha256 == files[kind].sha256 for kind in taken):

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -20,6 +19,7 @@ from rave_dist.dataset.split import split_dataset
 from rave_dist.errors import DatasetError
 from rave_dist.records import DatasetManifest, ListeningRecord, ModelCard
 from rave_dist.storage.store import Store
+from rave_dist.temporary import temporary_folder
 
 EXCERPT_SECONDS = 6.0
 ROLES = ("original", "reconstruction", "transfer")
@@ -99,7 +99,7 @@ def stored_excerpt(store: Store, card: ModelCard) -> Excerpt | None:
     record = _record(store, card)
     if record is None:
         return None
-    with TemporaryDirectory(prefix="rave-dist-samples-") as temporary:
+    with temporary_folder("samples") as temporary:
         path = store.download(card.folder.sample("original"), Path(temporary) / "original.flac")
         return Excerpt(_read(path), card.sample_rate, record.sources, record.held_out)
 
@@ -119,7 +119,7 @@ def examples(store: Store, card: ModelCard, *, instrument: Excerpt, transfer_sou
         RaveDistError: the model or a stored sound cannot be read.
     """
     record = _record(store, card)
-    with TemporaryDirectory(prefix="rave-dist-samples-") as temporary:
+    with temporary_folder("samples") as temporary:
         local = Path(temporary)
         if record is not None and record.transfer_source == transfer_source.identity:
             sounds = _stored_sounds(store, card, local)
@@ -152,7 +152,7 @@ def stored_examples(store: Store, card: ModelCard) -> Examples | None:
     record = _record(store, card)
     if record is None:
         return None
-    with TemporaryDirectory(prefix="rave-dist-samples-") as temporary:
+    with temporary_folder("samples") as temporary:
         sounds = _stored_sounds(store, card, Path(temporary))
     source = record.transfer_source.partition("/")[0]
     name = synthetic_call(card.sample_rate).name if source == "trill" else source

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -28,6 +29,7 @@ from rave_dist.serving.model_queue import GroupedLock
 from rave_dist.serving.schema import Limits
 from rave_dist.serving.work import work_limit
 from rave_dist.storage.store import Store
+from rave_dist.temporary import temporary_folder
 
 Result = TypeVar("Result")
 
@@ -58,7 +60,8 @@ class ModelReplica:
         self._limits = limits
         self._device = device
         self._trust = trust
-        self._folder = tempfile.TemporaryDirectory(prefix="rave-dist-serving-")
+        self._open = ExitStack()  # until this object is collected
+        self._folder = self._open.enter_context(temporary_folder("serving"))
         # One thread, so that only one task uses the device at a time.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="device")
         self._turns = GroupedLock()
@@ -100,7 +103,7 @@ class ModelReplica:
             LimitError: the audio is longer than the service allows.
             StoreError: the model cannot be read.
         """
-        with tempfile.TemporaryDirectory(dir=self._folder.name) as folder:
+        with tempfile.TemporaryDirectory(dir=self._folder) as folder:
             source, result = Path(folder, "sound"), Path(folder, f"result.{parameters.format}")
             await asyncio.to_thread(sound.tofile, source)
             del sound
@@ -134,7 +137,7 @@ class ModelReplica:
 
     def _load(self, reference: str) -> Converter:
         card = registry.find(self._store, reference)
-        path = registry.fetch(self._store, card, kind="offline", folder=Path(self._folder.name, "models"), trust=self._trust)
+        path = registry.fetch(self._store, card, kind="offline", folder=Path(self._folder, "models"), trust=self._trust)
         return Converter(path, card, device=self._device)
 
     def _convert(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from rave_dist.errors import MissingKeyError, StoreError
 from rave_dist.storage.exclusive import LOCK
+from rave_dist.temporary import temporary_folder
 
 if TYPE_CHECKING:
     from rave_dist.storage.store import Store
@@ -76,7 +76,7 @@ def _try_claims(store: Store, folder: str) -> None:
 def _try_files(store: Store, folder: str) -> None:
     """Whole files; Arrow's own connection, which datasets are read through, is tried where it is not that of a folder."""
     key = f"{folder}/uploaded"
-    with tempfile.TemporaryDirectory(prefix="rave-dist-") as scratch:
+    with temporary_folder("probe") as scratch:
         path = Path(scratch) / "file"
         path.write_bytes(b"file")
         store.upload(path, key)

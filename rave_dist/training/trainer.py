@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import math
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -22,6 +21,7 @@ from rave_dist.rave.presets import smaller_batch
 from rave_dist.rave.step_config import StepConfig
 from rave_dist.records import Rollback, TrainingSpec
 from rave_dist.storage.store import Store
+from rave_dist.temporary import temporary_folder
 from rave_dist.training.assembly import assemble
 from rave_dist.training.data.loader import PcmSegment
 from rave_dist.training.evaluation.metrics_log import MetricsLog
@@ -93,7 +93,7 @@ def train(
     device, rollbacks = torch.device(device), list[Rollback]()
     try:
         while True:
-            with tempfile.TemporaryDirectory(prefix="rave-dist-run-") as folder:
+            with temporary_folder("run") as folder:
                 run = _Run(
                     store,
                     spec,

@@ -7,15 +7,17 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import psutil
 import pytest
+from file_systems import tmpfs
 
 from rave_dist import isolated
-from rave_dist.errors import AudioError
+from rave_dist.errors import AudioError, StoreError
 
 FUNCTIONS = """
 import os, sys, time
@@ -38,6 +40,14 @@ def leave(code):
 
 def end_by_signal():
     os.kill(os.getpid(), 9)
+
+def fill(size):
+    try:
+        with open(os.path.join(os.environ["TMPDIR"], "large"), "wb", buffering=0) as file:
+            while True:
+                file.write(bytes(size))
+    except OSError:
+        os.abort()  # as torch does
 
 def wait(path):
     Path(path).write_text(str(os.getpid()))
@@ -93,6 +103,16 @@ def _is_gone(path: Path) -> bool:
         return psutil.Process(int(path.read_text())).status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return True
+
+
+def test_one_that_dies_of_a_full_disk_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with tmpfs(tmp_path, megabytes=2) as place:
+        monkeypatch.setattr(tempfile, "tempdir", str(place))
+        monkeypatch.setenv("TMPDIR", str(place))
+        with pytest.raises(StoreError, match="the disk is full") as caught:
+            _run("fill", size=4096)
+    assert caught.value.where == str(place)
+    assert "TMPDIR" in caught.value.fix
 
 
 def test_it_ends_when_asked_to_stop(tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from rave_dist.storage.backend import Entry
 from rave_dist.storage.schemes import is_remote, local_path, split
 from rave_dist.storage.store import Store
 from rave_dist.suggest import nearest
+from rave_dist.temporary import temporary_folder
 
 MISSING_FIX = "fetch the missing files (git annex get, dvc pull, git lfs pull), or give your user access to them"
 
@@ -308,7 +308,7 @@ def local_copy(uri: str) -> Iterator[Path]:
         yield Path(uri)
         return
     scheme, container, key = split(uri)
-    with tempfile.TemporaryDirectory(prefix="rave-dist-") as folder:
+    with temporary_folder("recording") as folder:
         yield Store(f"{scheme}://{container}").download(key, Path(folder) / f"source{os.path.splitext(key)[1]}")
 
 
@@ -326,7 +326,7 @@ def partial_copy(source: AudioSource) -> Iterator[Path | PartialCopy]:
     store = Store(f"{scheme}://{container}")
     # The fingerprint of an uploaded recording belongs to its original.
     entry = store.stat(key) if source.original else Entry(key, source.bytes, source.fingerprint.partition("-")[2])
-    with tempfile.TemporaryDirectory(prefix="rave-dist-") as folder:
+    with temporary_folder("recording") as folder:
         path = os.path.join(folder, f"source{os.path.splitext(key)[1]}")
         with open(path, "w+b", buffering=0) as file:
             yield PartialCopy(store, entry, file, path)

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import logging
 import resource
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -31,6 +30,7 @@ from rave_dist.rave.presets import accumulation_choices, smaller_batch
 from rave_dist.rave.step_config import StepConfig
 from rave_dist.records import DryRunResult, RunFolder, TrainingSpec, now
 from rave_dist.storage.store import Store
+from rave_dist.temporary import temporary_folder
 from rave_dist.training.data.loader import PcmSegment
 from rave_dist.training.evaluation.latent_pca import fit_latent
 from rave_dist.training.evaluation.validation import validate
@@ -182,7 +182,7 @@ class _DryRun:
         Raises:
             isolated.Stopped: ``stop`` returned True.
         """
-        with tempfile.TemporaryDirectory(prefix="rave-dist-dry-run-") as name:
+        with temporary_folder("dry-run") as name:
             folder = Path(name)
             throwaway, done = self.steps(config)
             validate(throwaway.model, validation_segments, window=config.window, device=self._device)

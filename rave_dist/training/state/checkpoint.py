@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import pickle
 import random
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from rave_dist.identity import hash_file
 from rave_dist.records import CheckpointInfo, checkpoint_step, checkpoint_steps
 from rave_dist.storage.backend import Entry
 from rave_dist.storage.store import Store
+from rave_dist.temporary import temporary_folder
 
 _DIFF_LINES = 6
 
@@ -39,7 +39,7 @@ def save_checkpoint(store: Store, folder: str, step: int, state: Mapping[str, An
         StoreError: it could not be written; earlier checkpoints are unchanged.
     """
     name = _name(folder, step)
-    with tempfile.TemporaryDirectory(prefix="rave-dist-checkpoint-") as scratch:
+    with temporary_folder("checkpoint") as scratch:
         path = Path(scratch) / "state.pt"
         torch.save(dict(state), path)
         store.upload(path, f"{name}.pt")
@@ -161,7 +161,7 @@ def seed_everything(seed: int) -> None:
 
 
 def _load(store: Store, name: str, info: CheckpointInfo) -> dict[str, Any] | None:
-    with tempfile.TemporaryDirectory(prefix="rave-dist-checkpoint-") as scratch:
+    with temporary_folder("checkpoint") as scratch:
         path = Path(scratch) / "state.pt"
         try:
             store.download(f"{name}.pt", path)

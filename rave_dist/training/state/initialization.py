@@ -11,7 +11,6 @@ used: the run then resumes the stock run, and a budget in steps includes the ste
 from __future__ import annotations
 
 import pickle
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,6 +25,7 @@ from rave_dist.rave.config import sample_rate_of, schedule_of
 from rave_dist.rave.lightning_checkpoint import find_checkpoint, read_stock_run
 from rave_dist.records import BaseFolder, BaseRecord, RunFolder
 from rave_dist.storage.store import Store
+from rave_dist.temporary import temporary_folder
 from rave_dist.training.schedule import ResumePoint
 from rave_dist.training.state.checkpoint import load_weights
 from rave_dist.training.step.training_step import TrainingStep
@@ -120,7 +120,7 @@ def store_initial_weights(store: Store, start: InitialWeights) -> str:
     if BaseRecord.find(store, base.record) is not None:
         return start.id
     files = {base.weights: dict(start.weights), base.optimizers: start.optimizers}
-    with tempfile.TemporaryDirectory(prefix="rave-dist-base-") as folder:
+    with temporary_folder("base") as folder:
         path = Path(folder) / "file.pt"
         for key, value in files.items():
             if value is not None:
@@ -153,7 +153,7 @@ def load_initial_weights(store: Store, base: str) -> InitialWeights:
 
 
 def _load(store: Store, key: str) -> Any:
-    with tempfile.TemporaryDirectory(prefix="rave-dist-base-") as folder:
+    with temporary_folder("base") as folder:
         path = store.download(key, Path(folder) / "file.pt")
         try:
             return torch.load(path, map_location="cpu", weights_only=True)

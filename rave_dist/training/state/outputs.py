@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from rave_dist.rave.models import build_model
 from rave_dist.rave.step_config import StepConfig
 from rave_dist.records import RunResult, TrainingSpec
 from rave_dist.storage.store import Store
+from rave_dist.temporary import temporary_folder
 from rave_dist.training.data.loader import PcmSegment
 from rave_dist.training.evaluation.latent_pca import fit_latent
 from rave_dist.training.state.checkpoint import load_checkpoint, load_weights
@@ -57,7 +57,7 @@ def write_outputs(
         if phase in weights:
             model.load_state_dict(dict(weights[phase]))
         fit_latent(model, segments, window=StepConfig.of(spec).window, device=device)
-        with tempfile.TemporaryDirectory(prefix="rave-dist-weights-") as folder:
+        with temporary_folder("weights") as folder:
             save_weights(model, Path(folder) / "weights")
             key = spec.folder.weights if phase == state.phase else spec.folder.weights_phase_1
             store.upload(Path(folder) / "weights", key)
