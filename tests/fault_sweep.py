@@ -27,7 +27,7 @@ ROOT = Path(__file__).parents[1]
 VOLATILE = {
     *("created_at", "updated_at", "at", "steps_per_second", "output_tag", "activity"),
     # of the last training processes; a lost record is rebuilt from the result without them
-    *("worker", "threads", "device", "gpu_share", "gpu_bytes", "retries", "curve"),
+    *("worker", "attempt", "threads", "device", "gpu_share", "gpu_bytes", "retries", "curve"),
     *("converted", "skipped", "step_times"),
 }
 # Exports of the same weights differ in their bytes; `rave_dist.maintenance` compares files and card.

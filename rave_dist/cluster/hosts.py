@@ -47,6 +47,11 @@ def affinity(share: Share) -> NodeAffinitySchedulingStrategy:
     return NodeAffinitySchedulingStrategy(share.host, soft=True)
 
 
+def only_on(host: str) -> NodeAffinitySchedulingStrategy:
+    """Starts a task on a host, or not at all."""
+    return NodeAffinitySchedulingStrategy(host, soft=False)
+
+
 def _host(node: dict[str, Any]) -> Host:
     resources, labels = node["Resources"], dict(node.get("Labels") or {})
     gpus = int(resources.get("GPU", 0))
@@ -73,8 +78,7 @@ def _memory_of_gpu(host: str) -> int:
     if host not in _gpu_bytes:
         is_new = host not in _probes
         if is_new:
-            place = NodeAffinitySchedulingStrategy(host, soft=False)
-            _probes[host] = _measure_gpu.options(scheduling_strategy=place).remote()
+            _probes[host] = _measure_gpu.options(scheduling_strategy=only_on(host)).remote()
         ready, _ = ray.wait([_probes[host]], timeout=_PROBE_SECONDS if is_new else 0)
         if not ready:
             return 0

@@ -123,11 +123,12 @@ class RunRecord(Record):
     """The progress of one instrument; ``runs/<library>/<instrument>/record.json``, rewritten during the run.
 
     ``activity`` is its present activity, None if no process is known to work on it; ``waits_for`` are the resources that a
-    waiting run lacks. ``worker`` is host:pid of the last training process, ``threads`` its CPU threads and ``device`` its
-    device; on a GPU ``gpu_share`` is its fraction of it and ``gpu_bytes`` the memory that it holds. ``retries`` says how often
-    the last command restarted the run. ``curve`` has steps and held-out distances. ``seconds`` is training time, of
-    ``budget``; ``expected_seconds`` is what was expected of the whole run at its start. ``verdict`` is that of the published
-    ``model``. ``outdated`` is never stored: what has changed since in manifest and recordings.
+    waiting run lacks. ``worker`` is host:pid of the last training process, ``attempt`` its random name, ``threads`` its CPU
+    threads and ``device`` its device; on a GPU ``gpu_share`` is its fraction of it and ``gpu_bytes`` the memory that it
+    holds. ``retries`` says how often the last command restarted the run. ``curve`` has steps and held-out distances.
+    ``seconds`` is training time, of ``budget``; ``expected_seconds`` is what was expected of the whole run at its start.
+    ``verdict`` is that of the published ``model``. ``outdated`` is never stored: what has changed since in manifest and
+    recordings.
     """
 
     library: str
@@ -151,6 +152,7 @@ class RunRecord(Record):
     seconds: float = 0.0
     expected_seconds: float | None = None
     worker: str | None = None
+    attempt: str = ""
     threads: int | None = None
     device: str = ""
     gpu_share: float = 0.0

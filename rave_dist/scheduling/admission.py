@@ -43,7 +43,7 @@ class Host:
 class Need:
     """What one run needs; ``gpu_bytes`` is the memory of its training step, None to train on a CPU.
 
-    An ``accelerator`` and ``labels`` restrict the hosts.
+    An ``accelerator``, ``labels``, and the ids of hosts to ``avoid`` restrict the hosts.
     """
 
     cpus: int = 1
@@ -51,6 +51,7 @@ class Need:
     gpu_bytes: int | None = None
     accelerator: str = ""
     labels: Labels = ()
+    avoid: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -232,7 +233,7 @@ def has_room(hosts: Sequence[Host], need: Need) -> bool:
 
 
 def _suits(host: Host, need: Need) -> bool:
-    if need.accelerator and need.accelerator != host.accelerator:
+    if host.id in need.avoid or (need.accelerator and need.accelerator != host.accelerator):
         return False
     return set(need.labels) <= set(host.labels)
 

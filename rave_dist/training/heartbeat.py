@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any
 
-from rave_dist.errors import StoreError
+from rave_dist.errors import MissingKeyError, StoreError
 from rave_dist.records import RunRecord, RunResult, TrainingSpec, now, run_record_key
 from rave_dist.signals import keeping_sigterm
 from rave_dist.storage.parallel import at_once
@@ -137,6 +137,15 @@ def stop_key(spec: TrainingSpec) -> str:
     return spec.folder.stop
 
 
+def disown(store: Store, spec: TrainingSpec, record: RunRecord) -> None:
+    """Asks only the last process of a run to stop: it may live on where its command and its cluster cannot see it.
+
+    Raises:
+        StoreError: the store cannot be written.
+    """
+    store.write_bytes(stop_key(spec), (record.attempt or "none").encode())
+
+
 _termination = threading.Event()
 
 
@@ -163,7 +172,7 @@ class Heartbeat:
     Args:
         store: of the record.
         record: the present record.
-        stop: key of the object that asks the run to stop, or None.
+        stop: key of the object that asks the run to stop, or None; its content is the attempt that is asked, or nothing.
         every: seconds between two writes.
         measure: measures fields of the record for each write.
     """
@@ -217,12 +226,18 @@ class Heartbeat:
         while not self._ended.wait(self._every):
             self._write()
 
+    def _is_asked_to_stop(self, key: str) -> bool:
+        try:
+            return self._store.read_bytes(key).decode() in ("", self.record.attempt)
+        except MissingKeyError:
+            return False
+
     def _write(self) -> None:
         try:
             written = write_record(self._store, self.record.model_copy(update=dict(self._measure())))
             with self._lock:
                 self._record = self._record.model_copy(update={"updated_at": written.updated_at})
-            if self._stop_key is not None and self._store.exists(self._stop_key):
+            if self._stop_key is not None and self._is_asked_to_stop(self._stop_key):
                 self._stop.set()
         except StoreError as error:
             logger.warning("the run's record could not be written: %s", error.what)

@@ -11,20 +11,30 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import ray
-from ray.exceptions import RayError
+from ray.exceptions import RayError, RayTaskError
 
 from rave_dist import signals
 from rave_dist.cluster import hosts
 from rave_dist.cluster.rivals import Rivals
 from rave_dist.errors import ClusterError, RaveDistError, StoreError
-from rave_dist.records import ModelCard, ModelFolder, Problem, RunActivity, RunRecord, TrainingSpec
-from rave_dist.scheduling.admission import Candidate, Need, Share, admit, cost, cpus_per_run, has_room, missing
+from rave_dist.records import ModelFolder, Problem, RunRecord, TrainingSpec
+from rave_dist.scheduling.admission import Candidate, Host, Need, Share, admit, cost, cpus_per_run, has_room, missing
 from rave_dist.storage.parallel import at_once
 from rave_dist.storage.store import Store
 from rave_dist.training import needs
 from rave_dist.training.gauges import Gauges
-from rave_dist.training.heartbeat import Heartbeat, record_of, seconds_between_reads, stop_key, write_record
-from rave_dist.training.process import MAX_FAILURES, RESUME, RETRY_SECONDS, explain, train_one, wants_more_memory
+from rave_dist.training.heartbeat import disown, record_of, seconds_between_reads, stop_key, write_record
+from rave_dist.training.process import (
+    MAX_FAILURES,
+    RESUME,
+    RETRY_SECONDS,
+    Publish,
+    explain,
+    publish_one,
+    tidy_hosts,
+    train_one,
+    wants_more_memory,
+)
 from rave_dist.training.speeds import Speeds, slowest_card
 from rave_dist.training.state.outputs import read_result
 
@@ -37,7 +47,6 @@ STOP_SECONDS = 60.0
 _CANCEL_SECONDS = 10.0
 _POLL_SECONDS = 0.5
 
-Publish = Callable[[Store, TrainingSpec, Callable[[RunActivity], None]], ModelCard]
 Stage = Literal["waiting", "training", "trained", "publishing", "ended"]
 
 
@@ -54,8 +63,10 @@ class _Item:
     stored: bool = True
     furthest: int = 0  # the last step that it has reached
     failures: int = 0  # since then
+    failed_on: frozenset[str] = frozenset()  # the hosts of these failures
     starts: int = 0
     alone: bool = False  # it ran out of memory next to others
+    was_killed: bool = False  # with an earlier command
     leaves: bool = False  # it was asked to save its state, because its host is to end
     due: float = 0.0  # the time of `time.monotonic` before which it does not start again
 
@@ -121,15 +132,19 @@ def train_library(
 
 def _begin(store: Store, spec: TrainingSpec) -> _Item:
     """The remaining work of a run, from the store."""
-    store.delete(stop_key(spec))
     record = record_of(store, spec)
+    was_killed = record.activity is not None
+    if was_killed:
+        disown(store, spec, record)
+    else:
+        store.delete(stop_key(spec))
     result = read_result(store, spec)
     trained = result is not None and result.complete
     if trained and record.state == "done" and _is_published(store, record):
         return _Item(spec, record, "ended")
     fields = {"state": "waiting", "activity": "waiting for room", "error": None, "steps_per_second": None, "retries": 0}
     record = record.model_copy(update=fields)
-    return _Item(spec, write_record(store, record), "trained" if trained else "waiting")
+    return _Item(spec, write_record(store, record), "trained" if trained else "waiting", was_killed=was_killed)
 
 
 def _is_published(store: Store, record: RunRecord) -> bool:
@@ -145,6 +160,7 @@ class _Fleet:
         self._taken = 0.0  # card-seconds of the runs that were started
         self._told = 0.0
         self._gauges = Gauges()
+        self._tidies = any(item.was_killed for item in items)
 
     def run(self, progress: Callable[[Sequence[RunRecord]], None]) -> None:
         """Runs until every run has ended."""
@@ -163,6 +179,8 @@ class _Fleet:
                 self._gauges.set([item.record for item in self._items])
                 self._told = time.monotonic()
         self._rivals.leave()
+        if self._tidies:
+            tidy_hosts()
         for item in self._items:
             if not item.stored:
                 self._write(item)
@@ -208,10 +226,12 @@ class _Fleet:
         publishing = sum(item.stage == "publishing" for item in self._items)
         for item in self._items:
             if item.stage == "trained" and item.is_due and publishing < max(1, sum(int(host.cpus) for host in known)):
-                item.task = _publish_one.remote(self._store, item.spec, item.record, self._publish)
+                item.task = publish_one.remote(self._store, item.spec, item.record, self._publish)
                 item.stage = "publishing"
                 publishing += 1
         waiting = {item.spec.instrument: item for item in self._items if item.stage == "waiting"}
+        for item in waiting.values():
+            _choose_hosts(item, known)
         ready = [item.candidate for item in waiting.values() if item.candidate is not None and item.is_due]
         needs_of_all = {candidate.need for candidate in ready}
         lead, theirs = self._rivals.lead(
@@ -240,7 +260,7 @@ class _Fleet:
     def _train(self, item: _Item, share: Share) -> None:
         if item.leaves:
             try:
-                self._store.delete(stop_key(item.spec))
+                disown(self._store, item.spec, item.record)
             except StoreError:  # tried again
                 return
             item.leaves = False
@@ -260,21 +280,26 @@ class _Fleet:
 
     def _ended(self, item: _Item) -> None:
         """Handles the result of a task."""
-        stage, task, item.task, item.share = item.stage, item.task, None, None
+        stage, task, share, item.task, item.share = item.stage, item.task, item.share, None, None
         assert task is not None
         before: Stage = "waiting" if stage == "training" else "trained"
         try:
             outcome: RunRecord | Problem = ray.get(task)
         except (RayError, RaveDistError) as error:
             outcome = explain(error)
+            self._tidies = True
+            if stage == "training" and isinstance(error, RayError) and not isinstance(error, RayTaskError):
+                with contextlib.suppress(StoreError):  # its host may only be out of reach
+                    self._refresh_one(item)
+                    disown(self._store, item.spec, item.record)
             if stage == "training" and wants_more_memory(error) and not item.alone:
                 self._retry_alone(item)
                 return
-            if self._may_try_again(item):
+            if self._may_try_again(item, share):
                 self._wait(item, before)
                 return
         if stage == "training" and isinstance(outcome, RunRecord) and outcome.state == "waiting":
-            if item.leaves or self._may_try_again(item):
+            if item.leaves or self._may_try_again(item, share):
                 self._wait(item, before)
                 return
             outcome = Problem(what="the training process was terminated (SIGTERM) again and again", fix=RESUME)
@@ -301,12 +326,13 @@ class _Fleet:
         self._keep(item, state="waiting", activity="waiting for room")
         item.stage = stage
 
-    def _may_try_again(self, item: _Item) -> bool:
+    def _may_try_again(self, item: _Item, share: Share | None) -> bool:
         """Whether a run whose process has failed is tried again: it came further than ever, or did not fail too often."""
         self._refresh_one(item)
         if item.record.step > item.furthest:
-            item.furthest, item.failures = item.record.step, 0
+            item.furthest, item.failures, item.failed_on = item.record.step, 0, frozenset()
         item.failures += 1
+        item.failed_on |= {share.host} if share is not None else set()
         if item.failures > MAX_FAILURES:
             return False
         item.due = time.monotonic() + RETRY_SECONDS[item.failures - 1]
@@ -325,7 +351,11 @@ class _Fleet:
         item.stored = True
 
     def _refresh(self) -> None:
-        at_once(self._refresh_one, self._busy())
+        """Reads the records of the runs that are at work, and writes those that could not be written before."""
+        busy = self._busy()
+        at_once(self._refresh_one, busy)
+        with contextlib.suppress(StoreError):
+            at_once(self._write, [item for item in self._items if not item.stored and item not in busy])
 
     def _busy(self) -> list[_Item]:
         return [item for item in self._items if item.stage in ("training", "publishing")]
@@ -336,19 +366,13 @@ class _Fleet:
             item.record = record_of(self._store, item.spec)
 
 
-@ray.remote(num_cpus=0, max_retries=2, scheduling_strategy="SPREAD")
-def _publish_one(store: Store, spec: TrainingSpec, record: RunRecord, publish: Publish) -> RunRecord | Problem:
-    """Publishes the model of a finished run, with a heartbeat of its record."""
-    fields = {"state": "running", "activity": "exporting", "steps_per_second": None}
-    with Heartbeat(store, record.model_copy(update=fields)) as beat:
-        try:
-            card = publish(store, spec, lambda activity: beat.update(activity=activity))
-            beat.update(model=card.reference, verdict=card.verdict)
-        except StoreError:  # a further attempt may succeed
-            raise
-        except RaveDistError as error:
-            return Problem.of(error)
-    return beat.record
+def _choose_hosts(item: _Item, known: Sequence[Host]) -> None:
+    """A run that failed twice in succession leaves the hosts where it did, for example one with a full disk, if it can."""
+    assert item.candidate is not None
+    need = item.candidate.need
+    if item.failures > 1 or need.avoid:
+        need = replace(need, avoid=item.failed_on if item.failures > 1 else frozenset())
+        item.candidate = replace(item.candidate, need=need if has_room(known, need) else replace(need, avoid=frozenset()))
 
 
 def _measure(store: Store, items: Sequence[_Item]) -> None:

@@ -8,15 +8,19 @@ because the checkpoints of a run are objects in the store. Attempts, draining ho
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 import ray
 from ray.exceptions import OutOfMemoryError, RayError, RayTaskError, TaskCancelledError
 
-from rave_dist.errors import InsufficientMemoryError, known_error
-from rave_dist.records import Problem, RunRecord, TrainingSpec
+from rave_dist.cluster import hosts
+from rave_dist.errors import InsufficientMemoryError, RaveDistError, StoreError, known_error
+from rave_dist.records import ModelCard, Problem, RunActivity, RunRecord, TrainingSpec
 from rave_dist.scheduling.admission import Share
 from rave_dist.storage.store import Store
+from rave_dist.temporary import remove_abandoned
+from rave_dist.training.heartbeat import Heartbeat
 
 if TYPE_CHECKING:
     from rave_dist.training.preflight.dry_run import Export  # which imports torch and RAVE
@@ -26,6 +30,10 @@ MAX_FAILURES = 3
 
 RETRY_SECONDS = (0.0, 15.0, 60.0)
 """Pauses before further attempts: a store that is away for a minute costs no run."""
+
+_TIDY_SECONDS = 30.0
+
+Publish = Callable[[Store, TrainingSpec, Callable[[RunActivity], None]], ModelCard]
 
 RESUME: Final = "run the same command again to resume"
 
@@ -43,9 +51,33 @@ def train_one(store: Store, spec: TrainingSpec, share: Share, export: Export | N
     # Waiting threads must sleep. Spinning threads of several runs compete for the cores of a shared machine, and a step takes
     # ten times as long. OpenMP reads this when torch is loaded, which is in the next line.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    remove_abandoned()
     from rave_dist.training.worker import work  # imported here: it imports torch and RAVE
 
     return work(store, spec, threads=share.cpus, gpu_share=share.gpus, export=export)
+
+
+@ray.remote(num_cpus=0, max_retries=2, scheduling_strategy="SPREAD")
+def publish_one(store: Store, spec: TrainingSpec, record: RunRecord, publish: Publish) -> RunRecord | Problem:
+    """Publishes the model of a finished run, with a heartbeat of its record."""
+    remove_abandoned()
+    fields = {"state": "running", "activity": "exporting", "steps_per_second": None}
+    with Heartbeat(store, record.model_copy(update=fields)) as beat:
+        try:
+            card = publish(store, spec, lambda activity: beat.update(activity=activity))
+            beat.update(model=card.reference, verdict=card.verdict)
+        except (StoreError, InsufficientMemoryError):  # a further attempt may succeed, for example on another host
+            raise
+        except RaveDistError as error:
+            return Problem.of(error)
+    return beat.record
+
+
+def tidy_hosts() -> None:
+    """Removes the temporary folders of killed processes on all hosts; waits for a few seconds."""
+    tidy = ray.remote(num_cpus=0, max_retries=0)(remove_abandoned)
+    tasks = [tidy.options(scheduling_strategy=hosts.only_on(host.id)).remote() for host in hosts.hosts(hosts.draining())]
+    ray.wait(tasks, num_returns=len(tasks), timeout=_TIDY_SECONDS)
 
 
 def wants_more_memory(error: BaseException) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import uuid
 
 import torch
 
@@ -48,7 +49,7 @@ def work(store: Store, spec: TrainingSpec, *, threads: int, gpu_share: float = 0
     record = record_of(store, spec).model_copy(
         update={
             **{"state": "running", "activity": "starting", "error": None, "threads": threads, "device": device_name(device)},
-            **{"worker": f"{socket.gethostname()}:{os.getpid()}", "gpu_share": gpu_share},
+            **{"worker": f"{socket.gethostname()}:{os.getpid()}", "attempt": uuid.uuid4().hex[:8], "gpu_share": gpu_share},
         }
     )
 

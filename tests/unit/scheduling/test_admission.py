@@ -102,6 +102,12 @@ def test_a_run_goes_where_its_accelerator_and_labels_are() -> None:
     assert room.find(Need(gpu_bytes=GIB, accelerator="T4", labels=north)) is None
 
 
+def test_a_run_avoids_hosts() -> None:
+    room = Room([Host("empty", 8), Host("busy", 8)], [Share("busy", 6)])
+    found = [room.find(Need(avoid=frozenset(hosts))) for hosts in ((), ("empty",), ("empty", "busy"))]
+    assert [share and share.host for share in found] == ["empty", "busy", None]
+
+
 def test_memory_is_a_limit_except_for_a_run_alone() -> None:
     host = Host("a", cpus=16, memory=10 * GIB)
     assert len(admit([Candidate(str(n), Need(memory=4 * GIB)) for n in range(3)], Room([host]))) == 2

@@ -15,6 +15,7 @@ from rave_dist.storage.store import Store
 from rave_dist.training.heartbeat import (
     Heartbeat,
     Speed,
+    disown,
     read_live_records,
     read_records,
     record_of,
@@ -100,6 +101,22 @@ def test_a_heart_beats_until_its_end_and_hears_the_wish_to_stop(any_store: Store
         beat.update(step=9, state="waiting")
     (last,) = read_records(any_store, "band", ["tabla"])
     assert (last.step, last.state) == (9, "waiting")
+
+
+def test_only_the_process_that_is_asked_stops(local_store: Store) -> None:
+    """A run continues elsewhere while its earlier process, out of reach, may still live."""
+    spec = training_spec()
+    with (
+        Heartbeat(local_store, _record(attempt="earlier"), stop=stop_key(spec), every=0.02) as earlier,
+        Heartbeat(local_store, _record(attempt="later"), stop=stop_key(spec), every=0.02) as later,
+    ):
+        disown(local_store, spec, earlier.record)
+        _wait(lambda: earlier.stop_requested)
+        beat = later.record.updated_at
+        _wait(lambda: later.record.updated_at > beat)
+        assert not later.stop_requested
+        local_store.write_bytes(stop_key(spec), b"")
+        _wait(lambda: later.stop_requested)
 
 
 def test_a_store_that_is_away_for_a_moment_stops_nothing(tmp_path: Path) -> None:
