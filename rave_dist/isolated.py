@@ -91,7 +91,9 @@ def run(
                 child.wait()
             if not answer.exists():
                 if shutil.disk_usage(folder).free < _FULL_BYTES:  # whatever it said: torch aborts when it cannot write
-                    raise known_error(OSError(errno.ENOSPC, "")) or AssertionError
+                    full = known_error(OSError(errno.ENOSPC, ""))
+                    assert full is not None
+                    raise full
                 stderr.seek(0)
                 lines = stderr.read().decode(errors="replace").strip().splitlines()
                 raise ProcessDied(child.returncode, lines[-1] if lines else "no output")

@@ -66,7 +66,7 @@ class _Item:
     failed_on: frozenset[str] = frozenset()  # the hosts of these failures
     starts: int = 0
     alone: bool = False  # it ran out of memory next to others
-    was_killed: bool = False  # with an earlier command
+    is_disowned: bool = False  # an earlier process of it was asked to stop
     leaves: bool = False  # it was asked to save its state, because its host is to end
     due: float = 0.0  # the time of `time.monotonic` before which it does not start again
 
@@ -133,18 +133,18 @@ def train_library(
 def _begin(store: Store, spec: TrainingSpec) -> _Item:
     """The remaining work of a run, from the store."""
     record = record_of(store, spec)
-    was_killed = record.activity is not None
+    result = read_result(store, spec)
+    trained = result is not None and result.complete
+    was_killed = record.activity is not None and not trained  # with its command; its host may be out of reach
     if was_killed:
         disown(store, spec, record)
     else:
         store.delete(stop_key(spec))
-    result = read_result(store, spec)
-    trained = result is not None and result.complete
     if trained and record.state == "done" and _is_published(store, record):
         return _Item(spec, record, "ended")
     fields = {"state": "waiting", "activity": "waiting for room", "error": None, "steps_per_second": None, "retries": 0}
     record = record.model_copy(update=fields)
-    return _Item(spec, write_record(store, record), "trained" if trained else "waiting", was_killed=was_killed)
+    return _Item(spec, write_record(store, record), "trained" if trained else "waiting", is_disowned=was_killed)
 
 
 def _is_published(store: Store, record: RunRecord) -> bool:
@@ -160,7 +160,7 @@ class _Fleet:
         self._taken = 0.0  # card-seconds of the runs that were started
         self._told = 0.0
         self._gauges = Gauges()
-        self._tidies = any(item.was_killed for item in items)
+        self._tidies = any(item.is_disowned or item.stage == "trained" for item in items)  # a command was killed
 
     def run(self, progress: Callable[[Sequence[RunRecord]], None]) -> None:
         """Runs until every run has ended."""
@@ -184,6 +184,8 @@ class _Fleet:
         for item in self._items:
             if not item.stored:
                 self._write(item)
+            if item.is_disowned:
+                self._store.delete(stop_key(item.spec))
 
     def seconds_to_stop(self) -> float:
         """How long `stop` may take: before its first step a run has nothing to save."""
@@ -260,7 +262,7 @@ class _Fleet:
     def _train(self, item: _Item, share: Share) -> None:
         if item.leaves:
             try:
-                disown(self._store, item.spec, item.record)
+                self._disown(item)
             except StoreError:  # tried again
                 return
             item.leaves = False
@@ -287,11 +289,11 @@ class _Fleet:
             outcome: RunRecord | Problem = ray.get(task)
         except (RayError, RaveDistError) as error:
             outcome = explain(error)
-            self._tidies = True
-            if stage == "training" and isinstance(error, RayError) and not isinstance(error, RayTaskError):
-                with contextlib.suppress(StoreError):  # its host may only be out of reach
-                    self._refresh_one(item)
-                    disown(self._store, item.spec, item.record)
+            if not isinstance(error, RaveDistError | RayTaskError):  # its process or host is dead, or only out of reach
+                self._tidies = True
+                self._refresh_one(item)
+                with contextlib.suppress(StoreError):
+                    self._disown(item)
             if stage == "training" and wants_more_memory(error) and not item.alone:
                 self._retry_alone(item)
                 return
@@ -313,6 +315,10 @@ class _Fleet:
             item.stage = "ended"
         else:
             item.record, item.stage = outcome, "trained"
+
+    def _disown(self, item: _Item) -> None:
+        disown(self._store, item.spec, item.record)
+        item.is_disowned = True
 
     def _retry_alone(self, item: _Item) -> None:
         """Lets a run wait for a whole card, or all of a host's memory."""

@@ -131,6 +131,7 @@ def test_a_killed_worker_goes_on_to_the_weights_of_one_that_was_not(
     assert worker is not None
     assert worker.rpartition(":")[2] != str(killed[0])
     assert [record.retries for record in records] == [1, 0]
+    assert not store.exists(specs[0].folder.stop)
     assert [record.curve for record in records] == [records[1].curve] * 2
     assert records[1].curve[-1] == (60, records[1].validation.last)
     first, second = (_weights(store, spec, tmp_path) for spec in specs)

@@ -9,8 +9,8 @@ import pytest
 
 from rave_dist.scheduling.admission import Candidate, Host, Need
 from rave_dist.storage.store import Store
-from rave_dist.training.heartbeat import record_of
-from rave_dist.training.on_ray import _choose_hosts, _Fleet, _Item
+from rave_dist.training.heartbeat import record_of, stop_key, write_record
+from rave_dist.training.on_ray import _begin, _choose_hosts, _Fleet, _Item
 from tests.sample_records import training_spec
 
 
@@ -36,6 +36,17 @@ def test_a_run_leaves_a_host_where_it_failed_twice(failures: int, known: str, av
         _choose_hosts(item, [Host(name, 2) for name in known.split()])
         assert item.candidate is not None
         assert item.candidate.need == Need(avoid=frozenset(avoided.split()))
+
+
+def test_the_process_of_a_killed_command_is_asked_to_stop(local_store: Store) -> None:
+    """It may live on for a minute where the head of its cluster was lost."""
+    spec = training_spec()
+    local_store.write_bytes(stop_key(spec), b"")
+    assert not _begin(local_store, spec).is_disowned
+    assert not local_store.exists(stop_key(spec))
+    write_record(local_store, record_of(local_store, spec).model_copy(update={"activity": "training", "attempt": "a1"}))
+    assert _begin(local_store, spec).is_disowned
+    assert local_store.read_bytes(stop_key(spec)) == b"a1"
 
 
 def test_a_record_that_could_not_be_written_is_written_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
