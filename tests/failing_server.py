@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,6 +14,12 @@ from urllib.parse import urlsplit
 Fault = Literal["503", "lost answer", "short body", "409"]
 _HOP_BY_HOP = {"connection", "transfer-encoding", "keep-alive", "content-length"}
 _CONFLICT = b"<Error><Code>ConditionalRequestConflict</Code><Message>again</Message></Error>"
+
+
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        if not isinstance(sys.exception(), ConnectionError):  # its client was killed
+            super().handle_error(request, client_address)
 
 
 class FailingServer:
@@ -40,7 +47,7 @@ class FailingServer:
             def log_message(self, format: str, *args: Any) -> None:
                 pass
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server = _Server(("127.0.0.1", 0), Handler)
         self.address = f"http://127.0.0.1:{self._server.server_address[1]}"
 
     def fail(self, fault: Fault, *, times: int, only: Callable[[str], bool] = lambda request: True) -> None:

@@ -59,3 +59,9 @@ def two_nodes(s3_server: str) -> Iterator[TwoNodes]:
             host.wait()
         host.stdout.close()
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--night", type=int, default=0, help="a whole night of so many instruments, with all faults")
+    parser.addoption("--faults", default="", help="of a night: their names, separated by ', '")
+    parser.addoption("--seed", type=int, default=1, help="draws the faults of a night and their moments")

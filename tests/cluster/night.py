@@ -1,0 +1,283 @@
+"""A library overnight on a cluster, with faults at moments that a seed draws: all instruments end published, as without faults.
+
+``pytest tests/cluster/test_faults.py -s --night 12 --seed 1 --timeout 7200`` runs a whole night, ``--night 2 --faults
+"a process is killed, a host dies"`` a part of one. The faults are in `tests.cluster.night_faults`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import soundfile
+import torch
+import yaml
+from failing_server import FailingServer
+from file_systems import can_mount_memory, mount_memory, unmount
+
+from rave_dist.dataset.read import load_manifest
+from rave_dist.dataset.split import split_dataset
+from rave_dist.library.manifest import Library, load_library
+from rave_dist.rave.step_config import StepConfig
+from rave_dist.records import RunRecord, TrainingSpec
+from rave_dist.storage.store import Store
+from rave_dist.training.state.outputs import read_result
+from rave_dist.training.trainer import train
+from tests.cluster.night_watch import Watch, is_alive, title
+
+RATE = 44100
+HOSTS = 4
+BROKEN = "broken"
+SOME_DONE, MOST_DONE = 0.1, 0.7
+"""Faults strike between these parts of all steps."""
+
+_DISK_BYTES = 256 << 20
+_GONE_SECONDS = 90.0  # Ray ends the tasks of a dead command
+
+
+class Night:
+    """Hosts, a library, and the command at work on it.
+
+    Args:
+        folder: for everything that is written on this machine.
+        s3: address of the S3 server.
+        instruments: how many; another one has a broken recording.
+        steps: of each.
+        outage_seconds: how long S3 refuses all requests.
+    """
+
+    def __init__(self, folder: Path, s3: str, *, instruments: int, steps: int, outage_seconds: float) -> None:
+        self.folder, self.outage_seconds = folder, outage_seconds
+        self.log: list[str] = []
+        self.disks: dict[str, Path] = {}  # of the hosts
+        self.address = ""
+        self.commands = 0
+        self.may_end: set[int] = {3}  # exit codes of the command; the broken recording is a partial failure
+        self.random = random.Random(0)
+        self.s3 = FailingServer(s3)
+        self.names = [f"drum{number:02d}" for number in range(instruments)]
+        self.library = self._write_library(steps)
+        self.hosts = self._start_program()
+        self.command: subprocess.Popen[bytes] | None = None
+
+    def _write_library(self, steps: int) -> Library:
+        store = Store(f"s3://rave-dist-tests/night-{time.time_ns()}")
+        for number, name in enumerate(self.names):
+            time_axis = np.arange(6 * RATE)
+            sound = np.random.default_rng(number).uniform(-0.5, 0.5, 6 * RATE) * (time_axis % (9000 + 300 * number) < 2000)
+            recording = io.BytesIO()
+            soundfile.write(recording, sound, RATE, format="WAV")
+            store.write_bytes(f"recordings/{name}/0.wav", recording.getvalue())
+        store.write_bytes(f"recordings/{BROKEN}/0.wav", b"RIFF" + bytes(range(256)) * 40)
+        manifest = {
+            "name": "night",
+            "store": store.uri,
+            "max_concurrent": HOSTS,
+            "defaults": {
+                **{"config": "v2_tiny", "override": {"CAPACITY": 4}, "window": 40960, "batch": 1},
+                **{"budget": {"steps": steps}, "checkpoint": {"steps": 4}},
+            },
+            "instruments": {
+                name: {"sources": [f"{store.uri}/recordings/{name}"], "seed": number}
+                for number, name in enumerate([*self.names, BROKEN])
+            },
+        }
+        (self.folder / "library.yaml").write_text(yaml.safe_dump(manifest))
+        return load_library(self.folder / "library.yaml")
+
+    def _start_program(self) -> subprocess.Popen[str]:
+        environment = {
+            **os.environ,
+            "RAY_TMPDIR": str(self.folder),
+            "AWS_ENDPOINT_URL": self.s3.address,
+            "RAY_raylet_start_wait_time_s": "120",
+            "AWS_MAX_ATTEMPTS": "3",  # so that runs notice when S3 refuses
+        }
+        program = [sys.executable, str(Path(__file__).with_name("night_hosts.py"))]
+        self.environment = environment
+        return subprocess.Popen(
+            program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, cwd=self.folder, text=True
+        )
+
+    def ask(self, **order: Any) -> Any:
+        """Gives an order to the program of the hosts, see there; returns its answer."""
+        assert self.hosts.stdin is not None
+        assert self.hosts.stdout is not None
+        self.hosts.stdin.write(json.dumps(order) + "\n")
+        self.hosts.stdin.flush()
+        return json.loads(next(line for line in self.hosts.stdout if line.startswith("{")))
+
+    def start_host(self) -> str:
+        disk = Path(tempfile.mkdtemp(prefix="disk-", dir=self.folder))
+        if can_mount_memory():
+            mount_memory(disk, _DISK_BYTES)
+        answer = self.ask(do="start", disk=str(disk))
+        self.address = answer["address"]
+        self.disks[answer["host"]] = disk
+        return str(answer["host"])
+
+    def end_host(self, host: str) -> None:
+        """A whole host dies, and its disk with it."""
+        self.ask(do="end", host=host)
+        self._unmount(self.disks.pop(host))
+
+    def _unmount(self, disk: Path) -> None:
+        if can_mount_memory():
+            unmount(disk)
+        shutil.rmtree(disk, ignore_errors=True)
+
+    def start_command(self) -> None:
+        self.commands += 1
+        with open(self.folder / f"command-{self.commands}", "wb") as log:
+            self.command = subprocess.Popen(
+                [sys.executable, "-m", "rave_dist", "run", str(self.folder / "library.yaml"), "--json"],
+                env={**self.environment, "RAY_ADDRESS": self.address, "TMPDIR": str(self.disks_of_command)},
+                stdout=log,
+                stderr=log,
+            )
+
+    @property
+    def disks_of_command(self) -> Path:
+        place = self.folder / "command"
+        place.mkdir(exist_ok=True)
+        return place
+
+    def exit_code(self) -> int | None:
+        """Of the command; None while it runs."""
+        return None if self.command is None else self.command.poll()
+
+    def said(self) -> str:
+        """The end of what the last command printed."""
+        return (self.folder / f"command-{self.commands}").read_text(errors="replace")[-2000:]
+
+    def say(self, line: str) -> None:
+        self.log.append(f"{time.strftime('%H:%M:%S')} {line}")
+        print(self.log[-1], file=sys.stderr, flush=True)
+
+    def pick(self, choose: Callable[[RunRecord, psutil.Process], bool] = lambda record, process: True) -> Any:
+        """A run that trains, and its process, at random; waits for one."""
+        while True:
+            found = [(record, process) for record, process in self.watch.training() if choose(record, process)]
+            if found:
+                return self.random.choice(sorted(found, key=lambda one: one[0].instrument))
+            if self.exit_code() is not None:
+                raise AssertionError(f"the command ended before the fault\n{self.said()}")
+            time.sleep(0.2)
+
+    def pick_host(self) -> tuple[str, str]:
+        """A host other than the head on which a run trains, and the run."""
+        hosts = list(self.disks)[1:]
+        record, process = self.pick(lambda record, process: self._host_of(process) in hosts)
+        return self._host_of(process), record.instrument
+
+    def _host_of(self, process: psutil.Process) -> str:
+        with contextlib.suppress(psutil.Error):
+            disk = process.environ().get("TMPDIR", "")
+            return next((host for host, own in self.disks.items() if str(own) == disk), "")
+        return ""
+
+    def run(self, faults: Mapping[str, Callable[[Night], str]], seed: int) -> Watch:
+        """One night with faults, which say what they struck; returns what was seen of it."""
+        self.random.seed(seed)
+        moments = sorted(self.random.uniform(SOME_DONE, MOST_DONE) for _ in faults)
+        todo = list(zip(moments, self.random.sample(list(faults), len(faults)), strict=True))
+        self.say(f"seed {seed}: " + ", ".join(f"{name} at {moment:.0%}" for moment, name in todo))
+        with Watch(self.library, self.names, lambda: None if self.exit_code() is not None else 1) as self.watch:
+            self.start_command()
+            while True:
+                if todo and self.watch.progress >= todo[0][0]:
+                    _, name = todo.pop(0)
+                    began = time.monotonic()
+                    struck = faults[name](self)
+                    self.say(f"{name} at {self.watch.progress:.0%}: {struck} ({time.monotonic() - began:.0f} s)")
+                if self.exit_code() is not None:
+                    break
+                time.sleep(0.5)
+            self.say(f"the command ended with {self.exit_code()}")
+            if todo or self.exit_code() not in self.may_end:
+                self.watch.contradictions.append(f"it ended with {self.exit_code()} before {todo}\n{self.said()}")
+            time.sleep(2)  # the last records
+        return self.watch
+
+    def leaks(self) -> list[str]:
+        """Processes, CPUs and folders that the night left behind; waits until Ray has tidied up."""
+        deadline = time.monotonic() + _GONE_SECONDS
+        while True:
+            found = [f"process {process.pid} {title(process)}" for process in self._tasks() if is_alive(process)]
+            room = self.ask(do="room")
+            if room["free"] != room["cpus"]:
+                found.append(f"{room['cpus'] - room['free']} CPUs are held")
+            for place in (*self.disks.values(), self.disks_of_command):
+                found += [f"folder {path}" for path in place.glob("rave-dist-*")]
+            if not found or time.monotonic() > deadline:
+                return found
+            time.sleep(1)
+
+    def _tasks(self) -> list[psutil.Process]:
+        seen = [process for workers in self.watch.workers.values() for process in workers.values()]
+        below = psutil.Process(self.hosts.pid).children(recursive=True)
+        return [*seen, *(process for process in below if title(process) in ("ray::train_one", "ray::publish_one"))]
+
+    def differences(self, folder: Path) -> list[str]:
+        """The instruments whose weights are not those of an undisturbed training in this process."""
+        store, local, found = self.library.store, Store(str(folder / "undisturbed")), list[str]()
+        for record in (self.watch.records[name] for name in self.names):
+            torch.set_num_threads(record.threads or 1)
+            spec = TrainingSpec.load(store, record.folder.spec)
+            result = read_result(store, spec)
+            audio = split_dataset(store, load_manifest(store, spec.instrument, spec.dataset), window=StepConfig.of(spec).window)
+            assert result is not None
+            train(local, spec, audio.train, audio.validation, accumulation_steps=result.accumulation_steps)
+            places = [one.download(spec.folder.weights, folder / f"{n}.pt") for n, one in enumerate((store, local))]
+            ours, theirs = (torch.load(place, weights_only=True) for place in places)
+            if not all(torch.equal(ours[key], theirs[key]) for key in theirs):
+                found.append(f"{record.instrument} has other weights")
+        return found
+
+    def close(self) -> None:
+        assert self.hosts.stdin is not None
+        assert self.hosts.stdout is not None
+        if self.command is not None:
+            self.command.kill()
+            self.command.wait()
+        self.hosts.stdin.close()
+        try:
+            self.hosts.wait(90)
+        except subprocess.TimeoutExpired:
+            self.hosts.kill()
+            self.hosts.wait()
+        self.hosts.stdout.close()
+        for disk in self.folder.glob("disk-*"):
+            if disk.is_mount():
+                unmount(disk)
+
+
+@contextmanager
+def night(s3: str, instruments: int, steps: int, outage_seconds: float = 60.0) -> Iterator[Night]:
+    folder = Path(tempfile.mkdtemp(prefix="rd-"))  # Ray's sockets need a short path
+    (folder / "ray").mkdir()
+    try:
+        made = Night(folder, s3, instruments=instruments, steps=steps, outage_seconds=outage_seconds)
+        with made.s3.running():
+            try:
+                for _ in range(HOSTS):
+                    made.start_host()
+                yield made
+            finally:
+                made.close()
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
