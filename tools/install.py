@@ -37,9 +37,20 @@ WITHOUT_PYTORCH_INDEX = """\
   PyTorch is now installed from pip's index; PyPI has the build for NVIDIA cards (2.5 GB more), which also runs without one."""
 
 
+def mark() -> str:
+    """A mark for lines of this host, if `ray up` runs this on a worker: the head's log has those of all workers."""
+    connection = os.environ.get("SSH_CONNECTION", "").split()
+    return f"[{connection[2]}] " if "RAY_HEAD_IP" in os.environ and len(connection) == 4 else ""
+
+
+def say(message: str) -> None:
+    """Prints a message at once."""
+    print("\n".join(mark() + line for line in message.splitlines()), flush=True)
+
+
 def fail(message: str) -> None:
     """Ends the program with an error message."""
-    sys.exit("error: " + message)
+    sys.exit("\n".join(mark() + line for line in f"error: {message}".splitlines()))
 
 
 def run(command: list[str]) -> list[str] | None:
@@ -49,7 +60,7 @@ def run(command: list[str]) -> list[str] | None:
     def say_so() -> None:
         began = time.monotonic()
         while not done.wait(30):
-            print(f"  running for {time.monotonic() - began:.0f} s", flush=True)
+            say(f"  running for {time.monotonic() - began:.0f} s")
 
     threading.Thread(target=say_so, daemon=True).start()
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
@@ -59,9 +70,9 @@ def run(command: list[str]) -> list[str] | None:
         lines.append(line)
         large = LARGE.search(line)
         if large:
-            print(f"  downloading {large[1]}, {large[2]}", flush=True)
+            say(f"  downloading {large[1]}, {large[2]}")
         elif line.startswith("Installing collected packages") and "," in line:
-            print(f"  unpacking {line.count(',') + 1} packages", flush=True)
+            say(f"  unpacking {line.count(',') + 1} packages")
     done.set()
     return (lines or ["no output"]) if process.wait() else None
 
@@ -82,7 +93,7 @@ def make_environment(folder: Path) -> str:
         fail("Python's venv module is missing; on Debian and Ubuntu: apt-get install python3-venv")
     python = folder / "bin" / "python"
     if not python.exists():
-        print(f"Making {folder}", flush=True)
+        say(f"Making {folder}")
         subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
     return str(python)
 
@@ -94,7 +105,7 @@ def install_torch(python: str, pip: list[str]) -> None:
     ask = f"from importlib.metadata import version; import sys; sys.exit(version('torch').split('+')[0] != '{pinned[1]}')"
     if subprocess.run([python, "-c", ask], stderr=subprocess.DEVNULL).returncode == 0:
         return
-    print("PyTorch", flush=True)
+    say("PyTorch")
     must([*pip, "uv"], "uv")
     uv = [str(Path(python).with_name("uv")), "pip", "install", "--python", python, *CONSTRAINTS, "--torch-backend"]
     asked = os.environ.get("TORCH")
@@ -103,17 +114,17 @@ def install_torch(python: str, pip: list[str]) -> None:
         return
     lines = run([*uv, "auto", "torch", "torchaudio"])
     if lines:
-        print(WITHOUT_PYTORCH_INDEX.format(reason=" ".join(lines[0].split())), flush=True)
+        say(WITHOUT_PYTORCH_INDEX.format(reason=" ".join(lines[0].split())))
         must([*pip, "torch", "torchaudio"], "PyTorch")
 
 
 def main(folder: Path, *extras: str) -> None:
     """Installs all packages into an environment."""
     python = make_environment(folder)
-    print(WHAT_HAPPENS.format(folder=folder, version=sys.version.split()[0]), flush=True)
+    say(WHAT_HAPPENS.format(folder=folder, version=sys.version.split()[0]))
     pip = [python, "-m", "pip", "install", "--disable-pip-version-check", "--progress-bar", "off", *CONSTRAINTS]
     install_torch(python, pip)
-    print("rave-dist and its packages", flush=True)
+    say("rave-dist and its packages")
     must([*pip, "--editable", f"{ROOT}[{','.join(extras)}]" if extras else str(ROOT)], "the packages")
     must([*pip, "--no-deps", "acids-rave"], "acids-rave")
 

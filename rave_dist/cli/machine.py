@@ -1,4 +1,4 @@
-"""The commands that show what a machine can do."""
+"""The commands that show what a machine or a cluster of them can do."""
 
 from __future__ import annotations
 
@@ -61,3 +61,21 @@ def doctor(
     if as_json:
         console.document({"ok": healthy, "checks": [diagnosis.to_json() for diagnosis in found]})
     finish(healthy)
+
+
+def hosts(as_json: Json = False, debug: Debug = False) -> None:
+    """Show the hosts of a cluster that `ray up` makes: which are there, and why the others are not.
+
+    Asks the dashboard at `RAY_API_SERVER_ADDRESS`, for example through the tunnel of `ray dashboard`, or the cluster of
+    `RAY_ADDRESS`. A host whose set-up failed is shown with the command that failed and its last lines.
+    """
+    from rave_dist.cluster.inventory import hosts_of_cluster  # imported here: Ray takes seconds
+    from rave_dist.terminal.hosts import show
+
+    found = hosts_of_cluster()
+    complete = not any(host.is_missing for host in found)
+    if as_json:
+        console.document({"ok": complete, "hosts": [host.to_json() for host in found]})
+    else:
+        show(found)
+    finish(complete)

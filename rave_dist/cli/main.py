@@ -22,7 +22,7 @@ COMMANDS = {
     ),
     "Published models": (models.models, models.convert, models.serve, models.unpack),
     "The store": (store.verify, store.prune),
-    "This machine": (machine.doctor, machine.demo),
+    "This machine, and a cluster's": (machine.doctor, machine.hosts, machine.demo),
 }
 
 
