@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +94,18 @@ def test_nodes_install_the_pinned_versions(written: dict[str, Any]) -> None:
         for commands in (written["head_start_ray_commands"], written["worker_start_ray_commands"])
     )
     assert "constraints.txt" in (ROOT / "tools" / "install.py").read_text(encoding="utf-8")
+
+
+def test_ray_down_finds_ray_on_the_head(written: dict[str, Any], tmp_path: Path) -> None:
+    """Ray runs `ray stop` there in a shell that reads ``~/.bashrc``, and goes on if there is no such program."""
+    programs = tmp_path / "rave-dist" / ".venv" / "bin"
+    programs.mkdir(parents=True)
+    (programs / "ray").symlink_to("/bin/true")
+    environment = {"HOME": str(tmp_path), "PATH": "/usr/bin:/bin"}
+    for _ in range(2):
+        subprocess.run(["bash", "-c", written["setup_commands"][-1]], env=environment, check=True)
+    assert (tmp_path / ".bashrc").read_text().count("PATH=") == 1
+    subprocess.run(["bash", "-c", "source ~/.bashrc; ray stop"], env=environment, check=True)
 
 
 def test_ports_are_those_that_the_document_opens(written: dict[str, Any]) -> None:
