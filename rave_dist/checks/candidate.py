@@ -48,6 +48,7 @@ class Plan:
     hours: float
     memory_bytes: int
     disk_bytes: int
+    local_disk_bytes: int
 
 
 @dataclass(kw_only=True)

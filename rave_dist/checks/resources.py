@@ -10,7 +10,9 @@ import psutil
 from rave_dist.checks.candidate import Candidate, Check, Plan
 from rave_dist.checks.findings import Finding, error, warning
 from rave_dist.rave.presets import accumulation_choices, smaller_batch
+from rave_dist.storage.cache import cache_folder
 from rave_dist.storage.probe import in_words
+from rave_dist.storage.store import Store
 from rave_dist.training.continuation import continued_schedule
 from rave_dist.training.preflight.model_facts import ModelFacts
 from rave_dist.training.schedule import first_schedule
@@ -33,7 +35,7 @@ def plan_run(candidate: Candidate, facts: ModelFacts) -> Plan:
     else:
         schedule, done = continued_schedule(candidate.library.store, earlier, spec, step_times=times), earlier.step
     seconds = schedule.seconds(times, done=done)
-    audio_seconds = 0.0 if candidate.is_joint_base else candidate.seconds
+    pcm_bytes = int(2 * spec.channels * spec.sample_rate * candidate.seconds)
     return Plan(
         parameters=facts.parameters,
         latents=facts.latent_size,
@@ -42,8 +44,8 @@ def plan_run(candidate: Candidate, facts: ModelFacts) -> Plan:
         phase_1_steps=schedule.phase_1_steps,
         hours=spec.budget.hours if spec.budget.hours and not spec.budget.steps else round(seconds / 3600, 4),
         memory_bytes=facts.step_bytes(_windows_at_once(candidate, facts)),
-        disk_bytes=run_bytes(facts.parameters, keep=spec.checkpoint.keep)
-        + int(2 * spec.channels * spec.sample_rate * audio_seconds),
+        disk_bytes=run_bytes(facts.parameters, keep=spec.checkpoint.keep) + (0 if candidate.is_joint_base else pcm_bytes),
+        local_disk_bytes=pcm_bytes,
     )
 
 
@@ -82,4 +84,18 @@ def too_little_disk(candidate: Candidate) -> Iterator[Finding]:
         )
 
 
-CHECKS: tuple[Check, ...] = (too_little_memory, too_little_disk)
+def too_little_local_disk(candidate: Candidate) -> Iterator[Finding]:
+    """A copy of the dataset that this machine's disk may not have room for; the disks of a cluster are not known here."""
+    folder = cache_folder()
+    if candidate.plan is None or folder is None or os.environ.get("RAY_ADDRESS"):
+        return
+    needed, free = candidate.plan.local_disk_bytes, Store(str(folder)).free_bytes()
+    if free is not None and needed > free:
+        yield warning(
+            f"training copies the dataset to this machine's disk, {in_words(needed)}, but {in_words(free)} are free",
+            fix="free space on that disk, or set RAVE_DIST_CACHE to a folder on a larger one",
+            where=str(folder),
+        )
+
+
+CHECKS: tuple[Check, ...] = (too_little_memory, too_little_disk, too_little_local_disk)

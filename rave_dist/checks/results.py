@@ -33,6 +33,7 @@ class InstrumentCheck:
         hours: duration of the training; for a budget in steps an estimate for one of this machine's cores.
         memory_bytes: memory of a training step.
         disk_bytes: size in the store of dataset, checkpoints and exports.
+        local_disk_bytes: size of the copy of the dataset on the disk of each machine that trains on it.
     """
 
     name: str
@@ -53,6 +54,7 @@ class InstrumentCheck:
     hours: float | None = None
     memory_bytes: int | None = None
     disk_bytes: int | None = None
+    local_disk_bytes: int | None = None
 
     @property
     def ok(self) -> bool:

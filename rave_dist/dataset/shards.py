@@ -7,7 +7,7 @@ its own bytes, so that the same rows are never stored twice and a part never cha
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
@@ -108,8 +108,16 @@ class ShardWriter:
         self._ids = {}
 
 
-def read_rows(store: Store, shard: Shard, *, channels: int, only: Collection[str]) -> Iterator[tuple[str, int, Pcm16]]:
-    """The rows of the named sources: source_id, start, int16 [channels, samples] (a view of the file's bytes).
+def read_rows(
+    store: Store, shard: Shard, *, channels: int, wanted: Callable[[str, int], bool]
+) -> Iterator[tuple[str, int, Pcm16]]:
+    """Rows of a shard, read in row groups: source_id, start, int16 [channels, samples] (a view of the file's bytes).
+
+    Args:
+        store: of the shard.
+        shard: the shard.
+        channels: of the dataset.
+        wanted: whether a row is needed, by its source_id and start.
 
     Raises:
         DatasetError: the shard is missing or damaged.
@@ -118,15 +126,14 @@ def read_rows(store: Store, shard: Shard, *, channels: int, only: Collection[str
     try:
         with store.open(shard.key) as opened, pq.ParquetFile(opened) as file:
             for group in range(file.num_row_groups):
-                ids = file.read_row_group(group, columns=["source_id"]).column(0).to_pylist()
-                if not any(source_id in only for source_id in ids):
+                places = file.read_row_group(group, columns=["source_id", "start"]).to_pydict()
+                rows = list(zip(places["source_id"], places["start"], strict=True))
+                if not any(wanted(*row) for row in rows):
                     continue
-                table = file.read_row_group(group, columns=["start", "pcm"])
-                starts, pcm = table.column(0).to_pylist(), table.column(1)
-                for index, source_id in enumerate(ids):
-                    if source_id in only:
-                        samples = np.frombuffer(pcm[index].as_buffer(), dtype="<i2")
-                        yield source_id, starts[index], samples.reshape(channels, -1)
+                pcm = file.read_row_group(group, columns=["pcm"]).column(0)
+                for index, row in enumerate(rows):
+                    if wanted(*row):
+                        yield *row, np.frombuffer(pcm[index].as_buffer(), dtype="<i2").reshape(channels, -1)
     except MissingKeyError as error:
         raise DatasetError("a shard of the dataset is missing", where=store.address(shard.key), fix=fix) from error
     except (pa.ArrowException, ValueError, OSError) as error:

@@ -11,7 +11,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rave_dist.dataset.read import Segment, read_segments
+from rave_dist.dataset.read import Segment, open_segments, outline, read_segments
 from rave_dist.errors import DatasetError
 from rave_dist.records import DatasetManifest
 from rave_dist.storage.store import Store
@@ -52,12 +52,24 @@ def split(segments: Sequence[Segment], *, sample_rate: int, window: int) -> Spli
 
 
 def split_dataset(store: Store, manifest: DatasetManifest, *, window: int) -> Split:
-    """All audio of a dataset, divided.
+    """All audio of a dataset, divided; in a file of this machine, see `open_segments`.
+
+    Raises:
+        DatasetError: a shard is missing or damaged, or there are fewer than two windows of audio.
+        StoreError: this machine's disk is full.
+    """
+    split(outline(manifest), sample_rate=manifest.sample_rate, window=window)  # refuses too little audio before it is read
+    return split(open_segments(store, manifest), sample_rate=manifest.sample_rate, window=window)
+
+
+def read_held_out(store: Store, manifest: DatasetManifest, *, window: int) -> list[Segment]:
+    """The held-out audio of a dataset in memory; reads no shard without any.
 
     Raises:
         DatasetError: a shard is missing or damaged, or there are fewer than two windows of audio.
     """
-    return split(read_segments(store, manifest), sample_rate=manifest.sample_rate, window=window)
+    held_out = split(outline(manifest), sample_rate=manifest.sample_rate, window=window).validation
+    return read_segments(store, manifest, held_out)
 
 
 def _by_source(segments: Sequence[Segment], target: int) -> Split | None:

@@ -42,7 +42,7 @@ def measure_export(
     Returns:
         Metrics by the names of `rave_dist.records.ModelCard`.
     """
-    sounds = [segment.pcm.astype(np.float32) / np.float32(32768) for segment in segments]
+    sounds = [np.asarray(segment.pcm, np.float32) / np.float32(32768) for segment in segments]
     original = np.concatenate(sounds, axis=1)
     files = {"model": exported.offline, "phase_1": exported.phase_1}
     chunk = round(_CHUNK_SECONDS * sample_rate)

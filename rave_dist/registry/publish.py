@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 
 import numpy as np
 import numpy.typing as npt
 
-from rave_dist.dataset.read import load_manifest, read_segments
-from rave_dist.dataset.split import split_dataset
+from rave_dist.dataset.read import load_manifest, outline, read_segments
+from rave_dist.dataset.split import read_held_out
 from rave_dist.errors import MissingKeyError, TrainingError, VerificationError
 from rave_dist.identity import canonical_json, hash_file
 from rave_dist.rave.engine import installed_engine
@@ -183,9 +184,13 @@ def _material(store: Store, dataset: DatasetManifest) -> npt.NDArray[np.float32]
             chosen.append(source)
     ids = {source.source_id for source in chosen}
     shards = [shard for shard in dataset.shards if ids & set(shard.source_ids)]
-    segments = read_segments(store, dataset.model_copy(update={"sources": tuple(chosen), "shards": tuple(shards)}))
-    pcm = np.concatenate([segment.pcm for segment in segments], axis=1)
-    return pcm[:, : int(_PROBE_SECONDS * dataset.sample_rate)].astype(np.float32) / np.float32(32768)
+    part = dataset.model_copy(update={"sources": tuple(chosen), "shards": tuple(shards)})
+    left, segments = int(_PROBE_SECONDS * dataset.sample_rate), []
+    for segment in outline(part):
+        segments.append(replace(segment, pcm=segment.pcm[:, :left]))
+        left -= segments[-1].pcm.shape[1]
+    pcm = np.concatenate([segment.pcm for segment in read_segments(store, part, segments)], axis=1)
+    return pcm.astype(np.float32) / np.float32(32768)
 
 
 def _metrics(
@@ -194,7 +199,7 @@ def _metrics(
     """The metrics of the offline exports on all held-out audio."""
     from rave_dist.registry.metrics import measure_export  # imported here: only publishing needs scipy, FFmpeg and torch
 
-    held_out = split_dataset(store, dataset, window=StepConfig.of(spec).window).validation
+    held_out = read_held_out(store, dataset, window=StepConfig.of(spec).window)
     return measure_export(out, exported, held_out, sample_rate=spec.sample_rate, further=spec.metrics)
 
 

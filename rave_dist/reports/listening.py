@@ -15,8 +15,7 @@ from rave_dist.audio.synthesis import trill
 from rave_dist.audio.types import Audio
 from rave_dist.conversion.convert import Converter
 from rave_dist.dataset.read import Segment
-from rave_dist.dataset.split import split_dataset
-from rave_dist.errors import DatasetError
+from rave_dist.dataset.split import read_held_out
 from rave_dist.records import DatasetManifest, ListeningRecord, ModelCard
 from rave_dist.storage.store import Store
 from rave_dist.temporary import temporary_folder
@@ -67,12 +66,9 @@ def excerpt(store: Store, manifest: DatasetManifest, *, window: int) -> Excerpt:
     ``window`` is the one that the run was trained with, so that the split is the same.
 
     Raises:
-        DatasetError: the dataset contains no audio.
+        DatasetError: the dataset has too little audio, or a shard is missing.
     """
-    parts = split_dataset(store, manifest, window=window)
-    segments = parts.validation or parts.train
-    if not segments:
-        raise DatasetError("the dataset contains no audio", where=store.address(manifest.key), fix="ingest it again")
+    segments = read_held_out(store, manifest, window=window)
     rate = manifest.sample_rate
     most = round(EXCERPT_SECONDS * rate)
     gap = np.zeros((manifest.channels, round(_GAP_SECONDS * rate)), dtype=np.float32)
@@ -83,11 +79,11 @@ def excerpt(store: Store, manifest: DatasetManifest, *, window: int) -> Excerpt:
         room = most - sum(piece.shape[1] for piece in pieces)
         if room < rate // 4:
             break
-        pieces += [_loudest_stretch(segment.pcm, room, rate), gap]
+        pieces += [_loudest_stretch(np.asarray(segment.pcm), room, rate), gap]
         name = names.get(segment.source_id, segment.source_id)
         if name not in sources:
             sources.append(name)
-    return Excerpt(np.concatenate(pieces[:-1], axis=1), rate, tuple(sources), bool(parts.validation))
+    return Excerpt(np.concatenate(pieces[:-1], axis=1), rate, tuple(sources))
 
 
 def stored_excerpt(store: Store, card: ModelCard) -> Excerpt | None:
@@ -189,7 +185,7 @@ def _joined(blocks: Sequence[Any]) -> Audio:
 
 
 def _loudness(segment: Segment) -> float:
-    return float(np.sqrt(np.mean(np.square(segment.pcm, dtype=np.float64)))) if segment.pcm.size else 0.0
+    return float(np.sqrt(np.mean(np.square(segment.pcm, dtype=np.float64)))) if segment.pcm.nbytes else 0.0
 
 
 def _loudest_stretch(pcm: np.ndarray[Any, np.dtype[np.int16]], room: int, sample_rate: int) -> Audio:

@@ -15,6 +15,7 @@ from rich.table import Table
 
 from rave_dist.errors import RaveDistError
 from rave_dist.records import ConversionRecord, Engine, ModelCard, PassedOver, RunRecord, Verdict
+from rave_dist.storage.probe import in_words
 from rave_dist.terminal.encoding import visible
 from rave_dist.time_left import TimeLeft, duration, time_left, used
 
@@ -38,6 +39,7 @@ _UNUSABLE_FIX = "give it a larger budget; if that does not help, listen to its r
 _DIAGNOSIS_STYLES = {"ok": "green", "warning": "yellow", "error": "bold red", "skipped": "dim"}
 _DIAGNOSIS_COLUMNS = (9, 17)
 _NAMES_SHOWN = 3
+_MUCH_DISK = 1 << 30
 
 
 def escape(text: str) -> str:
@@ -187,6 +189,8 @@ def show_checks(checks: LibraryCheck) -> None:
     if base is not None and base.hours is not None:
         out.print(f"{escape(base.name)} is trained first, for about {clock(3600 * base.hours)}; the others start from it")
     for c in checks.in_order:
+        if (copied := c.local_disk_bytes or 0) >= _MUCH_DISK:
+            out.print(f"{escape(c.name)}: training copies the dataset to its machine's disk, {in_words(copied)}")
         for warning in c.warnings:
             err.print(f"[yellow]–[/] {escape(c.name)}: {escape(warning.what)}")
         for problem in c.problems:

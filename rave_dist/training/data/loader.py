@@ -1,4 +1,4 @@
-"""Training batches, made on the device: all audio as int16, random windows, RAVE's augmentations.
+"""Training batches, made on the device: random windows of all audio, RAVE's augmentations.
 
 RAVE's training chain, per window: a random crop; with probability 0.8 a random all-pass filter (20 Hz to 2 kHz, radius 0.99);
 dequantisation by uniform noise of one 16-bit step. The differences here: windows are drawn from all audio, weighted by length,
@@ -8,8 +8,9 @@ probabilities (`rave_dist.training.data.augmentations`), in this order: pitch, t
 gain, polarity.
 
 All random numbers come from one generator on the CPU, so that a run draws the same batches on any device and a checkpoint only
-needs the generator's state. Audio that does not fit the device stays in host memory: a thread prepares the next batch in
-page-locked memory while the device works on the present one; the batches are bitwise the same.
+needs the generator's state. Audio that does not fit a GPU stays where it is, usually in a file: a thread prepares the next
+batch in page-locked memory while the device works on the present one. Wherever the audio is, the batches are bitwise the same:
+each window is at any place of the dataset with the same probability, whatever came before.
 """
 
 from __future__ import annotations
@@ -38,62 +39,90 @@ FULL_SCALE = 2**15 - 1
 _RESIDENT_SHARE = 1 / 16  # fraction of the device's free memory: other runs may share the card, and the steps need most of it
 _MANGLE_RADIUS = 0.99
 _NOISE_TABLE = 2**20
+_COPY_SAMPLES = 2**22  # at once, of PCM that is copied to a device
+
+
+class PcmArray(Protocol):
+    """PCM in memory or in a file, int16, ``[C, samples]``; ``np.asarray`` reads it."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Channels and samples."""
+
+    @property
+    def nbytes(self) -> int:
+        """Size in bytes."""
+
+    def __getitem__(self, key: tuple[slice, slice], /) -> PcmArray:
+        """A part."""
+
+    def __array__(self) -> npt.NDArray[np.int16]:
+        """The samples."""
 
 
 class PcmSegment(Protocol):
     """A contiguous part of a recording; ``pcm`` is int16, ``[C, samples]``."""
 
     @property
-    def pcm(self) -> npt.NDArray[np.int16]:
+    def pcm(self) -> PcmArray:
         """The samples."""
 
 
 class PcmStore:
-    """All segments of an instrument in one int16 tensor.
+    """All segments of an instrument: where they are, or in one int16 tensor on a device.
 
     Args:
         segments: with at least one sample; empty ones are omitted.
-        device: of the tensor.
+        device: of a copy of all samples; None to read windows from the segments, for which no memory is needed.
 
     Raises:
         DatasetError: segments differ in channels.
     """
 
-    def __init__(self, segments: Sequence[PcmSegment], *, device: torch.device | str) -> None:
-        arrays = [segment.pcm for segment in segments if segment.pcm.shape[-1]]
-        if len({array.shape[0] for array in arrays}) > 1:
+    def __init__(self, segments: Sequence[PcmSegment], *, device: torch.device | str | None = None) -> None:
+        self._arrays = [segment.pcm for segment in segments if segment.pcm.shape[-1]]
+        if len({array.shape[0] for array in self._arrays}) > 1:
             raise DatasetError("segments of one dataset differ in their number of channels", fix="ingest the recordings again")
-        self.lengths = [int(array.shape[-1]) for array in arrays]
-        self.starts = [0, *np.cumsum(self.lengths).tolist()][:-1] if arrays else []
-        joined = np.concatenate(arrays, axis=-1) if arrays else np.zeros((1, 0), np.int16)
-        self.pcm = torch.from_numpy(np.ascontiguousarray(joined)).to(device)
+        self.lengths = [int(array.shape[-1]) for array in self._arrays]
+        self.channels = self._arrays[0].shape[0] if self._arrays else 1
+        self._starts = [0, *np.cumsum(self.lengths).tolist()]
+        self._copy: Tensor | None = None
+        if device is not None:
+            self._copy = torch.empty(self.channels, self.samples, dtype=torch.int16, device=device)
+            for segment, length in enumerate(self.lengths):
+                for offset in range(0, length, _COPY_SAMPLES):
+                    piece = self._piece(segment, offset, min(offset + _COPY_SAMPLES, length))
+                    self._copy[:, self._starts[segment] + offset :][:, : piece.shape[-1]] = piece
 
     @property
     def samples(self) -> int:
         """Total samples per channel."""
-        return int(self.pcm.shape[-1])
+        return int(self._starts[-1])
 
     def window(self, segment: int, offset: int, size: int) -> Tensor:
         """``[C, size]`` samples of a segment from ``offset``; silence before its start and after its end."""
-        start, length = self.starts[segment], self.lengths[segment]
-        if offset >= 0 and offset + size <= length:
-            return self.pcm[:, start + offset : start + offset + size]
-        out = torch.zeros(self.pcm.shape[0], size, dtype=self.pcm.dtype, device=self.pcm.device)
-        first, last = max(offset, 0), min(offset + size, length)
-        out[:, first - offset : last - offset] = self.pcm[:, start + first : start + last]
-        return out
+        first, last = max(offset, 0), min(offset + size, self.lengths[segment])
+        if self._copy is None:
+            piece = self._piece(segment, first, last)
+        else:
+            piece = self._copy[:, self._starts[segment] + first : self._starts[segment] + last]
+        return torch.nn.functional.pad(piece, (first - offset, offset + size - last)) if piece.shape[-1] < size else piece
 
-    def tiles(self, size: int, *, hop: int | None = None) -> list[Tensor]:
-        """Windows ``[C, size]`` that cover every sample, one every ``hop`` (default: ``size``) samples.
+    def _piece(self, segment: int, first: int, last: int) -> Tensor:
+        return torch.from_numpy(np.array(self._arrays[segment][:, first:last], np.int16))
+
+    def tiles(self, size: int, *, hop: int | None = None) -> list[tuple[int, int]]:
+        """Segment and offset of windows that cover every sample, one every ``hop`` (default: ``size``) samples.
 
         The last window of a segment is moved back to its end. A segment shorter than a window is centred in one, or, if
         windows overlap, placed at every multiple of ``hop``.
         """
         hop = hop or size
-        tiles: list[Tensor] = []
-        for index, length in enumerate(self.lengths):
-            tiles.extend(self.window(index, offset, size) for offset in _offsets(length - size, hop, overlap=hop < size))
-        return tiles
+        return [
+            (index, offset)
+            for index, length in enumerate(self.lengths)
+            for offset in _offsets(length - size, hop, overlap=hop < size)
+        ]
 
 
 def _offsets(last: int, hop: int, *, overlap: bool) -> list[int]:
@@ -138,7 +167,8 @@ class Windows:
         sample_rate: in Hz.
         augment: probability of each augmentation, RAVE's phase mangle by default; None for plain windows,
             without dequantisation.
-        resident: keep all PCM on ``device`` (two bytes per sample) rather than in host memory; None: if it `fits`.
+        resident: take windows from a copy of all PCM on a GPU (two bytes per sample), or on a CPU from the segments themselves;
+            otherwise a thread reads them ahead. None: if it `fits`.
 
     Raises:
         DatasetError: there is no audio.
@@ -158,7 +188,7 @@ class Windows:
     ) -> None:
         self._device = torch.device(device)
         resident = fits(segments, self._device) if resident is None else resident
-        self._store = PcmStore(segments, device=self._device if resident else "cpu")
+        self._store = PcmStore(segments, device=self._device if resident and self._device.type == "cuda" else None)
         if not self._store.samples:
             raise DatasetError("there is no audio to train on", fix="give more recordings")
         self._window = window
@@ -190,7 +220,7 @@ class Windows:
         segments = torch.searchsorted(self._ends, self._draw(self._batch, int(self._ends[-1])), right=True).tolist()
         positions = torch.rand(self._batch, generator=self._generator, dtype=torch.float64).tolist()
         draws = effects.draw(self._augment or {}, self._batch, self._generator)
-        noise = self._draw(self._batch * self._store.pcm.shape[0], _NOISE_TABLE).tolist() if self._augment is not None else []
+        noise = self._draw(self._batch * self._store.channels, _NOISE_TABLE).tolist() if self._augment is not None else []
         sizes = [self._window] * self._batch
         for row, ratio in _ratios(draws).items():
             sizes[row] = effects.source_samples(self._window, ratio)

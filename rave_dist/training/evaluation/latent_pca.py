@@ -40,7 +40,7 @@ def fit_latent(model: Any, segments: Sequence[PcmSegment], *, window: int, devic
     """
     if not isinstance(model.encoder, rave_module("blocks").VariationalEncoder):
         return 0
-    pcm, parameter, size = PcmStore(segments, device="cpu"), next(model.parameters()), int(model.latent_size)
+    pcm, parameter, size = PcmStore(segments), next(model.parameters()), int(model.latent_size)
     frames_per_window = window // latent_hop(model)
     fewest, most = (math.ceil(n * size / frames_per_window) for n in _FRAMES_PER_LATENT)
     hop = window
@@ -52,7 +52,7 @@ def fit_latent(model: Any, segments: Sequence[PcmSegment], *, window: int, devic
     frames = []
     with measuring(model):
         for tile in tiles[::stride]:
-            x = tile[None].to(device).to(parameter.dtype) / FULL_SCALE
+            x = pcm.window(*tile, window)[None].to(device).to(parameter.dtype) / FULL_SCALE
             frames.append(model.encode(x).chunk(2, 1)[0][0].T.double())  # the means, not the scales
         mean, axes, fidelity = principal_axes(torch.cat(frames))
         model.latent_mean.copy_(mean)

@@ -9,13 +9,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from rave_dist.errors import DatasetError
 from rave_dist.rave.imports import rave_module
-from rave_dist.training.data.loader import FULL_SCALE, PcmSegment, PcmStore
+from rave_dist.training.data.loader import FULL_SCALE, PcmArray, PcmSegment, PcmStore
 
 SEED = 20_221_102  # any constant: all validations use the same random numbers
 _SECONDS_AT_ONCE = 60.0  # of audio per call of the distance, to bound its memory
@@ -58,14 +57,15 @@ def validate(model: Any, segments: Sequence[PcmSegment], *, window: int, device:
     Raises:
         DatasetError: there is no held-out audio.
     """
-    tiles = PcmStore(segments, device="cpu").tiles(window)
+    pcm = PcmStore(segments)
+    tiles = pcm.tiles(window)
     if not tiles:
         raise DatasetError("there is no held-out audio to validate on", fix="give more recordings")
     per_group = max(1, int(_SECONDS_AT_ONCE * model.sr) // window)
     sums: dict[str, float] = {}
     with measuring(model):
         for start in range(0, len(tiles), per_group):
-            group = tiles[start : start + per_group]
+            group = [pcm.window(*tile, window) for tile in tiles[start : start + per_group]]
             batches = (group[i : i + _WINDOWS_AT_ONCE] for i in range(0, len(group), _WINDOWS_AT_ONCE))
             pairs = [_reconstruct(model, torch.stack(batch).to(device)) for batch in batches]
             x, y = (torch.cat(parts) for parts in zip(*pairs, strict=True))
@@ -78,7 +78,7 @@ def validate(model: Any, segments: Sequence[PcmSegment], *, window: int, device:
 class Excerpt:
     """A part of a recording; ``pcm`` is int16, ``[C, samples]``."""
 
-    pcm: npt.NDArray[np.int16]
+    pcm: PcmArray
 
 
 def excerpt(segments: Sequence[PcmSegment], *, like: Sequence[PcmSegment], window: int) -> list[Excerpt]:

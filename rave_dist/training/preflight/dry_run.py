@@ -47,6 +47,7 @@ Export = Callable[[Path, Path], object]
 logger = logging.getLogger(__name__)
 
 _CODE = 2  # increased when a dry run tests more than before
+_NOISE_SECONDS = 60  # the memory of a run does not depend on the length of its audio beyond that
 _THREADS_BYTES = 3 * 2**27  # of address space, which glibc reserves for the threads of checkpoints, heartbeat and metrics
 
 
@@ -281,6 +282,7 @@ def try_out(
         missing = max(0, held - psutil.Process().memory_info().vms)
         resource.setrlimit(resource.RLIMIT_AS, (soft - missing - _THREADS_BYTES, hard))
     random = np.random.default_rng(0)
-    noise = [[_Noise(random.integers(-3000, 3000, (run.channels, length), np.int16))] for length in (train, validation)]
+    lengths = [min(length, max(_NOISE_SECONDS * run.sample_rate, config.window)) for length in (train, validation)]
+    noise = [[_Noise(random.integers(-3000, 3000, (run.channels, length), np.int16))] for length in lengths]
     here = _DryRun(run, torch.device("cpu"), lambda: False)
     return _fits(lambda: here.run(config, noise[0], noise[1], None))

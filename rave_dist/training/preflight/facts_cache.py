@@ -4,8 +4,7 @@
 
     <cache>/model_facts/<id>.json
 
-The cache is the folder ``RAVE_DIST_CACHE``, otherwise ``rave-dist`` in ``XDG_CACHE_HOME`` or in ``~/.cache``. A missing,
-damaged or unwritable entry only costs another measurement.
+The cache is `rave_dist.storage.cache.cache_folder`. A missing, damaged or unwritable entry only costs another measurement.
 """
 
 from __future__ import annotations
@@ -23,21 +22,11 @@ import rave_dist
 from rave_dist.errors import StoreError
 from rave_dist.extensions import VARIABLE as EXTENSIONS
 from rave_dist.identity import content_id, hash_blocks
+from rave_dist.storage.cache import cache_folder
 from rave_dist.storage.store import Store
 
 _PACKAGES = ("torch", "acids-rave", "cached-conv")
 _MEASURED_CODE = ("rave", "training")  # folders with code that affects the measurements
-
-
-def cache_folder() -> Path | None:
-    """The user's cache folder of this package; None if there is no home directory."""
-    own, shared = os.environ.get("RAVE_DIST_CACHE"), os.environ.get("XDG_CACHE_HOME")
-    if own:
-        return Path(own)
-    try:
-        return (Path(shared) if shared else Path.home() / ".cache") / "rave-dist"
-    except RuntimeError:
-        return None
 
 
 def read_facts(request: Mapping[str, Any]) -> Any:
