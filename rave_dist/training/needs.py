@@ -14,7 +14,7 @@ from rave_dist.training.preflight.model_facts import ModelFacts, measure_model
 from rave_dist.training.schedule import StepTimes, plan_schedule
 from rave_dist.training.speeds import Speeds
 
-_PROCESS_BYTES = 450 << 20  # Python with torch, RAVE and Ray, on a CPU
+_PROCESS_BYTES = 450 << 20  # Python with torch, RAVE and Ray, on a CPU; the audio stays on the disk
 _GPU_PROCESS_BYTES = 2 << 30  # and with CUDA's libraries
 _COPIES = 3 * 16  # bytes per parameter: the state that a checkpoint writes, the one held ready, and the best weights
 

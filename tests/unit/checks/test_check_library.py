@@ -16,9 +16,10 @@ import pytest
 import soundfile
 import torch
 
+from rave_dist.audio.io.sources import find_sources
 from rave_dist.checks import Finding, InstrumentCheck, check_library
-from rave_dist.checks.candidate import Candidate
-from rave_dist.checks.resources import plan_run, too_little_memory
+from rave_dist.checks.candidate import Candidate, Recording
+from rave_dist.checks.resources import plan_run, too_little_local_disk, too_little_memory
 from rave_dist.errors import LibraryError, StoreError
 from rave_dist.library.manifest import load_library
 from rave_dist.rave.presets import defaults
@@ -224,6 +225,31 @@ def test_a_step_is_held_against_the_memory_of_this_machine(tmp_path: Path) -> No
     _, (finding,) = judged(8, 3.5)
     assert finding.severity == "error"
     assert finding.fix.startswith("set batch: 3, or batch: auto")
+
+
+def test_the_copy_of_a_dataset_is_held_against_the_disk_of_this_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _record(tmp_path / "x.wav", 1)
+    (source,) = find_sources([str(tmp_path / "x.wav")]).sources
+    manifest = tmp_path / "library.yaml"
+    manifest.write_text("name: band\nstore: ./store\ninstruments:\n  drums: {sources: x.wav}\n")
+    library, facts = load_library(manifest), ModelFacts(0, 8, 512, (0, 0), 1, phase_1_seconds=1, phase_2_seconds=1)
+
+    def judged(seconds: float) -> tuple[int, list[Finding]]:
+        candidate = Candidate(library=library, spec=training_spec(), facts=facts, recordings=[Recording(source, seconds)])
+        candidate.plan = plan_run(candidate, facts)
+        return candidate.plan.local_disk_bytes, list(too_little_local_disk(candidate))
+
+    monkeypatch.setenv("RAVE_DIST_CACHE", str(tmp_path / "cache"))
+    assert judged(10.0) == (882_000, [])
+    size, (finding,) = judged(1e12)
+    assert size == 88_200 * 10**12
+    assert finding.severity == "warning"
+    assert finding.where == str(tmp_path / "cache")
+    assert "RAVE_DIST_CACHE" in finding.fix
+    monkeypatch.setenv("RAY_ADDRESS", "auto")  # the disks of the cluster are not known here
+    assert judged(1e12) == (size, [])
 
 
 def test_a_store_that_cannot_be_written_stops_the_command(tmp_path: Path) -> None:

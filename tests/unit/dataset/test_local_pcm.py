@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -275,11 +276,14 @@ def test_a_disk_that_fills_up_while_it_is_written_is_named(tmp_path: Path, monke
         assert files(disk / "pcm") == []
 
 
-def test_a_cache_that_cannot_be_written_is_in_the_folder_of_temporary_files(cache: Path, tmp_path: Path) -> None:
+def test_a_cache_that_cannot_be_written_is_in_the_folder_of_temporary_files(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     cache.parent.write_text("a file where the folder would be")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     folder = local_pcm.pcm_folder()
     assert folder.is_dir()
-    assert tmp_path not in folder.parents
+    assert folder.parent.parent == tmp_path
 
 
 def test_the_memory_of_a_process_does_not_depend_on_the_length_of_the_audio(tmp_path: Path) -> None:

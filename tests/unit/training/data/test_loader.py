@@ -162,12 +162,14 @@ def test_no_audio_and_mixed_channels_are_refused() -> None:
         windows([ramp(1, 10), ramp(1, 10, channels=2)])
 
 
+@pytest.mark.parametrize("device", [None, "cpu"], ids=["segments", "copy"])
 @pytest.mark.parametrize("hop", [None, 10, 1])
-def test_tiles_hold_every_sample(hop: int | None) -> None:
-    store = PcmStore([ramp(1, 150), ramp(1001, 64), ramp(2001, 20)])
+def test_tiles_hold_every_sample(hop: int | None, device: str | None) -> None:
+    store = PcmStore([ramp(1, 150), ramp(1001, 64), ramp(2001, 20)], device=device)
     tiles = [store.window(*tile, 64) for tile in store.tiles(64, hop=hop)]
     seen = {int(value) for tile in tiles for value in tile[0].tolist()} - {0}
     assert seen == set(range(1, 151)) | set(range(1001, 1065)) | set(range(2001, 2021))
     assert all(tile.shape == (1, 64) for tile in tiles)
     if hop is None:
         assert len(tiles) == 3 + 1 + 1
+        assert tiles[-1][0].tolist() == [0] * 22 + list(range(2001, 2021)) + [0] * 22
