@@ -164,10 +164,11 @@ def _open(path: Path, size: int, write: Callable[[int], None]) -> int:
     partial = path.with_name(path.name + _PARTIAL)
     while True:
         with suppress(FileNotFoundError):
-            descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
             fcntl.flock(descriptor, fcntl.LOCK_SH)
             if os.fstat(descriptor).st_size == size:
-                os.utime(descriptor)  # its last use
+                with suppress(PermissionError):  # of another user, with whom the cache is shared
+                    os.utime(descriptor)  # its last use
                 return descriptor
             path.unlink(missing_ok=True)
             os.close(descriptor)
