@@ -174,19 +174,22 @@ def _open(path: Path, size: int, write: Callable[[int], None]) -> int:
             os.close(descriptor)
         descriptor = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         fcntl.flock(descriptor, fcntl.LOCK_EX)
-        if _has_name(descriptor, partial):  # otherwise the process that held the lock has renamed or removed it
-            try:
-                _reserve(descriptor, path.parent, size)
-                write(descriptor)
-                os.fsync(descriptor)  # after a power failure, a file that was only renamed may be empty
-                os.replace(partial, path)
-            except BaseException:
-                partial.unlink(missing_ok=True)
-                os.close(descriptor)
-                raise
+        if not _has_name(descriptor, partial):  # the process that held the lock has renamed or removed it
+            os.close(descriptor)
+            continue
+        try:
+            if path.exists():  # complete since it was looked for
+                continue
+            _reserve(descriptor, path.parent, size)
+            write(descriptor)
+            os.fsync(descriptor)  # after a power failure, a file that was only renamed may be empty
+            os.replace(partial, path)
+            return os.dup(descriptor)  # with the same lock
+        finally:
+            if _has_name(descriptor, partial):
+                partial.unlink()
             fcntl.flock(descriptor, fcntl.LOCK_SH)
-            return descriptor
-        os.close(descriptor)
+            os.close(descriptor)
 
 
 def _reserve(descriptor: int, folder: Path, size: int) -> None:

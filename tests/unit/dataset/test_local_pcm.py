@@ -223,6 +223,25 @@ def test_the_copy_that_was_cut_is_written_again(cache: Path) -> None:
     assert np.asarray(pcm).tolist() == [[1, 1, 1, 1]]
 
 
+def test_a_copy_that_is_completed_after_it_was_looked_for_is_not_written_again(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    look = os.open
+
+    def too_early(path: Path, flags: int, mode: int = 0o777) -> int:
+        if path != cache / "late":
+            return look(path, flags, mode)
+        monkeypatch.undo()
+        monkeypatch.setenv("RAVE_DIST_CACHE", str(cache.parent))
+        local_pcm.open_pcm("late", [(1, 2)], lambda put: put(0, 0, np.ones((1, 2), np.int16)))  # by another process
+        raise FileNotFoundError(path)
+
+    monkeypatch.setattr(os, "open", too_early)
+    (pcm,) = local_pcm.open_pcm("late", [(1, 2)], lambda put: pytest.fail("written again"))
+    assert np.asarray(pcm).tolist() == [[1, 1]]
+    assert files(cache) == ["late"]
+
+
 def test_unused_copies_are_kept_up_to_a_size_the_last_used_first(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(local_pcm, "KEPT_BYTES", 2 * 2000)
 
