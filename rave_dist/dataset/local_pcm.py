@@ -5,7 +5,7 @@
     <cache>/pcm/<id>             the segments one after the other, each planar [channels, samples]
     <cache>/pcm/<id>.partial     the same while it is written
 
-The id is the hash of what the file contains, so all runs of a machine that train on the same audio share one file, and the
+The id is the hash of the content, so all runs of a machine that train on the same audio share one file, and the
 store is read once for all of them. The memory of a process does not depend on the file's size: pages that were read belong to
 the system, which takes them back when it needs memory. Parts are read, not mapped: a window is one request to the disk per
 channel, and an error of the disk is an exception, not the end of the process.
