@@ -2,7 +2,7 @@
 
 ::
 
-    <cache>/pcm/<id>             the segments one after the other, each planar [channels, samples]
+    <cache>/pcm/<id>             the segments in order, each planar [channels, samples]
     <cache>/pcm/<id>.partial     the same while it is written
 
 The id is the hash of the content, so all runs of a machine that train on the same audio share one file, and the
