@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,12 +13,14 @@ from rave_dist.errors import DatasetError, LibraryError
 from rave_dist.identity import content_id
 from rave_dist.library.manifest import Library
 from rave_dist.records import DatasetManifest, ModelCard, Problem, TrainingSpec, now
+from rave_dist.storage.parallel import at_once
 from rave_dist.storage.store import Store
 from rave_dist.temporary import temporary_folder
 
 if TYPE_CHECKING:
     from rave_dist.training.state.initialization import InitialWeights
 
+_published_lock = threading.Lock()
 _ARCHITECTURE = ("config", "override", "sample_rate", "channels")
 
 
@@ -38,14 +41,17 @@ def plan_joint_base(library: Library) -> JointBase | None:
     spec = library.base_spec(dataset="")
     if spec is None:
         return None
-    parts: dict[str, DatasetManifest] = {}
-    for name in library.instruments:
+    form = (spec.sample_rate, spec.channels)
+
+    def part_of(name: str) -> DatasetManifest | None:
         try:
             part = latest_manifest(library.store, name, library.name)
         except DatasetError:
-            continue  # refused later
-        if (part.sample_rate, part.channels) == (spec.sample_rate, spec.channels):
-            parts[name] = part
+            return None  # refused later
+        return part if (part.sample_rate, part.channels) == form else None
+
+    found = zip(library.instruments, at_once(part_of, library.instruments), strict=True)
+    parts = {name: part for name, part in found if part is not None}
     if not parts:
         return None
     joint = DatasetManifest(
@@ -116,7 +122,8 @@ def find_initial_weights(library: Library, instrument: str, *, joint: str = "") 
             where=f"{instrument}.base",
             fix=f"base: {card.reference}",
         )
-    return _published(library.store, card)
+    with _published_lock:  # so that of several threads one downloads them
+        return _published(library.store, card)
 
 
 @functools.lru_cache(maxsize=1)  # the instruments of a library usually share one; a version never changes

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rave_dist.errors import (
     ConfigurationError,
@@ -24,6 +24,10 @@ from rave_dist.errors import (
 from rave_dist.library.manifest import Library
 from rave_dist.progress import Progress
 from rave_dist.records import DatasetManifest, Problem, RunRecord, TrainingSpec
+from rave_dist.storage.parallel import at_once
+
+if TYPE_CHECKING:
+    from rave_dist.training.state.initialization import InitialWeights
 
 _OF_ONE_INSTRUMENT = (
     ConfigurationError,
@@ -121,15 +125,23 @@ def train_library(
             write_joint_dataset(library.store, joint)
             half = None if deadline is None else (time.monotonic() + deadline) / 2
             first = _train_all(library, [joint.spec], progress, progress.runs, deadline=half)
-        for name in names:
+
+        def prepare(name: str) -> tuple[str, InitialWeights | None] | RaveDistError:
             try:
                 dataset = latest_manifest(library.store, name, library.name).id
-                start = find_initial_weights(library, name, joint=_reference(first[0]) if first else "")
+                return dataset, find_initial_weights(library, name, joint=_reference(first[0]) if first else "")
             except _OF_ONE_INSTRUMENT as error:
-                refused[name] = write_failure(library, name, Problem.of(error))
-            else:
-                base = store_initial_weights(library.store, start) if start is not None else None
-                specs.append(library.training_spec(name, dataset=dataset, base=base))
+                return error
+
+        stored: dict[str, str] = {}
+        for name, prepared in zip(names, at_once(prepare, names), strict=True):
+            if isinstance(prepared, RaveDistError):
+                refused[name] = write_failure(library, name, Problem.of(prepared))
+                continue
+            dataset, start = prepared
+            if start is not None and start.id not in stored:
+                stored[start.id] = store_initial_weights(library.store, start)
+            specs.append(library.training_spec(name, dataset=dataset, base=None if start is None else stored[start.id]))
         if specs:
             if joint is None:
                 stack.enter_context(ray())
@@ -158,15 +170,18 @@ def _train_all(
     most = library.manifest.max_concurrent
     if deadline is not None:
         specs = _limited(library, specs, progress, seconds=deadline - time.monotonic())
-    planned = [plan_continuation(library.store, spec) for spec in specs]
+    planned = at_once(partial(plan_continuation, library.store), specs)
     for run in planned:
         if run.note:
             progress.say(f"{run.spec.instrument}: {run.note}")
     specs = [run.spec for run in planned]
     records = train_runs(library.store, specs, publish=publish, export=export, most=most, progress=runs, stage=progress.stage)
-    for spec, record in zip(specs, records, strict=True):
+
+    def correct_credit(spec: TrainingSpec, record: RunRecord) -> None:
         if record.state == "done" and record.model:  # also of a run that ended before its credit was corrected
             refresh_credit(library.store, find(library.store, record.model), spec.credit)
+
+    at_once(lambda pair: correct_credit(*pair), zip(specs, records, strict=True))
     return records
 
 

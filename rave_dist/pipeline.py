@@ -34,6 +34,7 @@ from rave_dist.records import (
     RunRecord,
     TrainingSpec,
 )
+from rave_dist.storage.parallel import at_once
 from rave_dist.storage.store import Store
 from rave_dist.temporary import temporary_folder
 
@@ -227,7 +228,7 @@ def status(library: Library, only: list[str] | None = None) -> list[RunRecord]:
         return records
     from rave_dist.checks.outdated import outdated  # imported here: it needs numpy
 
-    return [record.model_copy(update={"outdated": outdated(library, record)}) for record in records]
+    return at_once(lambda record: record.model_copy(update={"outdated": outdated(library, record)}), records)
 
 
 def holder(library: Library) -> LeaseRecord | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 from rave_dist.audio.io.sources import Listing, find_sources
 from rave_dist.checks import history, recordings, resources, settings
@@ -22,6 +23,9 @@ from rave_dist.progress import SILENT, Progress
 from rave_dist.records import Problem
 from rave_dist.storage.parallel import at_once
 from rave_dist.training.preflight.model_facts import measure_model
+
+if TYPE_CHECKING:
+    from rave_dist.training.state.initialization import InitialWeights
 
 BEFORE_MEASURING: tuple[Check, ...] = (*recordings.CHECKS, *settings.CHECKS)
 """Checks of manifest and recordings."""
@@ -50,7 +54,9 @@ def check_library(library: Library, only: Sequence[str] | None = None, *, progre
         source.place: source for listing in listings.values() if isinstance(listing, Listing) for source in listing.sources
     }
     opened = dict(zip(sources, recordings.open_recordings(list(sources.values())), strict=True))
-    examined = {name: _examine(library, name, listings[name], opened) for name in names}
+    starts = dict(zip(names, at_once(lambda name: _initial_weights(library, name), names), strict=True))
+    examined = {name: _examine(library, name, listings[name], starts[name], opened) for name in names}
+    at_once(lambda one: _plan_next_run(*one), examined.values())
     progress.stage("checking models")
     free = library.store.free_bytes()
     base = _check_joint_base(library, {name: candidate for name, (candidate, _) in examined.items()}, free)
@@ -84,8 +90,20 @@ def _list(library: Library, name: str) -> Listing | RaveDistError:
         return error
 
 
+def _initial_weights(library: Library, name: str) -> InitialWeights | RaveDistError | None:
+    """An instrument's initial weights, or why they are not available."""
+    try:
+        return find_initial_weights(library, name)
+    except RaveDistError as error:
+        return error
+
+
 def _examine(
-    library: Library, name: str, listing: Listing | RaveDistError, opened: Mapping[str, Recording]
+    library: Library,
+    name: str,
+    listing: Listing | RaveDistError,
+    start: InitialWeights | RaveDistError | None,
+    opened: Mapping[str, Recording],
 ) -> tuple[Candidate, list[Finding]]:
     """An instrument, and its findings before its model is measured."""
     candidate = Candidate(library=library, spec=library.training_spec(name, dataset=""))
@@ -95,11 +113,28 @@ def _examine(
         candidate.recordings = [opened[source.place] for source in listing.sources]
     else:
         found.append(from_error(listing))
-    try:
-        candidate.initial_weights = find_initial_weights(library, name)
-    except RaveDistError as error:
-        found.append(from_error(error))
+    if isinstance(start, RaveDistError):
+        found.append(from_error(start))
+    else:
+        candidate.initial_weights = start
     return candidate, found + _run(BEFORE_MEASURING, candidate)
+
+
+def _plan_next_run(candidate: Candidate, found: list[Finding]) -> None:
+    """Plans the run of a candidate without errors in view of its earlier ones.
+
+    Raises:
+        StoreError: the store cannot be read.
+    """
+    if not _has_error(found):
+        try:
+            candidate.next_run = history.plan_from_history(candidate)
+        except ConfigurationError as error:
+            found.append(from_error(error))
+
+
+def _has_error(found: Sequence[Finding]) -> bool:
+    return any(finding.severity == "error" for finding in found)
 
 
 def _check_joint_base(library: Library, candidates: Mapping[str, Candidate], free: int | None) -> InstrumentCheck | None:
@@ -117,9 +152,8 @@ def _check_joint_base(library: Library, candidates: Mapping[str, Candidate], fre
 def _complete(candidate: Candidate, found: Sequence[Finding]) -> InstrumentCheck:
     """Measures the model of a candidate without errors and runs the checks that need its facts."""
     findings = [*found, *_run(settings.AFTER_JOINT_BASE, candidate)]
-    if not any(finding.severity == "error" for finding in findings):
+    if not _has_error(findings):
         try:
-            candidate.next_run = history.plan_from_history(candidate)
             candidate.facts = measure_model(candidate.spec, candidate.initial_weights)
             candidate.plan = resources.plan_run(candidate, candidate.facts)
         except ConfigurationError as error:

@@ -36,6 +36,7 @@ from botocore.exceptions import (
 
 from rave_dist.errors import MissingKeyError, StoreError, from_os_error
 from rave_dist.storage.backend import Entry
+from rave_dist.storage.parallel import REQUESTS_AT_ONCE, REQUESTS_PER_SECOND, Pace
 
 if TYPE_CHECKING:
     import pyarrow.fs
@@ -50,6 +51,9 @@ _NOT_FOR_US = {"403", "AccessDenied", "405", "MethodNotAllowed", "501", "NotImpl
 _BEHIND_END_CODES = {"416", "InvalidRange"}
 _ATTEMPTS = 8
 """Attempts at a request after 500, 502, 503, 504, throttling and lost connections, for 35 s on average; as AWS_MAX_ATTEMPTS."""
+
+
+_pace = Pace(REQUESTS_PER_SECOND)  # of all connections of this process
 
 
 @dataclass(frozen=True)
@@ -121,8 +125,12 @@ class _Connection:
         # A separate session, because boto3's default session keeps its first credentials.
         self.session = boto3.session.Session()
         self.attempts = int(self.session._session.get_config_variable("max_attempts") or _ATTEMPTS)
-        config = Config(retries={"total_max_attempts": self.attempts, "mode": "standard"})
+        config = Config(
+            retries={"total_max_attempts": self.attempts, "mode": "standard"},
+            max_pool_connections=2 * REQUESTS_AT_ONCE,  # botocore closes further ones after each request
+        )
         self.client = self.session.client("s3", config=config)
+        self.client.meta.events.register("before-send.s3", lambda **_: _pace.wait())
 
     def credentials(self) -> Any:
         """Botocore's credentials; None if there are none."""

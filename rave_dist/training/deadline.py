@@ -15,6 +15,7 @@ from rave_dist.options import Budget
 from rave_dist.records import RunRecord, TrainingSpec
 from rave_dist.scheduling.admission import Candidate, Host, cpus_per_run, has_room
 from rave_dist.scheduling.simulation import START_SECONDS, simulate
+from rave_dist.storage.parallel import at_once
 from rave_dist.storage.store import Store
 from rave_dist.time_left import duration
 from rave_dist.training import needs
@@ -54,7 +55,7 @@ def limit_budgets(
         ConfigurationError: starting and publishing the runs takes longer than that.
         StoreError: the store cannot be read.
     """
-    progress = [_progress(store, spec) for spec in specs]
+    progress = at_once(lambda spec: _progress(store, spec), specs)
     speeds = Speeds(store, specs[0].library, [spec.instrument for spec in specs], slowest_card(hosts))
     cpus = 1 if speeds.card is not None else cpus_per_run(hosts, len(specs))
     runs: dict[str, Candidate] = {}

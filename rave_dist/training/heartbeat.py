@@ -94,9 +94,10 @@ def read_live_records(
     }
     until = time.monotonic() + watch_seconds
     while suspects and time.monotonic() < until:
-        time.sleep(min(1.0, watch_seconds / 10))
-        records = read_records(store, library, instruments)
-        suspects = {r.instrument: r.updated_at for r in records if suspects.get(r.instrument) == r.updated_at}
+        time.sleep(max(min(1.0, watch_seconds / 10), len(suspects) / READS_PER_SECOND))
+        newer = {record.instrument: record for record in read_records(store, library, list(suspects))}
+        records = [newer.get(record.instrument, record) for record in records]
+        suspects = {name: at for name, at in suspects.items() if newer[name].updated_at == at}
     return [without_activity(record) if record.instrument in suspects else record for record in records]
 
 

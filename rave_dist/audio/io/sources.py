@@ -95,7 +95,9 @@ def find_sources(patterns: Sequence[str]) -> Listing:
     passed_over_elsewhere: list[PassedOver] = []
     seen: set[int] = set()
     notes: list[str] = []
-    for pattern in _files_first(patterns):
+    objects = {pattern: _object(pattern) for pattern in patterns if is_remote(pattern) and not split_uploads(pattern)}
+    for pattern in sorted(dict.fromkeys(patterns), key=lambda pattern: not (objects.get(pattern) or _is_file(pattern))):
+        # Named files came first, so that other patterns do not pass over them.
         if (uploads := _uploads(pattern)) is not None:
             found |= {source.place: source for source in uploads.sources}
             passed_over_elsewhere += uploads.passed_over
@@ -103,7 +105,7 @@ def find_sources(patterns: Sequence[str]) -> Listing:
             continue
         matches = 0
         here = Tally()
-        for each in _in_store(pattern, notes) if is_remote(pattern) else _on_disk(pattern, notes):
+        for each in _in_store(pattern, objects[pattern], notes) if is_remote(pattern) else _on_disk(pattern, notes):
             if isinstance(each, AudioSource):
                 matches += 1
                 found.setdefault(each.place, each)
@@ -121,16 +123,17 @@ def find_sources(patterns: Sequence[str]) -> Listing:
     )
 
 
-def _files_first(patterns: Sequence[str]) -> list[str]:
-    """Patterns without duplicates; named files first, so that other patterns do not pass over them."""
-    return sorted(dict.fromkeys(patterns), key=lambda pattern: not _is_file(pattern))
-
-
 def _is_file(pattern: str) -> bool:
-    if not is_remote(pattern):
-        return os.path.isfile(local_path(pattern))
-    scheme, container, key = split(pattern)
-    return bool(key.strip("/")) and Store(f"{scheme}://{container}").exists(key.strip("/"))
+    return not is_remote(pattern) and os.path.isfile(local_path(pattern))
+
+
+def _object(address: str) -> Entry | None:
+    """The object of this very name; None if there is none, so that the address is a prefix or a glob."""
+    scheme, container, key = split(address)
+    try:
+        return Store(f"{scheme}://{container}").stat(key.strip("/")) if key.strip("/") else None
+    except MissingKeyError:
+        return None
 
 
 def _uploads(pattern: str) -> Listing | None:
@@ -265,12 +268,12 @@ def _fingerprint(status: os.stat_result) -> str:
     return f"{status.st_size}-{status.st_mtime_ns}"
 
 
-def _in_store(pattern: str, notes: list[str]) -> Iterator[AudioSource | Passed]:
+def _in_store(pattern: str, named: Entry | None, notes: list[str]) -> Iterator[AudioSource | Passed]:
     scheme, container, key = split(pattern)
     store = Store(f"{scheme}://{container}")
     key = key.strip("/")
-    if key and store.exists(key):
-        yield _remote(store, store.stat(key), root=key.rpartition("/")[0])
+    if named is not None:
+        yield _remote(store, named, root=key.rpartition("/")[0])
         return
     root, glob = key, None
     if has_wildcards(key) and not _is_prefix(store, key):
