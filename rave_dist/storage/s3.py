@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
@@ -226,7 +226,8 @@ class S3Prefix:
             for attempts_left in reversed(range(_connection().attempts)):
                 try:
                     answer = self._client.get_object(Bucket=self._bucket, Key=self._full(key), **options)
-                    return answer["Body"].read(), _tag(answer)
+                    with closing(answer["Body"]) as body:  # and a connection that was lost
+                        return body.read(), _tag(answer)
                 except ClientError as error:
                     if options and _code(error) in _BEHIND_END_CODES:
                         return b"", ""
