@@ -28,8 +28,8 @@ demo: setup
 	$(BIN)/rave-dist demo
 
 # Each part runs in a separate process, so that a crash, for example of Ray's driver, does not affect the others. The first
-# two use both cores, with a third process for those that wait. The others mostly wait, for example for a Ray of their own to start: a quiet machine can run two or three at a
-# time (JOBS=2), a line per test.
+# two use both cores, with a third process for tests that wait. The others mostly wait, for example for a Ray of their own to
+# start: a quiet machine can run two or three at a time (JOBS=3), a line per test.
 JOBS ?= 1
 PARTS := unit contract
 WAITING_PARTS := end_to_end on_ray cluster examples gpu

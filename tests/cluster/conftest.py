@@ -62,6 +62,6 @@ def two_nodes(s3_server: str) -> Iterator[TwoNodes]:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--night", type=int, default=0, help="a whole night of so many instruments, with all faults")
+    parser.addoption("--night", type=int, default=0, help="the number of instruments of a whole night with all faults")
     parser.addoption("--faults", default="", help="of a night: their names, separated by ', '")
     parser.addoption("--seed", type=int, default=1, help="draws the faults of a night and their moments")

@@ -97,7 +97,7 @@ def test_nodes_install_the_pinned_versions(written: dict[str, Any]) -> None:
 
 
 def test_ray_down_finds_ray_on_the_head(written: dict[str, Any], tmp_path: Path) -> None:
-    """Ray runs `ray stop` there in a shell that reads ``~/.bashrc``, and goes on if there is no such program."""
+    """Ray runs `ray stop` there in a shell that reads ``~/.bashrc``, and continues if there is no such program."""
     programs = tmp_path / "rave-dist" / ".venv" / "bin"
     programs.mkdir(parents=True)
     (programs / "ray").symlink_to("/bin/true")

@@ -96,8 +96,8 @@ def find_sources(patterns: Sequence[str]) -> Listing:
     seen: set[int] = set()
     notes: list[str] = []
     objects = {pattern: _object(pattern) for pattern in patterns if is_remote(pattern) and not split_uploads(pattern)}
+    # Named files first, so that other patterns do not pass over them.
     for pattern in sorted(dict.fromkeys(patterns), key=lambda pattern: not (objects.get(pattern) or _is_file(pattern))):
-        # Named files came first, so that other patterns do not pass over them.
         if (uploads := _uploads(pattern)) is not None:
             found |= {source.place: source for source in uploads.sources}
             passed_over_elsewhere += uploads.passed_over
