@@ -85,7 +85,9 @@ class Room:
 
     def __init__(self, hosts: Iterable[Host], taken: Iterable[Share] = ()) -> None:
         self._hosts = {host.id: host for host in hosts}
-        self._cpus = {host.id: host.cpus - _spare_cpus(host, self._hosts.values()) for host in self._hosts.values()}
+        self._cpus = {host.id: host.cpus for host in self._hosts.values()}
+        self._all_cpus = sum(self._cpus.values())
+        self._cpus_of_runs = 0.0
         self._memory = {host.id: host.memory for host in self._hosts.values()}
         self._gpus = {host.id: [1.0] * host.gpus for host in self._hosts.values()}
         for share in taken:
@@ -101,6 +103,7 @@ class Room:
         if share.host not in self._hosts:
             return
         self._cpus[share.host] -= share.cpus
+        self._cpus_of_runs += share.cpus
         self._memory[share.host] -= share.memory
         if share.gpus and share.gpu < len(self._gpus[share.host]):
             self._gpus[share.host][share.gpu] -= share.gpus
@@ -126,7 +129,7 @@ class Room:
         return float(sum(host.gpus for host in self._hosts.values()) if gpu else len(self._hosts))
 
     def _on(self, host: Host, need: Need) -> Share | None:
-        if need.cpus > self._cpus[host.id] + _TOLERANCE or not _suits(host, need):
+        if need.cpus > self._cpus[host.id] + _TOLERANCE or self._uses_reserved(need) or not _suits(host, need):
             return None
         memory = min(need.memory, int(host.memory)) if math.isfinite(host.memory) else need.memory
         if memory > self._memory[host.id]:
@@ -139,6 +142,11 @@ class Room:
             return None
         fullest = min(fitting, key=self._gpus[host.id].__getitem__)
         return Share(host.id, need.cpus, memory, part, fullest)
+
+    def _uses_reserved(self, need: Need) -> bool:
+        """Whether too few CPUs would be left; the first run has what it needs, or one of a whole host might never start."""
+        used = self._cpus_of_runs + need.cpus
+        return self._cpus_of_runs > 0 and used > self._all_cpus - _reserved(self._all_cpus) + _TOLERANCE
 
     def _rank(self, share: Share) -> float:
         """What a share would leave on its card; without one, lower on an emptier host: cores share its memory bus."""
@@ -160,7 +168,7 @@ def gpu_share(step_bytes: int, gpu_bytes: int) -> float:
 
 def cpus_per_run(hosts: Sequence[Host], runs: int) -> int:
     """The CPUs of each run on a cluster without GPUs: an equal part, at least 1 and at most those of one host."""
-    usable = sum(int(host.cpus - _spare_cpus(host, hosts)) for host in hosts)
+    usable = sum(int(host.cpus) for host in hosts) - _reserved(sum(host.cpus for host in hosts))
     widest = max((int(host.cpus) for host in hosts), default=0)
     return max(1, min(usable // max(1, runs), widest, MOST_CPUS_PER_RUN))
 
@@ -238,7 +246,6 @@ def _suits(host: Host, need: Need) -> bool:
     return set(need.labels) <= set(host.labels)
 
 
-def _spare_cpus(host: Host, hosts: Iterable[Host]) -> int:
-    """CPUs reserved for reading data: one of the largest host of a cluster of four or more CPUs."""
-    known = list(hosts)
-    return 1 if sum(h.cpus for h in known) >= 4 and host.id == max(known, key=lambda h: h.cpus).id else 0
+def _reserved(cpus: float) -> int:
+    """CPUs of a cluster that runs leave for reading data, on any host: whichever has them may be lost."""
+    return 1 if cpus >= 4 else 0

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,6 +16,7 @@ from rave_dist.scheduling.admission import (
     cost,
     cpus_per_run,
     gpu_share,
+    has_room,
     missing,
 )
 
@@ -42,6 +45,22 @@ def test_one_instrument_gets_the_laptop_but_not_its_last_core() -> None:
     assert cpus_per_run([Host("a", 8)], 1) == 7
     assert cpus_per_run([Host("a", 8)], 3) == 2
     assert cpus_per_run([Host("a", 2)], 1) == 2
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(("head", "one", "other"))))
+def test_the_core_that_stays_free_is_no_particular_host_s(order: tuple[str, ...]) -> None:
+    """Runs of two cores: both workers take one, and the worker that is left after a loss takes the other's."""
+    cluster = {name: Host(name, cpus=2, labels=(("role", "head" if name == "head" else "worker"),)) for name in order}
+    waiting = [Candidate(name, Need(2, labels=(("role", "worker"),))) for name in ("high", "low")]
+    assert {share.host for _, share in admit(waiting, Room(cluster.values()))} == {"one", "other"}
+    left = [host for host in cluster.values() if host.id != "one"]
+    assert [share.host for _, share in admit(waiting, Room(left))] == ["other"]
+    assert len(admit([Candidate("a", Need(2)), Candidate("b", Need(2))], Room(left))) == 1
+
+
+def test_a_run_that_needs_all_cores_of_a_host_starts() -> None:
+    assert has_room([Host("a", cpus=4)], Need(4))
+    assert not admit([Candidate("a", Need(2))], Room([Host("a", cpus=4)], [Share("a", cpus=2)]))
 
 
 def test_a_run_never_spans_hosts() -> None:
