@@ -117,7 +117,8 @@ def distant(milliseconds: float) -> Iterator[None]:
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         behind = await asyncio.open_connection(server.hostname, server.port)
-        await asyncio.gather(copy(reader, behind[1], milliseconds / 1000), copy(behind[0], writer, 0.0))
+        with contextlib.suppress(asyncio.CancelledError):  # at the end
+            await asyncio.gather(copy(reader, behind[1], milliseconds / 1000), copy(behind[0], writer, 0.0))
 
     proxy = loop.run_until_complete(asyncio.start_server(serve, "127.0.0.1", 0))
     thread = threading.Thread(target=loop.run_forever, daemon=True)
