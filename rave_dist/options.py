@@ -42,6 +42,9 @@ EXCLUSIVE_OPTIONS: tuple[tuple[ComputeOption, ComputeOption], ...] = (
 NEED_CUDA: frozenset[ComputeOption] = frozenset({"tf32", "fp16", "cuda-graphs"})
 """Options that require an NVIDIA GPU."""
 
+ONE_WORKER_OPTIONS: frozenset[ComputeOption] = frozenset({"compile", "cuda-graphs"})
+"""Options that cannot be combined with several workers, which exchange values within a step."""
+
 AudioFormat = Literal["flac", "wav"]
 """Output format of a conversion."""
 

@@ -61,8 +61,8 @@ def used(record: RunRecord) -> float | None:
 
 def spent(records: Sequence[RunRecord]) -> dict[str, float]:
     """Hours of GPUs, and of CPU cores without one, that the training took, by the shares of the last attempts."""
-    on_gpus = sum(record.gpu_share * record.seconds for record in records)
-    on_cores = sum((record.threads or 1) * record.seconds for record in records if not record.gpu_share)
+    on_gpus = sum(record.workers * record.gpu_share * record.seconds for record in records)
+    on_cores = sum(record.workers * (record.threads or 1) * record.seconds for record in records if not record.gpu_share)
     return {"gpu_hours": round(on_gpus / 3600, 3), "core_hours": round(on_cores / 3600, 3)}
 
 

@@ -26,7 +26,7 @@ def plan_run(candidate: Candidate, facts: ModelFacts) -> Plan:
         ConfigurationError: the budget is smaller than the steps of the run to resume.
     """
     spec, start = candidate.spec, candidate.initial_weights
-    times = facts.step_times(candidate.step.batch)
+    times = facts.step_times(candidate.step.of_one_worker().batch)
     resume_point = None if start is None else start.resume_point
     earlier = None if candidate.next_run is None else candidate.next_run.earlier
     done = 0
@@ -43,7 +43,7 @@ def plan_run(candidate: Candidate, facts: ModelFacts) -> Plan:
         steps=schedule.steps,
         phase_1_steps=schedule.phase_1_steps,
         hours=spec.budget.hours if spec.budget.hours and not spec.budget.steps else round(seconds / 3600, 4),
-        memory_bytes=facts.step_bytes(_windows_at_once(candidate, facts)),
+        memory_bytes=_step_bytes(candidate, facts, _windows_at_once(candidate, facts)),
         disk_bytes=run_bytes(facts.parameters, keep=spec.checkpoint.keep) + (0 if candidate.is_joint_base else pcm_bytes),
         local_disk_bytes=pcm_bytes,
     )
@@ -53,14 +53,17 @@ def too_little_memory(candidate: Candidate) -> Iterator[Finding]:
     """A training step that does not fit this machine's memory; a cluster's memory is not known here."""
     spec, facts, batch = candidate.spec, candidate.facts, candidate.step.batch
     memory = psutil.virtual_memory().total
-    if facts is None or os.environ.get("RAY_ADDRESS") or facts.step_bytes(batch) <= memory:
+    if facts is None or os.environ.get("RAY_ADDRESS"):
         return
-    needs = f"a training step needs {in_words(facts.step_bytes(batch))} of memory, this machine has {in_words(memory)}"
+    needed = _step_bytes(candidate, facts, batch)
+    if needed <= memory:
+        return
+    needs = f"a training step needs {in_words(needed)} of memory, this machine has {in_words(memory)}"
     at_once = _windows_at_once(candidate, facts)
     if at_once < batch:
         yield warning(f"{needs}: it will be computed in {batch // at_once} parts of {at_once} windows")
         return
-    fitting = next((size for size in range(batch, 0, -1) if facts.step_bytes(size) <= memory), 0)
+    fitting = next((size for size in range(batch, 0, -1) if _step_bytes(candidate, facts, size) <= memory), 0)
     yield error(needs, fix=smaller_batch(spec, fitting))
 
 
@@ -70,7 +73,14 @@ def _windows_at_once(candidate: Candidate, facts: ModelFacts) -> int:
     if candidate.spec.batch != "auto" or os.environ.get("RAY_ADDRESS"):
         return batch
     memory = psutil.virtual_memory().total
-    return next((batch // parts for parts in accumulation_choices(batch) if facts.step_bytes(batch // parts) <= memory), batch)
+    sizes = (batch // parts for parts in accumulation_choices(batch))
+    return next((size for size in sizes if _step_bytes(candidate, facts, size) <= memory), batch)
+
+
+def _step_bytes(candidate: Candidate, facts: ModelFacts, windows: int) -> int:
+    """Memory of a step of some windows in all workers."""
+    workers = candidate.spec.workers
+    return workers * facts.step_bytes(-(-windows // workers))
 
 
 def too_little_disk(candidate: Candidate) -> Iterator[Finding]:
@@ -98,4 +108,15 @@ def too_little_local_disk(candidate: Candidate) -> Iterator[Finding]:
         )
 
 
-CHECKS: tuple[Check, ...] = (too_little_memory, too_little_disk, too_little_local_disk)
+def needs_whole_batch(candidate: Candidate) -> Iterator[Finding]:
+    """Several workers for a model with statistics of the whole batch."""
+    facts, workers = candidate.facts, candidate.spec.workers
+    if facts is not None and workers > 1 and facts.whole_batch:
+        yield error(
+            f"{workers} workers cannot train this model: {facts.whole_batch} requires a single one",
+            fix="leave out workers, or use another configuration, such as v2",
+            where="workers",
+        )
+
+
+CHECKS: tuple[Check, ...] = (too_little_memory, too_little_disk, too_little_local_disk, needs_whole_batch)

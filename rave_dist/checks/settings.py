@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from rave_dist.checks.candidate import Candidate, Check
 from rave_dist.checks.findings import Finding, error, warning
 from rave_dist.initial_weights import joint_base_problem
-from rave_dist.options import NEED_CUDA
+from rave_dist.options import NEED_CUDA, ONE_WORKER_OPTIONS
 from rave_dist.rave.config import configurations
 from rave_dist.suggest import suggest
 from rave_dist.training.preflight.model_facts import has_gpu
@@ -30,6 +30,23 @@ def missing_gpu(candidate: Candidate) -> Iterator[Finding]:
         yield error(
             f"compute: {names} {'requires' if len(needed) == 1 else 'require'} an NVIDIA GPU, and this machine has none",
             fix=f"leave out {names}, or name a Ray cluster with GPUs in RAY_ADDRESS",
+        )
+
+
+def too_many_workers(candidate: Candidate) -> Iterator[Finding]:
+    """More workers than windows in a batch, or options that need a single process."""
+    workers, batch = candidate.spec.workers, candidate.step.batch
+    if workers > batch:
+        yield error(
+            f"{workers} workers cannot divide a batch of {batch} window{'s' if batch > 1 else ''}",
+            fix=f"set workers: {batch} or less, or batch: {workers} or more",
+            where="workers",
+        )
+    options = sorted(ONE_WORKER_OPTIONS & set(candidate.spec.compute))
+    if workers > 1 and options:
+        names = " and ".join(options)
+        yield error(
+            f"compute: {names} cannot be combined with {workers} workers", fix=f"leave out {names}, or workers", where="workers"
         )
 
 
@@ -63,7 +80,14 @@ def untrainable_joint_base(candidate: Candidate) -> Iterator[Finding]:
         yield error(f"the joint base cannot be trained: {base.problems[0].what}", fix=base.problems[0].fix)
 
 
-CHECKS: tuple[Check, ...] = (unknown_configuration, missing_gpu, early_stopping, other_architecture, transposed_base)
+CHECKS: tuple[Check, ...] = (
+    unknown_configuration,
+    missing_gpu,
+    too_many_workers,
+    early_stopping,
+    other_architecture,
+    transposed_base,
+)
 
 AFTER_JOINT_BASE: tuple[Check, ...] = (untrainable_joint_base,)
 """Checks of an instrument that need the check of the joint base."""

@@ -46,6 +46,7 @@ LOW_DATA = tuple(AUGMENTATIONS)
 """``augment: low-data``: all of them."""
 
 LARGEST_BATCH = 4096
+MOST_WORKERS = 64
 
 ADDRESS = r"^https?://[^\s/?#]+\S*$"
 """The web addresses that can be notified of the end of a command."""
@@ -246,6 +247,12 @@ class Settings(StrictRecord):
         ["bf16", "fused-adam"],
         without="none",
     )
+    workers: Annotated[int, Field(ge=1, le=MOST_WORKERS, strict=True)] | None = key(
+        "number of processes that divide the batch of a training step, each on a GPU of its own where there are GPUs; the"
+        " result is that of one process up to rounding, see docs/training.md",
+        2,
+        without="1",
+    )
     base: BaseSpec | None = key(
         "initial weights: a published model (`NAME`, `NAME@VERSION`), a stock RAVE run, or a joint base that is"
         " trained on all instruments first, see docs/bases.md",
@@ -342,6 +349,7 @@ HOUSE_DEFAULTS = Settings(
     override={},
     checkpoint=CheckpointPolicy(),
     placement=Placement(),
+    workers=1,
     credit={},
     augment=STOCK_AUGMENTATIONS,
     losses={},

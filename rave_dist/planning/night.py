@@ -35,7 +35,8 @@ _MOST_CARDS = 4096
 class PlannedRun:
     """One instrument of a plan; times in seconds since the start.
 
-    ``share`` is the part of a card, or without cards the number of CPUs. ``source`` says where the seconds of a step are from.
+    ``share`` is the part of a card, or without cards the number of CPUs, of all its workers. ``source`` says where the seconds
+    of a step are from.
     """
 
     name: str
@@ -130,7 +131,7 @@ def plan_night(
     speeds = Speeds(library.store, library.name, library.instruments, card)
     hosts = _hosts(card, cards)
     most = library.manifest.max_concurrent
-    cpus = 1 if card is not None else cpus_per_run(hosts, len(specs))
+    cpus = 1 if card is not None else cpus_per_run(hosts, sum(spec.workers for spec in specs))
 
     by_name = {spec.instrument: spec for spec in specs}
     new = {name: RunRecord(library=library.name, instrument=name, run_id="", dataset="") for name in by_name}
@@ -159,7 +160,7 @@ def plan_night(
     for span in spans:
         times, source = speeds.of(by_name[span.name], cpus=cpus)
         schedule = plan_schedule(by_name[span.name].budget, step_times=times, override=by_name[span.name].override)
-        share = span.share.gpus or float(span.share.cpus)
+        share = sum(one.gpus or float(one.cpus) for one in span.share.all)
         planned.append(PlannedRun(span.name, schedule.steps, schedule.phase_1_steps, share, span.start, span.end, source))
     night = Night(
         runs=tuple(planned),
@@ -178,7 +179,7 @@ def plan_night(
 
 def _check_fits(spec: TrainingSpec, card: Card) -> None:
     """Refuses a step that needs more memory than the card has, unless it may be computed in parts."""
-    needed = measure_model(spec).step_bytes(StepConfig.of(spec).batch)
+    needed = measure_model(spec).step_bytes(StepConfig.of(spec).of_one_worker().batch)
     if needed > card.gib << 30 and spec.batch != "auto":
         raise ConfigurationError(
             f"a training step needs {in_words(needed)} of memory, a {card.name} has {card.gib} GiB",
@@ -213,7 +214,7 @@ def _doubling(cards: int) -> list[int]:
 
 
 def _hosts(card: Card | None, cards: int) -> list[Host]:
-    """The cluster of a plan: one host with all cards, because no run spans two, or this machine."""
+    """The cluster of a plan: one host with all cards, which says nothing of how they are spread, or this machine."""
     if card is not None:
         return [Host(card.name, cpus=math.inf, gpus=cards, gpu_bytes=card.gib << 30)]
     return [Host("this machine", cpus=float(os.cpu_count() or 1), memory=psutil.virtual_memory().total)]

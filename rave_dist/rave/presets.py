@@ -66,9 +66,9 @@ def smaller_batch(spec: TrainingSpec, fitting: int) -> str:
 
     Args:
         spec: the run.
-        fitting: the largest number of windows that fits; 0 if not even one does.
+        fitting: the largest number of windows that fits; 0 if not even one does. Every worker needs one.
     """
-    if not fitting:
+    if fitting < spec.workers:
         return "use a smaller configuration, or a machine with more memory"
     auto = "" if spec.batch == "auto" else ", or batch: auto, which accumulates gradients over parts that fit"
     return f"set batch: {fitting}{auto}"

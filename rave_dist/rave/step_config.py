@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -26,6 +26,7 @@ class StepConfig:
         compute: options of arithmetic and speed.
         accumulation_steps: equal parts of the batch whose gradients are added up in a step.
         losses: weights of further losses, by name (`rave_dist.extensions.LOSSES`).
+        workers: processes that divide the batch.
     """
 
     config: tuple[str, ...]
@@ -37,6 +38,7 @@ class StepConfig:
     compute: tuple[ComputeOption, ...] = ()
     accumulation_steps: int = 1
     losses: Mapping[str, float] = field(default_factory=dict)
+    workers: int = 1
 
     @staticmethod
     def of(spec: TrainingSpec, *, accumulation_steps: int = 1) -> StepConfig:
@@ -57,7 +59,12 @@ class StepConfig:
             compute=spec.compute,
             accumulation_steps=accumulation_steps,
             losses=spec.losses,
+            workers=spec.workers,
         )
+
+    def of_one_worker(self) -> StepConfig:
+        """The part of the step that the busiest worker computes, as a step of its own."""
+        return replace(self, batch=-(-self.batch // self.workers), workers=1)
 
     @cached_property
     def config_text(self) -> str:

@@ -78,6 +78,9 @@ class RunFolder:
     not_finite = _In("not_finite.json")
     """The batch after which a value was NaN or infinite: `rave_dist.records.NotFiniteReport`."""
 
+    train = _In("train")
+    """What Ray Train keeps of a run with several workers, while it trains."""
+
     stop = _In("stop")
     """An empty object that asks the run to save its state and stop."""
 

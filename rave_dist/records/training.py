@@ -31,13 +31,13 @@ class TrainingSpec(Record):
 
     ``window`` (samples) and ``batch`` are None for the configuration's default; ``auto`` is that batch, with the accumulation
     steps that the memory needs. ``base`` is the id of the initial weights (`BaseFolder`); None for new ones. ``augment`` has
-    the probability of each augmentation, ``compute`` the options of arithmetic and speed
-    (`rave_dist.training.step.precision`). For extensions (`rave_dist.extensions`), ``losses`` has the weight of each further
-    loss, ``exports`` and ``metrics`` the names of further files and metrics of the published model. ``continues`` is the run
-    whose checkpoint it starts from (`rave_dist.training.continuation`).
+    the probability of each augmentation, ``compute`` the options of arithmetic and speed (`rave_dist.training.step.precision`);
+    ``workers`` is the number of processes that divide the batch. For extensions (`rave_dist.extensions`), ``losses`` has the
+    weight of each further loss, ``exports`` and ``metrics`` the names of further files and metrics of the published model.
+    ``continues`` is the run whose checkpoint it starts from (`rave_dist.training.continuation`).
     """
 
-    NOT_IDENTITY: ClassVar = ("checkpoint", "recover", "placement", "credit", "exports", "metrics")
+    NOT_IDENTITY: ClassVar = ("checkpoint", "recover", "placement", "workers", "credit", "exports", "metrics")
 
     library: str
     instrument: str
@@ -53,6 +53,7 @@ class TrainingSpec(Record):
     checkpoint: CheckpointPolicy = CheckpointPolicy()
     recover: Recovery | None = None
     placement: Placement = Placement()
+    workers: int = 1
     credit: dict[str, str] = Field(default_factory=dict)
     base: str | None = None
     augment: dict[str, float] = STOCK_AUGMENTATIONS
@@ -66,8 +67,9 @@ class TrainingSpec(Record):
     def run_id(self) -> str:
         """Hash of the parameters that affect the result.
 
-        The checkpoint policy, the placement and the credit do not. The recovery does not change runs that need none, and must
-        find the checkpoints of those that do. Exports and metrics are derived from the result.
+        The checkpoint policy, the placement and the credit do not. Workers change the order of additions, as threads do. The
+        recovery does not change runs that need none, and must find the checkpoints of those that do. Exports and metrics are
+        derived from the result.
         """
         return self._id(*(() if self.continues else ("continues",)))
 
@@ -124,8 +126,9 @@ class RunRecord(Record):
 
     ``activity`` is its present activity, None if no process is known to work on it; ``waits_for`` are the resources that a
     waiting run lacks. ``worker`` is host:pid of the last training process, ``attempt`` its random name, ``threads`` its CPU
-    threads and ``device`` its device; on a GPU ``gpu_share`` is its fraction of it and ``gpu_bytes`` the memory that it
-    holds. ``retries`` says how often the last command restarted the run. ``curve`` has steps and held-out distances.
+    threads and ``device`` its device; on a GPU ``gpu_share`` is its fraction of it and ``gpu_bytes`` the memory that it holds;
+    of several ``workers`` it is the first one. ``retries`` says how often the last command restarted the run. ``curve`` has
+    steps and held-out distances.
     ``seconds`` is training time, of ``budget``; ``expected_seconds`` is what was expected of the whole run at its start.
     ``verdict`` is that of the published ``model``. ``outdated`` is never stored: what has changed since in manifest and
     recordings.
@@ -154,6 +157,7 @@ class RunRecord(Record):
     worker: str | None = None
     attempt: str = ""
     threads: int | None = None
+    workers: int = 1
     device: str = ""
     gpu_share: float = 0.0
     gpu_bytes: int = 0

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from copy import deepcopy
+from dataclasses import dataclass, replace
 
 MOST_CPUS_PER_RUN = 8
 """Maximum CPU threads of a run; more hardly help a RAVE step."""
@@ -43,7 +44,8 @@ class Host:
 class Need:
     """What one run needs; ``gpu_bytes`` is the memory of its training step, None to train on a CPU.
 
-    An ``accelerator``, ``labels``, and the ids of hosts to ``avoid`` restrict the hosts.
+    An ``accelerator``, ``labels``, and the ids of hosts to ``avoid`` restrict the hosts. Each of several ``workers`` needs all
+    of this.
     """
 
     cpus: int = 1
@@ -52,6 +54,7 @@ class Need:
     accelerator: str = ""
     labels: Labels = ()
     avoid: frozenset[str] = frozenset()
+    workers: int = 1
 
 
 @dataclass(frozen=True)
@@ -66,13 +69,27 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Share:
-    """Resources of one run on a host; ``gpus`` may be a fraction of one, ``gpu`` is its index."""
+    """Resources of one run on a host; ``gpus`` may be a fraction of one, ``gpu`` is its index.
+
+    Of several workers it is that of the first one; ``others`` has those of the rest.
+    """
 
     host: str
     cpus: int
     memory: int = 0
     gpus: float = 0.0
     gpu: int = 0
+    others: tuple[Share, ...] = ()
+
+    @property
+    def all(self) -> tuple[Share, ...]:
+        """Those of all workers, each without the others."""
+        return (replace(self, others=()), *self.others)
+
+    @property
+    def hosts(self) -> set[str]:
+        """The ids of all hosts."""
+        return {self.host, *(other.host for other in self.others)}
 
 
 class Room:
@@ -94,12 +111,35 @@ class Room:
             self.take(share)
 
     def find(self, need: Need) -> Share | None:
-        """The share of a run on the fullest card, or without cards on the emptiest host; None if there is no room."""
-        found = [share for host in self._hosts.values() if (share := self._on(host, need)) is not None]
+        """The share of a run on the fullest card, or without cards on the emptiest host; None if there is no room.
+
+        Several workers share a host if there is one for all of them.
+        """
+        if self._uses_reserved(need):
+            return None
+        if need.workers == 1:
+            return self._find_one(need, self._hosts.values())
+        together = [share for host in self._hosts.values() if (share := self._find_several(need, [host])) is not None]
+        return min(together, key=self._rank, default=None) or self._find_several(need, self._hosts.values())
+
+    def _find_one(self, need: Need, hosts: Iterable[Host]) -> Share | None:
+        found = [share for host in hosts if (share := self._on(host, need)) is not None]
         return min(found, key=self._rank, default=None)
+
+    def _find_several(self, need: Need, hosts: Iterable[Host]) -> Share | None:
+        room, shares = deepcopy(self), list[Share]()
+        for _ in range(need.workers):
+            share = room._find_one(need, hosts)
+            if share is None:
+                return None
+            room.take(share)
+            shares.append(share)
+        return replace(shares[0], others=tuple(shares[1:]))
 
     def take(self, share: Share) -> None:
         """Counts a share as used; one on a host that is gone is ignored."""
+        for other in share.others:
+            self.take(other)
         if share.host not in self._hosts:
             return
         self._cpus[share.host] -= share.cpus
@@ -119,17 +159,21 @@ class Room:
                 self._gpus[host][largest] -= min(excess, self._gpus[host][largest])
 
     def part(self, need: Need) -> float:
-        """The part of a card that a run needs, or without cards that of a host's CPUs; of the host where it is smallest."""
+        """The part of a card that a run needs, or without cards that of a host's CPUs; of the host where it is smallest.
+
+        Several workers may need more than one.
+        """
         if need.gpu_bytes is not None:
-            return min((gpu_share(need.gpu_bytes, host.gpu_bytes) for host in self._hosts.values() if host.gpus), default=1.0)
-        return need.cpus / max((host.cpus for host in self._hosts.values()), default=need.cpus)
+            parts = (gpu_share(need.gpu_bytes, host.gpu_bytes) for host in self._hosts.values() if host.gpus)
+            return need.workers * min(parts, default=1.0)
+        return need.workers * need.cpus / max((host.cpus for host in self._hosts.values()), default=need.cpus)
 
     def size(self, *, gpu: bool) -> float:
         """The number of cards, or of hosts."""
         return float(sum(host.gpus for host in self._hosts.values()) if gpu else len(self._hosts))
 
     def _on(self, host: Host, need: Need) -> Share | None:
-        if need.cpus > self._cpus[host.id] + _TOLERANCE or self._uses_reserved(need) or not _suits(host, need):
+        if need.cpus > self._cpus[host.id] + _TOLERANCE or not _suits(host, need):
             return None
         memory = min(need.memory, int(host.memory)) if math.isfinite(host.memory) else need.memory
         if memory > self._memory[host.id]:
@@ -145,7 +189,7 @@ class Room:
 
     def _uses_reserved(self, need: Need) -> bool:
         """Whether too few CPUs would be left; the first run has what it needs, or one of a whole host might never start."""
-        used = self._cpus_of_runs + need.cpus
+        used = self._cpus_of_runs + need.workers * need.cpus
         return self._cpus_of_runs > 0 and used > self._all_cpus - _reserved(self._all_cpus) + _TOLERANCE
 
     def _rank(self, share: Share) -> float:
@@ -167,7 +211,12 @@ def gpu_share(step_bytes: int, gpu_bytes: int) -> float:
 
 
 def cpus_per_run(hosts: Sequence[Host], runs: int) -> int:
-    """The CPUs of each run on a cluster without GPUs: an equal part, at least 1 and at most those of one host."""
+    """The CPUs of each run on a cluster without GPUs: an equal part, at least 1 and at most those of one host.
+
+    Args:
+        hosts: the cluster.
+        runs: their number, with each worker of several counted.
+    """
     usable = sum(int(host.cpus) for host in hosts) - _reserved(sum(host.cpus for host in hosts))
     widest = max((int(host.cpus) for host in hosts), default=0)
     return max(1, min(usable // max(1, runs), widest, MOST_CPUS_PER_RUN))
@@ -226,12 +275,14 @@ def missing(hosts: Sequence[Host], need: Need) -> str:
     """What a run waits for that finds no room: a host that does not exist, or resources that are in use."""
     wanted = [f"{need.cpus} CPU{'s' if need.cpus > 1 else ''}"]
     if need.gpu_bytes is not None:
-        part = Room(hosts).part(need)
+        part = Room(hosts).part(need) / need.workers
         wanted.append(f"a {need.accelerator or 'GPU'}" if part >= 1 else f"{part:.0%} of a {need.accelerator or 'GPU'}")
     elif need.accelerator:
         wanted.append(f"a {need.accelerator}")
     wanted += [f"label {name}={value}" for name, value in need.labels]
     said = " and ".join(wanted)
+    if need.workers > 1:
+        said = f"{said} for each of {need.workers} workers"
     return f"{said}, which other work holds" if has_room(hosts, need) else f"a host with {said}"
 
 

@@ -88,10 +88,10 @@ def lower_bound(runs: Sequence[Candidate], hosts: Sequence[Host], *, faults: Fau
     longest = max((run.seconds for run in runs), default=0.0)
     if any(host.gpus for host in hosts):
         card = next(host.gpu_bytes for host in hosts if host.gpus)
-        work = sum(run.seconds * gpu_share(run.need.gpu_bytes or 0, card) for run in runs)
+        work = sum(run.seconds * run.need.workers * gpu_share(run.need.gpu_bytes or 0, card) for run in runs)
         capacity = {host.id: float(host.gpus) for host in hosts}
     else:
-        work = sum(run.seconds * run.need.cpus for run in runs)
+        work = sum(run.seconds * run.need.workers * run.need.cpus for run in runs)
         capacity = {host.id: host.cpus for host in hosts}
     return max(longest, _time_for(work, capacity, faults))
 
@@ -153,7 +153,7 @@ class _State:
                 self._there[subject] = self._hosts[subject]
             elif kind == "lose":
                 del self._there[subject]
-                for name in [n for n, attempt in self._attempts.items() if attempt.share.host == subject]:
+                for name in [n for n, attempt in self._attempts.items() if subject in attempt.share.hosts]:
                     self._end(name, now, "host lost")
             elif subject in self._attempts and self._attempts[subject].ending_event == number:
                 self._end(subject, now, "done" if kind == "done" else "process died")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from xml.sax.saxutils import escape, quoteattr
 
 from rave_dist.scheduling.admission import Host, Share
@@ -37,7 +38,7 @@ def draw_timeline(spans: Sequence[Span], hosts: Sequence[Host], *, deadline: flo
     bottom = _TOP + row * len(places)
     parts = [_hours(end, pixels, bottom), *(_name(place, known, _TOP + n * row, row) for n, place in enumerate(places))]
     for n, place in enumerate(places):
-        own = [span for span in spans if (span.share.host, span.share.gpu) == place]
+        own = [replace(span, share=share) for span in spans for share in span.share.all if (share.host, share.gpu) == place]
         for span, offset, part in _lanes(own, known[place[0]]):
             x, y, width = _LEFT + span.start * pixels, _TOP + n * row + offset * row, (span.end - span.start) * pixels
             parts.append(_bar(span, x, y, width, max(0.4, row * part - min(1.0, row / 20))))

@@ -133,9 +133,10 @@ def _step(record: RunRecord) -> str:
 
 
 def _share(record: RunRecord) -> str:
+    each = f"{record.workers} x " if record.workers > 1 else ""
     if record.gpu_share:
-        return f"{100 * record.gpu_share:.0f} % {console.escape(record.device)}"
-    return f"{record.threads} CPU{'s' if record.threads != 1 else ''}" if record.threads else ""
+        return f"{each}{100 * record.gpu_share:.0f} % {console.escape(record.device)}"
+    return f"{each}{record.threads} CPU{'s' if record.threads != 1 else ''}" if record.threads else ""
 
 
 def _distance(record: RunRecord, encoding: str) -> str:

@@ -24,7 +24,9 @@ from rave_dist.training.state import checkpoint
 from rave_dist.training.state.async_checkpoint import on_host
 from rave_dist.training.state.initialization import InitialWeights, load_initial_weights
 from rave_dist.training.state.run_state import RunState
+from rave_dist.training.step.division import SharedDivision
 from rave_dist.training.step.training_step import TrainingStep
+from rave_dist.training.worker_group import WorkerGroup
 
 logger = logging.getLogger(__name__)
 
@@ -60,15 +62,19 @@ class RunParts:
             device: where the run computes.
             metrics: the state of the metrics log.
         """
+        return {**self.to_shared(device), "metrics_log": on_host(metrics), "bests": dict(self.best)}
+
+    def to_shared(self, device: torch.device) -> dict[str, Any]:
+        """What determines the next steps, on the CPU: for the other workers of a run."""
         live = {
             "state": self.state.to_saved(),
             "model": self.model.state_dict(),
             "training": self.training_step.state_dict(),
             "windows": self.windows.state_dict(),
             "random": checkpoint.random_states(device),
-            "metrics_log": metrics,
         }
-        return {**on_host(live), "bests": dict(self.best)}
+        state: dict[str, Any] = on_host(live)
+        return state
 
 
 def assemble(
@@ -79,6 +85,7 @@ def assemble(
     device: torch.device,
     accumulation_steps: int,
     rollbacks: Sequence[Rollback] = (),
+    group: WorkerGroup | None = None,
 ) -> RunParts:
     """Creates or restores the state of a run, and sets the global random generators.
 
@@ -89,6 +96,7 @@ def assemble(
         device: ``cpu`` or ``cuda``.
         accumulation_steps: parts of the batch; a resumed run keeps its own number unless this is larger.
         rollbacks: all so far; those after the last checkpoint lower its learning rate.
+        group: the workers of a run with several.
 
     Raises:
         TrainingError: all checkpoints are damaged, or the initial weights are missing.
@@ -107,10 +115,10 @@ def assemble(
         state = _first_state(spec, config, device, initial)
     else:
         state = RunState.from_saved(saved["state"])
-        _adapt_accumulation_steps(state, spec, config)
         phase_1_steps = state.schedule.phase_1_steps
         if continues:
             _extend(state, spec, config, device)
+    _adapt_accumulation_steps(state, spec, config)
     config = replace(config, accumulation_steps=state.accumulation_steps)
 
     checkpoint.seed_everything(spec.seed)
@@ -122,24 +130,7 @@ def assemble(
             initial.put_into(model)
     else:
         checkpoint.load_weights(model, saved["model"], where=store.address(spec.folder.checkpoints))
-    windows = Windows(
-        segments,
-        window=config.window,
-        batch=config.batch,
-        seed=spec.seed,
-        device=device,
-        sample_rate=config.sample_rate,
-        augment=spec.augment,
-    )
-    training_step = TrainingStep(
-        model,
-        phase_1_steps=state.schedule.phase_1_steps,
-        warmup_steps=state.schedule.warmup_steps,
-        device=device,
-        compute=config.compute,
-        accumulation_steps=config.accumulation_steps,
-        losses=config.losses,
-    )
+    windows, training_step = _sampler_and_step(spec, config, state, model, segments, device=device, group=group)
     if initial is not None:
         initial.restore(training_step)
     if saved is not None:
@@ -161,6 +152,62 @@ def assemble(
         metrics=saved["metrics_log"] if saved else None,
         resumed=saved is not None and not continues,
     )
+
+
+def assemble_further(
+    spec: TrainingSpec, segments: Sequence[PcmSegment], shared: dict[str, Any], *, group: WorkerGroup
+) -> RunParts:
+    """The run in a further worker of its group.
+
+    Args:
+        spec: the run.
+        segments: PCM of the training audio.
+        shared: from `RunParts.to_shared` of the first worker.
+        group: the workers.
+    """
+    state = RunState.from_saved(shared["state"])
+    config = StepConfig.of(spec, accumulation_steps=state.accumulation_steps)
+    model = build_model(config.config_text, channels=config.channels).to(group.device)
+    model.load_state_dict(shared["model"])
+    windows, training_step = _sampler_and_step(spec, config, state, model, segments, device=group.device, group=group)
+    training_step.load_state_dict(shared["training"])
+    windows.load_state_dict(shared["windows"])
+    checkpoint.restore_random_states(shared["random"], group.device)
+    return RunParts(config, state, model, {}, windows, training_step, metrics=None, resumed=True)
+
+
+def _sampler_and_step(
+    spec: TrainingSpec,
+    config: StepConfig,
+    state: RunState,
+    model: Any,
+    segments: Sequence[PcmSegment],
+    *,
+    device: torch.device,
+    group: WorkerGroup | None,
+) -> tuple[Windows, TrainingStep]:
+    division = None if group is None else SharedDivision(group, config.batch, config.accumulation_steps)
+    windows = Windows(
+        segments,
+        window=config.window,
+        batch=config.batch,
+        seed=spec.seed,
+        device=device,
+        sample_rate=config.sample_rate,
+        augment=spec.augment,
+        rows=None if division is None else division.rows,
+    )
+    training_step = TrainingStep(
+        model,
+        phase_1_steps=state.schedule.phase_1_steps,
+        warmup_steps=state.schedule.warmup_steps,
+        device=device,
+        compute=config.compute,
+        accumulation_steps=config.accumulation_steps,
+        losses=config.losses,
+        division=division,
+    )
+    return windows, training_step
 
 
 def _first_state(spec: TrainingSpec, config: StepConfig, device: torch.device, initial: InitialWeights | None) -> RunState:
@@ -207,15 +254,16 @@ def _extend(state: RunState, spec: TrainingSpec, config: StepConfig, device: tor
 
 
 def _measure(config: StepConfig, device: torch.device) -> StepTimes:
-    throwaway = ThrowawayRun(config, device=device)
+    throwaway = ThrowawayRun(config.of_one_worker(), device=device)
     return measure_step_times(throwaway)  # its memory is free afterwards, before the run needs it
 
 
 def _adapt_accumulation_steps(state: RunState, spec: TrainingSpec, config: StepConfig) -> None:
-    """The accumulation steps of a resumed run: as before, or more if there is less memory now."""
+    """The accumulation steps: as before, or more if there is less memory now, and at most one per window of a worker."""
     if config.accumulation_steps > state.accumulation_steps:
         logger.warning(
             "%s: less memory than before: from step %d on, a step of %d windows is computed in %d parts instead of %d",
             *(spec.instrument, state.step, config.batch, config.accumulation_steps, state.accumulation_steps),
         )
         state.accumulation_steps = config.accumulation_steps
+    state.accumulation_steps = min(state.accumulation_steps, config.batch // config.workers)

@@ -57,7 +57,7 @@ def limit_budgets(
     """
     progress = at_once(lambda spec: _progress(store, spec), specs)
     speeds = Speeds(store, specs[0].library, [spec.instrument for spec in specs], slowest_card(hosts))
-    cpus = 1 if speeds.card is not None else cpus_per_run(hosts, len(specs))
+    cpus = 1 if speeds.card is not None else cpus_per_run(hosts, sum(spec.workers for spec in specs))
     runs: dict[str, Candidate] = {}
     for spec, record in zip(specs, progress, strict=True):
         candidate = needs.candidate(spec, record, speeds, cpus=cpus)

@@ -26,15 +26,17 @@ def candidate(spec: TrainingSpec, record: RunRecord, speeds: Speeds, *, cpus: in
         spec: the run.
         record: its progress.
         speeds: of steps on the device that it trains on.
-        cpus: CPU threads, unless the run began with another number, on which its rounding depends.
+        cpus: CPU threads of a worker, unless the run began with another number, on which its rounding depends.
     """
     facts: ModelFacts | None = None
     with contextlib.suppress(ConfigurationError):
         facts = measure_model(spec)
+    threads = record.threads if record.workers == spec.workers else None
     need = replace(
-        _need(spec, facts, cpus=record.threads or cpus, gpu=speeds.card is not None),
+        _need(spec, facts, cpus=threads or cpus, gpu=speeds.card is not None),
         accelerator=spec.placement.accelerator or "",
         labels=tuple(sorted(spec.placement.labels.items())),
+        workers=spec.workers,
     )
     seconds = 0.0 if facts is None else _seconds_left(spec, record, speeds.of(spec, cpus=need.cpus)[0])
     return Candidate(spec.instrument, need, seconds, priority=spec.placement.priority)
@@ -43,9 +45,10 @@ def candidate(spec: TrainingSpec, record: RunRecord, speeds: Speeds, *, cpus: in
 def _need(spec: TrainingSpec, facts: ModelFacts | None, *, cpus: int, gpu: bool) -> Need:
     if facts is None:
         return Need(cpus, gpu_bytes=1 if gpu else None)
-    step_bytes = facts.step_bytes(StepConfig.of(spec).batch)
+    step_bytes = facts.step_bytes(StepConfig.of(spec).of_one_worker().batch)
     own = _COPIES * facts.parameters + (_GPU_PROCESS_BYTES if gpu else _PROCESS_BYTES + step_bytes)
-    return Need(cpus, memory=own, gpu_bytes=step_bytes if gpu else None)
+    whole_card = spec.workers > 1  # NCCL refuses two workers on one card
+    return Need(cpus, memory=own, gpu_bytes=(0 if whole_card else step_bytes) if gpu else None)
 
 
 def _seconds_left(spec: TrainingSpec, record: RunRecord, times: StepTimes) -> float:

@@ -37,6 +37,7 @@ from rave_dist.training.process import (
 )
 from rave_dist.training.speeds import Speeds, slowest_card
 from rave_dist.training.state.outputs import read_result
+from rave_dist.training.train_group import train_together
 
 if TYPE_CHECKING:
     from rave_dist.training.preflight.dry_run import Export  # which imports torch and RAVE
@@ -254,7 +255,7 @@ class _Fleet:
     def _leave(self, draining: set[str]) -> None:
         """Asks runs on hosts that are to end to save their state; they continue elsewhere."""
         for item in self._items:
-            if item.share is not None and item.share.host in draining and not item.leaves:
+            if item.share is not None and item.share.hosts & draining and not item.leaves:
                 with contextlib.suppress(StoreError):  # tried again
                     self._store.write_bytes(stop_key(item.spec), b"")
                     item.leaves = True
@@ -272,12 +273,11 @@ class _Fleet:
         fields = {"retries": item.starts, "expected_seconds": expected}
         self._keep(item, state="waiting", activity="starting", waits_for="", **fields)
         item.starts += 1
-        item.task = train_one.options(
-            num_cpus=share.cpus,
-            num_gpus=share.gpus,
-            memory=share.memory,
-            scheduling_strategy=hosts.affinity(share),
-        ).remote(self._store, item.spec, share, self._export)
+        place = hosts.affinity(share)
+        start: Any = train_together.options(scheduling_strategy=place)  # Ray Train takes the resources for the workers
+        if not share.others:
+            start = train_one.options(num_cpus=share.cpus, num_gpus=share.gpus, memory=share.memory, scheduling_strategy=place)
+        item.task = start.remote(self._store, item.spec, share, self._export)
         item.stage, item.share = "training", share
 
     def _ended(self, item: _Item) -> None:
@@ -289,12 +289,13 @@ class _Fleet:
             outcome: RunRecord | Problem = ray.get(task)
         except (RayError, RaveDistError) as error:
             outcome = explain(error)
-            if not isinstance(error, RaveDistError | RayTaskError):  # its process or host is dead, or only out of reach
+            # A process of it or a host is dead, or only out of reach.
+            if item.spec.workers > 1 or not isinstance(error, RaveDistError | RayTaskError):
                 self._tidies = True
                 self._refresh_one(item)
                 with contextlib.suppress(StoreError):
                     self._disown(item)
-            if stage == "training" and wants_more_memory(error) and not item.alone:
+            if stage == "training" and item.spec.workers == 1 and wants_more_memory(error) and not item.alone:
                 self._retry_alone(item)
                 return
             if self._may_try_again(item, share):
@@ -338,7 +339,7 @@ class _Fleet:
         if item.record.step > item.furthest:
             item.furthest, item.failures, item.failed_on = item.record.step, 0, frozenset()
         item.failures += 1
-        item.failed_on |= {share.host} if share is not None else set()
+        item.failed_on |= share.hosts if share is not None else set()
         if item.failures > MAX_FAILURES:
             return False
         item.due = time.monotonic() + RETRY_SECONDS[item.failures - 1]
@@ -389,7 +390,7 @@ def _measure(store: Store, items: Sequence[_Item]) -> None:
     """
     known = hosts.hosts(hosts.draining())
     speeds = Speeds(store, items[0].spec.library, [item.spec.instrument for item in items], slowest_card(known))
-    cpus = 1 if speeds.card is not None else cpus_per_run(known, len(items))
+    cpus = 1 if speeds.card is not None else cpus_per_run(known, sum(item.spec.workers for item in items))
     for item in items:
         item.candidate = needs.candidate(item.spec, item.record, speeds, cpus=cpus)
         item.furthest = item.record.step

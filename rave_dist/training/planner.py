@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from rave_dist.records import TrainingSpec
 from rave_dist.training.schedule import Schedule, continue_schedule, end_phase_1, plan_schedule
 from rave_dist.training.state.run_state import RunState
-from rave_dist.training.step.training_step import TrainingStep
 
 _REPLANS = 50  # adjustments per budget
 
@@ -16,11 +17,11 @@ class Planner:
     Args:
         spec: the run.
         state: its state, with the schedule.
-        training_step: receives changed phases.
+        reschedule: called with changed phases, as `rave_dist.training.step.training_step.TrainingStep.reschedule`.
     """
 
-    def __init__(self, spec: TrainingSpec, state: RunState, training_step: TrainingStep) -> None:
-        self._spec, self._state, self._training_step = spec, state, training_step
+    def __init__(self, spec: TrainingSpec, state: RunState, reschedule: Callable[..., None]) -> None:
+        self._spec, self._state, self._follow = spec, state, reschedule
         self._planned = (state.step, state.seconds)
 
     def budget_used_up(self) -> bool:
@@ -68,7 +69,7 @@ class Planner:
 
     def _reschedule(self, schedule: Schedule) -> None:
         self._state.schedule = schedule
-        self._training_step.reschedule(phase_1_steps=schedule.phase_1_steps, warmup_steps=schedule.warmup_steps)
+        self._follow(phase_1_steps=schedule.phase_1_steps, warmup_steps=schedule.warmup_steps)
 
     def _move_end(self, step_seconds: float) -> None:
         state = self._state

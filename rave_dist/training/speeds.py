@@ -57,17 +57,18 @@ class Speeds:
         Raises:
             ConfigurationError: the configuration is invalid.
         """
-        estimate = self._estimate(measure_model(spec), StepConfig.of(spec).batch, cpus)
+        estimate = self._estimate(measure_model(spec), spec, cpus)
         for past in self._past:
             if past.spec.step_id == spec.step_id:
                 done, phase_1 = past.record.step, past.record.phase_1_steps or past.record.step
                 in_phase_1 = min(done, phase_1)
-                expected = in_phase_1 * estimate.phase_1 + (done - in_phase_1) * estimate.phase_2
+                then = self._estimate(measure_model(spec), past.spec, cpus)  # with its own number of workers
+                expected = in_phase_1 * then.phase_1 + (done - in_phase_1) * then.phase_2
                 return estimate.scaled(estimate.phase_1 * past.record.seconds / expected), "measured"
         return estimate, "estimated"
 
-    def _estimate(self, facts: ModelFacts, batch: int, cpus: int) -> StepTimes:
-        on_core = facts.step_times(batch)
+    def _estimate(self, facts: ModelFacts, spec: TrainingSpec, cpus: int) -> StepTimes:
+        on_core = facts.step_times(StepConfig.of(spec).of_one_worker().batch)
         if self.card is None:
             return StepTimes(on_core.phase_1 / cpus, on_core.phase_2 / cpus)
         return StepTimes(self.card.step_seconds(on_core.phase_1), self.card.step_seconds(on_core.phase_2))

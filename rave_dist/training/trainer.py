@@ -35,6 +35,7 @@ from rave_dist.training.state.disk import run_bytes
 from rave_dist.training.state.outputs import write_outputs
 from rave_dist.training.state.run_state import RunState
 from rave_dist.training.step.memory import device_name, is_out_of_memory
+from rave_dist.training.worker_group import WorkerGroup
 
 logger = logging.getLogger(__name__)
 
@@ -66,6 +67,7 @@ def train(
     accumulation_steps: int = 1,
     on_progress: OnProgress = lambda state, speed: None,
     stop: Callable[[], bool] = lambda: False,
+    group: WorkerGroup | None = None,
 ) -> Outcome:
     """Trains one instrument until its budget is used up or it is asked to stop; resumes from its last checkpoint.
 
@@ -80,6 +82,7 @@ def train(
         on_progress: called after every step and validation with the state and the steps per second.
         stop: called before every step, and by a thread during long ones; if it returns True, the run saves its state and
             ends.
+        group: the workers of a run with several, whose first one this is; it tells the others what to compute.
 
     Raises:
         NotFiniteError: a loss, a weight or a held-out distance is NaN or infinite, and ``spec.recover`` does not allow another
@@ -103,6 +106,7 @@ def train(
                     accumulation_steps=accumulation_steps,
                     folder=Path(folder),
                     rollbacks=rollbacks,
+                    group=group,
                 )
                 outcome = run.train(on_progress, stop)
             if outcome is not None:
@@ -110,14 +114,24 @@ def train(
             rollbacks = run.state.rollbacks
             del run  # frees its memory before the next one needs it
     except (MemoryError, RuntimeError) as error:
-        if isinstance(error, TrainingError) or not is_out_of_memory(error):
+        too_large = step_too_large(error, spec, device, accumulation_steps)
+        if too_large is None:
             raise
-        again = "run the same command again, which measures again, or " if spec.batch == "auto" else ""
-        raise InsufficientMemoryError(
-            f"a training step does not fit the memory of {device_name(device)}",
-            where=spec.instrument,
-            fix=again + smaller_batch(spec, StepConfig.of(spec).batch // accumulation_steps // 2),
-        ) from error
+        raise too_large from error
+
+
+def step_too_large(
+    error: Exception, spec: TrainingSpec, device: torch.device, accumulation_steps: int
+) -> InsufficientMemoryError | None:
+    """The error for users if a step has failed because the memory does not suffice; None if it failed otherwise."""
+    if isinstance(error, TrainingError) or not is_out_of_memory(error):
+        return None
+    again = "run the same command again, which measures again, or " if spec.batch == "auto" else ""
+    return InsufficientMemoryError(
+        f"a training step does not fit the memory of {device_name(device)}",
+        where=spec.instrument,
+        fix=again + smaller_batch(spec, StepConfig.of(spec).batch // accumulation_steps // 2),
+    )
 
 
 class _Run:
@@ -132,21 +146,24 @@ class _Run:
         accumulation_steps: int,
         folder: Path,
         rollbacks: Sequence[Rollback],
+        group: WorkerGroup | None,
     ) -> None:
-        self.store, self.spec, self.device = store, spec, device
+        self.store, self.spec, self.device, self.group = store, spec, device, group
         self.train_segments, self.validation_segments = train_segments, validation_segments
         spec.save(store, spec.folder.spec)
         store.write_bytes(spec.folder.config, StepConfig.of(spec).config_text.encode())
         self.parts = assemble(
-            store, spec, train_segments, device=device, accumulation_steps=accumulation_steps, rollbacks=rollbacks
+            store, spec, train_segments, device=device, accumulation_steps=accumulation_steps, rollbacks=rollbacks, group=group
         )
+        if group is not None:
+            group.send("begin", self.parts.to_shared(device))
         if self.parts.resumed:  # its last process may have died after it wrote a checkpoint and before it removed old ones
             remove_old_checkpoints(store, spec.folder.checkpoints, self.parts.state.step, keep=spec.checkpoint.keep)
         else:
             parameters = sum(parameter.numel() for parameter in self.parts.model.parameters())
             store.check_writable(needed_bytes=run_bytes(parameters, keep=spec.checkpoint.keep))
         self.state, self.window = self.parts.state, self.parts.config.window
-        self.planner = Planner(spec, self.state, self.parts.training_step)
+        self.planner = Planner(spec, self.state, self._reschedule)
         self.metrics_log = MetricsLog(store, spec.folder, folder, state=self.parts.metrics, step=self.state.step)
         self.training_excerpt = excerpt(train_segments, like=validation_segments, window=self.window)
         self.monitor = NonFiniteMonitor(self.parts.model.parameters(), device)
@@ -203,7 +220,12 @@ class _Run:
 
     def _step(self) -> None:
         state, schedule, windows = self.state, self.state.schedule, self.parts.windows
+        if self.group is not None:
+            self.group.send("step", state.step)
+            self.group.is_in_step = True
         losses = self.parts.training_step(windows.next_batch(), state.step)
+        if self.group is not None:
+            self.group.is_in_step = False
         self.monitor.record(state.step, losses, windows.places)
         state.step += 1
         every = min(LOG_EVERY, max(1, schedule.steps // 500))
@@ -211,6 +233,11 @@ class _Run:
             values = self.monitor.drain()
             state.train_distance = values.get("fullband_spectral_distance", state.train_distance)
             self.metrics_log.train(state.step, state.phase, values, steps=schedule.steps)
+
+    def _reschedule(self, **lengths: int) -> None:
+        self.parts.training_step.reschedule(**lengths)
+        if self.group is not None:
+            self.group.send("reschedule", lengths)
 
     def _validation_due(self) -> bool:
         step, schedule = self.state.step, self.state.schedule

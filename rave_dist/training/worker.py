@@ -10,7 +10,7 @@ import uuid
 import torch
 
 from rave_dist.dataset.read import load_manifest
-from rave_dist.dataset.split import split_dataset
+from rave_dist.dataset.split import Split, split_dataset
 from rave_dist.errors import InsufficientMemoryError, RaveDistError, StoreError
 from rave_dist.rave.step_config import StepConfig
 from rave_dist.records import Problem, RunRecord, TrainingSpec
@@ -20,11 +20,31 @@ from rave_dist.training.preflight.dry_run import Export, delete_result, dry_run
 from rave_dist.training.state.run_state import RunState
 from rave_dist.training.step.memory import device_name
 from rave_dist.training.trainer import train
+from rave_dist.training.worker_group import WorkerGroup
 
 logger = logging.getLogger(__name__)
 
 
-def work(store: Store, spec: TrainingSpec, *, threads: int, gpu_share: float = 0.0, export: Export | None = None) -> RunRecord:
+def read_audio(store: Store, spec: TrainingSpec) -> Split:
+    """The training and the held-out audio of a run.
+
+    Raises:
+        DatasetError: there is no such dataset, or too little audio.
+        StoreError: the store is not available.
+    """
+    manifest = load_manifest(store, spec.instrument, spec.dataset)
+    return split_dataset(store, manifest, window=StepConfig.of(spec).window)
+
+
+def work(
+    store: Store,
+    spec: TrainingSpec,
+    *,
+    threads: int,
+    gpu_share: float = 0.0,
+    export: Export | None = None,
+    group: WorkerGroup | None = None,
+) -> RunRecord:
     """Tests a run by a dry run, then trains or resumes it in this process; SIGTERM makes it save its state and stop.
 
     Args:
@@ -33,6 +53,7 @@ def work(store: Store, spec: TrainingSpec, *, threads: int, gpu_share: float = 0
         threads: CPU threads.
         gpu_share: the fraction of this process's GPU memory that it may use; 0 to compute on the CPU.
         export: exports a run folder in the dry run; None skips that part.
+        group: the workers of a run with several, whose first one this is.
 
     Returns:
         The run's last record: waiting if it was stopped, failed with the reason if it cannot continue, otherwise running,
@@ -43,18 +64,19 @@ def work(store: Store, spec: TrainingSpec, *, threads: int, gpu_share: float = 0
         InsufficientMemoryError: a step does not fit the run's part of a GPU; alone on one it may.
     """
     torch.set_num_threads(threads)
-    device = torch.device("cuda" if gpu_share else "cpu")
+    device = group.device if group is not None else torch.device("cuda" if gpu_share else "cpu")
     if 0 < gpu_share < 1:
         torch.cuda.set_per_process_memory_fraction(gpu_share)
     record = record_of(store, spec).model_copy(
         update={
             **{"state": "running", "activity": "starting", "error": None, "threads": threads, "device": device_name(device)},
-            **{"worker": f"{socket.gethostname()}:{os.getpid()}", "attempt": uuid.uuid4().hex[:8], "gpu_share": gpu_share},
+            **{"worker": f"{socket.gethostname()}:{os.getpid()}", "attempt": uuid.uuid4().hex[:8]},
+            **{"gpu_share": gpu_share, "workers": spec.workers},
         }
     )
 
     def measure() -> dict[str, int]:
-        return {"gpu_bytes": torch.cuda.memory_reserved() if gpu_share else 0}
+        return {"gpu_bytes": torch.cuda.memory_reserved(device) if gpu_share else 0}
 
     with sigterm_as_flag(), Heartbeat(store, record, stop=stop_key(spec), measure=measure) as beat:
 
@@ -79,8 +101,7 @@ def work(store: Store, spec: TrainingSpec, *, threads: int, gpu_share: float = 0
             return beat.stop_requested or termination_requested()
 
         try:
-            manifest = load_manifest(store, spec.instrument, spec.dataset)
-            audio = split_dataset(store, manifest, window=StepConfig.of(spec).window)
+            audio = read_audio(store, spec)
             beat.update(activity="dry run")
             accumulation_steps = dry_run(store, spec, audio.train, audio.validation, device=device, export=export, stop=stop)
             if accumulation_steps is None:
@@ -96,6 +117,7 @@ def work(store: Store, spec: TrainingSpec, *, threads: int, gpu_share: float = 0
                 accumulation_steps=accumulation_steps,
                 on_progress=on_progress,
                 stop=stop,
+                group=group,
             )
         except StoreError:
             raise

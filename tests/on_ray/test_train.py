@@ -14,6 +14,7 @@ import soundfile
 import torch
 
 from rave_dist.dataset.on_ray import ingest
+from rave_dist.library.manifest import Library
 from rave_dist.options import Budget, CheckpointPolicy
 from rave_dist.records import ModelCard, RunActivity, RunRecord, RunResult, TrainingSpec
 from rave_dist.storage.store import Store
@@ -136,6 +137,24 @@ def test_a_killed_worker_goes_on_to_the_weights_of_one_that_was_not(
     assert records[1].curve[-1] == (60, records[1].validation.last)
     first, second = (_weights(store, spec, tmp_path) for spec in specs)
     assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_a_run_of_two_workers_is_published_like_one_of_one(local_store: Store, tmp_path: Path, publish: Publish) -> None:
+    store = local_store
+    manifest = {
+        **{"name": "band", "store": store.uri},
+        "defaults": {"override": {"CAPACITY": 4, "LATENT_SIZE": 8}, "window": 40960, "batch": 3, "workers": 2},
+        "instruments": {"pair": {"sources": [str(tmp_path / "plucks")], "budget": {"steps": 6}}},
+    }
+    dataset = _dataset(store, tmp_path / "plucks", "pair")
+    spec = Library.from_dict(manifest).training_spec("pair", dataset=dataset)
+    (record,) = train_library(store, [spec], publish=publish)
+    assert (record.state, record.error, record.step) == ("done", None, 6)
+    assert (record.workers, record.retries) == (2, 0)
+    assert record.curve[-1] == (6, record.validation.last)
+    assert not [entry.key for entry in store.list(spec.folder.train)]
+    single = spec.model_copy(update={"workers": 1})
+    assert read_result(store, single) == read_result(store, spec), "the number of workers makes no other run"
 
 
 def test_an_interrupted_library_saves_itself_and_goes_on(local_store: Store, tmp_path: Path, publish: Publish) -> None:

@@ -242,7 +242,8 @@ def test_every_field_of_a_spec_is_decided_on() -> None:
     # A new field changes the ids of all runs unless it is left out of them: think, then add it here.
     affecting = {"library", "instrument", "dataset", "config", "override", "sample_rate", "channels"}
     affecting |= {"window", "batch", "budget", "seed", "base", "augment", "losses", "compute", "continues"}
-    assert set(TrainingSpec.model_fields) == affecting | {"checkpoint", "recover", "placement", "credit", "exports", "metrics"}
+    assert set(TrainingSpec.model_fields) == affecting | set(TrainingSpec.NOT_IDENTITY)
+    assert {"checkpoint", "recover", "placement", "workers", "credit", "exports", "metrics"} == set(TrainingSpec.NOT_IDENTITY)
 
 
 def test_an_id_is_the_same_in_every_version() -> None:

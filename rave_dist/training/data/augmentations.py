@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -43,6 +43,13 @@ class Draw:
 
     rows: Tensor
     values: Tensor
+
+    def of_rows(self, rows: Sequence[int]) -> Draw:
+        """The draw for some rows of the batch, which become rows 0, 1, 2 and so on."""
+        number = {row: index for index, row in enumerate(rows)}
+        kept = [index for index, row in enumerate(self.rows.tolist()) if row in number]
+        new = torch.tensor([number[row] for row in self.rows[kept].tolist()], dtype=self.rows.dtype)
+        return Draw(new, self.values[kept])
 
 
 def draw(probabilities: Mapping[str, float], batch: int, generator: torch.Generator) -> dict[str, Draw]:

@@ -135,8 +135,8 @@ def _offsets(last: int, hop: int, *, overlap: bool) -> list[int]:
 class _Cut:
     """A sampled batch.
 
-    PCM ``[C, samples]`` of all windows, concatenated; their places and lengths; their augmentations; the offset of each row in
-    the noise table; and the generator's state afterwards.
+    The places of all windows; of those to make, PCM ``[C, samples]``, concatenated, their lengths, their augmentations, and the
+    offset of each row in the noise table; and the generator's state afterwards.
     """
 
     pcm: Tensor
@@ -169,6 +169,8 @@ class Windows:
             without dequantisation.
         resident: take windows from a copy of all PCM on a GPU (two bytes per sample), or on a CPU from the segments themselves;
             otherwise a thread reads them ahead. None: if it `fits`.
+        rows: the windows of each batch to make, in this order; the random numbers of the others are drawn all the same. None
+            for all.
 
     Raises:
         DatasetError: there is no audio.
@@ -185,6 +187,7 @@ class Windows:
         sample_rate: int = 44100,
         augment: Mapping[str, float] | None = STOCK_AUGMENTATIONS,
         resident: bool | None = None,
+        rows: Sequence[int] | None = None,
     ) -> None:
         self._device = torch.device(device)
         resident = fits(segments, self._device) if resident is None else resident
@@ -193,6 +196,7 @@ class Windows:
             raise DatasetError("there is no audio to train on", fix="give more recordings")
         self._window = window
         self._batch = batch
+        self._rows = list(range(batch)) if rows is None else list(rows)
         self._sample_rate = sample_rate
         self._augment = augment
         self._generator = torch.Generator().manual_seed(seed)
@@ -206,7 +210,7 @@ class Windows:
         self._next: Future[_Cut] | None = None
 
     def next_batch(self) -> Tensor:
-        """The next batch, float32, ``[B, C, T]``, on the device."""
+        """The next batch, or its windows to make, float32, ``[B, C, T]``, on the device."""
         if self._ahead is None:
             cut = self._cut()
         else:
@@ -216,11 +220,12 @@ class Windows:
         return self._made(cut)
 
     def _cut(self) -> _Cut:
-        """Draws all random numbers of a batch, and copies its audio."""
+        """Draws all random numbers of a batch, and copies the audio of the windows to make."""
         segments = torch.searchsorted(self._ends, self._draw(self._batch, int(self._ends[-1])), right=True).tolist()
         positions = torch.rand(self._batch, generator=self._generator, dtype=torch.float64).tolist()
         draws = effects.draw(self._augment or {}, self._batch, self._generator)
-        noise = self._draw(self._batch * self._store.channels, _NOISE_TABLE).tolist() if self._augment is not None else []
+        channels = self._store.channels
+        noise = self._draw(self._batch * channels, _NOISE_TABLE).tolist() if self._augment is not None else []
         sizes = [self._window] * self._batch
         for row, ratio in _ratios(draws).items():
             sizes[row] = effects.source_samples(self._window, ratio)
@@ -228,9 +233,13 @@ class Windows:
             (segment, self._offset(segment, position, size))
             for segment, position, size in zip(segments, positions, sizes, strict=True)
         ]
-        pcm = torch.cat([self._store.window(*place, size) for place, size in zip(places, sizes, strict=True)], -1)
+        pcm = torch.cat([self._store.window(*places[row], sizes[row]) for row in self._rows], -1)
         if self._device.type == "cuda" and pcm.device.type == "cpu":
             pcm = pcm.pin_memory()
+        if len(self._rows) < self._batch:
+            sizes = [sizes[row] for row in self._rows]
+            draws = {name: drawn.of_rows(self._rows) for name, drawn in draws.items()}
+            noise = [offset for row in self._rows for offset in noise[row * channels : (row + 1) * channels]]
         return _Cut(pcm, places, sizes, draws, noise, self._generator.get_state())
 
     def _offset(self, segment: int, position: float, size: int) -> int:
@@ -245,7 +254,7 @@ class Windows:
     def _made(self, cut: _Cut) -> Tensor:
         """The batch on the device, augmented."""
         parts = torch.split(cut.pcm.to(self._device, non_blocking=True), cut.sizes, -1)
-        x = torch.empty(self._batch, *parts[0].shape[:-1], self._window, device=self._device)
+        x = torch.empty(len(parts), *parts[0].shape[:-1], self._window, device=self._device)
         ratios = _ratios(cut.draws)
         for index, part in enumerate(parts):
             if index in ratios:

@@ -61,7 +61,7 @@ def dry_run(
     export: Export | None = None,
     stop: Callable[[], bool] = lambda: False,
 ) -> int | None:
-    """Tests every part of a run, unless the store has the result of an equal dry run.
+    """Tests every part of a run, unless the store has the result of an equal dry run; of several workers the first one does.
 
     Args:
         store: of the result.
@@ -81,7 +81,8 @@ def dry_run(
         ConfigurationError: the configuration or the window is invalid, or the model cannot be exported.
         VerificationError: the export differs from its model.
     """
-    config, key = StepConfig.of(spec), _result_key(spec, device, export)
+    whole, key = StepConfig.of(spec), _result_key(spec, device, export)
+    config = whole.of_one_worker()
     known = DryRunResult.find(store, key)
     if known is not None:
         return known.accumulation_steps
@@ -97,13 +98,13 @@ def dry_run(
         with torch.random.fork_rng():
             fitting: StepConfig | None = config
             if spec.batch == "auto":
-                choices = (replace(config, accumulation_steps=n) for n in accumulation_choices(config.batch))
+                choices = (replace(config, accumulation_steps=n) for n in accumulation_choices(whole.batch // whole.workers))
                 fitting = next((choice for choice in choices if fits(choice)), None)
             if fitting is None or not _fits(lambda: here.run(fitting, train_segments, validation_segments, export)):
                 raise InsufficientMemoryError(
                     f"a training step does not fit the memory of {device_name(device)}",
                     where=spec.instrument,
-                    fix=smaller_batch(spec, _largest_batch(fitting, fits) if fitting else 0),
+                    fix=smaller_batch(spec, whole.workers * _largest_batch(fitting, fits) if fitting else 0),
                 )
     except isolated.Stopped:
         return None
@@ -126,7 +127,7 @@ def delete_result(store: Store, spec: TrainingSpec, *, device: torch.device, exp
 
 
 def _result_key(spec: TrainingSpec, device: torch.device, export: Export | None) -> str:
-    config = StepConfig.of(spec)
+    config = StepConfig.of(spec).of_one_worker()
     tried = {
         **{"code": _CODE, "config": config.config_text, "channels": config.channels},
         **{"window": config.window, "batch": config.batch, "compute": sorted(config.compute)},

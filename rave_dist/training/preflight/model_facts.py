@@ -45,7 +45,7 @@ class ModelFacts:
 
     ``window_bytes`` is the memory of a step per window, without weights, gradients and moments, in the phase that needs more.
     The seconds are those of a step with one window on one of this machine's cores. The receptive field is in samples, left and
-    right.
+    right. ``whole_batch`` names what several workers cannot compute; empty if nothing.
     """
 
     parameters: int
@@ -55,6 +55,7 @@ class ModelFacts:
     window_bytes: int
     phase_1_seconds: float
     phase_2_seconds: float
+    whole_batch: str = ""
 
     def step_bytes(self, batch: int) -> int:
         """Memory of a training step: weights, gradients, optimizer moments, and that of every window."""
@@ -213,6 +214,7 @@ def _measure(
     from rave_dist.rave.window import check_window, latent_hop
     from rave_dist.training.evaluation.receptive_field import set_receptive_field
     from rave_dist.training.state.checkpoint import load_weights
+    from rave_dist.training.step.division import needs_whole_batch
     from rave_dist.training.step.training_step import TrainingStep
 
     torch.set_num_threads(1)
@@ -248,6 +250,7 @@ def _measure(
         window_bytes=max(0, grown - _GROWN_PER_PARAMETER * parameters),
         phase_1_seconds=phase_1,
         phase_2_seconds=((cycle - 1) * generator + discriminator) / cycle,
+        whole_batch=needs_whole_batch(model),
     )
 
 

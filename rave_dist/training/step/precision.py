@@ -110,6 +110,10 @@ class Optimizer:
         scaled = loss if self._scaler is None else self._scaler.scale(loss)
         scaled.backward()  # type: ignore[no-untyped-call]
 
+    def gradients(self) -> list[Tensor]:
+        """The gradients of all parameters that have one."""
+        return [p.grad for group in self.inner.param_groups for p in group["params"] if p.grad is not None]
+
     def step(self) -> None:
         """One optimizer step; skipped if half precision overflowed."""
         if self._scaler is None:

@@ -25,31 +25,38 @@ from torch import Tensor, nn
 from rave_dist.rave.imports import rave_module
 
 Distance = Callable[[Tensor, Tensor], dict[str, Tensor]]
+Pooled = Callable[[Tensor], Tensor]
 
 _CACHE_VALUES = 2**18  # complex values of a spectrogram that are processed at once on a CPU
 _SMALLEST = 1e-18  # least magnitude to divide by: squares of smaller ones underflow in single precision
 
 
-def lean_distance(module: Any) -> Distance:
+def lean_distance(module: Any, pooled: Pooled = lambda energy: energy) -> Distance:
     """A distance module of RAVE as a function of target and output; differentiable in the output only.
 
     Args:
-        module: a ``core.AudioDistanceV1`` of plain magnitudes is replaced by this implementation; any other module is
-            called directly.
+        module: if `is_lean`, it is replaced by this implementation, otherwise called directly.
+        pooled: of the energy of these targets, the share in that of all targets by which the distance is normalised.
     """
-    core = rave_module("core")
-    if type(module) is not core.AudioDistanceV1 or type(module.multiscale_stft) is not core.MultiScaleSTFT:
+    if not is_lean(module):
         return cast(Distance, module)
     stft = module.multiscale_stft
-    if not stft.magnitude or stft.num_mels is not None or not all(_is_plain(part) for part in stft.stfts):
-        return cast(Distance, module)
 
     def distance(x: Tensor, y: Tensor) -> dict[str, Tensor]:
         windows = [part.window for part in stft.stfts]
-        value: Tensor = _SpectralDistance.apply(y, x, windows, module.log_epsilon)  # type: ignore[no-untyped-call]
+        value: Tensor = _SpectralDistance.apply(y, x, windows, module.log_epsilon, pooled)  # type: ignore[no-untyped-call]
         return {"spectral_distance": value}
 
     return distance
+
+
+def is_lean(module: Any) -> bool:
+    """Whether a distance module is a ``core.AudioDistanceV1`` of plain magnitudes."""
+    core = rave_module("core")
+    if type(module) is not core.AudioDistanceV1 or type(module.multiscale_stft) is not core.MultiScaleSTFT:
+        return False
+    stft = module.multiscale_stft
+    return bool(stft.magnitude and stft.num_mels is None and all(_is_plain(part) for part in stft.stfts))
 
 
 def _is_plain(spectrogram: nn.Module) -> bool:
@@ -68,30 +75,30 @@ def _is_plain(spectrogram: nn.Module) -> bool:
 
 class _SpectralDistance(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, y: Tensor, x: Tensor, windows: list[Tensor], epsilon: float) -> Tensor:
+    def forward(ctx: Any, y: Tensor, x: Tensor, windows: list[Tensor], epsilon: float, pooled: Pooled) -> Tensor:
         wanted = ctx.needs_input_grad[0]
         rows_x, rows_y = x.detach().reshape(-1, x.shape[-1]), y.detach().reshape(-1, y.shape[-1])
         total = torch.zeros((), dtype=y.dtype, device=y.device)
         gradient = torch.zeros_like(rows_y) if wanted else None
         for window in windows:
-            total = total + _scale(rows_x, rows_y, window, epsilon, gradient)
+            total = total + _scale(rows_x, rows_y, window, epsilon, pooled, gradient)
         ctx.save_for_backward(gradient.reshape(y.shape) if gradient is not None else None)
         return total
 
     @staticmethod
-    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor, None, None, None]:
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor, None, None, None, None]:
         (gradient,) = ctx.saved_tensors
-        return grad_output * gradient, None, None, None
+        return grad_output * gradient, None, None, None, None
 
 
-def _scale(x: Tensor, y: Tensor, window: Tensor, epsilon: float, gradient: Tensor | None) -> Tensor:
+def _scale(x: Tensor, y: Tensor, window: Tensor, epsilon: float, pooled: Pooled, gradient: Tensor | None) -> Tensor:
     """The distance of rows ``[R, T]`` at one scale; its gradient with respect to ``y`` is added to ``gradient``."""
     length, n_fft = x.shape[-1], window.shape[0]
     frames = 1 + length // (n_fft // 4)
     count = x.shape[0] * frames * (n_fft // 2 + 1)
     rows = max(1, _CACHE_VALUES * x.shape[0] // count) if x.device.type == "cpu" else x.shape[0]
     targets = [_magnitude(_spectrum(part, window)) for part in torch.split(x, rows)]
-    energy = sum((_dot(a, a) for a in targets), start=torch.zeros((), dtype=x.dtype, device=x.device))
+    energy = pooled(sum((_dot(a, a) for a in targets), start=torch.zeros((), dtype=x.dtype, device=x.device)))
 
     squares, logs = torch.zeros_like(energy), torch.zeros_like(energy)
     for index, target in enumerate(targets):

@@ -24,7 +24,8 @@ Random numbers are drawn in RAVE's order, so equal seeds give equal steps.
 Gradients can be accumulated over equal parts of the batch before one update, which needs the memory of one part. Means over
 windows are unchanged: the discriminator step, the adversarial loss, the latent regularisation. Values that RAVE computes from
 the whole batch become means over the parts: the spectral distances and v2's feature matching are normalised by all targets;
-batch normalisation (v1) and codebooks (discrete) use the statistics of a part. Random numbers are drawn part by part.
+batch normalisation (v1) and codebooks (discrete) use the statistics of a part. Random numbers are drawn part by part. The
+windows of each part can be divided among several processes (`rave_dist.training.step.division`).
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ from rave_dist.rave.models import BetaWarmup
 from rave_dist.rave.window import band_crop
 from rave_dist.training.step.cuda_graph import CudaGraphStep
 from rave_dist.training.step.discriminators import lean_discriminator
+from rave_dist.training.step.division import Division
 from rave_dist.training.step.memory import hold_freed_memory
 from rave_dist.training.step.precision import Optimizer, Precision, to_float32
 from rave_dist.training.step.spectral_loss import lean_distance
@@ -67,9 +69,10 @@ class TrainingStep:
         compute: precision and speed options (`rave_dist.training.step.precision`).
         accumulation_steps: equal parts of the batch whose gradients are added up in a step; at most one per window.
         losses: weights of further losses of the generator, by their names in `rave_dist.extensions.LOSSES`.
+        division: how the batch is divided, for several workers; None for ``accumulation_steps`` in this process.
 
     Raises:
-        ConfigurationError: phase 1 has no step, or the device does not support ``compute``.
+        ConfigurationError: phase 1 has no step, the device does not support ``compute``, or several workers not this step.
     """
 
     def __init__(
@@ -84,6 +87,7 @@ class TrainingStep:
         compute: Collection[ComputeOption] = (),
         accumulation_steps: int = 1,
         losses: Mapping[str, float] | None = None,
+        division: Division | None = None,
     ) -> None:
         if phase_1_steps < 1:
             raise ConfigurationError("phase 1 needs at least one step", fix="give a larger budget")
@@ -94,11 +98,13 @@ class TrainingStep:
             hold_freed_memory()
         self.phase_1_steps = phase_1_steps
         self.warmup_steps = warmup_steps
-        self._accumulation_steps = accumulation_steps
+        self._division = division or Division(accumulation_steps)
+        self._division.check(model, compute)
+        self._feature_distance = self._division.matching(model.feature_matching_fun)
         self._further_losses = {name: (LOSSES[name].compute, weight) for name, weight in sorted((losses or {}).items())}
         self._beta: BetaWarmup = model.beta_warmup
         self._fullband, self._multiband = (
-            lean_distance(module) if fused_distances else module
+            lean_distance(module, self._division.pooled) if fused_distances else module
             for module in (model.audio_distance, model.multiband_audio_distance)
         )
         self._compute = Precision(compute, self.device)
@@ -166,7 +172,7 @@ class TrainingStep:
         """Runs step ``step`` (from 0) on a batch.
 
         Args:
-            batch: ``[B, C, T]`` on the step's device.
+            batch: ``[B, C, T]`` on the step's device; of several workers, this one's windows.
             step: number of the step.
 
         Returns:
@@ -229,7 +235,8 @@ class TrainingStep:
         with torch.set_grad_enabled(torch.is_grad_enabled() and not constant):
             with self._compute.networks():
                 encoded = self._encoder(source)
-            latent, regularisation = model.encoder.reparametrize(to_float32(encoded))[:2]
+            with self._division.draws():
+                latent, regularisation = model.encoder.reparametrize(to_float32(encoded))[:2]
         return latent, regularisation, bands
 
     def multiband(self, audio: Tensor) -> Tensor:
@@ -240,7 +247,7 @@ class TrainingStep:
     def _decode(self, latent: Tensor, length: int) -> tuple[Tensor, Tensor | None]:
         """Audio ``[B, C, length]``, and its bands if the decoder outputs bands."""
         model = self.model
-        with self._compute.networks():
+        with self._compute.networks(), self._division.draws():
             output = self._decoder(latent)
         output = to_float32(output)
         if model.output_mode != "pqmf":
@@ -279,12 +286,12 @@ class TrainingStep:
         """
         optimizer.clear()
         logged: Losses = {}
-        for part in batch.tensor_split(self._accumulation_steps):
-            share = len(part) / len(batch)
+        for part, share in self._division.parts(batch):
             total, losses = evaluate(part)
             optimizer.add(total * share)
             for name, value in losses.items():
                 logged[name] = logged.get(name, 0.0) + value * share
+        logged = self._division.collect(optimizer.gradients(), logged)
         optimizer.step()
         return logged
 
@@ -310,11 +317,11 @@ class TrainingStep:
 
     def _judge(self, real: list[Any], fake: list[Any]) -> tuple[Any, Any, Losses]:
         """Feature matching, adversarial loss, and RAVE's logged values of the scores."""
-        model, skipped = self.model, self.model.num_skipped_features
+        skipped = self.model.num_skipped_features
         matching: Any = 0.0
         for real_scale, fake_scale in zip(real, fake, strict=True):
             pairs = list(zip(real_scale[skipped:], fake_scale[skipped:], strict=True))
-            matching = matching + sum(model.feature_matching_fun(r, f) for r, f in pairs) / len(pairs)
+            matching = matching + sum(self._feature_distance(r, f) for r, f in pairs) / len(pairs)
         _, adversarial, extra = self._score(real, fake)
         return matching / len(real), adversarial, extra
 

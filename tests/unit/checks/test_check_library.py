@@ -19,9 +19,9 @@ import torch
 from rave_dist.audio.io.sources import find_sources
 from rave_dist.checks import Finding, InstrumentCheck, check_library
 from rave_dist.checks.candidate import Candidate, Recording
-from rave_dist.checks.resources import plan_run, too_little_local_disk, too_little_memory
+from rave_dist.checks.resources import needs_whole_batch, plan_run, too_little_local_disk, too_little_memory
 from rave_dist.errors import LibraryError, StoreError
-from rave_dist.library.manifest import load_library
+from rave_dist.library.manifest import Library, load_library
 from rave_dist.rave.presets import defaults
 from rave_dist.records import RunRecord
 from rave_dist.training.preflight.model_facts import ModelFacts
@@ -189,6 +189,36 @@ def test_what_only_a_gpu_can_compute_is_refused_on_a_machine_without(
     assert check("sources: drums.wav, compute: [fused-adam]").ok
     monkeypatch.setenv("RAY_ADDRESS", "auto")  # what the cluster has is not known here
     assert check("sources: drums.wav, compute: [tf32]").ok
+
+
+@pytest.mark.parametrize(
+    ("settings", "what", "fix"),
+    [
+        ("batch: 2, workers: 3", "3 workers cannot divide a batch of 2 windows", "workers: 2 or less, or batch: 3 or more"),
+        ("batch: 2, workers: 2, compute: compile", "compile cannot be combined with 2 workers", "leave out compile"),
+    ],
+)
+def test_what_several_workers_cannot_compute_is_refused(
+    tmp_path: Path, check: Check, settings: str, what: str, fix: str
+) -> None:
+    _record(tmp_path / "drums.wav", 20)
+    (problem,) = check(f"sources: drums.wav, {settings}").problems
+    assert what in problem.what
+    assert fix in problem.fix
+
+
+def test_a_model_that_needs_the_whole_batch_is_refused_for_several_workers(tmp_path: Path) -> None:
+    library = Library.from_dict(
+        {"name": "band", "store": "store", "instruments": {"drums": {"sources": ["x"]}}}, folder=tmp_path
+    )
+    facts = ModelFacts(
+        0, 8, 512, (0, 0), window_bytes=1, phase_1_seconds=1, phase_2_seconds=1, whole_batch="batch normalisation"
+    )
+    one, two = (Candidate(library=library, spec=training_spec(workers=n), facts=facts) for n in (1, 2))
+    assert list(needs_whole_batch(one)) == []
+    (found,) = needs_whole_batch(two)
+    assert "batch normalisation requires a single one" in found.what
+    assert "leave out workers" in found.fix
 
 
 def test_a_batch_that_no_memory_holds_is_refused_with_one_that_fits(tmp_path: Path, check: Check) -> None:

@@ -56,6 +56,14 @@ def test_the_ninth_waits_and_more_cards_or_smaller_budgets_help(library: Callabl
     assert planned(nine, card=CARDS["H100"], cards=2, deadline=3 * HOUR).late == ()
 
 
+def test_several_workers_take_a_card_each(library: Callable[..., Library]) -> None:
+    pair = library({"budget": {"hours": 1}, "workers": 2}, {"budget": {"hours": 1}})
+    night = planned(pair, card=CARDS["H100"], cards=2)
+    assert [(run.name, run.share, run.start) for run in night.runs] == [("i0", 2.0, 0.0), ("i1", 0.125, HOUR + START)]
+    with pytest.raises(ConfigurationError, match="for each of 2 workers"):
+        planned(pair, card=CARDS["H100"])
+
+
 def test_a_limit_of_concurrent_runs_is_kept(library: Callable[..., Library]) -> None:
     night = planned(library(*[{"budget": {"hours": 1}}] * 4, max_concurrent=2), card=CARDS["H100"])
     assert night.end == pytest.approx(2 * (HOUR + START))

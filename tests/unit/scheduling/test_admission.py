@@ -191,3 +191,30 @@ def test_no_gpu_is_given_twice(gib: list[float], gpus: int) -> None:
     for gpu in range(gpus):
         assert sum(share.gpus for _, share in started if share.gpu == gpu) <= 1 + 1e-6
     assert started
+
+
+def test_several_workers_start_together_on_cards_of_their_own() -> None:
+    four = Need(gpu_bytes=0, workers=4)
+    share = Room([card("a", gpus=3), card("b", gpus=4)]).find(four)
+    assert share is not None
+    assert [(one.host, one.gpu, one.gpus) for one in share.all] == [("b", 0, 1), ("b", 1, 1), ("b", 2, 1), ("b", 3, 1)]
+    spread = Room([card("a", gpus=3), card("b", gpus=3)]).find(four)
+    assert spread is not None
+    assert spread.hosts == {"a", "b"}, "no host has four"
+    assert Room([card("a", gpus=3)]).find(four) is None
+    assert missing([card("a", gpus=3)], four) == "a host with 1 CPU and a GPU for each of 4 workers"
+
+
+def test_what_several_workers_take_is_not_free() -> None:
+    room = Room([Host("a", cpus=2), Host("b", cpus=1)])
+    ((pair, share), (single, _)) = admit([Candidate("pair", Need(workers=2), 9.0), Candidate("single", Need(), 1.0)], room)
+    assert (pair.name, len(share.all), single.name) == ("pair", 2, "single")
+    assert room.find(Need()) is None
+    assert cost(pair, Room([card(gpus=2)])) == pytest.approx(9.0 * 2 / 32), "of a host with 32 CPUs"
+
+
+def test_several_workers_leave_a_cpu_as_one_run_does() -> None:
+    pair, single = Need(workers=2), Need()
+    assert Room([Host("a", cpus=4)], [Share("a", cpus=2)]).find(pair) is None
+    assert Room([Host("a", cpus=4)], [Share("a", cpus=2)]).find(single) is not None
+    assert Room([Host("a", cpus=2), Host("b", cpus=2)]).find(Need(cpus=2, workers=2)) is not None, "the first run has all"

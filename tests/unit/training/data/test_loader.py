@@ -173,3 +173,19 @@ def test_tiles_hold_every_sample(hop: int | None, device: str | None) -> None:
     if hop is None:
         assert len(tiles) == 3 + 1 + 1
         assert tiles[-1][0].tolist() == [0] * 22 + list(range(2001, 2021)) + [0] * 22
+
+
+@pytest.mark.parametrize("resident", [True, False])
+def test_some_windows_of_a_batch_are_those_of_the_whole_batch(resident: bool) -> None:
+    elementwise = {name: probability for name, probability in ALL.items() if name not in ("mangle", "pitch")}
+    for augment in (elementwise, ALL):
+        whole = windows([ramp(1, 3000, 2), ramp(5001, 400, 2)], augment=augment)
+        some = Windows(
+            [ramp(1, 3000, 2), ramp(5001, 400, 2)],
+            **{"window": 64, "batch": 8, "seed": 0, "device": "cpu", "augment": augment},
+            **{"resident": resident, "rows": [1, 2, 6]},
+        )
+        for _ in range(20):
+            expected, found = whole.next_batch()[[1, 2, 6]], some.next_batch()
+            assert torch.equal(found, expected) if augment is elementwise else torch.allclose(found, expected, atol=1e-6)
+            assert some.places == whole.places
