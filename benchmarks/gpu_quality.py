@@ -105,6 +105,7 @@ def _device() -> Any:
 
 def stock(folder: Path, seconds: float, plan: dict[str, Any]) -> None:
     """Stock's side."""
+    import pytorch_lightning as lightning  # before RAVE, whose classes then derive from it
     import torch
 
     from rave_dist.rave.config import configure
@@ -115,7 +116,6 @@ def stock(folder: Path, seconds: float, plan: dict[str, Any]) -> None:
 
     warnings.simplefilter("ignore")
     text = configure([plan["config"]], plan["override"], sample_rate=RATE, channels=1)
-    import pytorch_lightning as lightning
     from torch.utils.data import DataLoader
 
     dataset_module, model_module = (rave_module(name) for name in ("dataset", "model"))

@@ -41,7 +41,7 @@ def build_model(config_text: str, *, channels: int) -> Any:
         channels: 1 or 2.
 
     Returns:
-        A ``rave.RAVE`` (a LightningModule). Its loss weights are its own: RAVE's are one dictionary that every model of a
+        A ``rave.RAVE``. Its loss weights are its own: RAVE's are one dictionary that every model of a
         process writes into. Its ``beta_warmup`` is the configuration's `BetaWarmup`.
 
     Raises:

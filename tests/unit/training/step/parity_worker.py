@@ -22,6 +22,7 @@ import tempfile
 import warnings
 from typing import Any
 
+import pytorch_lightning as pl  # before RAVE, whose classes then derive from it
 import torch
 
 from rave_dist.rave.config import configure
@@ -80,8 +81,6 @@ Trained = tuple[dict[str, torch.Tensor], list[Any], list[dict[str, float]]]
 
 
 def train_stock(case: str, *, nudge: bool = False) -> Trained:
-    import pytorch_lightning as pl
-
     callbacks = rave_module("model")
     model = build(case, torch.float64, as_stock=True)
     if nudge:
