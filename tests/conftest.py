@@ -8,11 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import itertools
 import os
-import random
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -23,6 +20,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+from ports import free_ports
 from seaweedfs import server_command
 
 from rave_dist.records import ExportRecord, ModelCard, RunFolder, RunResult, TrainingSpec
@@ -35,38 +33,7 @@ settings.load_profile("any machine")
 BUCKET = "rave-dist-tests"
 
 
-def _reserve(port: int) -> bool:
-    """Whether no other test process of this machine has chosen a port, which until its server starts only a name can say.
-
-    Names in the abstract namespace are seen from every root of the machine.
-    """
-    reservation = socket.socket(socket.AF_UNIX)
-    try:
-        reservation.bind(f"\0rave-dist-test-port-{port}")
-    except OSError:
-        reservation.close()
-        return False
-    reservation.detach()  # open until this process ends
-    return True
-
-
-def _port_is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True
-
-
-def _free_ports(count: int) -> list[int]:
-    """Ports that are free together with the port 10000 above, which SeaweedFS opens too; below the ephemeral range."""
-    candidates = random.SystemRandom().sample(range(20_000, 22_700), 200)
-    free = (port for port in candidates if _port_is_free(port) and _port_is_free(port + 10_000) and _reserve(port))
-    return list(itertools.islice(free, count))
-
-
-S3_PORT, MASTER_PORT, VOLUME_PORT, FILER_PORT = _free_ports(4)
+S3_PORT, MASTER_PORT, VOLUME_PORT, FILER_PORT = free_ports(4)
 
 os.environ.update(
     # The machine's cores are shared by Ray's workers: no library may start a pool of its own. Read when torch is loaded.

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from ports import free_ports
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ def two_nodes(s3_server: str) -> Iterator[TwoNodes]:
     temporary = tempfile.mkdtemp(prefix="rd-")  # not tmp_path: Ray's sockets need a path of less than 107 characters
     os.mkdir(f"{temporary}/ray")
     host = subprocess.Popen(
-        [sys.executable, str(Path(__file__).with_name("two_nodes.py"))],
+        [sys.executable, str(Path(__file__).with_name("two_nodes.py")), *map(str, free_ports(3))],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env={**os.environ, "RAY_TMPDIR": temporary, "PATH": programs},

@@ -1,20 +1,16 @@
-"""Hosts a Ray cluster of two nodes until its standard input closes; prints where it answers as one line of JSON."""
+"""Hosts a Ray cluster of two nodes until its standard input closes; prints where it answers as one line of JSON.
+
+Its arguments are three free ports: of the dashboard and of the two nodes' agents.
+"""
 
 import json
-import socket
 import sys
 
 from ray.cluster_utils import Cluster
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def main() -> None:
-    dashboard_port = _free_port()
+    dashboard_port, *agent_ports = map(int, sys.argv[1:])
     cluster = Cluster(
         initialize_head=True,
         head_node_args={
@@ -24,11 +20,11 @@ def main() -> None:
             "dashboard_host": "127.0.0.1",
             "dashboard_port": dashboard_port,
             # Jobs are handed to a node's agent, which does without its HTTP door where the default port is taken.
-            "dashboard_agent_listen_port": _free_port(),
+            "dashboard_agent_listen_port": agent_ports[0],
         },
     )
     try:
-        cluster.add_node(num_cpus=2, object_store_memory=300 << 20, dashboard_agent_listen_port=_free_port())
+        cluster.add_node(num_cpus=2, object_store_memory=300 << 20, dashboard_agent_listen_port=agent_ports[1])
         cluster.wait_for_nodes()
         nodes = [node.node_id for node in cluster.list_all_nodes()]
         ready = {"address": cluster.address, "dashboard": f"http://127.0.0.1:{dashboard_port}", "nodes": nodes}

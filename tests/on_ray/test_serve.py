@@ -33,6 +33,7 @@ from rave_dist.serving.app import build
 from rave_dist.serving.schema import Limits
 from rave_dist.storage.store import Store
 from tests.marked_command import READY_SECONDS
+from tests.ports import free_port
 from tests.sample_records import model_card
 from tests.scripted_models import Quiet
 
@@ -50,18 +51,12 @@ class Service:
         return self.http.post("/v1/convert", params=query, content=sound)
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @pytest.fixture(scope="module")
 def service(ray_session: None, s3_server: str, tiny_models: Any) -> Iterator[Service]:
     """Four models on S3, of which two fit."""
     store = Store(f"s3://rave-dist-tests/{uuid.uuid4().hex[:12]}")
     cards = {name: model.publish(store, name) for name, model in zip(NAMES, tiny_models, strict=True)}
-    port = _free_port()
+    port = free_port()
     serve.start(proxy_location="HeadOnly", http_options={"host": "127.0.0.1", "port": port})
     try:
         serve.run(build(store.uri, limits=LIMITS, max_models=2), name="rave-dist", route_prefix="/")
@@ -299,7 +294,7 @@ def _finished(service: Service, asked: dict[str, Any]) -> dict[str, Any]:
 
 def test_command_serves_until_it_is_told_to_stop(service: Service, tmp_path: Path) -> None:
     """As a person runs it, with a Ray of its own."""
-    port = _free_port()
+    port = free_port()
     command = [sys.executable, "-m", "rave_dist", "serve", "--store", service.store.uri, "--port", str(port)]
     with open(tmp_path / "log", "w") as log:
         process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env={**os.environ, "PYTHONUNBUFFERED": "1"})
