@@ -6,10 +6,14 @@ from collections.abc import Iterable
 from typing import Any
 
 import ray
-from ray.exceptions import RayError
+from ray.exceptions import AuthenticationError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from rave_dist.errors import ClusterError
 from rave_dist.scheduling.admission import Host, Room, Share
+
+HEAD_SECONDS = 30.0
+"""How long the head of the cluster may not answer: Ray ends a process whose head is away for a minute."""
 
 _PROBE_SECONDS = 60.0
 _LABEL_ACCELERATOR = "ray.io/accelerator-type"
@@ -25,8 +29,25 @@ def hosts(leaving: set[str]) -> list[Host]:
 
 
 def draining() -> set[str]:
-    """Ids of the hosts that will end soon, for example because their cloud has reclaimed them."""
+    """Ids of the hosts that will end soon, for example because their cloud has reclaimed them.
+
+    Raises:
+        ClusterError: the head of the cluster does not answer or has restarted, so that nothing there can be reached.
+    """
+    _ask_head()  # before Ray's question, which has no time limit, and aborts the process when the head has restarted
     return set(ray._private.state.state.get_draining_nodes())
+
+
+def _ask_head() -> None:
+    head = ray._private.worker.global_worker.gcs_client  # type: ignore[attr-defined]
+    try:
+        head.get_cluster_resource_state(timeout_s=HEAD_SECONDS)
+    except RayError as error:
+        restarted = isinstance(error, AuthenticationError)
+        raise ClusterError(
+            f"the head of the cluster {'has restarted' if restarted else 'does not answer'}",
+            fix="run the same command again when the cluster is complete: its runs resume",
+        ) from error
 
 
 def room(known: Iterable[Host], taken: Iterable[Share]) -> Room:

@@ -7,8 +7,9 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from functools import partial
 from types import TracebackType
 from typing import Any
 
@@ -145,6 +146,26 @@ def disown(store: Store, spec: TrainingSpec, record: RunRecord) -> None:
         StoreError: the store cannot be written.
     """
     store.write_bytes(stop_key(spec), (record.attempt or "none").encode())
+
+
+def stop_through_store(store: Store, specs: Sequence[TrainingSpec], *, seconds: float = 15.0) -> None:
+    """Asks runs on a cluster that is out of reach to save their state and stop, and waits until they have.
+
+    The requests stay: a process that is late stops too. The next command on the library removes them.
+
+    Args:
+        store: of the runs.
+        specs: the runs.
+        seconds: the longest time to wait.
+    """
+    until, waiting = time.monotonic() + seconds, list(specs)
+    with suppress(StoreError):
+        at_once(lambda spec: store.write_bytes(stop_key(spec), b""), waiting)
+    while waiting and (left := until - time.monotonic()) > 0:
+        time.sleep(min(left, seconds_between_reads(len(waiting))))
+        with suppress(StoreError):
+            records = at_once(partial(record_of, store), waiting)
+            waiting = [spec for spec, record in zip(waiting, records, strict=True) if record.state == "running"]
 
 
 _termination = threading.Event()

@@ -23,7 +23,7 @@ from rave_dist.storage.parallel import at_once
 from rave_dist.storage.store import Store
 from rave_dist.training import needs
 from rave_dist.training.gauges import Gauges
-from rave_dist.training.heartbeat import disown, record_of, seconds_between_reads, stop_key, write_record
+from rave_dist.training.heartbeat import disown, record_of, seconds_between_reads, stop_key, stop_through_store, write_record
 from rave_dist.training.process import (
     MAX_FAILURES,
     RESUME,
@@ -45,8 +45,7 @@ if TYPE_CHECKING:
 STOP_SECONDS = 60.0
 """Time for runs to save their state when the command is interrupted."""
 
-_CANCEL_SECONDS = 10.0
-_POLL_SECONDS = 0.5
+_CANCEL_SECONDS, _POLL_SECONDS = 10.0, 0.5
 
 Stage = Literal["waiting", "training", "trained", "publishing", "ended"]
 
@@ -110,7 +109,7 @@ def train_library(
         The last records, in the order of the specs.
 
     Raises:
-        ClusterError: no host has the resources for any of the runs.
+        ClusterError: no host has the resources for any of the runs, or the head of the cluster is gone.
         StoreError: the store cannot be used.
         KeyboardInterrupt: raised again after the runs have saved their state.
     """
@@ -124,6 +123,9 @@ def train_library(
         with signals.allow(fleet.seconds_to_stop):
             try:
                 fleet.run(progress)
+            except ClusterError:  # nothing of the cluster can be reached
+                stop_through_store(store, [item.spec for item in items if item.stage == "training"])
+                raise
             except BaseException:
                 fleet.stop()
                 raise

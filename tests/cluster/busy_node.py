@@ -1,19 +1,31 @@
 """Hosts a Ray cluster of one node with a busy actor; says as JSON lines where it is, and on ``draining`` which nodes drain.
 
-``free`` ends the actor; the end of standard input ends everything.
+``free`` ends the actor, ``end head`` the head, and says what the driver then finds; the end of standard input ends everything.
 """
 
 import json
 import sys
 
+import psutil
 import ray
 from ray.cluster_utils import Cluster
+
+from rave_dist.cluster import hosts
+from rave_dist.errors import ClusterError
 
 
 @ray.remote(num_cpus=1)
 class Busy:
     def pid(self) -> int:
         return 1
+
+
+def _problem() -> str:
+    hosts.HEAD_SECONDS = 2.0
+    try:
+        return f"draining: {hosts.draining()}"
+    except ClusterError as error:
+        return str(error)
 
 
 def main() -> None:
@@ -30,6 +42,10 @@ def main() -> None:
                 print(json.dumps(ray._private.state.state.get_draining_nodes()), flush=True)
             elif line.strip() == "free":
                 ray.kill(actor)
+            elif line.strip() == "end head":
+                (head,) = cluster.head_node.all_processes["gcs_server"]
+                psutil.Process(head.process.pid).kill()
+                print(json.dumps(_problem()), flush=True)
     finally:
         ray.shutdown()
         cluster.shutdown()

@@ -33,7 +33,7 @@ class BusyNode:
 
     def _line(self) -> Any:
         assert self._process.stdout is not None
-        return json.loads(next(line for line in self._process.stdout if line.startswith("{")))
+        return json.loads(next(line for line in self._process.stdout if line.startswith(("{", '"'))))
 
     def _say(self, word: str) -> None:
         assert self._process.stdin is not None
@@ -44,6 +44,11 @@ class BusyNode:
         self._say("draining")
         draining: dict[str, int] = self._line()
         return draining
+
+    def end_head(self) -> str:
+        """What a driver finds then."""
+        self._say("end head")
+        return str(self._line())
 
     def free(self) -> None:
         self._say("free")
@@ -139,3 +144,9 @@ def test_without_ray_it_says_what_to_do() -> None:
     assert ended.returncode == 1
     assert "no Ray node runs on this host" in ended.stderr
     assert "ray start" in ended.stderr
+
+
+def test_a_head_that_is_gone_is_named(busy_node: BusyNode) -> None:
+    """Ray itself would wait for a minute, and then end the process."""
+    assert busy_node.draining() == {}
+    assert "the head of the cluster does not answer" in busy_node.end_head()

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from rave_dist.options import Budget
-from rave_dist.records import RunResult, Validation, run_record_key
+from rave_dist.records import RunResult, TrainingSpec, Validation, run_record_key
 from rave_dist.storage.store import Store
 from rave_dist.training.heartbeat import (
     Heartbeat,
@@ -20,6 +20,7 @@ from rave_dist.training.heartbeat import (
     read_records,
     record_of,
     stop_key,
+    stop_through_store,
     write_record,
 )
 from tests.sample_records import run_record, training_spec
@@ -117,6 +118,32 @@ def test_only_the_process_that_is_asked_stops(local_store: Store) -> None:
         assert not later.stop_requested
         local_store.write_bytes(stop_key(spec), b"")
         _wait(lambda: later.stop_requested)
+
+
+def test_runs_out_of_reach_are_asked_to_stop_and_waited_for(any_store: Store) -> None:
+    """Also one whose process is late, and writes its record after the request."""
+    specs = [training_spec(instrument=name) for name in ("tabla", "rebana")]
+    stopped = list[str]()
+
+    def train(spec: TrainingSpec, late: float) -> None:
+        time.sleep(late)
+        record = record_of(any_store, spec).model_copy(update={"state": "running", "attempt": f"{late}"})
+        with Heartbeat(any_store, record, stop=stop_key(spec), every=0.05) as beat:
+            while not beat.stop_requested:
+                time.sleep(0.01)
+            time.sleep(0.2)  # it saves its state
+            stopped.append(spec.instrument)
+            beat.update(state="waiting")
+
+    write_record(any_store, record_of(any_store, specs[0]).model_copy(update={"state": "running"}))
+    runs = [threading.Thread(target=train, args=(spec, late)) for spec, late in zip(specs, (0.0, 0.5), strict=True)]
+    for run in runs:
+        run.start()
+    stop_through_store(any_store, specs)
+    assert "tabla" in stopped
+    for run in runs:
+        run.join()
+    assert sorted(stopped) == ["rebana", "tabla"]
 
 
 def test_a_store_that_is_away_for_a_moment_stops_nothing(tmp_path: Path) -> None:
