@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import json
 import os
@@ -28,6 +27,7 @@ import torch
 import yaml
 from failing_server import FailingServer
 from file_systems import can_mount_memory, mount_memory, unmount
+from ports import free_ports
 
 from rave_dist.dataset.read import load_manifest
 from rave_dist.dataset.split import split_dataset
@@ -43,10 +43,14 @@ RATE = 44100
 HOSTS = 4
 BROKEN = "broken"
 SOME_DONE, MOST_DONE = 0.1, 0.7
-"""Faults strike between these parts of all steps."""
+"""Faults strike between these parts of all steps, each in its own part of this range."""
 
 _DISK_BYTES = 256 << 20
 _GONE_SECONDS = 90.0  # Ray ends the tasks of a dead command
+
+
+class NotStruckError(Exception):
+    """The night ended before a fault could strike."""
 
 
 class Night:
@@ -57,13 +61,16 @@ class Night:
         s3: address of the S3 server.
         instruments: how many; another one has a broken recording.
         steps: of each.
+        cpus: of each host.
         outage_seconds: how long S3 refuses all requests.
     """
 
-    def __init__(self, folder: Path, s3: str, *, instruments: int, steps: int, outage_seconds: float) -> None:
-        self.folder, self.outage_seconds = folder, outage_seconds
+    def __init__(self, folder: Path, s3: str, *, instruments: int, steps: int, cpus: int, outage_seconds: float) -> None:
+        self.folder, self.cpus, self.outage_seconds = folder, cpus, outage_seconds
         self.log: list[str] = []
+        self.not_struck: list[str] = []
         self.disks: dict[str, Path] = {}  # of the hosts
+        self.late: dict[str, str] = {}  # the hosts that joined during the night, and their disks
         self.address = ""
         self.commands = 0
         self.may_end: set[int] = {3}  # exit codes of the command; the broken recording is a partial failure
@@ -71,6 +78,13 @@ class Night:
         self.s3 = FailingServer(s3)
         self.names = [f"drum{number:02d}" for number in range(instruments)]
         self.library = self._write_library(steps)
+        self.environment = {
+            **os.environ,
+            "RAY_TMPDIR": str(self.folder),
+            "AWS_ENDPOINT_URL": self.s3.address,
+            "RAY_raylet_start_wait_time_s": "120",
+            "AWS_MAX_ATTEMPTS": "3",  # so that runs notice when S3 refuses
+        }
         self.hosts = self._start_program()
         self.command: subprocess.Popen[bytes] | None = None
 
@@ -100,17 +114,9 @@ class Night:
         return load_library(self.folder / "library.yaml")
 
     def _start_program(self) -> subprocess.Popen[str]:
-        environment = {
-            **os.environ,
-            "RAY_TMPDIR": str(self.folder),
-            "AWS_ENDPOINT_URL": self.s3.address,
-            "RAY_raylet_start_wait_time_s": "120",
-            "AWS_MAX_ATTEMPTS": "3",  # so that runs notice when S3 refuses
-        }
         program = [sys.executable, str(Path(__file__).with_name("night_hosts.py"))]
-        self.environment = environment
         return subprocess.Popen(
-            program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, cwd=self.folder, text=True
+            program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=self.environment, cwd=self.folder, text=True
         )
 
     def ask(self, **order: Any) -> Any:
@@ -125,7 +131,7 @@ class Night:
         disk = Path(tempfile.mkdtemp(prefix="disk-", dir=self.folder))
         if can_mount_memory():
             mount_memory(disk, _DISK_BYTES)
-        answer = self.ask(do="start", disk=str(disk))
+        answer = self.ask(do="start", disk=str(disk), cpus=self.cpus, ports=free_ports(3))
         self.address = answer["address"]
         self.disks[answer["host"]] = disk
         return str(answer["host"])
@@ -175,7 +181,7 @@ class Night:
             if found:
                 return self.random.choice(sorted(found, key=lambda one: one[0].instrument))
             if self.exit_code() is not None:
-                raise AssertionError(f"the command ended before the fault\n{self.said()}")
+                raise NotStruckError
             time.sleep(0.2)
 
     def pick_host(self) -> tuple[str, str]:
@@ -185,52 +191,68 @@ class Night:
         return self._host_of(process), record.instrument
 
     def _host_of(self, process: psutil.Process) -> str:
-        with contextlib.suppress(psutil.Error):
-            disk = process.environ().get("TMPDIR", "")
-            return next((host for host, own in self.disks.items() if str(own) == disk), "")
-        return ""
+        disk = self.watch.places.get(process.pid)
+        return next((host for host, own in self.disks.items() if str(own) == disk), "")
 
     def run(self, faults: Mapping[str, Callable[[Night], str]], seed: int) -> Watch:
         """One night with faults, which say what they struck; returns what was seen of it."""
         self.random.seed(seed)
-        moments = sorted(self.random.uniform(SOME_DONE, MOST_DONE) for _ in faults)
+        part = (MOST_DONE - SOME_DONE) / len(faults)
+        moments = [SOME_DONE + part * (number + self.random.random()) for number in range(len(faults))]
         todo = list(zip(moments, self.random.sample(list(faults), len(faults)), strict=True))
         self.say(f"seed {seed}: " + ", ".join(f"{name} at {moment:.0%}" for moment, name in todo))
         with Watch(self.library, self.names, lambda: None if self.exit_code() is not None else 1) as self.watch:
             self.start_command()
             while True:
                 if todo and self.watch.progress >= todo[0][0]:
-                    _, name = todo.pop(0)
-                    began = time.monotonic()
-                    struck = faults[name](self)
-                    self.say(f"{name} at {self.watch.progress:.0%}: {struck} ({time.monotonic() - began:.0f} s)")
+                    self._strike(todo[0][1], faults[todo[0][1]])
+                    del todo[0]
                 if self.exit_code() is not None:
                     break
                 time.sleep(0.5)
-            self.say(f"the command ended with {self.exit_code()}")
-            if todo or self.exit_code() not in self.may_end:
-                self.watch.contradictions.append(f"it ended with {self.exit_code()} before {todo}\n{self.said()}")
+            self.say(f"the command ended with {self.exit_code()} at {self.watch.progress:.0%}")
+            starts = [disk in self.late.values() for disk in self.watch.places.values()]
+            self.say(f"{len(starts)} processes trained, {sum(starts)} of them on hosts that joined")
+            self.not_struck += [name for _, name in todo]
+            if self.exit_code() not in self.may_end:
+                self.watch.contradictions.append(f"it ended with {self.exit_code()}\n{self.said()}")
             time.sleep(2)  # the last records
         return self.watch
+
+    def _strike(self, name: str, fault: Callable[[Night], str]) -> None:
+        began = time.monotonic()
+        try:
+            struck = fault(self)
+        except NotStruckError:
+            self.not_struck.append(name)
+            struck = "not struck"
+        self.say(f"{name} at {self.watch.progress:.0%}: {struck} ({time.monotonic() - began:.0f} s)")
+
+    def idle(self) -> list[str]:
+        """The hosts that joined late, are still there, and never had a run."""
+        used = set(self.watch.places.values())
+        return [host for host, disk in self.late.items() if host in self.disks and disk not in used]
 
     def leaks(self) -> list[str]:
         """Processes, CPUs and folders that the night left behind; waits until Ray has tidied up."""
         deadline = time.monotonic() + _GONE_SECONDS
         while True:
-            found = [f"process {process.pid} {title(process)}" for process in self._tasks() if is_alive(process)]
-            room = self.ask(do="room")
+            below = [process for process in psutil.Process(self.hosts.pid).children(recursive=True) if is_alive(process)]
+            tasks = [process for process in below if title(process) in ("ray::train_one", "ray::publish_one")]
+            tasks += [process for workers in self.watch.workers.values() for process in workers.values() if is_alive(process)]
+            found = [f"process {process.pid} {title(process)}" for process in tasks]
+            room, raylets = self.ask(do="room"), sum(title(process).endswith("raylet") for process in below)
             if room["free"] != room["cpus"]:
                 found.append(f"{room['cpus'] - room['free']} CPUs are held")
+            if room["groups"]:
+                found.append(f"{room['groups']} placement groups")
+            if (room["hosts"], raylets) != (len(self.disks), len(self.disks)):
+                found.append(f"{room['hosts']} hosts and {raylets} of their processes instead of {len(self.disks)}")
             for place in (*self.disks.values(), self.disks_of_command):
                 found += [f"folder {path}" for path in place.glob("rave-dist-*")]
             if not found or time.monotonic() > deadline:
                 return found
             time.sleep(1)
-
-    def _tasks(self) -> list[psutil.Process]:
-        seen = [process for workers in self.watch.workers.values() for process in workers.values()]
-        below = psutil.Process(self.hosts.pid).children(recursive=True)
-        return [*seen, *(process for process in below if title(process) in ("ray::train_one", "ray::publish_one"))]
 
     def differences(self, folder: Path) -> list[str]:
         """The instruments whose weights are not those of an undisturbed training in this process."""
@@ -267,14 +289,16 @@ class Night:
 
 
 @contextmanager
-def night(s3: str, instruments: int, steps: int, outage_seconds: float = 60.0) -> Iterator[Night]:
+def night(s3: str, instruments: int, steps: int, *, late: bool, outage_seconds: float = 60.0) -> Iterator[Night]:
+    """A night that has not begun yet; if a host comes ``late``, those that are there do not suffice for all runs at once."""
     folder = Path(tempfile.mkdtemp(prefix="rd-"))  # Ray's sockets need a short path
     (folder / "ray").mkdir()
+    small = instruments < HOSTS
     try:
-        made = Night(folder, s3, instruments=instruments, steps=steps, outage_seconds=outage_seconds)
+        made = Night(folder, s3, instruments=instruments, steps=steps, cpus=1 if small else 2, outage_seconds=outage_seconds)
         with made.s3.running():
             try:
-                for _ in range(HOSTS):
+                for _ in range(1 if small and late else HOSTS - late):
                     made.start_host()
                 yield made
             finally:

@@ -61,7 +61,9 @@ def a_host_is_drained(night: Night) -> str:
 
 @fault
 def a_host_joins(night: Night) -> str:
-    return night.start_host()[:8]
+    host = night.start_host()
+    night.late[host] = str(night.disks[host])
+    return host[:8]
 
 
 @fault

@@ -1,45 +1,39 @@
 """The hosts of a Ray cluster: starts and ends them as lines of JSON on standard input say, answers each with one.
 
-``{"do": "start", "disk": FOLDER}`` starts a host whose temporary files are in FOLDER; the first one is the head.
-``{"do": "end", "host": ID}`` kills all processes of a host at once. ``{"do": "room"}`` says which CPUs are free. The end of
-standard input ends everything.
+``{"do": "start", "disk": FOLDER, "cpus": 2, "ports": PORTS}`` starts a host whose temporary files and cache are in FOLDER; the
+ports are three free ones, of a dashboard, the host's agent and the head, which the first host is. ``{"do": "end", "host": ID}``
+kills all processes of a host at once. ``{"do": "room"}`` says what is there and what is free. The end of standard input ends
+everything.
 """
 
 import contextlib
 import json
-import socket
 import sys
 from typing import Any
 
 import psutil
 from ray.cluster_utils import Cluster
 
-CPUS = 2
 ATTEMPTS = 3
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Hosts:
     def __init__(self) -> None:
         self._cluster = Cluster()
-        self._port = _free_port()  # a head that comes back has the same address
 
-    def start(self, disk: str) -> dict[str, Any]:
-        options = {"num_cpus": CPUS, "object_store_memory": 80 << 20, "env_vars": {"TMPDIR": disk}}
+    def start(self, disk: str, cpus: int, ports: list[int]) -> dict[str, Any]:
+        environment = {"TMPDIR": disk, "RAVE_DIST_CACHE": f"{disk}/cache"}
+        options = {"num_cpus": cpus, "object_store_memory": 80 << 20, "env_vars": environment}
+        dashboard, options["dashboard_agent_listen_port"], head = ports
         if self._cluster.head_node is None:
-            options |= {"gcs_server_port": self._port, "include_dashboard": False, "dashboard_port": _free_port()}
+            options |= {"gcs_server_port": head, "include_dashboard": False, "dashboard_port": dashboard}
         node = self._add(options)
         return {"address": self._cluster.address, "host": node.node_id}
 
     def _add(self, options: dict[str, Any]) -> Any:
         for attempt in range(ATTEMPTS):
             try:
-                return self._cluster.add_node(dashboard_agent_listen_port=_free_port(), **options)
+                return self._cluster.add_node(**options)
             except Exception:  # Ray's own, when a busy machine takes too long
                 if attempt == ATTEMPTS - 1:
                     raise
@@ -62,7 +56,9 @@ class Hosts:
         state = self._cluster.global_state
         nodes = [node for node in state.node_table() if node["Alive"]]
         free = sum(each.get("CPU", 0.0) for each in state.available_resources_per_node().values())
-        return {"hosts": len(nodes), "cpus": sum(node["Resources"].get("CPU", 0.0) for node in nodes), "free": free}
+        groups = [group for group in state.placement_group_table().values() if group["state"] != "REMOVED"]
+        cpus = sum(node["Resources"].get("CPU", 0.0) for node in nodes)
+        return {"hosts": len(nodes), "cpus": cpus, "free": free, "groups": len(groups)}
 
     def close(self) -> None:
         self._cluster.shutdown()

@@ -56,6 +56,7 @@ class Watch:
         self.polls = 0
         self.most_at_once: dict[str, int] = defaultdict(int)
         self.workers: dict[str, dict[int, psutil.Process]] = defaultdict(dict)
+        self.places: dict[int, str] = {}  # folders for temporary files of the workers, which say on which host they are
         self._library, self._healthy, self._command = library, set(healthy), command
         self._dead_since: dict[object, float] = {}
         self._first_seen: dict[object, float] = {}
@@ -118,6 +119,7 @@ class Watch:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process = psutil.Process(worker)
                 if title(process) == "ray::train_one":
+                    self.places[worker] = process.environ().get("TMPDIR", "")
                     self.workers[name][worker] = process
         at_once = [worker for worker, process in self.workers[name].items() if is_alive(process)]
         self.most_at_once[name] = max(self.most_at_once[name], len(at_once))

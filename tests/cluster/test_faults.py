@@ -18,7 +18,8 @@ def test_every_instrument_ends_published_as_without_faults(tmp_path: Path, reque
     faults = {name: FAULTS[name] for name in (request.config.getoption("--faults", "") or ", ".join(FAULTS)).split(", ")}
     if not can_mount_memory() and faults.pop("a disk is full", None):
         print("left out: a disk is full, because mounting a small one needs root")
-    with night(request.getfixturevalue("s3_server"), instruments=instruments, steps=120 if instruments > 2 else 40) as held:
+    late = "a host joins" in faults
+    with night(request.getfixturevalue("s3_server"), instruments, steps=120, late=late) as held:
         watch = held.run(faults, request.config.getoption("--seed", 1))
         left = held.leaks()
         assert not watch.contradictions, "\n".join([*held.log, *watch.contradictions])
@@ -29,4 +30,6 @@ def test_every_instrument_ends_published_as_without_faults(tmp_path: Path, reque
         assert broken.error is not None
         assert "0.wav" in f"{broken.error}"
         assert not left, left
+        assert not held.idle(), f"no run was started on hosts that joined: {held.idle()}"
         assert held.differences(tmp_path) == []
+        assert not held.not_struck, f"the night ended before these: {held.not_struck}"
