@@ -93,7 +93,9 @@ def library_time_left(records: Sequence[RunRecord]) -> TimeLeft | None:
     Args:
         records: of all instruments, in the order in which they are admitted.
     """
-    training = [r for r in records if r.state == "running" and r.activity in ("starting", "dry run", "training")]
+    training = [
+        r for r in records if r.state == "running" and r.activity in ("starting", "copying audio", "dry run", "training")
+    ]
     starting = [r for r in records if r.state == "waiting" and r.activity == "starting"]
     waiting = [r for r in records if r.state == "waiting" and r.activity == "waiting for room"]
     paces = [r.steps_per_second for r in training if r.steps_per_second]

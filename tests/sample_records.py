@@ -5,7 +5,17 @@ from __future__ import annotations
 from typing import Any, TypeVar
 
 from rave_dist.options import Budget
-from rave_dist.records import DatasetManifest, Engine, ModelCard, Record, RunRecord, SourceRecord, TrainingSpec, Validation
+from rave_dist.records import (
+    DatasetManifest,
+    DryRunResult,
+    Engine,
+    ModelCard,
+    Record,
+    RunRecord,
+    SourceRecord,
+    TrainingSpec,
+    Validation,
+)
 
 R = TypeVar("R", bound=Record)
 
@@ -75,6 +85,23 @@ def training_spec(**values: Any) -> TrainingSpec:
 def run_record(**values: Any) -> RunRecord:
     """An instrument that waits for its run."""
     return _complete(RunRecord, values, library="band", instrument="tabla", run_id=ID, dataset=ID)
+
+
+def dry_run_result(spec: TrainingSpec, name: str = "", **values: Any) -> DryRunResult:
+    """A dry run of a run's step on an H100, which used 20 GiB of it and 3 GiB of its host."""
+    return _complete(
+        DryRunResult,
+        values,
+        id=f"{spec.step_id}-{name}-{80 << 30}",
+        instrument=spec.instrument,
+        device="NVIDIA H100 80GB HBM3",
+        accumulation_steps=1,
+        limit_bytes=80 << 30,
+        device_bytes=20 << 30,
+        host_bytes=3 << 30,
+        cpus=1.2,
+        at=MOMENT,
+    )
 
 
 def model_card(**values: Any) -> ModelCard:

@@ -16,7 +16,7 @@ from rave_dist.dataset.read import Segment
 from rave_dist.dataset.split import Split, split
 from rave_dist.library.manifest import Library
 from rave_dist.rave.step_config import StepConfig
-from rave_dist.records import PassedOver, TrainingSpec
+from rave_dist.records import DryRunResult, PassedOver, TrainingSpec
 from rave_dist.training.continuation import PlannedRun
 from rave_dist.training.preflight.model_facts import ModelFacts
 
@@ -65,7 +65,8 @@ class Candidate:
         joint_base: the check of the joint base that it starts from, if any.
         initial_weights: its initial weights, once they are found.
         facts: of its model, once they are measured.
-        plan: of its run, derived from the facts.
+        tested: the result of a dry run of its step on this machine's CPUs; None if there is none.
+        plan: of its run, derived from both.
         free_bytes: free space in the store; None if unknown.
         next_run: its run in view of its earlier ones; None if it was never ingested.
     """
@@ -79,6 +80,7 @@ class Candidate:
     joint_base: InstrumentCheck | None = None
     initial_weights: InitialWeights | None = None
     facts: ModelFacts | None = None
+    tested: DryRunResult | None = None
     plan: Plan | None = None
     free_bytes: int | None = None
     next_run: PlannedRun | None = None

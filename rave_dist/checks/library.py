@@ -22,6 +22,7 @@ from rave_dist.on_end import missing_program
 from rave_dist.progress import SILENT, Progress
 from rave_dist.records import Problem
 from rave_dist.storage.parallel import at_once
+from rave_dist.training.preflight.dry_run_results import find_results
 from rave_dist.training.preflight.model_facts import measure_model
 
 if TYPE_CHECKING:
@@ -57,6 +58,10 @@ def check_library(library: Library, only: Sequence[str] | None = None, *, progre
     starts = dict(zip(names, at_once(lambda name: _initial_weights(library, name), names), strict=True))
     examined = {name: _examine(library, name, listings[name], starts[name], opened) for name in names}
     at_once(lambda one: _plan_next_run(*one), examined.values())
+    candidates = [candidate for candidate, _ in examined.values()]
+    dry_runs = find_results(library.store, [candidate.spec for candidate in candidates], None)
+    for candidate in candidates:
+        candidate.tested = dry_runs.get(candidate.spec.worker_step_id)
     progress.stage("checking models")
     free = library.store.free_bytes()
     base = _check_joint_base(library, {name: candidate for name, (candidate, _) in examined.items()}, free)

@@ -1,4 +1,4 @@
-"""Checks of memory and disk against the needs of a run, from the measured facts of its model."""
+"""Checks of memory and disk against the needs of a run, from dry runs and the measured facts of its model."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from rave_dist.storage.cache import cache_folder
 from rave_dist.storage.probe import in_words
 from rave_dist.storage.store import Store
 from rave_dist.training.continuation import continued_schedule
+from rave_dist.training.needs import step_bytes
 from rave_dist.training.preflight.model_facts import ModelFacts
 from rave_dist.training.schedule import first_schedule
 from rave_dist.training.state.disk import run_bytes
@@ -78,9 +79,10 @@ def _windows_at_once(candidate: Candidate, facts: ModelFacts) -> int:
 
 
 def _step_bytes(candidate: Candidate, facts: ModelFacts, windows: int) -> int:
-    """Memory of a step of some windows in all workers."""
+    """Memory of a step of some windows in all workers; a dry run has measured that of all windows at once."""
     workers = candidate.spec.workers
-    return workers * facts.step_bytes(-(-windows // workers))
+    tested = candidate.tested if windows == candidate.step.batch else None
+    return workers * step_bytes(facts, tested, -(-windows // workers))
 
 
 def too_little_disk(candidate: Candidate) -> Iterator[Finding]:

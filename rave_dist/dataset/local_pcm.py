@@ -21,6 +21,7 @@ import fcntl
 import os
 import shutil
 import tempfile
+import time
 import weakref
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -30,6 +31,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from rave_dist import isolated
 from rave_dist.audio.types import Pcm16
 from rave_dist.errors import StoreError, from_os_error, is_disk_full
 from rave_dist.storage.cache import cache_folder
@@ -40,21 +42,26 @@ KEPT_BYTES = 10 << 30
 
 _PARTIAL = ".partial"
 _WIDTH = 2  # bytes per sample
+_POLL_SECONDS = 0.2
 
 Put = Callable[[int, int, Pcm16], None]
 """Takes audio of a segment: its number, the position in it, and int16 [channels, samples]."""
 
 
-def open_pcm(pcm_id: str, shapes: Sequence[tuple[int, int]], fill: Callable[[Put], None]) -> list[StoredPcm]:
+def open_pcm(
+    pcm_id: str, shapes: Sequence[tuple[int, int]], fill: Callable[[Put], None], *, stop: Callable[[], bool] = lambda: False
+) -> list[StoredPcm]:
     """The segments of a file, which is written first unless this machine has it; waits while another process writes it.
 
     Args:
         pcm_id: the hash of the content.
         shapes: channels and samples of each segment.
         fill: gives all audio of the segments to its argument.
+        stop: called again and again while the file is written, by this process or another one.
 
     Raises:
         StoreError: the cache cannot be written, or its disk is full.
+        isolated.Stopped: ``stop`` returned True.
     """
     sizes = [_WIDTH * channels * samples for channels, samples in shapes]
     offsets = np.cumsum([0, *sizes]).tolist()
@@ -63,6 +70,7 @@ def open_pcm(pcm_id: str, shapes: Sequence[tuple[int, int]], fill: Callable[[Put
         with os.fdopen(descriptor, "r+b", closefd=False) as file:
 
             def put(index: int, place: int, pcm: Pcm16) -> None:
+                _raise_if(stop)
                 for channel, row in enumerate(np.ascontiguousarray(pcm, "<i2")):
                     file.seek(offsets[index] + _WIDTH * (channel * shapes[index][1] + place))
                     file.write(row.data)
@@ -71,7 +79,7 @@ def open_pcm(pcm_id: str, shapes: Sequence[tuple[int, int]], fill: Callable[[Put
 
     folder = pcm_folder()
     try:
-        file = _File(folder / pcm_id, _open(folder / pcm_id, offsets[-1], write))
+        file = _File(folder / pcm_id, _open(folder / pcm_id, offsets[-1], write, stop))
     except OSError as error:
         if isinstance(error, StoreError):
             raise
@@ -159,7 +167,7 @@ def _close(descriptor: int, folder: Path) -> None:
         _remove_unused(folder, keep=KEPT_BYTES)
 
 
-def _open(path: Path, size: int, write: Callable[[int], None]) -> int:
+def _open(path: Path, size: int, write: Callable[[int], None], stop: Callable[[], bool]) -> int:
     """A descriptor of the complete file with a shared lock."""
     partial = path.with_name(path.name + _PARTIAL)
     while True:
@@ -173,7 +181,7 @@ def _open(path: Path, size: int, write: Callable[[int], None]) -> int:
             path.unlink(missing_ok=True)
             os.close(descriptor)
         descriptor = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        _lock(descriptor, stop)
         if not _has_name(descriptor, partial):  # the process that held the lock has renamed or removed it
             os.close(descriptor)
             continue
@@ -190,6 +198,24 @@ def _open(path: Path, size: int, write: Callable[[int], None]) -> int:
                 partial.unlink()
             fcntl.flock(descriptor, fcntl.LOCK_SH)
             os.close(descriptor)
+
+
+def _lock(descriptor: int, stop: Callable[[], bool]) -> None:
+    """Waits for the exclusive lock of a file, which it closes if it is asked to stop before."""
+    while True:
+        with suppress(BlockingIOError):
+            return fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try:
+            _raise_if(stop)
+        except isolated.Stopped:
+            os.close(descriptor)
+            raise
+        time.sleep(_POLL_SECONDS)
+
+
+def _raise_if(stop: Callable[[], bool]) -> None:
+    if stop():
+        raise isolated.Stopped
 
 
 def _reserve(descriptor: int, folder: Path, size: int) -> None:

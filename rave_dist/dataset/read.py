@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -99,14 +99,20 @@ def read_segments(store: Store, manifest: DatasetManifest, segments: Sequence[Se
     return [replace(segment, pcm=pcm) for segment, pcm in zip(chosen, audio, strict=True)]
 
 
-def open_segments(store: Store, manifest: DatasetManifest) -> list[Segment]:
+def open_segments(store: Store, manifest: DatasetManifest, *, stop: Callable[[], bool] = lambda: False) -> list[Segment]:
     """All audio of a dataset, copied once to this machine's disk, where parts of it are read when they are needed.
 
     The segments and their samples are those of `read_segments`, the memory does not depend on their length.
 
+    Args:
+        store: of the dataset.
+        manifest: the dataset.
+        stop: called again and again during the copy.
+
     Raises:
         DatasetError: a shard is missing or damaged.
         StoreError: this machine's disk is full, or its cache cannot be written.
+        isolated.Stopped: ``stop`` returned True.
     """
     from rave_dist.dataset.local_pcm import open_pcm  # imported here: manifests need no cache
 
@@ -114,7 +120,8 @@ def open_segments(store: Store, manifest: DatasetManifest) -> list[Segment]:
     contents = {record.source_id: record.pcm_sha256 for record in manifest.sources}
     places = [[contents[segment.source_id], segment.start, segment.pcm.shape[1]] for segment in segments]
     pcm_id = content_id({"channels": manifest.channels, "segments": places})
-    pcm = open_pcm(pcm_id, [segment.pcm.shape for segment in segments], lambda put: _read(store, manifest, segments, put))
+    shapes = [segment.pcm.shape for segment in segments]
+    pcm = open_pcm(pcm_id, shapes, lambda put: _read(store, manifest, segments, put), stop=stop)
     return [replace(segment, pcm=part) for segment, part in zip(segments, pcm, strict=True)]
 
 

@@ -8,7 +8,7 @@ adjacent to a validation window.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from rave_dist.dataset.read import Segment, open_segments, outline, read_segments
@@ -51,15 +51,16 @@ def split(segments: Sequence[Segment], *, sample_rate: int, window: int) -> Spli
     return _by_source(segments, target) or _by_time(segments, target, window)
 
 
-def split_dataset(store: Store, manifest: DatasetManifest, *, window: int) -> Split:
-    """All audio of a dataset, divided; in a file of this machine, see `open_segments`.
+def split_dataset(store: Store, manifest: DatasetManifest, *, window: int, stop: Callable[[], bool] = lambda: False) -> Split:
+    """All audio of a dataset, divided; in a file of this machine, see `open_segments`, also about ``stop``.
 
     Raises:
         DatasetError: a shard is missing or damaged, or there are fewer than two windows of audio.
         StoreError: this machine's disk is full.
+        isolated.Stopped: ``stop`` returned True.
     """
     split(outline(manifest), sample_rate=manifest.sample_rate, window=window)  # refuses too little audio before it is read
-    return split(open_segments(store, manifest), sample_rate=manifest.sample_rate, window=window)
+    return split(open_segments(store, manifest, stop=stop), sample_rate=manifest.sample_rate, window=window)
 
 
 def read_held_out(store: Store, manifest: DatasetManifest, *, window: int) -> list[Segment]:

@@ -17,13 +17,13 @@ import psutil
 from rave_dist.errors import ConfigurationError
 from rave_dist.library.manifest import Library
 from rave_dist.rave.step_config import StepConfig
-from rave_dist.records import RunRecord, TrainingSpec
-from rave_dist.scheduling.admission import Host, cpus_per_run, has_room, missing
+from rave_dist.records import DryRunResult, RunRecord, TrainingSpec
+from rave_dist.scheduling.admission import Host, has_room, missing
 from rave_dist.scheduling.cards import Card
 from rave_dist.scheduling.simulation import START_SECONDS, Span, simulate
 from rave_dist.scheduling.timeline import draw_timeline
 from rave_dist.storage.probe import in_words
-from rave_dist.training import needs
+from rave_dist.training.needs import Needs, step_bytes
 from rave_dist.training.preflight.model_facts import measure_model
 from rave_dist.training.schedule import plan_schedule
 from rave_dist.training.speeds import Source, Speeds
@@ -130,12 +130,12 @@ def plan_night(
     specs = [*([base] if base is not None else []), *(library.training_spec(name, dataset="") for name in names)]
     speeds = Speeds(library.store, library.name, library.instruments, card)
     hosts = _hosts(card, cards)
+    needs = Needs(library.store, specs, hosts, speeds)
     most = library.manifest.max_concurrent
-    cpus = 1 if card is not None else cpus_per_run(hosts, sum(spec.workers for spec in specs))
 
     by_name = {spec.instrument: spec for spec in specs}
     new = {name: RunRecord(library=library.name, instrument=name, run_id="", dataset="") for name in by_name}
-    candidates = [needs.candidate(spec, new[name], speeds, cpus=cpus) for name, spec in by_name.items()]
+    candidates = [needs.candidate(spec, new[name]) for name, spec in by_name.items()]
 
     for one in candidates:
         if not has_room(hosts, one.need):
@@ -155,10 +155,10 @@ def plan_night(
     planned = []
     if card is not None:
         for spec in specs:
-            _check_fits(spec, card)
+            _check_fits(spec, card, needs.dry_run(spec))
     spans = runs()
     for span in spans:
-        times, source = speeds.of(by_name[span.name], cpus=cpus)
+        times, source = speeds.of(by_name[span.name], cpus=needs.cpus)
         schedule = plan_schedule(by_name[span.name].budget, step_times=times, override=by_name[span.name].override)
         share = sum(one.gpus or float(one.cpus) for one in span.share.all)
         planned.append(PlannedRun(span.name, schedule.steps, schedule.phase_1_steps, share, span.start, span.end, source))
@@ -177,9 +177,9 @@ def plan_night(
     return replace(night, change=_smallest_change(runs, deadline, card, cards))
 
 
-def _check_fits(spec: TrainingSpec, card: Card) -> None:
+def _check_fits(spec: TrainingSpec, card: Card, tested: DryRunResult | None) -> None:
     """Refuses a step that needs more memory than the card has, unless it may be computed in parts."""
-    needed = measure_model(spec).step_bytes(StepConfig.of(spec).of_one_worker().batch)
+    needed = step_bytes(measure_model(spec), tested, StepConfig.of(spec).of_one_worker().batch)
     if needed > card.gib << 30 and spec.batch != "auto":
         raise ConfigurationError(
             f"a training step needs {in_words(needed)} of memory, a {card.name} has {card.gib} GiB",

@@ -34,6 +34,7 @@ from rave_dist.records.model import (
 )
 from rave_dist.records.passed_over import PassedOver
 from rave_dist.records.run import (
+    DRY_RUNS,
     BaseRecord,
     BestWeights,
     CheckpointInfo,
@@ -59,6 +60,7 @@ from rave_dist.records.uploads import UPLOADS, UploadedRecording, UploadedRecord
 from rave_dist.records.verdict import Verdict, VerdictWord
 
 __all__ = [
+    "DRY_RUNS",
     "STORE_LEASE",
     "UPLOADS",
     "BaseFolder",

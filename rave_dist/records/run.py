@@ -7,6 +7,9 @@ from pydantic import Field
 from rave_dist.records.base import Record
 from rave_dist.records.training import Rollback, Validation
 
+DRY_RUNS = "dry_runs"
+"""The folder of the results of dry runs."""
+
 
 class BestWeights(Record):
     """The best weights of a phase: their step and their held-out distance."""
@@ -89,17 +92,38 @@ class NotFiniteReport(Record):
 
 
 class DryRunResult(Record):
-    """A successful dry run: its device, and the number of accumulation steps that fit its memory."""
+    """A successful dry run: its device, the accumulation steps that fit its memory, and what it used.
 
+    ``limit_bytes`` is the memory of the device that it could use. ``device_bytes`` is the peak memory of the device; on a CPU,
+    by how much the process grew. ``host_bytes`` is that of the process, without files that it maps. Both are raised if a run
+    uses more. ``cpus`` are the CPU-seconds per second of its steps. ``id`` is the hash of the step
+    (`TrainingSpec.worker_step_id`), the hash of all else that was tested, and the limit.
+    """
+
+    id: str
     instrument: str
     device: str
     accumulation_steps: int
+    limit_bytes: int
+    device_bytes: int
+    host_bytes: int
+    cpus: float
     at: str
 
+    @property
+    def key(self) -> str:
+        """Key of this record in the store."""
+        return f"{DRY_RUNS}/{self.id}.json"
+
+    @property
+    def step_id(self) -> str:
+        """The `TrainingSpec.worker_step_id` of the runs that it is about."""
+        return self.step_of(self.key)
+
     @staticmethod
-    def key(request_id: str) -> str:
-        """The key of a result, by the hash of its parameters."""
-        return f"dry_runs/{request_id}.json"
+    def step_of(key: str) -> str:
+        """The `TrainingSpec.worker_step_id` in the key of a result."""
+        return key.rpartition("/")[2].partition("-")[0]
 
 
 class BaseRecord(Record):

@@ -13,7 +13,7 @@ from rave_dist.records.folders import RunFolder
 from rave_dist.records.verdict import Verdict
 
 RunStatus = Literal["waiting", "running", "done", "failed"]
-RunActivity = Literal["waiting for room", "starting", "dry run", "training", "exporting", "measuring"]
+RunActivity = Literal["waiting for room", "starting", "copying audio", "dry run", "training", "exporting", "measuring"]
 
 CURVE_POINTS = 32
 """Maximum validations in the curve of a run record, which is rewritten every few seconds."""
@@ -84,6 +84,11 @@ class TrainingSpec(Record):
         step = ("config", "override", "sample_rate", "channels", "window", "batch", "losses", "compute")
         return content_id(self.model_dump(mode="json", include=set(step)))
 
+    @property
+    def worker_step_id(self) -> str:
+        """Hash of the parameters that decide what a step needs of each of its workers."""
+        return self.step_id if self.workers == 1 else content_id([self.step_id, self.workers])
+
     def changes(self, other: TrainingSpec) -> list[str]:
         """The names of the parameters in which another run's result may differ, as in the manifest."""
         names = (name for name in TrainingSpec.model_fields if name not in (*self.NOT_IDENTITY, "continues"))
@@ -124,9 +129,9 @@ class Rollback(Record):
 class RunRecord(Record):
     """The progress of one instrument; ``runs/<library>/<instrument>/record.json``, rewritten during the run.
 
-    ``activity`` is its present activity, None if no process is known to work on it; ``waits_for`` are the resources that a
-    waiting run lacks. ``worker`` is host:pid of the last training process, ``attempt`` its random name, ``threads`` its CPU
-    threads and ``device`` its device; on a GPU ``gpu_share`` is its fraction of it and ``gpu_bytes`` the memory that it holds;
+    ``activity`` is its present activity, None if no process is known to work on it; ``waits_for`` says what a waiting run
+    waits for. ``worker`` is host:pid of the last training process, ``attempt`` its random name, ``threads`` its CPU threads
+    and ``device`` its device; on a GPU ``gpu_share`` is its fraction of it and ``gpu_bytes`` the memory that it holds;
     of several ``workers`` it is the first one. ``retries`` says how often the last command restarted the run. ``curve`` has
     steps and held-out distances.
     ``seconds`` is training time, of ``budget``; ``expected_seconds`` is what was expected of the whole run at its start.

@@ -8,6 +8,7 @@ whole ones free.
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
@@ -18,8 +19,13 @@ MOST_CPUS_PER_RUN = 8
 MOST_RUNS_PER_GPU = 8
 """Maximum runs on one GPU; more would wait for each other's kernels."""
 
+MEMORY_MARGIN = 1.3
+"""Memory of a run on a GPU per memory of the tensors of its step: the CUDA context, fragmentation, cuDNN's workspaces."""
+
+ALL_MEMORY = sys.maxsize
+"""The ``Need.memory`` of a run that needs all of a host's."""
+
 _GPU_STEPS = 20  # shares are multiples of 1/20: finer ones leave rests that nobody can use
-_MEMORY_MARGIN = 1.3  # the CUDA context, fragmentation and cuDNN's workspaces, in addition to the tensors of a step
 _TOLERANCE = 1e-6
 _DAY = 86400.0
 
@@ -206,7 +212,7 @@ def gpu_share(step_bytes: int, gpu_bytes: int) -> float:
     """
     if not step_bytes or not gpu_bytes:
         return 1.0
-    needed = math.ceil(_GPU_STEPS * _MEMORY_MARGIN * step_bytes / gpu_bytes - _TOLERANCE) / _GPU_STEPS
+    needed = math.ceil(_GPU_STEPS * MEMORY_MARGIN * step_bytes / gpu_bytes - _TOLERANCE) / _GPU_STEPS
     return min(1.0, max(needed, 1 / MOST_RUNS_PER_GPU))
 
 
@@ -279,6 +285,8 @@ def missing(hosts: Sequence[Host], need: Need) -> str:
         wanted.append(f"a {need.accelerator or 'GPU'}" if part >= 1 else f"{part:.0%} of a {need.accelerator or 'GPU'}")
     elif need.accelerator:
         wanted.append(f"a {need.accelerator}")
+    if need.memory:
+        wanted.append(f"{need.memory / 2**30:.1f} GiB of memory" if need.memory < ALL_MEMORY else "all memory of a host")
     wanted += [f"label {name}={value}" for name, value in need.labels]
     said = " and ".join(wanted)
     if need.workers > 1:

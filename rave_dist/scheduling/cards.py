@@ -5,6 +5,7 @@ A RAVE step is many small convolutions: it reaches a fraction of a card's peak a
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from rave_dist.errors import ConfigurationError
@@ -13,6 +14,9 @@ from rave_dist.suggest import suggest
 _CORE_GFLOPS = 45.0  # that one core of a current server does in a step
 _PEAK_SHARE = 0.15  # of a card's peak, that a step reaches; not measured, low on purpose
 _LEAST_STEP_SECONDS = 0.03  # the launches of a step's kernels
+
+CPU = "this machine"
+"""The name of CPUs in records."""
 
 
 @dataclass(frozen=True)
@@ -57,3 +61,11 @@ def find_card(name: str) -> Card:
         if known.casefold() == name.casefold().replace(" ", "-"):
             return card
     raise ConfigurationError(f"no card is called {name!r}", where="--gpu", fix=suggest(name, CARDS))
+
+
+def is_kind(device: str, card: Card | None) -> bool:
+    """Whether a device, by its name in records, is a card of this type; without a card, whether it is a CPU."""
+    if card is None:
+        return device == CPU
+    words = re.split(r"[^a-z0-9]+", device.casefold())  # "NVIDIA A100-SXM4-80GB" is an A100-80G, "NVIDIA L40S" no L4
+    return all(part in words or f"{part}b" in words for part in card.name.casefold().split("-"))

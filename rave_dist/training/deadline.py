@@ -13,14 +13,14 @@ from dataclasses import dataclass, replace
 from rave_dist.errors import ConfigurationError
 from rave_dist.options import Budget
 from rave_dist.records import RunRecord, TrainingSpec
-from rave_dist.scheduling.admission import Candidate, Host, cpus_per_run, has_room
+from rave_dist.scheduling.admission import Candidate, Host, has_room
 from rave_dist.scheduling.simulation import START_SECONDS, simulate
 from rave_dist.storage.parallel import at_once
 from rave_dist.storage.store import Store
 from rave_dist.time_left import duration
-from rave_dist.training import needs
 from rave_dist.training.continuation import plan_continuation
 from rave_dist.training.heartbeat import read_records
+from rave_dist.training.needs import Needs
 from rave_dist.training.speeds import Speeds, slowest_card
 
 END_SECONDS = 120.0
@@ -57,10 +57,10 @@ def limit_budgets(
     """
     progress = at_once(lambda spec: _progress(store, spec), specs)
     speeds = Speeds(store, specs[0].library, [spec.instrument for spec in specs], slowest_card(hosts))
-    cpus = 1 if speeds.card is not None else cpus_per_run(hosts, sum(spec.workers for spec in specs))
+    needs = Needs(store, specs, hosts, speeds)
     runs: dict[str, Candidate] = {}
     for spec, record in zip(specs, progress, strict=True):
-        candidate = needs.candidate(spec, record, speeds, cpus=cpus)
+        candidate = needs.candidate(spec, record)
         if record.state != "done" and candidate.seconds and has_room(hosts, candidate.need):
             runs[spec.instrument] = candidate
     hours = {spec.instrument for spec in specs if spec.budget.hours is not None}

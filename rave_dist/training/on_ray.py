@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import math
-import sys
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import ray
 from ray.exceptions import RayError, RayTaskError
@@ -17,26 +15,24 @@ from rave_dist import signals
 from rave_dist.cluster import hosts
 from rave_dist.cluster.rivals import Rivals
 from rave_dist.errors import ClusterError, RaveDistError, StoreError
-from rave_dist.records import ModelFolder, Problem, RunRecord, TrainingSpec
-from rave_dist.scheduling.admission import Candidate, Host, Need, Share, admit, cost, cpus_per_run, has_room, missing
+from rave_dist.records import Problem, RunRecord, TrainingSpec
+from rave_dist.scheduling.admission import Host, Share, admit, cost, has_room, missing
 from rave_dist.storage.parallel import at_once
 from rave_dist.storage.store import Store
-from rave_dist.training import needs
 from rave_dist.training.gauges import Gauges
-from rave_dist.training.heartbeat import disown, record_of, seconds_between_reads, stop_key, stop_through_store, write_record
+from rave_dist.training.heartbeat import seconds_between_reads, stop_key, stop_through_store
+from rave_dist.training.needs import Needs
 from rave_dist.training.process import (
-    MAX_FAILURES,
     RESUME,
-    RETRY_SECONDS,
     Publish,
     explain,
     publish_one,
     tidy_hosts,
     train_one,
-    wants_more_memory,
+    wanted_memory,
 )
+from rave_dist.training.run_item import RunItem, Stage
 from rave_dist.training.speeds import Speeds, slowest_card
-from rave_dist.training.state.outputs import read_result
 from rave_dist.training.train_group import train_together
 
 if TYPE_CHECKING:
@@ -45,40 +41,8 @@ if TYPE_CHECKING:
 STOP_SECONDS = 60.0
 """Time for runs to save their state when the command is interrupted."""
 
-_CANCEL_SECONDS, _POLL_SECONDS = 10.0, 0.5
-
-Stage = Literal["waiting", "training", "trained", "publishing", "ended"]
-
-
-@dataclass
-class _Item:
-    """One run: its record, and its pending tasks."""
-
-    spec: TrainingSpec
-    record: RunRecord
-    stage: Stage
-    candidate: Candidate | None = None
-    share: Share | None = None
-    task: ray.ObjectRef[Any] | None = None
-    stored: bool = True
-    furthest: int = 0  # the last step that it has reached
-    failures: int = 0  # since then
-    failed_on: frozenset[str] = frozenset()  # the hosts of these failures
-    starts: int = 0
-    alone: bool = False  # it ran out of memory next to others
-    is_disowned: bool = False  # an earlier process of it was asked to stop
-    leaves: bool = False  # it was asked to save its state, because its host is to end
-    due: float = 0.0  # the time of `time.monotonic` before which it does not start again
-
-    @property
-    def is_due(self) -> bool:
-        """Whether it may start, again or for the first time."""
-        return time.monotonic() >= self.due
-
-    @property
-    def is_training(self) -> bool:
-        """Whether it is training, according to its last record."""
-        return self.stage == "training" and self.record.state == "running" and self.record.activity == "training"
+_CANCEL_SECONDS = 10.0
+_POLL_SECONDS = 0.5
 
 
 def train_library(
@@ -113,13 +77,13 @@ def train_library(
         StoreError: the store cannot be used.
         KeyboardInterrupt: raised again after the runs have saved their state.
     """
-    items = at_once(lambda spec: _begin(store, spec), specs)
+    items = at_once(lambda spec: RunItem.of(store, spec), specs)
     todo = [item for item in items if item.stage != "ended"]
     if todo:
         stage("measuring a step")
-        _measure(store, todo)
+        needs = _measure(store, todo)
         stage("training")
-        fleet = _Fleet(store, items, publish, export, most)
+        fleet = _Fleet(store, items, needs, publish, export, most)
         with signals.allow(fleet.seconds_to_stop):
             try:
                 fleet.run(progress)
@@ -133,31 +97,13 @@ def train_library(
     return [item.record for item in items]
 
 
-def _begin(store: Store, spec: TrainingSpec) -> _Item:
-    """The remaining work of a run, from the store."""
-    record = record_of(store, spec)
-    result = read_result(store, spec)
-    trained = result is not None and result.complete
-    was_killed = record.activity is not None and not trained  # with its command; its host may be out of reach
-    if was_killed:
-        disown(store, spec, record)
-    else:
-        store.delete(stop_key(spec))
-    if trained and record.state == "done" and _is_published(store, record):
-        return _Item(spec, record, "ended")
-    fields = {"state": "waiting", "activity": "waiting for room", "error": None, "steps_per_second": None, "retries": 0}
-    record = record.model_copy(update=fields)
-    return _Item(spec, write_record(store, record), "trained" if trained else "waiting", is_disowned=was_killed)
-
-
-def _is_published(store: Store, record: RunRecord) -> bool:
-    name, _, version = (record.model or "").rpartition("@")
-    return bool(name) and store.exists(ModelFolder.of(name, version).card)
-
-
 class _Fleet:
-    def __init__(self, store: Store, items: list[_Item], publish: Publish, export: Export | None, most: int | None) -> None:
-        self._store, self._items = store, items
+    def __init__(
+        self, store: Store, items: list[RunItem], needs: Needs, publish: Publish, export: Export | None, most: int | None
+    ) -> None:
+        self._store, self._items, self._needs = store, items, needs
+        # Steps (`TrainingSpec.worker_step_id`) that a run has tested since, and those of which there may be new measurements.
+        self._tested, self._measured = set[str](), set[str]()
         self._publish, self._export, self._most = publish, export, most
         self._rivals = Rivals()
         self._taken = 0.0  # card-seconds of the runs that were started
@@ -186,7 +132,7 @@ class _Fleet:
             tidy_hosts()
         for item in self._items:
             if not item.stored:
-                self._write(item)
+                item.write()
             if item.is_disowned:
                 self._store.delete(stop_key(item.spec))
 
@@ -219,7 +165,7 @@ class _Fleet:
                 ray.cancel(task, force=True)
             for item in self._items:
                 if item.stage != "ended":
-                    self._keep(item, state="waiting", activity=None)
+                    item.keep(state="waiting", activity=None)
                 with contextlib.suppress(StoreError):
                     self._store.delete(stop_key(item.spec))
 
@@ -236,9 +182,11 @@ class _Fleet:
                 publishing += 1
         waiting = {item.spec.instrument: item for item in self._items if item.stage == "waiting"}
         for item in waiting.values():
-            _choose_hosts(item, known)
-        ready = [item.candidate for item in waiting.values() if item.candidate is not None and item.is_due]
-        needs_of_all = {candidate.need for candidate in ready}
+            item.choose_hosts(known)
+        due = [item for item in waiting.values() if item.is_due]
+        tests = {item.step_id: item.spec.instrument for item in self._items if self._is_testing(item)}
+        ready = [item.candidate for item in due if item.step_id not in tests]
+        needs_of_all = {item.candidate.need for item in due}
         lead, theirs = self._rivals.lead(
             taken=self._taken, wants=[h.id for h in known if any(has_room([h], n) for n in needs_of_all)]
         )
@@ -246,13 +194,36 @@ class _Fleet:
         room = hosts.room([host for host in known if host.id not in theirs], shares)
         most = None if self._most is None else self._most - len(shares)
         for candidate, share in admit(ready, room, most=most, allowance=math.inf if theirs else lead):
+            item = waiting[candidate.name]
+            if item.step_id in tests:  # a run that has just been started tests it
+                continue
             self._taken += cost(candidate, room)
             self._train(waiting.pop(candidate.name), share)
-        reasons = {need: missing(known, need) for need in needs_of_all}
-        for item in waiting.values():
-            reason = reasons.get(item.candidate.need, "") if item.candidate is not None else ""
+            if self._is_testing(item):
+                tests[item.step_id] = item.spec.instrument
+        self._say_why(waiting.values(), known, tests)
+
+    def _is_testing(self, item: RunItem) -> bool:
+        """Whether a run makes the first dry run of its step, whose result will serve the others, or is about to."""
+        untested = item.step_id not in self._tested and self._needs.dry_run(item.spec) is None
+        return untested and item.stage == "training" and item.record.activity != "copying audio"  # which may take long
+
+    def _say_why(self, waiting: Collection[RunItem], known: Sequence[Host], tests: Mapping[str, str]) -> None:
+        """Writes to the records of waiting runs what they wait for."""
+        is_full = self._most is not None and self._most <= sum(item.share is not None for item in self._items)
+        turn = f"its turn (max_concurrent: {self._most})"
+        reasons = {
+            need: turn if is_full and has_room(known, need) else missing(known, need)
+            for need in {item.candidate.need for item in waiting}
+        }
+        for item in waiting:
+            reason = reasons[item.candidate.need]
+            if not item.is_due:
+                reason = "a pause after a failure"
+            elif item.step_id in tests:
+                reason = f"the dry run of {tests[item.step_id]}, which serves it too"
             if reason != item.record.waits_for:
-                self._keep(item, waits_for=reason)
+                item.keep(waits_for=reason)
 
     def _leave(self, draining: set[str]) -> None:
         """Asks runs on hosts that are to end to save their state; they continue elsewhere."""
@@ -262,29 +233,33 @@ class _Fleet:
                     self._store.write_bytes(stop_key(item.spec), b"")
                     item.leaves = True
 
-    def _train(self, item: _Item, share: Share) -> None:
+    def _train(self, item: RunItem, share: Share) -> None:
         if item.leaves:
             try:
-                self._disown(item)
+                item.disown()
             except StoreError:  # tried again
                 return
             item.leaves = False
-        assert item.candidate is not None
         # Before its process writes the record, which is valid from then on.
         expected = item.record.expected_seconds or round(item.record.seconds + item.candidate.seconds, 1)
         fields = {"retries": item.starts, "expected_seconds": expected}
-        self._keep(item, state="waiting", activity="starting", waits_for="", **fields)
+        item.keep(state="waiting", activity="starting", waits_for="", **fields)
         item.starts += 1
         place = hosts.affinity(share)
-        start: Any = train_together.options(scheduling_strategy=place)  # Ray Train takes the resources for the workers
-        if not share.others:
+        if share.others:  # Ray Train takes the resources for the workers
+            start: Any = train_together.options(scheduling_strategy=place)
+            item.task = start.remote(self._store, item.spec, share, self._export)
+        else:
             start = train_one.options(num_cpus=share.cpus, num_gpus=share.gpus, memory=share.memory, scheduling_strategy=place)
-        item.task = start.remote(self._store, item.spec, share, self._export)
+            item.task = start.remote(self._store, item.spec, share, self._export, item.alone)
         item.stage, item.share = "training", share
 
-    def _ended(self, item: _Item) -> None:
+    def _ended(self, item: RunItem) -> None:
         """Handles the result of a task."""
         stage, task, share, item.task, item.share = item.stage, item.task, item.share, None, None
+        if stage == "training":
+            self._measured.add(item.step_id)  # it may have corrected what its dry run measured
+            self._tested.add(item.step_id)  # also if it failed, so that others need not fail one after another
         assert task is not None
         before: Stage = "waiting" if stage == "training" else "trained"
         try:
@@ -294,108 +269,73 @@ class _Fleet:
             # A process of it or a host is dead, or only out of reach.
             if item.spec.workers > 1 or not isinstance(error, RaveDistError | RayTaskError):
                 self._tidies = True
-                self._refresh_one(item)
+                item.refresh()
                 with contextlib.suppress(StoreError):
-                    self._disown(item)
-            if stage == "training" and item.spec.workers == 1 and wants_more_memory(error) and not item.alone:
-                self._retry_alone(item)
+                    item.disown()
+            memory = wanted_memory(error) if stage == "training" and item.spec.workers == 1 and not item.alone else ""
+            if memory:
+                item.retry_alone(memory)
+                self._tested.discard(item.step_id)
                 return
-            if self._may_try_again(item, share):
-                self._wait(item, before)
+            if item.may_try_again(share):
+                item.wait(before)
                 return
         if stage == "training" and isinstance(outcome, RunRecord) and outcome.state == "waiting":
-            if item.leaves or self._may_try_again(item, share):
-                self._wait(item, before)
+            if item.leaves or item.may_try_again(share):
+                item.wait(before)
                 return
             outcome = Problem(what="the training process was terminated (SIGTERM) again and again", fix=RESUME)
         if isinstance(outcome, Problem):
-            self._keep(item, state="failed", activity=None, error=outcome)
+            item.keep(state="failed", activity=None, error=outcome)
             item.stage = "ended"
         elif outcome.state == "failed":
             item.record, item.stage = outcome, "ended"
         elif stage == "publishing":
-            self._keep(item, state="done", activity=None, model=outcome.model, verdict=outcome.verdict, error=None)
+            item.keep(state="done", activity=None, model=outcome.model, verdict=outcome.verdict, error=None)
             item.stage = "ended"
         else:
             item.record, item.stage = outcome, "trained"
 
-    def _disown(self, item: _Item) -> None:
-        disown(self._store, item.spec, item.record)
-        item.is_disowned = True
-
-    def _retry_alone(self, item: _Item) -> None:
-        """Lets a run wait for a whole card, or all of a host's memory."""
-        assert item.candidate is not None
-        need = item.candidate.need
-        all_of_it = Need(need.cpus, sys.maxsize, None if need.gpu_bytes is None else 0, need.accelerator, need.labels)
-        item.candidate, item.alone = replace(item.candidate, need=all_of_it), True
-        self._wait(item, "waiting")
-
-    def _wait(self, item: _Item, stage: Stage) -> None:
-        self._keep(item, state="waiting", activity="waiting for room")
-        item.stage = stage
-
-    def _may_try_again(self, item: _Item, share: Share | None) -> bool:
-        """Whether a run whose process has failed is tried again: it came further than ever, or did not fail too often."""
-        self._refresh_one(item)
-        if item.record.step > item.furthest:
-            item.furthest, item.failures, item.failed_on = item.record.step, 0, frozenset()
-        item.failures += 1
-        item.failed_on |= share.hosts if share is not None else set()
-        if item.failures > MAX_FAILURES:
-            return False
-        item.due = time.monotonic() + RETRY_SECONDS[item.failures - 1]
-        return True
-
-    def _keep(self, item: _Item, **fields: Any) -> None:
-        """Changes a run's record; if the store is not available now, it is written at the end."""
-        self._refresh_one(item)
-        item.record = item.record.model_copy(update={"steps_per_second": None, **fields})
-        item.stored = False
-        with contextlib.suppress(StoreError):
-            self._write(item)
-
-    def _write(self, item: _Item) -> None:
-        item.record = write_record(self._store, item.record)
-        item.stored = True
-
     def _refresh(self) -> None:
         """Reads the records of the runs that are at work, and writes those that could not be written before."""
         busy = self._busy()
-        at_once(self._refresh_one, busy)
+        at_once(RunItem.refresh, busy)
         with contextlib.suppress(StoreError):
-            at_once(self._write, [item for item in self._items if not item.stored and item not in busy])
+            at_once(RunItem.write, [item for item in self._items if not item.stored and item not in busy])
+        for item in busy:
+            if item.is_training and item.step_id not in self._tested:
+                self._tested.add(item.step_id)
+                self._measured.add(item.step_id)
+        self._measure_again()
 
-    def _busy(self) -> list[_Item]:
+    def _measure_again(self) -> None:
+        """Gives runs, for their next attempt, the needs that dry runs and runs of the same step have measured since."""
+        unended = [item for item in self._items if item.stage in ("waiting", "training") and not item.alone]
+        changed = [item for item in unended if item.step_id in self._measured]
+        with contextlib.suppress(StoreError):  # tried again
+            if changed:
+                self._needs.read_dry_runs([item.spec for item in changed])
+            self._measured.clear()
+            for item in changed:
+                item.candidate = self._needs.candidate(item.spec, item.record)
+
+    def _busy(self) -> list[RunItem]:
         return [item for item in self._items if item.stage in ("training", "publishing")]
 
-    def _refresh_one(self, item: _Item) -> None:
-        """Updates the record from the store; unchanged while the store is not available."""
-        with contextlib.suppress(StoreError):
-            item.record = record_of(self._store, item.spec)
 
-
-def _choose_hosts(item: _Item, known: Sequence[Host]) -> None:
-    """A run that failed twice in succession leaves the hosts where it did, for example one with a full disk, if it can."""
-    assert item.candidate is not None
-    need = item.candidate.need
-    if item.failures > 1 or need.avoid:
-        need = replace(need, avoid=item.failed_on if item.failures > 1 else frozenset())
-        item.candidate = replace(item.candidate, need=need if has_room(known, need) else replace(need, avoid=frozenset()))
-
-
-def _measure(store: Store, items: Sequence[_Item]) -> None:
+def _measure(store: Store, items: Sequence[RunItem]) -> Needs:
     """Determines what runs need, from what was measured of their configurations.
 
     Raises:
         ClusterError: no host could hold any of the runs.
     """
-    known = hosts.hosts(hosts.draining())
-    speeds = Speeds(store, items[0].spec.library, [item.spec.instrument for item in items], slowest_card(known))
-    cpus = 1 if speeds.card is not None else cpus_per_run(known, sum(item.spec.workers for item in items))
+    known, specs = hosts.hosts(hosts.draining()), [item.spec for item in items]
+    speeds = Speeds(store, specs[0].library, [spec.instrument for spec in specs], slowest_card(known))
+    needs = Needs(store, specs, known, speeds)
     for item in items:
-        item.candidate = needs.candidate(item.spec, item.record, speeds, cpus=cpus)
+        item.candidate = needs.candidate(item.spec, item.record)
         item.furthest = item.record.step
-    all_needs = [item.candidate.need for item in items if item.candidate is not None]
+    all_needs = [item.candidate.need for item in items]
     if not any(has_room(known, need) for need in all_needs):  # otherwise the others wait for a host that joins
         raise ClusterError("no host has the resources for a training run", fix=f"add {missing(known, all_needs[0])}")
+    return needs

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 import ray
 from ray.exceptions import OutOfMemoryError, RayError, RayTaskError, TaskCancelledError
@@ -21,15 +21,10 @@ from rave_dist.scheduling.admission import Share
 from rave_dist.storage.store import Store
 from rave_dist.temporary import remove_abandoned
 from rave_dist.training.heartbeat import Heartbeat
+from rave_dist.training.run_item import MAX_FAILURES
 
 if TYPE_CHECKING:
     from rave_dist.training.preflight.dry_run import Export  # which imports torch and RAVE
-
-MAX_FAILURES = 3
-"""Failures of a run's process after which it is not tried again, counted since the run last reached a new step."""
-
-RETRY_SECONDS = (0.0, 15.0, 60.0)
-"""Pauses before further attempts: a store that is away for a minute costs no run."""
 
 _TIDY_SECONDS = 30.0
 
@@ -39,14 +34,22 @@ RESUME: Final = "run the same command again to resume"
 
 
 @ray.remote(max_calls=1, max_retries=0)
-def train_one(store: Store, spec: TrainingSpec, share: Share, export: Export | None) -> RunRecord:
+def train_one(store: Store, spec: TrainingSpec, share: Share, export: Export | None, alone: bool) -> RunRecord:
     """Trains or resumes a run in this process, which ends with it; SIGTERM makes it save its state and stop.
+
+    Args:
+        store: of the dataset and the run.
+        spec: the run.
+        share: its resources.
+        export: as in `rave_dist.training.worker.work`.
+        alone: whether the run has all memory that it can have.
 
     Returns:
         The run's last record, as `rave_dist.training.worker.work`.
 
     Raises:
         StoreError: the store is not available; a further attempt may succeed.
+        InsufficientMemoryError: a step does not fit the run's part of the memory; alone it may.
     """
     # Waiting threads must sleep. Spinning threads of several runs compete for the cores of a shared machine, and a step takes
     # ten times as long. OpenMP reads this when torch is loaded, which is in the next line.
@@ -54,7 +57,7 @@ def train_one(store: Store, spec: TrainingSpec, share: Share, export: Export | N
     remove_abandoned()
     from rave_dist.training.worker import work  # imported here: it imports torch and RAVE
 
-    return work(store, spec, threads=share.cpus, gpu_share=share.gpus, export=export)
+    return work(store, spec, threads=share.cpus, gpu_share=share.gpus, alone=alone or share.gpus == 1, export=export)
 
 
 @ray.remote(num_cpus=0, max_retries=2, scheduling_strategy="SPREAD")
@@ -80,10 +83,12 @@ def tidy_hosts() -> None:
     ray.wait(tasks, num_returns=len(tasks), timeout=_TIDY_SECONDS)
 
 
-def wants_more_memory(error: BaseException) -> bool:
-    """Whether a run may succeed with more memory: its own error, or Ray's, which ends a process before the host is full."""
+def wanted_memory(error: BaseException) -> Literal["", "device", "host"]:
+    """The memory that was short: in a run's own error, or in Ray's, which ends a process before its host is full; or ""."""
     cause = error.cause if isinstance(error, RayTaskError) else error
-    return isinstance(cause, InsufficientMemoryError | OutOfMemoryError | MemoryError)
+    if isinstance(cause, InsufficientMemoryError):
+        return "device"
+    return "host" if isinstance(cause, OutOfMemoryError | MemoryError) else ""
 
 
 def explain(error: BaseException) -> Problem:

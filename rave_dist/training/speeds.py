@@ -11,7 +11,7 @@ from rave_dist.errors import ConfigurationError
 from rave_dist.rave.step_config import StepConfig
 from rave_dist.records import RunRecord, TrainingSpec
 from rave_dist.scheduling.admission import Host
-from rave_dist.scheduling.cards import CARDS, Card, find_card
+from rave_dist.scheduling.cards import CARDS, Card, find_card, is_kind
 from rave_dist.storage.parallel import at_once
 from rave_dist.storage.store import Store
 from rave_dist.training.heartbeat import read_records
@@ -20,7 +20,6 @@ from rave_dist.training.schedule import StepTimes
 
 Source = Literal["measured", "estimated"]
 
-_ON_A_CPU = "this machine"  # what records call it
 _UNKNOWN = CARDS["T4"]  # a card without a label: the slowest one
 
 
@@ -76,9 +75,7 @@ class Speeds:
     def _counts(self, record: RunRecord) -> bool:
         if not record.step or not record.seconds or not record.device:
             return False
-        if self.card is None:
-            return record.device == _ON_A_CPU
-        return self.card.name.casefold() in record.device.casefold()
+        return is_kind(record.device, self.card)
 
 
 def slowest_card(hosts: Sequence[Host]) -> Card | None:

@@ -6,9 +6,11 @@ import logging
 import os
 import socket
 import uuid
+from collections.abc import Callable
 
 import torch
 
+from rave_dist import isolated
 from rave_dist.dataset.read import load_manifest
 from rave_dist.dataset.split import Split, split_dataset
 from rave_dist.errors import InsufficientMemoryError, RaveDistError, StoreError
@@ -16,24 +18,31 @@ from rave_dist.rave.step_config import StepConfig
 from rave_dist.records import Problem, RunRecord, TrainingSpec
 from rave_dist.storage.store import Store
 from rave_dist.training.heartbeat import Heartbeat, record_of, sigterm_as_flag, stop_key, termination_requested
-from rave_dist.training.preflight.dry_run import Export, delete_result, dry_run
+from rave_dist.training.preflight.dry_run import Export, dry_run
+from rave_dist.training.preflight.dry_run_results import Correction
 from rave_dist.training.state.run_state import RunState
-from rave_dist.training.step.memory import device_name
+from rave_dist.training.step.memory import PeakMemory, device_name, usable_bytes
 from rave_dist.training.trainer import train
 from rave_dist.training.worker_group import WorkerGroup
 
 logger = logging.getLogger(__name__)
 
 
-def read_audio(store: Store, spec: TrainingSpec) -> Split:
-    """The training and the held-out audio of a run.
+def read_audio(store: Store, spec: TrainingSpec, *, stop: Callable[[], bool] = lambda: False) -> Split:
+    """The training and the held-out audio of a run, copied to this machine's disk unless it is there.
+
+    Args:
+        store: of the dataset.
+        spec: the run.
+        stop: called again and again during the copy.
 
     Raises:
         DatasetError: there is no such dataset, or too little audio.
         StoreError: the store is not available.
+        isolated.Stopped: ``stop`` returned True.
     """
     manifest = load_manifest(store, spec.instrument, spec.dataset)
-    return split_dataset(store, manifest, window=StepConfig.of(spec).window)
+    return split_dataset(store, manifest, window=StepConfig.of(spec).window, stop=stop)
 
 
 def work(
@@ -42,6 +51,7 @@ def work(
     *,
     threads: int,
     gpu_share: float = 0.0,
+    alone: bool = True,
     export: Export | None = None,
     group: WorkerGroup | None = None,
 ) -> RunRecord:
@@ -52,6 +62,7 @@ def work(
         spec: the run.
         threads: CPU threads.
         gpu_share: the fraction of this process's GPU memory that it may use; 0 to compute on the CPU.
+        alone: whether it has all memory of the host, or of the GPU, that a run can have.
         export: exports a run folder in the dry run; None skips that part.
         group: the workers of a run with several, whose first one this is.
 
@@ -61,7 +72,7 @@ def work(
 
     Raises:
         StoreError: the store is not available; a second attempt may succeed.
-        InsufficientMemoryError: a step does not fit the run's part of a GPU; alone on one it may.
+        InsufficientMemoryError: a step does not fit the run's part of the memory; alone it may.
     """
     torch.set_num_threads(threads)
     device = group.device if group is not None else torch.device("cuda" if gpu_share else "cpu")
@@ -75,7 +86,11 @@ def work(
         }
     )
 
+    correction: Correction | None = None
+
     def measure() -> dict[str, int]:
+        if correction is not None:
+            correction.update()
         return {"gpu_bytes": torch.cuda.memory_reserved(device) if gpu_share else 0}
 
     with sigterm_as_flag(), Heartbeat(store, record, stop=stop_key(spec), measure=measure) as beat:
@@ -101,12 +116,12 @@ def work(
             return beat.stop_requested or termination_requested()
 
         try:
-            audio = read_audio(store, spec)
+            beat.update(activity="copying audio")
+            audio = read_audio(store, spec, stop=stop)
             beat.update(activity="dry run")
-            accumulation_steps = dry_run(store, spec, audio.train, audio.validation, device=device, export=export, stop=stop)
-            if accumulation_steps is None:
-                beat.update(state="waiting", activity=None)
-                return beat.record
+            peak = PeakMemory(device)
+            tested = dry_run(store, spec, audio.train, audio.validation, device=device, export=export, stop=stop, peak=peak)
+            correction = Correction(store, tested, peak)
             beat.update(activity="training")
             outcome = train(
                 store,
@@ -114,18 +129,21 @@ def work(
                 audio.train,
                 audio.validation,
                 device=device,
-                accumulation_steps=accumulation_steps,
+                accumulation_steps=tested.accumulation_steps,
                 on_progress=on_progress,
                 stop=stop,
                 group=group,
             )
+        except isolated.Stopped:
+            beat.update(state="waiting", activity=None)
         except StoreError:
             raise
         except RaveDistError as error:
             logger.warning("training %s failed: %s", spec.instrument, error)
             if isinstance(error, InsufficientMemoryError):
-                delete_result(store, spec, device=device, export=export)
-                if 0 < gpu_share < 1:
+                if correction is not None:
+                    correction.out_of_memory(usable_bytes(device) if gpu_share and not alone else None)
+                if not alone:
                     raise
             beat.update(state="failed", activity=None, error=Problem.of(error), steps_per_second=None)
         else:

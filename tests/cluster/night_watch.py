@@ -23,7 +23,7 @@ BUSY_SECONDS = 30.0
 """Seconds after which a process that works must be known: a starved one may miss some heartbeats."""
 
 _POLL_SECONDS = 1.0
-_OF_TRAINING = ("starting", "dry run", "training")
+_OF_TRAINING = ("starting", "copying audio", "dry run", "training")
 
 
 def is_alive(process: psutil.Process) -> bool:

@@ -35,7 +35,7 @@ defaults:
   budget: {{steps: 6}}
 instruments:
   low: {{sources: ["{recordings}/low"]}}
-  high: {{sources: ["{recordings}/high"]}}
+  high: {{sources: ["{recordings}/high"], batch: 2}}
 """
 
 

@@ -16,7 +16,7 @@ import torch
 from rave_dist.dataset.on_ray import ingest
 from rave_dist.library.manifest import Library
 from rave_dist.options import Budget, CheckpointPolicy
-from rave_dist.records import ModelCard, RunActivity, RunRecord, RunResult, TrainingSpec
+from rave_dist.records import DryRunResult, ModelCard, RunActivity, RunRecord, RunResult, TrainingSpec
 from rave_dist.storage.store import Store
 from rave_dist.training.heartbeat import read_records
 from rave_dist.training.on_ray import train_library
@@ -76,7 +76,9 @@ def test_a_failed_instrument_is_named_and_the_others_finish(any_store: Store, tm
         _spec("lost", "0" * 12),
     ]
     told: list[list[RunRecord]] = []
-    good, short, lost = train_library(store, specs, publish=publish, progress=lambda records: told.append(list(records)))
+    good, short, lost = train_library(
+        store, specs, publish=publish, most=1, progress=lambda records: told.append(list(records))
+    )
 
     assert (good.state, good.phase, good.step, good.steps, good.phase_1_steps) == ("done", 2, 12, 12, 8)
     assert good.model == f"good@{specs[0].run_id}"
@@ -91,6 +93,9 @@ def test_a_failed_instrument_is_named_and_the_others_finish(any_store: Store, tm
     assert lost.error is not None
     assert "no dataset" in lost.error.what
     assert [record.instrument for record in told[-1]] == ["good", "short", "lost"]
+    waited = [{record.waits_for for record in records if record.state == "waiting"} for records in zip(*told, strict=True)]
+    assert waited[1] - {""} == {"its turn (max_concurrent: 1)"}
+    assert waited[2] - {""} <= {"its turn (max_concurrent: 1)", "the dry run of good, which serves it too"}
     assert {record.state for records in told for record in records if record.instrument == "good"} >= {"running", "done"}
     assert read_records(store, "band", ["good", "short", "lost"]) == [good, short, lost]
 
@@ -122,9 +127,18 @@ def test_a_killed_worker_goes_on_to_the_weights_of_one_that_was_not(
         killed.append(int(worker.rpartition(":")[2]))
         os.kill(killed[0], signal.SIGKILL)
 
+    exported = tmp_path / "exported"
+
+    def export(run: Path, out: Path) -> None:
+        with exported.open("a") as file:
+            file.write("once ")
+
+    told: list[str] = []
     killer = threading.Thread(target=kill, daemon=True)
     killer.start()
-    records = train_library(store, specs, publish=publish)
+    records = train_library(
+        store, specs, publish=publish, export=export, progress=lambda records: told.append(records[1].waits_for)
+    )
     killer.join(timeout=10)
     assert [record.state for record in records] == ["done", "done"]
     assert killed
@@ -132,6 +146,8 @@ def test_a_killed_worker_goes_on_to_the_weights_of_one_that_was_not(
     assert worker is not None
     assert worker.rpartition(":")[2] != str(killed[0])
     assert [record.retries for record in records] == [1, 0]
+    assert exported.read_text() == "once ", "the dry run of one is that of both"
+    assert "the dry run of killed, which serves it too" in told
     assert not store.exists(specs[0].folder.stop)
     assert [record.curve for record in records] == [records[1].curve] * 2
     assert records[1].curve[-1] == (60, records[1].validation.last)
@@ -155,6 +171,48 @@ def test_a_run_of_two_workers_is_published_like_one_of_one(local_store: Store, t
     assert not [entry.key for entry in store.list(spec.folder.train)]
     single = spec.model_copy(update={"workers": 1})
     assert read_result(store, single) == read_result(store, spec), "the number of workers makes no other run"
+
+
+def test_a_run_out_of_memory_is_tried_again_alone_and_harms_no_neighbour(
+    local_store: Store, tmp_path: Path, publish: Publish
+) -> None:
+    store = local_store
+    override = training_spec().override
+    specs = [  # one step under two names, so that both are tested at the same time
+        _spec(name, _dataset(store, tmp_path / "plucks", name), budget=Budget(steps=9), override={**override, **default})
+        for name, default in (("hungry", {}), ("spared", {"N_BAND": 16}))
+    ]
+    tried = tmp_path / "tried"
+
+    def export(run: Path, out: Path) -> None:
+        """Takes more memory than there is, in the first dry run of one of the instruments."""
+        import resource
+
+        if "hungry" in (run / "spec.json").read_text() and not tried.exists():
+            tried.touch()
+            before = resource.getrlimit(resource.RLIMIT_AS)
+            resource.setrlimit(resource.RLIMIT_AS, (1 << 20, before[1]))
+            try:
+                torch.empty(1 << 30)
+            finally:
+                resource.setrlimit(resource.RLIMIT_AS, before)
+
+    told: list[tuple[RunRecord, RunRecord]] = []
+    hungry, spared = train_library(
+        store, specs, publish=publish, export=export, progress=lambda records: told.append((records[0], records[1]))
+    )
+    assert [hungry.state, spared.state] == ["done", "done"], (hungry.error, spared.error)
+    assert (hungry.retries, spared.retries) == (1, 0)
+    second = [neighbour for own, neighbour in told if own.retries and own.state == "running"]
+    assert second
+    assert all(neighbour.activity not in ("starting", "dry run", "training") for neighbour in second), "it is alone"
+    waited = [own.waits_for for own, _ in told if own.waits_for]
+    assert all("which other work holds" in each for each in waited)
+    first, other = (_weights(store, spec, tmp_path) for spec in specs)
+    assert all(torch.equal(first[name], other[name]) for name in first)
+    results = [DryRunResult.load(store, entry.key) for entry in store.list("dry_runs")]
+    assert {result.step_id for result in results} == {spec.step_id for spec in specs}
+    assert all(50 << 20 < result.device_bytes < result.host_bytes < 4 << 30 for result in results)
 
 
 def test_an_interrupted_library_saves_itself_and_goes_on(local_store: Store, tmp_path: Path, publish: Publish) -> None:

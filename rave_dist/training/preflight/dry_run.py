@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import logging
 import resource
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -34,19 +35,20 @@ from rave_dist.temporary import temporary_folder
 from rave_dist.training.data.loader import PcmSegment
 from rave_dist.training.evaluation.latent_pca import fit_latent
 from rave_dist.training.evaluation.validation import validate
+from rave_dist.training.preflight.dry_run_results import find_result
 from rave_dist.training.preflight.throwaway_run import ThrowawayRun
 from rave_dist.training.state import checkpoint
 from rave_dist.training.state.async_checkpoint import on_host
 from rave_dist.training.state.outputs import save_weights
 from rave_dist.training.step.cuda_graph import CudaGraphStep
-from rave_dist.training.step.memory import device_name, is_out_of_memory, usable_bytes
+from rave_dist.training.step.memory import PeakMemory, device_name, is_out_of_memory, usable_bytes
 
 Export = Callable[[Path, Path], object]
 """Exports a model from a local run folder (spec, configuration, weights) to another folder."""
 
 logger = logging.getLogger(__name__)
 
-_CODE = 2  # increased when a dry run tests more than before
+_CODE = 3  # increased when a dry run tests more than before
 _NOISE_SECONDS = 60  # the memory of a run does not depend on the length of its audio beyond that
 _THREADS_BYTES = 3 * 2**27  # of address space, which glibc reserves for the threads of checkpoints, heartbeat and metrics
 
@@ -60,7 +62,8 @@ def dry_run(
     device: torch.device,
     export: Export | None = None,
     stop: Callable[[], bool] = lambda: False,
-) -> int | None:
+    peak: PeakMemory | None = None,
+) -> DryRunResult:
     """Tests every part of a run, unless the store has the result of an equal dry run; of several workers the first one does.
 
     Args:
@@ -70,22 +73,24 @@ def dry_run(
         validation_segments: PCM of the held-out audio.
         device: of the run.
         export: exports a model; None skips that part.
-        stop: called between the parts; if it returns True, the dry run ends without a result.
+        stop: called between the parts.
+        peak: the memory of the process; None to measure it from now on.
 
     Returns:
-        The number of accumulation steps: the smallest that fits if ``spec.batch`` is ``auto``, otherwise 1. None if
-        ``stop`` returned True.
+        The result; its number of accumulation steps is the smallest that fits if ``spec.batch`` is ``auto``, otherwise 1.
 
     Raises:
+        isolated.Stopped: ``stop`` returned True.
         InsufficientMemoryError: a step does not fit the memory; the fix is the largest batch that does.
         ConfigurationError: the configuration or the window is invalid, or the model cannot be exported.
         VerificationError: the export differs from its model.
     """
-    whole, key = StepConfig.of(spec), _result_key(spec, device, export)
+    whole, test_id, limit_bytes = StepConfig.of(spec), _test_id(spec, device, export), usable_bytes(device)
     config = whole.of_one_worker()
-    known = DryRunResult.find(store, key)
+    known = find_result(store, test_id, limit_bytes)
     if known is not None:
-        return known.accumulation_steps
+        return known
+    peak = peak or PeakMemory(device)
     here = _DryRun(spec, device, stop)
     elsewhere = _IsolatedDryRuns(
         spec, _samples(train_segments), _samples(validation_segments), psutil.Process().memory_info().vms
@@ -94,20 +99,17 @@ def dry_run(
     def fits(config: StepConfig) -> bool:
         return elsewhere.fit(config, stop) if device.type == "cpu" else _fits(lambda: here.steps(config))
 
-    try:
-        with torch.random.fork_rng():
-            fitting: StepConfig | None = config
-            if spec.batch == "auto":
-                choices = (replace(config, accumulation_steps=n) for n in accumulation_choices(whole.batch // whole.workers))
-                fitting = next((choice for choice in choices if fits(choice)), None)
-            if fitting is None or not _fits(lambda: here.run(fitting, train_segments, validation_segments, export)):
-                raise InsufficientMemoryError(
-                    f"a training step does not fit the memory of {device_name(device)}",
-                    where=spec.instrument,
-                    fix=smaller_batch(spec, whole.workers * _largest_batch(fitting, fits) if fitting else 0),
-                )
-    except isolated.Stopped:
-        return None
+    with torch.random.fork_rng():
+        fitting: StepConfig | None = config
+        if spec.batch == "auto":
+            choices = (replace(config, accumulation_steps=n) for n in accumulation_choices(whole.batch // whole.workers))
+            fitting = next((choice for choice in choices if fits(choice)), None)
+        if fitting is None or not _fits(lambda: here.run(fitting, train_segments, validation_segments, export)):
+            raise InsufficientMemoryError(
+                f"a training step does not fit the memory of {device_name(device)}",
+                where=spec.instrument,
+                fix=smaller_batch(spec, whole.workers * _largest_batch(fitting, fits) if fitting else 0),
+            )
     accumulation_steps = fitting.accumulation_steps
     if accumulation_steps > 1:
         logger.warning(
@@ -115,28 +117,42 @@ def dry_run(
             *(spec.instrument, config.batch, device_name(device), accumulation_steps, config.batch // accumulation_steps),
         )
     result = DryRunResult(
-        instrument=spec.instrument, device=device_name(device), accumulation_steps=accumulation_steps, at=now()
+        id=f"{test_id}-{limit_bytes}",
+        instrument=spec.instrument,
+        device=device_name(device),
+        accumulation_steps=accumulation_steps,
+        limit_bytes=limit_bytes,
+        device_bytes=peak.device_bytes,
+        host_bytes=peak.host_bytes,
+        cpus=round(here.cpus, 2),
+        at=now(),
     )
-    result.save(store, key)
-    return accumulation_steps
+    result.save(store, result.key)
+    return result
 
 
 def delete_result(store: Store, spec: TrainingSpec, *, device: torch.device, export: Export | None = None) -> None:
-    """Deletes the result of a dry run after the run ran out of memory, so that the next one measures again."""
-    store.delete(_result_key(spec, device, export))
+    """Deletes the result of an equal dry run, because a worker of the run was out of memory.
+
+    Raises:
+        StoreError: the store is not available.
+    """
+    result = find_result(store, _test_id(spec, device, export), usable_bytes(device))
+    if result is not None:
+        store.delete(result.key)
 
 
-def _result_key(spec: TrainingSpec, device: torch.device, export: Export | None) -> str:
+def _test_id(spec: TrainingSpec, device: torch.device, export: Export | None) -> str:
     config = StepConfig.of(spec).of_one_worker()
     tried = {
         **{"code": _CODE, "config": config.config_text, "channels": config.channels},
         **{"window": config.window, "batch": config.batch, "compute": sorted(config.compute)},
-        **{"device": device_name(device), "torch": torch.__version__, "memory": usable_bytes(device)},
+        **{"device": device_name(device), "torch": torch.__version__},
         **{"auto": spec.batch == "auto", "export": export is not None},
     }
     if spec.losses:
         tried["losses"] = spec.losses
-    return DryRunResult.key(content_id(tried))
+    return f"{spec.worker_step_id}-{content_id(tried)}"
 
 
 def _largest_batch(config: StepConfig, fits: Callable[[StepConfig], bool]) -> int:
@@ -167,10 +183,15 @@ def _samples(segments: Sequence[PcmSegment]) -> int:
 
 
 class _DryRun:
-    """A dry run in this process, with models that are discarded."""
+    """A dry run in this process, with models that are discarded.
+
+    Attributes:
+        cpus: CPU-seconds per second of the last `steps`.
+    """
 
     def __init__(self, spec: TrainingSpec, device: torch.device, stop: Callable[[], bool]) -> None:
         self._spec, self._device, self._stop = spec, device, stop
+        self.cpus = 0.0
 
     def run(
         self,
@@ -189,14 +210,13 @@ class _DryRun:
             throwaway, done = self.steps(config)
             validate(throwaway.model, validation_segments, window=config.window, device=self._device)
             self._raise_if_stopped()
-            saved: dict[str, Any] = {
-                "model": throwaway.model.state_dict(),
-                "training": throwaway.training_step.state_dict(),
-            }
+            live = {"model": throwaway.model.state_dict(), "training": throwaway.training_step.state_dict()}
+            saved = on_host(live)
             saved["bests"] = {phase: on_host(saved["model"]) for phase in (1, 2)}
+            held = on_host(live)  # the next state, which a run provides while it writes one
             checkpoint.save_checkpoint(Store(str(folder)), "checkpoints", done, saved)
             # A resumed run starts with an empty device; the loaded state replaces the copies that a run keeps.
-            del throwaway, saved
+            del throwaway, live, saved, held
             self._raise_if_stopped()
 
             loaded = checkpoint.load_checkpoint(Store(str(folder)), "checkpoints")
@@ -214,10 +234,14 @@ class _DryRun:
     def steps(self, config: StepConfig) -> tuple[ThrowawayRun, int]:
         """A step of phase 1, then all kinds of phase 2, often enough for CUDA graphs; also returns the next step's number."""
         throwaway = ThrowawayRun(config, device=self._device)
+        began, busy = time.perf_counter(), time.process_time()
         rounds = 1 + CudaGraphStep.FIRST if "cuda-graphs" in config.compute else 1
         for number in (*[0] * rounds, *[*range(1, 1 + throwaway.cycle)] * rounds):
             self._raise_if_stopped()
             throwaway.step(number)
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+        self.cpus = (time.process_time() - busy) / (time.perf_counter() - began)
         self._raise_if_stopped()
         return throwaway, 1 + throwaway.cycle
 

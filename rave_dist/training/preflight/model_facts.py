@@ -9,14 +9,11 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
-import resource
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-import psutil
 from pydantic import TypeAdapter, ValidationError
 
 from rave_dist import isolated
@@ -25,6 +22,7 @@ from rave_dist.identity import canonical_json
 from rave_dist.rave.compatibility import check_effective, name_culprit
 from rave_dist.rave.step_config import StepConfig
 from rave_dist.records import TrainingSpec
+from rave_dist.training.host_memory import peak_bytes, reset_peak
 from rave_dist.training.preflight.facts_cache import keep_facts, read_facts
 from rave_dist.training.schedule import StepTimes
 
@@ -226,7 +224,8 @@ def _measure(
     check_exportable(model)
     left, right = set_receptive_field(model)
     check_window(model, window)
-    before = psutil.Process().memory_info().rss
+    reset_peak()
+    before = peak_bytes()
     training_step = TrainingStep(model, phase_1_steps=1, warmup_steps=1, device="cpu")
     cycle = int(model.update_discriminator_every)
     audio = 0.1 * torch.randn(1, channels, window)
@@ -238,7 +237,7 @@ def _measure(
 
     # One step of a cycle of phase 2 trains the discriminator: here step number `cycle`.
     phase_1, generator, discriminator = seconds(0), seconds(1), seconds(cycle)
-    grown = _peak_bytes() - before
+    grown = peak_bytes() - before
     parameters = sum(parameter.numel() for parameter in model.parameters())
     hop = latent_hop(model)
     OfflineRave(model.eval())  # refuses, before training, models that cannot be exported
@@ -259,9 +258,3 @@ def _timed(training_step: Any, audio: torch.Tensor, step: int) -> float:
     began = time.process_time()
     training_step(audio, step)
     return time.process_time() - began
-
-
-def _peak_bytes() -> int:
-    """The peak memory of this process."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else 1024 * peak

@@ -14,6 +14,9 @@ import sys
 import psutil
 import torch
 
+from rave_dist.scheduling.cards import CPU
+from rave_dist.training import host_memory
+
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # malloc.h
 _NEVER = 2**31 - 1
 _FULL = ("can't allocate memory", "could not create a primitive")  # PyTorch's allocator; oneDNN
@@ -28,6 +31,33 @@ def hold_freed_memory() -> bool:
     except (OSError, AttributeError):  # another C library
         return False
     return bool(mallopt(_MMAP_THRESHOLD, _NEVER)) and bool(mallopt(_TRIM_THRESHOLD, _NEVER))
+
+
+class PeakMemory:
+    """The peak memory of a device and of this process, from now on.
+
+    Args:
+        device: of the run.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        host_memory.reset_peak()
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+        self._before = host_memory.peak_bytes()
+
+    @property
+    def host_bytes(self) -> int:
+        """Of the process, without files that it maps."""
+        return host_memory.peak_bytes()
+
+    @property
+    def device_bytes(self) -> int:
+        """Of tensors on a GPU; on a CPU, by how much the process grew."""
+        if self._device.type == "cuda":
+            return int(torch.cuda.max_memory_allocated(self._device))
+        return max(0, self.host_bytes - self._before)
 
 
 def usable_bytes(device: torch.device) -> int:
@@ -46,4 +76,4 @@ def is_out_of_memory(error: Exception) -> bool:
 
 def device_name(device: torch.device) -> str:
     """The device's name for users."""
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else "this machine"
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else CPU

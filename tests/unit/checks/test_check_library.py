@@ -25,7 +25,7 @@ from rave_dist.library.manifest import Library, load_library
 from rave_dist.rave.presets import defaults
 from rave_dist.records import RunRecord
 from rave_dist.training.preflight.model_facts import ModelFacts
-from tests.sample_records import training_spec
+from tests.sample_records import dry_run_result, training_spec
 
 pytestmark = pytest.mark.slow
 
@@ -243,6 +243,13 @@ def test_a_step_is_held_against_the_memory_of_this_machine(tmp_path: Path) -> No
         facts = ModelFacts(0, 8, 512, (0, 0), window_bytes=size, phase_1_seconds=1, phase_2_seconds=1)
         candidate = Candidate(library=library, spec=spec, facts=facts)
         return plan_run(candidate, facts).memory_bytes // size, list(too_little_memory(candidate))
+
+    total = psutil.virtual_memory().total
+    candidate = Candidate(library=library, spec=training_spec(batch=8), facts=ModelFacts(0, 8, 512, (0, 0), total, 1, 1))
+    candidate.tested = dry_run_result(candidate.spec, device="this machine", device_bytes=total // 2)
+    assert candidate.facts is not None
+    assert plan_run(candidate, candidate.facts).memory_bytes == total // 2
+    assert list(too_little_memory(candidate)) == [], "a dry run has done it"
 
     assert judged("auto", 8.5) == (8, [])
     at_once, (finding,) = judged("auto", 7.5)

@@ -18,6 +18,7 @@ import numpy.typing as npt
 import pytest
 import torch
 
+from rave_dist import isolated
 from rave_dist.dataset import local_pcm
 from rave_dist.dataset.read import Segment, open_segments, outline, read_segments
 from rave_dist.dataset.recipe import Recipe
@@ -200,6 +201,31 @@ def test_a_killed_writer_leaves_nothing_behind(dataset: tuple[CountingStore, Dat
     del kept
     assert len(files(cache)) == 1
     assert not files(cache)[0].endswith(".partial")
+
+
+def test_a_copy_ends_when_it_is_asked_to_stop(dataset: tuple[CountingStore, DatasetManifest], cache: Path) -> None:
+    store, manifest = dataset
+    answers = iter([False, False, True])
+    with pytest.raises(isolated.Stopped):
+        open_segments(store, manifest, stop=lambda: next(answers))
+    assert next(answers, None) is None
+    assert files(cache) == []
+    assert_same(open_segments(store, manifest, stop=lambda: False), read_segments(store, manifest))
+    open_segments(store, manifest, stop=lambda: pytest.fail("there is nothing to copy"))
+
+
+def test_waiting_for_the_copy_of_another_process_ends_too(cache: Path) -> None:
+    """And leaves the copy of that process as it is."""
+
+    def write(put: local_pcm.Put) -> None:
+        answers = iter([False, True])
+        with pytest.raises(isolated.Stopped):
+            local_pcm.open_pcm("one", [(1, 4)], lambda put: pytest.fail("it is being written"), stop=lambda: next(answers))
+        assert files(cache) == ["one.partial"]
+        put(0, 0, np.array([[1, 2, 3, 4]], np.int16))
+
+    (pcm,) = local_pcm.open_pcm("one", [(1, 4)], write)
+    assert np.asarray(pcm).tolist() == [[1, 2, 3, 4]]
 
 
 def test_the_copy_of_a_killed_writer_is_written_again(cache: Path) -> None:

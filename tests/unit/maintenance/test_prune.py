@@ -31,7 +31,6 @@ from rave_dist.records import (
     DatasetFolder,
     DatasetManifest,
     DatasetPointer,
-    DryRunResult,
     ModelCard,
     RunRecord,
     RunResult,
@@ -43,6 +42,7 @@ from rave_dist.records import (
 from rave_dist.registry.store import find, list_models
 from rave_dist.storage.store import Store
 from tests.file_systems import as_somebody_else
+from tests.sample_records import dry_run_result
 
 Publish = Callable[..., ModelCard]
 
@@ -117,8 +117,8 @@ def test_data_that_nothing_refers_to_goes(any_store: Store) -> None:
         any_store.write_bytes(BaseFolder.of(base).weights, b"weights")
         BaseRecord(origin="a run").save(any_store, BaseFolder.of(base).record)
     for number, instrument in enumerate(("drums", "gone")):
-        result = DryRunResult(instrument=instrument, device="cpu", accumulation_steps=1, at=now())
-        result.save(any_store, DryRunResult.key(str(number)))
+        result = dry_run_result(_spec(instrument=instrument), id=str(number))
+        result.save(any_store, result.key)
     any_store.write_bytes("report/band/index.html", b"page")
     any_store.write_bytes("notes/mine.txt", b"not ours")
     before = _keys(any_store)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +12,19 @@ import pytest
 from rave_dist.errors import ConfigurationError
 from rave_dist.library.manifest import Library
 from rave_dist.planning.night import Night, plan_night
-from rave_dist.scheduling.cards import CARDS, find_card
+from rave_dist.scheduling.admission import Host, Need
+from rave_dist.scheduling.cards import CARDS, Card, find_card
 from rave_dist.training.heartbeat import write_record
-from tests.sample_records import run_record
+from rave_dist.training.needs import Needs
+from rave_dist.training.speeds import Speeds
+from tests.sample_records import dry_run_result, run_record
 
 pytestmark = pytest.mark.slow
 
 SMALL = {"config": "v2_small", "override": {"CAPACITY": 4, "LATENT_SIZE": 8}, "window": 40960, "batch": 2}
 HOUR = 3600.0
 START = 60.0
+GIB = 1 << 30
 
 
 @pytest.fixture
@@ -98,6 +103,38 @@ def test_past_runs_on_the_same_card_are_believed_more_than_its_data_sheet(librar
     assert measured.end - measured.start == pytest.approx(12_000 / 3000 * 600 + START)
     assert {run.source for run in planned(band, card=CARDS["T4"]).runs} == {"estimated"}
     assert {run.source for run in before.runs} == {"estimated"}
+
+
+def test_what_a_step_used_on_this_kind_of_device_is_believed_more_than_its_model(library: Callable[..., Library]) -> None:
+    band = library(*[{"budget": {"hours": 1}}] * 3)
+    specs = [band.training_spec(name, dataset="") for name in band.instruments]
+    host = Host("a", cpus=8.0, gpus=1, gpu_bytes=80 * GIB)
+
+    def keep(name: str, **values: Any) -> None:
+        result = dry_run_result(specs[0], name, **values)
+        result.save(band.store, result.key)
+
+    def need(card: Card | None = CARDS["H100"], threads: int | None = None) -> Need:
+        needs = Needs(band.store, specs, [host], Speeds(band.store, band.name, band.instruments, card))
+        return needs.candidate(specs[1], run_record(threads=threads)).need
+
+    estimated, on_cpus = need(), need(None)
+    keep("cpu", device="this machine", device_bytes=GIB, host_bytes=2 * GIB, cpus=1.9)
+    keep("parts", accumulation_steps=2, device_bytes=70 * GIB)
+    keep("", id="0123456789ab-of another step")
+    assert need() == estimated, "of a CPU, of a step in parts, and of another step"
+    assert need(None) == replace(on_cpus, memory=round(1.1 * 2 * GIB)), "threads decide the rounding"
+
+    assert {run.share for run in planned(band, card=CARDS["H100"]).runs} == {0.125}
+    keep("small", device_bytes=GIB)
+    keep("large", cpus=2.4)
+    assert need() == Need(cpus=2, memory=round(1.1 * 3 * GIB), gpu_bytes=20 * GIB)
+    assert need(threads=5).cpus == 5, "a run keeps the threads that it began with"
+    night = planned(band, card=CARDS["H100"])
+    assert [(run.share, run.start) for run in night.runs] == [(0.35, 0.0), (0.35, 0.0), (0.35, HOUR + START)]
+    keep("after an error", device_bytes=81 * GIB)
+    with pytest.raises(ConfigurationError, match=r"needs 81\.0 GiB of memory, a H100 has 80 GiB"):
+        planned(band, card=CARDS["H100"])
 
 
 def test_without_a_card_the_cpus_of_this_machine_are_planned(library: Callable[..., Library]) -> None:

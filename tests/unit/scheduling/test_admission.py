@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rave_dist.scheduling.admission import (
+    ALL_MEMORY,
     Candidate,
     Host,
     Need,
@@ -171,6 +172,10 @@ def test_two_libraries_take_turns_on_one_card() -> None:
 def test_a_run_without_room_says_what_it_waits_for() -> None:
     assert missing([Host("a", 0)], Need()) == "a host with 1 CPU"
     assert missing([Host("a", 2)], Need(cpus=2)) == "2 CPUs, which other work holds"
+    memory = Need(memory=3 << 29)
+    assert missing([Host("a", 2, memory=2 << 30)], memory) == "1 CPU and 1.5 GiB of memory, which other work holds"
+    alone = Need(memory=ALL_MEMORY)
+    assert missing([Host("a", 2, memory=2 << 30)], alone) == "1 CPU and all memory of a host, which other work holds"
     assert missing([card()], on_gpu("small", 8).need) == "1 CPU and 15% of a GPU, which other work holds"
     north = Need(gpu_bytes=60 * GIB, accelerator="H100", labels=(("zone", "north"),))
     assert missing([card()], north) == "a host with 1 CPU and a H100 and label zone=north"

@@ -10,13 +10,13 @@ import pytest
 from rave_dist.errors import ConfigurationError
 from rave_dist.options import Budget
 from rave_dist.records import CheckpointInfo, RunResult, TrainingSpec, Validation
-from rave_dist.scheduling.admission import Host, cpus_per_run
+from rave_dist.scheduling.admission import Host
 from rave_dist.scheduling.simulation import START_SECONDS, simulate
 from rave_dist.storage.store import Store
-from rave_dist.training import needs
 from rave_dist.training.continuation import plan_continuation
 from rave_dist.training.deadline import END_SECONDS, limit_budgets
 from rave_dist.training.heartbeat import write_record
+from rave_dist.training.needs import Needs
 from rave_dist.training.speeds import Speeds, slowest_card
 from tests.sample_records import run_record, training_spec
 
@@ -35,8 +35,8 @@ def spec(name: str, budget: Budget) -> TrainingSpec:
 def end(store: Store, specs: list[TrainingSpec], hosts: list[Host]) -> float:
     """When runs with these budgets end, if every run takes all of its time."""
     speeds = Speeds(store, "band", [each.instrument for each in specs], slowest_card(hosts))
-    cpus = 1 if speeds.card else cpus_per_run(hosts, len(specs))
-    runs = [needs.candidate(each, run_record(instrument=each.instrument), speeds, cpus=cpus) for each in specs]
+    needs = Needs(store, specs, hosts, speeds)
+    runs = [needs.candidate(each, run_record(instrument=each.instrument)) for each in specs]
     whole = [replace(run, seconds=HOUR * (each.budget.hours or 0.0)) for run, each in zip(runs, specs, strict=True)]
     return max(span.end for span in simulate(whole, hosts, start_seconds=AROUND))
 

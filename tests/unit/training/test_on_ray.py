@@ -7,46 +7,20 @@ from pathlib import Path
 
 import pytest
 
+from rave_dist.records import RunActivity
 from rave_dist.scheduling.admission import Candidate, Host, Need
 from rave_dist.storage.store import Store
-from rave_dist.training.heartbeat import record_of, stop_key, write_record
-from rave_dist.training.on_ray import _begin, _choose_hosts, _Fleet, _Item
-from tests.sample_records import training_spec
+from rave_dist.training.heartbeat import record_of
+from rave_dist.training.needs import Needs
+from rave_dist.training.on_ray import _Fleet
+from rave_dist.training.run_item import RunItem
+from rave_dist.training.speeds import Speeds
+from tests.sample_records import dry_run_result, training_spec
 
 
-def _item(store: Store) -> _Item:
+def _item(store: Store) -> RunItem:
     spec = training_spec()
-    return _Item(spec, record_of(store, spec), "waiting", candidate=Candidate("tabla", Need()))
-
-
-@pytest.mark.parametrize(
-    ("failures", "known", "avoided"),
-    [
-        (1, "full other", ""),
-        (2, "full other", "full"),
-        (3, "full other", "full"),
-        (2, "full", ""),  # there is no other
-        (0, "full other", ""),  # it has come further since
-    ],
-)
-def test_a_run_leaves_a_host_where_it_failed_twice(failures: int, known: str, avoided: str, local_store: Store) -> None:
-    item = _item(local_store)
-    item.failures, item.failed_on = failures, frozenset(["full"])
-    for _ in range(2):
-        _choose_hosts(item, [Host(name, 2) for name in known.split()])
-        assert item.candidate is not None
-        assert item.candidate.need == Need(avoid=frozenset(avoided.split()))
-
-
-def test_the_process_of_a_killed_command_is_asked_to_stop(local_store: Store) -> None:
-    """It may live on for a minute where the head of its cluster was lost."""
-    spec = training_spec()
-    local_store.write_bytes(stop_key(spec), b"")
-    assert not _begin(local_store, spec).is_disowned
-    assert not local_store.exists(stop_key(spec))
-    write_record(local_store, record_of(local_store, spec).model_copy(update={"activity": "training", "attempt": "a1"}))
-    assert _begin(local_store, spec).is_disowned
-    assert local_store.read_bytes(stop_key(spec)) == b"a1"
+    return RunItem(store, spec, record_of(store, spec), "waiting", candidate=Candidate("tabla", Need()))
 
 
 def test_a_record_that_could_not_be_written_is_written_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -56,14 +30,40 @@ def test_a_record_that_could_not_be_written_is_written_later(tmp_path: Path, mon
     monkeypatch.setenv(faulty_store.VARIABLE, str(tmp_path))
     store = Store("faulty://store")
     item = _item(store)
-    fleet = _Fleet(store, [item], publish=None, export=None, most=None)  # type: ignore[arg-type]
+    fleet = _Fleet(store, [item], needs=None, publish=None, export=None, most=None)  # type: ignore[arg-type]
     key = item.record.key
     fault = {"line": f"write {key}", "number": 1, "kind": "refused"}
     faulty_store.control("store", "fault").write_text(json.dumps(fault))
-    fleet._keep(item, activity="waiting for room")
+    item.keep(activity="waiting for room")
     assert not store.exists(key)
     fleet._refresh()
     assert record_of(store, item.spec).activity == "waiting for room"
     written = store.read_bytes(key)
     fleet._refresh()
     assert store.read_bytes(key) == written
+
+
+@pytest.mark.parametrize(
+    ("activity", "known", "tested", "expected"),
+    [
+        ("starting", False, False, True),
+        ("copying audio", False, False, False),  # for an hour perhaps
+        ("dry run", False, False, True),
+        ("dry run", True, False, False),
+        ("dry run", False, True, False),  # by another run since, which may have failed
+    ],
+)
+def test_runs_wait_for_a_dry_run_of_their_step_but_not_for_a_copy(
+    activity: RunActivity, known: bool, tested: bool, expected: bool, local_store: Store
+) -> None:
+    item = _item(local_store)
+    if known:
+        result = dry_run_result(item.spec, device="this machine")
+        result.save(local_store, result.key)
+    needs = Needs(local_store, [item.spec], [Host("a", 2)], Speeds(local_store, "band", ["tabla"], None))
+    fleet = _Fleet(local_store, [item], needs, publish=None, export=None, most=None)  # type: ignore[arg-type]
+    assert not fleet._is_testing(item)
+    item.stage, item.record = "training", item.record.model_copy(update={"state": "running", "activity": activity})
+    if tested:
+        fleet._tested.add(item.step_id)
+    assert fleet._is_testing(item) == expected

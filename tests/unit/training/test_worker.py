@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import signal
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 
+from rave_dist import isolated
 from rave_dist.dataset.read import Segment
 from rave_dist.dataset.split import Split
 from rave_dist.errors import InsufficientMemoryError, TrainingError
+from rave_dist.records import DryRunResult
 from rave_dist.storage.store import Store
 from rave_dist.training import worker
 from rave_dist.training.heartbeat import stop_key
@@ -32,12 +37,29 @@ def test_a_dry_run_can_be_stopped(local_store: Store) -> None:
     assert {entry.key for entry in local_store.list("")} == {record.key, stop_key(SPEC)}
 
 
+def test_sigterm_ends_the_copy_of_the_audio(local_store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    def copy(*_: Any, stop: Callable[[], bool], **__: Any) -> Split:
+        assert not stop()
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stop()
+        raise isolated.Stopped
+
+    monkeypatch.setattr(worker, "split_dataset", copy)
+    record = worker.work(local_store, SPEC, threads=1)
+    assert (record.state, record.activity, record.step, record.error) == ("waiting", None, 0, None)
+    assert [entry.key for entry in local_store.list("")] == [record.key]
+
+
 def test_a_note_that_did_not_hold_is_withdrawn(local_store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    noted: list[int] = []
+    noted: list[DryRunResult] = []
+
+    def results() -> list[DryRunResult]:
+        return [DryRunResult.load(local_store, entry.key) for entry in local_store.list("dry_runs")]
 
     def fail(error: Exception) -> Any:
         def train(*_: Any, **__: Any) -> None:
-            noted.append(len(list(local_store.list("dry_runs"))))
+            noted.extend(results())
+            np.ones(300 << 20, np.uint8).sum()
             raise error
 
         return train
@@ -45,8 +67,12 @@ def test_a_note_that_did_not_hold_is_withdrawn(local_store: Store, monkeypatch: 
     for error, left in ((TrainingError("it failed"), 1), (InsufficientMemoryError("it does not fit"), 0)):
         monkeypatch.setattr(worker, "train", fail(error))
         assert worker.work(local_store, SPEC, threads=1).state == "failed"
-        assert len(list(local_store.list("dry_runs"))) == left
-    assert noted == [1, 1]
+        assert len(results()) == left
+        for result in results():
+            assert result.host_bytes > noted[-1].host_bytes + (100 << 20), "the run used more than its dry run"
+            assert result.device_bytes > noted[-1].device_bytes + (100 << 20)
+    assert len(noted) == 2
+    assert noted[0].host_bytes < noted[1].host_bytes, "the next run knows it"
 
 
 def test_the_record_says_what_the_worker_does(local_store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -65,7 +91,8 @@ def test_the_record_says_what_the_worker_does(local_store: Store, monkeypatch: p
     monkeypatch.setattr(worker, "train", train)
     record = worker.work(local_store, SPEC, threads=1)
     assert told == [
-        ("starting", "dry run", "running"),
+        ("starting", "copying audio", "running"),
+        ("copying audio", "dry run", "running"),
         ("dry run", "training", "running"),
         ("training", None, "failed"),
     ]

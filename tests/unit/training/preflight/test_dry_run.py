@@ -17,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sample_records import training_spec  # outside pytest, which the processes below are, `tests` is a package of acids-rave
 
+from rave_dist import isolated
 from rave_dist.dataset.read import Segment
 from rave_dist.errors import ConfigurationError
 from rave_dist.options import Budget
@@ -42,8 +43,9 @@ def _segments(seconds: float, seed: int) -> list[Segment]:
     return [Segment("a", 0, samples)]
 
 
-def _dry_run_of(store: Store, spec: TrainingSpec, **options: Any) -> int | None:
-    return dry_run(store, spec, _segments(3, 0), _segments(1, 1), device=CPU, **options)
+def _dry_run_of(store: Store, spec: TrainingSpec, **options: Any) -> int:
+    """The accumulation steps that fit."""
+    return dry_run(store, spec, _segments(3, 0), _segments(1, 1), device=CPU, **options).accumulation_steps
 
 
 def test_what_works_is_noted_once_and_changes_nothing(local_store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -80,7 +82,8 @@ def test_one_that_is_asked_to_stop_leaves_nothing(
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     answers = iter([False] * asked + [True])
-    assert _dry_run_of(local_store, _spec(), stop=lambda: next(answers)) is None
+    with pytest.raises(isolated.Stopped):
+        _dry_run_of(local_store, _spec(), stop=lambda: next(answers))
     assert next(answers, None) is None, "it went on"
     assert not list(local_store.list(""))
     assert [path for path in tmp_path.iterdir() if path.name.startswith("rave-dist")] == []
@@ -94,7 +97,8 @@ def test_the_process_that_tries_a_batch_ends_when_it_is_asked_to_stop(local_stor
         seen.update(set(psutil.Process().children()) - others)
         return bool(seen)
 
-    assert _dry_run_of(local_store, _spec(batch="auto"), stop=stop) is None
+    with pytest.raises(isolated.Stopped):
+        _dry_run_of(local_store, _spec(batch="auto"), stop=stop)
     assert seen
     assert set(psutil.Process().children()) <= others
     assert not list(local_store.list(""))
@@ -181,6 +185,10 @@ say(f"\\n{accumulation_steps}")
     spec, little, enough = _spec(**AUTO), Store(str(tmp_path / "little")), Store(str(tmp_path / "enough"))
     (note,) = [DryRunResult.load(little, entry.key) for entry in little.list("dry_runs")]
     assert note.accumulation_steps == accumulation_steps
+    assert (note.step_id, note.device) == (spec.step_id, "this machine")
+    assert 100 << 20 < note.device_bytes < (980 - 384) << 20, "what it could grow by"
+    assert note.device_bytes + (50 << 20) < note.host_bytes < note.device_bytes + (1 << 30), "torch and RAVE too"
+    assert 0 < note.cpus < 1.5, "one thread, and little besides"
     train(enough, spec, _segments(3, 0), _segments(1, 1), accumulation_steps=accumulation_steps)
     results = [read_result(store, spec) for store in (little, enough)]
     assert [(result.complete, result.step, result.accumulation_steps) for result in results if result] == [

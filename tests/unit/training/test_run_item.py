@@ -1,0 +1,67 @@
+"""The attempts of a run and the hosts that it avoids, without a cluster."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import pytest
+
+from rave_dist.scheduling.admission import ALL_MEMORY, Candidate, Host, Need
+from rave_dist.storage.store import Store
+from rave_dist.training.heartbeat import record_of, stop_key, write_record
+from rave_dist.training.run_item import RunItem
+from tests.sample_records import training_spec
+
+
+def _item(store: Store) -> RunItem:
+    spec = training_spec()
+    return RunItem(store, spec, record_of(store, spec), "waiting", candidate=Candidate("tabla", Need()))
+
+
+@pytest.mark.parametrize(
+    ("failures", "known", "avoided"),
+    [
+        (1, "full other", ""),
+        (2, "full other", "full"),
+        (3, "full other", "full"),
+        (2, "full", ""),  # there is no other
+        (0, "full other", ""),  # it has come further since
+    ],
+)
+def test_a_run_leaves_a_host_where_it_failed_twice(failures: int, known: str, avoided: str, local_store: Store) -> None:
+    item = _item(local_store)
+    item.failures, item.failed_on = failures, frozenset(["full"])
+    for _ in range(2):
+        item.choose_hosts([Host(name, 2) for name in known.split()])
+        assert item.candidate.need == Need(avoid=frozenset(avoided.split()))
+
+
+@pytest.mark.parametrize(
+    ("need", "memory", "alone"),
+    [
+        (Need(2, 5), "device", Need(2, ALL_MEMORY)),
+        (Need(2, 5), "host", Need(2, ALL_MEMORY)),
+        (Need(2, 5, 7, "H100", avoid=frozenset(["full"])), "device", Need(2, 5, 0, "H100", avoid=frozenset(["full"]))),
+        (Need(2, 5, 7), "host", Need(2, ALL_MEMORY, 0)),
+    ],
+)
+def test_a_run_out_of_memory_waits_for_all_of_what_it_lacked(
+    need: Need, memory: Literal["device", "host"], alone: Need, local_store: Store
+) -> None:
+    """A run that lacks memory of its card does not wait until all cards of the host are free."""
+    item = _item(local_store)
+    item.candidate, item.stage = Candidate("tabla", need, 60.0, priority=1), "training"
+    item.retry_alone(memory)
+    assert item.candidate == Candidate("tabla", alone, 60.0, priority=1)
+    assert (item.stage, item.alone, item.record.activity) == ("waiting", True, "waiting for room")
+
+
+def test_the_process_of_a_killed_command_is_asked_to_stop(local_store: Store) -> None:
+    """It may live on for a minute where the head of its cluster was lost."""
+    spec = training_spec()
+    local_store.write_bytes(stop_key(spec), b"")
+    assert not RunItem.of(local_store, spec).is_disowned
+    assert not local_store.exists(stop_key(spec))
+    write_record(local_store, record_of(local_store, spec).model_copy(update={"activity": "training", "attempt": "a1"}))
+    assert RunItem.of(local_store, spec).is_disowned
+    assert local_store.read_bytes(stop_key(spec)) == b"a1"
