@@ -182,6 +182,10 @@ class RunRecord(Record):
         """The folder of the run."""
         return RunFolder.of(self.library, self.instrument, self.run_id)
 
+    def threads_with(self, workers: int) -> int | None:
+        """The CPU threads of each worker that the run began with, on which its rounding depends; None before its first step."""
+        return self.threads if self.workers == workers else None
+
     def curve_with(self, step: int, distance: float) -> tuple[tuple[int, float], ...]:
         """The curve with one more validation, without later ones; every other point is dropped where they become too many."""
         earlier = tuple(point for point in self.curve if point[0] < step)

@@ -299,6 +299,12 @@ def has_room(hosts: Sequence[Host], need: Need) -> bool:
     return Room(hosts).find(need) is not None
 
 
+def narrowed(hosts: Iterable[Host], need: Need) -> Need:
+    """The need with the CPUs of the largest host that suits, if none has as many: one may be lost while its run waits."""
+    largest = max((int(host.cpus) for host in hosts if _suits(host, need)), default=0)
+    return replace(need, cpus=largest) if 0 < largest < need.cpus else need
+
+
 def _suits(host: Host, need: Need) -> bool:
     if host.id in need.avoid or (need.accelerator and need.accelerator != host.accelerator):
         return False

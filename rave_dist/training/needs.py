@@ -77,9 +77,8 @@ class Needs:
         cpus, tested = self.cpus, self.dry_run(spec)
         if self._gpu and tested is not None:
             cpus = max(1, min(MOST_CPUS_PER_RUN, round(tested.cpus)))
-        threads = record.threads if record.workers == spec.workers else None
         need = replace(
-            _need(spec, facts, tested, cpus=threads or cpus, gpu=self._gpu),
+            _need(spec, facts, tested, cpus=record.threads_with(spec.workers) or cpus, gpu=self._gpu),
             accelerator=spec.placement.accelerator or "",
             labels=tuple(sorted(spec.placement.labels.items())),
             workers=spec.workers,

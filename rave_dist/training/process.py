@@ -20,7 +20,7 @@ from rave_dist.records import ModelCard, Problem, RunActivity, RunRecord, Traini
 from rave_dist.scheduling.admission import Share
 from rave_dist.storage.store import Store
 from rave_dist.temporary import remove_abandoned
-from rave_dist.training.heartbeat import Heartbeat
+from rave_dist.training.heartbeat import Heartbeat, record_of
 from rave_dist.training.run_item import MAX_FAILURES
 
 if TYPE_CHECKING:
@@ -57,7 +57,18 @@ def train_one(store: Store, spec: TrainingSpec, share: Share, export: Export | N
     remove_abandoned()
     from rave_dist.training.worker import work  # imported here: it imports torch and RAVE
 
-    return work(store, spec, threads=share.cpus, gpu_share=share.gpus, alone=alone or share.gpus == 1, export=export)
+    return work(
+        store, spec, threads=threads_of(store, spec, share), gpu_share=share.gpus, alone=alone or share.gpus == 1, export=export
+    )
+
+
+def threads_of(store: Store, spec: TrainingSpec, share: Share) -> int:
+    """CPU threads of each worker of a run: those that it began with, even if the hosts that are left have fewer CPUs.
+
+    Raises:
+        StoreError: the store is not available.
+    """
+    return record_of(store, spec).threads_with(spec.workers) or share.cpus
 
 
 @ray.remote(num_cpus=0, max_retries=2, scheduling_strategy="SPREAD")

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from rave_dist.errors import StoreError
 from rave_dist.records import ModelFolder, RunRecord, TrainingSpec
-from rave_dist.scheduling.admission import ALL_MEMORY, Candidate, Host, Need, Share, has_room
+from rave_dist.scheduling.admission import ALL_MEMORY, Candidate, Host, Need, Share, has_room, narrowed
 from rave_dist.storage.store import Store
 from rave_dist.training.heartbeat import disown, record_of, stop_key, write_record
 from rave_dist.training.state.outputs import read_result
@@ -136,11 +136,15 @@ class RunItem:
         return True
 
     def choose_hosts(self, known: Sequence[Host]) -> None:
-        """After two failures in succession it leaves the hosts where it failed, for example one with a full disk, if it can."""
-        need = self.candidate.need
-        if self.failures > 1 or need.avoid:
-            need = replace(need, avoid=self.failed_on if self.failures > 1 else frozenset())
-            self.candidate = replace(self.candidate, need=need if has_room(known, need) else replace(need, avoid=frozenset()))
+        """Adapts the need to the hosts that are there.
+
+        After two failures in succession it leaves the hosts where it failed, for example one with a full disk, if it can. It
+        takes fewer CPUs than it has threads if all hosts are smaller.
+        """
+        need = replace(self.candidate.need, avoid=self.failed_on if self.failures > 1 else frozenset())
+        if need.avoid and not has_room(known, narrowed(known, need)):
+            need = replace(need, avoid=frozenset())
+        self.candidate = replace(self.candidate, need=narrowed(known, need))
 
 
 def _is_published(store: Store, record: RunRecord) -> bool:

@@ -18,7 +18,7 @@ from rave_dist.records import Problem, RunRecord, TrainingSpec
 from rave_dist.scheduling.admission import Share
 from rave_dist.storage.store import Store
 from rave_dist.temporary import remove_abandoned
-from rave_dist.training.process import RESUME, explain
+from rave_dist.training.process import RESUME, explain, threads_of
 
 if TYPE_CHECKING:
     from rave_dist.training.preflight.dry_run import Export  # which imports torch and RAVE
@@ -101,7 +101,7 @@ def _work(config: dict[str, Any]) -> RunRecord | None:
     from rave_dist.training.worker_group import WorkerGroup
 
     store, spec, share, export = config["store"], config["spec"], config["share"], config["export"]
-    context, device = ray.train.get_context(), get_device()
+    context, device, threads = ray.train.get_context(), get_device(), threads_of(store, spec, share)
     if device.type == "cuda":
         torch.cuda.set_device(device)
     with WorkerGroup.connect(
@@ -112,11 +112,11 @@ def _work(config: dict[str, Any]) -> RunRecord | None:
         device=device,
     ) as group:
         if group.leads:
-            record = work(store, spec, threads=share.cpus, gpu_share=share.gpus, export=export, group=group)
+            record = work(store, spec, threads=threads, gpu_share=share.gpus, export=export, group=group)
             if group.is_in_step and record.error is not None:  # Ray Train then ends the others, which wait within the step
                 raise TrainingError(record.error.what, fix=record.error.fix)
             return record
-        torch.set_num_threads(share.cpus)
+        torch.set_num_threads(threads)
         try:
             follow(spec, lambda: read_audio(store, spec).train, group=group)
         except InsufficientMemoryError:

@@ -6,9 +6,10 @@ from typing import Literal
 
 import pytest
 
-from rave_dist.scheduling.admission import ALL_MEMORY, Candidate, Host, Need
+from rave_dist.scheduling.admission import ALL_MEMORY, Candidate, Host, Need, Share
 from rave_dist.storage.store import Store
 from rave_dist.training.heartbeat import record_of, stop_key, write_record
+from rave_dist.training.process import threads_of
 from rave_dist.training.run_item import RunItem
 from tests.sample_records import training_spec
 
@@ -34,6 +35,23 @@ def test_a_run_leaves_a_host_where_it_failed_twice(failures: int, known: str, av
     for _ in range(2):
         item.choose_hosts([Host(name, 2) for name in known.split()])
         assert item.candidate.need == Need(avoid=frozenset(avoided.split()))
+
+
+def test_a_run_outlives_the_loss_of_the_largest_host_and_keeps_its_threads(local_store: Store) -> None:
+    """Eight threads on three CPUs are slower, and round as before."""
+    item = _item(local_store)
+    item.candidate = Candidate("tabla", Need(8, labels=(("role", "worker"),)))
+    worker = (("role", "worker"),)
+    item.choose_hosts([Host("large", 8, labels=worker), Host("small", 3, labels=worker)])
+    assert item.candidate.need.cpus == 8
+    item.choose_hosts([Host("head", 16), Host("small", 3, labels=worker)])
+    assert item.candidate.need.cpus == 3
+    item.choose_hosts([])
+    assert item.candidate.need.cpus == 3
+    write_record(local_store, item.record.model_copy(update={"threads": 8}))
+    share = Share("small", 3)
+    assert threads_of(local_store, item.spec, share) == 8
+    assert threads_of(local_store, item.spec.model_copy(update={"workers": 2}), share) == 3
 
 
 @pytest.mark.parametrize(
