@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from rave_dist.errors import StoreError
@@ -37,7 +38,7 @@ class RunItem:
     stored: bool = True
     furthest: int = 0  # the last step that it has reached
     failures: int = 0  # since then
-    failed_on: frozenset[str] = frozenset()  # the hosts of these failures
+    failed_on: Counter[str] = field(default_factory=Counter)  # how many of these failures each host had
     starts: int = 0
     alone: bool = False  # it ran out of memory next to others
     is_disowned: bool = False  # an earlier process of it was asked to stop
@@ -127,9 +128,9 @@ class RunItem:
         """Whether it is tried again after its process has failed: it came further than ever, or did not fail too often."""
         self.refresh()
         if self.record.step > self.furthest:
-            self.furthest, self.failures, self.failed_on = self.record.step, 0, frozenset()
+            self.furthest, self.failures, self.failed_on = self.record.step, 0, Counter()
         self.failures += 1
-        self.failed_on |= share.hosts if share is not None else set()
+        self.failed_on.update(share.hosts if share is not None else ())
         if self.failures > MAX_FAILURES:
             return False
         self.due = time.monotonic() + _RETRY_SECONDS[self.failures - 1]
@@ -138,10 +139,10 @@ class RunItem:
     def choose_hosts(self, known: Sequence[Host]) -> None:
         """Adapts the need to the hosts that are there.
 
-        After two failures in succession it leaves the hosts where it failed, for example one with a full disk, if it can. It
-        takes fewer CPUs than it has threads if all hosts are smaller.
+        It leaves hosts where it failed twice, for example one with a full disk, if there are others: a single failure elsewhere
+        says nothing of the host. It takes fewer CPUs than it has threads if all hosts are smaller.
         """
-        need = replace(self.candidate.need, avoid=self.failed_on if self.failures > 1 else frozenset())
+        need = replace(self.candidate.need, avoid=frozenset(host for host, count in self.failed_on.items() if count > 1))
         if need.avoid and not has_room(known, narrowed(known, need)):
             need = replace(need, avoid=frozenset())
         self.candidate = replace(self.candidate, need=narrowed(known, need))

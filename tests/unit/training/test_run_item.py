@@ -20,18 +20,22 @@ def _item(store: Store) -> RunItem:
 
 
 @pytest.mark.parametrize(
-    ("failures", "known", "avoided"),
+    ("failed", "known", "avoided"),
     [
-        (1, "full other", ""),
-        (2, "full other", "full"),
-        (3, "full other", "full"),
-        (2, "full", ""),  # there is no other
-        (0, "full other", ""),  # it has come further since
+        ("full", "full other", ""),
+        ("full full", "full other", "full"),
+        ("full full other", "full other", "full"),  # what failed on the other was something else, as a store that is away
+        ("full full", "full", ""),  # there is no other
+        ("full full +", "full other", ""),  # it has come further since
     ],
 )
-def test_a_run_leaves_a_host_where_it_failed_twice(failures: int, known: str, avoided: str, local_store: Store) -> None:
+def test_a_run_leaves_a_host_where_it_failed_twice(failed: str, known: str, avoided: str, local_store: Store) -> None:
     item = _item(local_store)
-    item.failures, item.failed_on = failures, frozenset(["full"])
+    for host in failed.split():
+        if host == "+":
+            write_record(local_store, item.record.model_copy(update={"step": 10}))
+            host = "full"
+        assert item.may_try_again(Share(host, 1))
     for _ in range(2):
         item.choose_hosts([Host(name, 2) for name in known.split()])
         assert item.candidate.need == Need(avoid=frozenset(avoided.split()))
