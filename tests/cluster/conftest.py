@@ -40,7 +40,7 @@ def two_nodes(s3_server: str) -> Iterator[TwoNodes]:
         [sys.executable, str(Path(__file__).with_name("two_nodes.py")), *map(str, free_ports(3))],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        env={**os.environ, "RAY_TMPDIR": temporary, "PATH": programs},
+        env={**os.environ, "RAY_TMPDIR": temporary, "PATH": programs, "RAY_raylet_start_wait_time_s": "120"},
         cwd=temporary,
         text=True,
     )

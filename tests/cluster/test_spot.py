@@ -62,7 +62,7 @@ def busy_node() -> Iterator[BusyNode]:
         [sys.executable, str(Path(__file__).with_name("busy_node.py"))],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        env={**os.environ, "RAY_TMPDIR": temporary},
+        env={**os.environ, "RAY_TMPDIR": temporary, "RAY_raylet_start_wait_time_s": "120"},
         cwd=temporary,
         text=True,
     )
