@@ -29,6 +29,7 @@ VOLATILE = {
     # of the last training processes; a lost record is rebuilt from the result without them
     *("worker", "attempt", "threads", "device", "gpu_share", "gpu_bytes", "retries", "curve"),
     *("converted", "skipped", "step_times"),
+    *("device_bytes", "host_bytes", "cpus"),  # measured by dry runs
 }
 # Exports of the same weights differ in their bytes; `rave_dist.maintenance` compares files and card.
 OF_EXPORTS = {"files"}
