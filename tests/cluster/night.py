@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -254,10 +254,10 @@ class Night:
                 return found
             time.sleep(1)
 
-    def differences(self, folder: Path) -> list[str]:
+    def differences(self, folder: Path, names: Sequence[str]) -> list[str]:
         """The instruments whose weights are not those of an undisturbed training in this process."""
         store, local, found = self.library.store, Store(str(folder / "undisturbed")), list[str]()
-        for record in (self.watch.records[name] for name in self.names):
+        for record in (self.watch.records[name] for name in names):
             torch.set_num_threads(record.threads or 1)
             spec = TrainingSpec.load(store, record.folder.spec)
             result = read_result(store, spec)
@@ -268,6 +268,7 @@ class Night:
             ours, theirs = (torch.load(place, weights_only=True) for place in places)
             if not all(torch.equal(ours[key], theirs[key]) for key in theirs):
                 found.append(f"{record.instrument} has other weights")
+        self.say(f"{len(names)} instruments trained again without faults: {len(found)} have other weights")
         return found
 
     def close(self) -> None:

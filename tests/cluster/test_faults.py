@@ -21,15 +21,18 @@ def test_every_instrument_ends_published_as_without_faults(tmp_path: Path, reque
     late = "a host joins" in faults
     with night(request.getfixturevalue("s3_server"), instruments, steps=120, late=late) as held:
         watch = held.run(faults, request.config.getoption("--seed", 1))
-        left = held.leaks()
-        assert not watch.contradictions, "\n".join([*held.log, *watch.contradictions])
+        states = {name: watch.records[name].state for name in held.names}
+        wrong = [
+            *watch.contradictions,
+            *(f"{name} is {state}" for name, state in states.items() if state != "done"),
+            *(f"the night has left {left}" for left in held.leaks()),
+            *(f"no run was started on {host[:8]}, which joined" for host in held.idle()),
+            *(f"the night ended before {name}" for name in held.not_struck),
+            *held.differences(tmp_path, [name for name, state in states.items() if state == "done"]),
+        ]
+        assert not wrong, "\n".join([*held.log, *wrong])
         assert watch.polls > 10
-        assert {name: watch.records[name].state for name in held.names} == dict.fromkeys(held.names, "done")
         broken = watch.records[BROKEN]
         assert broken.state == "failed"
         assert broken.error is not None
         assert "0.wav" in f"{broken.error}"
-        assert not left, left
-        assert not held.idle(), f"no run was started on hosts that joined: {held.idle()}"
-        assert held.differences(tmp_path) == []
-        assert not held.not_struck, f"the night ended before these: {held.not_struck}"
