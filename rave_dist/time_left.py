@@ -97,7 +97,7 @@ def library_time_left(records: Sequence[RunRecord]) -> TimeLeft | None:
         r for r in records if r.state == "running" and r.activity in ("starting", "copying audio", "dry run", "training")
     ]
     starting = [r for r in records if r.state == "waiting" and r.activity == "starting"]
-    waiting = [r for r in records if r.state == "waiting" and r.activity == "waiting for room"]
+    waiting = [r for r in records if r.state == "waiting" and r.activity == "waiting"]
     paces = [r.steps_per_second for r in training if r.steps_per_second]
     pace = sum(paces) / len(paces) if paces else None
     estimates = [time_left(r, steps_per_second=pace) for r in (*training, *starting, *waiting)]

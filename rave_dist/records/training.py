@@ -13,7 +13,7 @@ from rave_dist.records.folders import RunFolder
 from rave_dist.records.verdict import Verdict
 
 RunStatus = Literal["waiting", "running", "done", "failed"]
-RunActivity = Literal["waiting for room", "starting", "copying audio", "dry run", "training", "exporting", "measuring"]
+RunActivity = Literal["waiting", "starting", "copying audio", "dry run", "training", "exporting", "measuring"]
 
 CURVE_POINTS = 32
 """Maximum validations in the curve of a run record, which is rewritten every few seconds."""

@@ -77,7 +77,7 @@ def failure(name: str, what: str, fix: str = "") -> None:
 def run_line(record: RunRecord) -> str:
     """A run in one line: its activity or state and, during training, its progress."""
     if record.state != "running" or record.activity not in ("training", None):
-        waits = f": {record.waits_for}" if record.state == "waiting" and record.waits_for else ""
+        waits = f" for {record.waits_for}" if record.state == "waiting" and record.waits_for else ""
         return f"{record.instrument}: {record.activity or record.state}{waits}"
     parts = [f"{record.instrument}: training, phase {record.phase}", *_pace(record)]
     if record.validation.last is not None:

@@ -219,7 +219,7 @@ class _Fleet:
         for item in waiting:
             reason = reasons[item.candidate.need]
             if not item.is_due:
-                reason = "a pause after a failure"
+                reason = "the end of a pause after a failure"
             elif item.step_id in tests:
                 reason = f"the dry run of {tests[item.step_id]}, which serves it too"
             if reason != item.record.waits_for:

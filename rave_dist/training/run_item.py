@@ -59,7 +59,7 @@ class RunItem:
         unmeasured = Candidate(spec.instrument, Need())
         if trained and record.state == "done" and _is_published(store, record):
             return cls(store, spec, record, "ended", unmeasured)
-        fields = {"state": "waiting", "activity": "waiting for room", "error": None, "steps_per_second": None, "retries": 0}
+        fields = {"state": "waiting", "activity": "waiting", "error": None, "steps_per_second": None, "retries": 0}
         record = write_record(store, record.model_copy(update=fields))
         return cls(store, spec, record, "trained" if trained else "waiting", unmeasured, is_disowned=was_killed)
 
@@ -111,7 +111,7 @@ class RunItem:
 
     def wait(self, stage: Stage) -> None:
         """Lets it wait for room, to train or to be published."""
-        self.keep(state="waiting", activity="waiting for room")
+        self.keep(state="waiting", activity="waiting")
         self.stage = stage
 
     def retry_alone(self, memory: Literal["device", "host"]) -> None:

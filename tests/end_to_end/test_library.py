@@ -61,7 +61,7 @@ def test_a_library_from_recordings_to_converted_archive(
     assert "rebana: 3 of 3 recordings" in told
     for name in ("rebana", "kompang"):
         activities = [line.removeprefix(f"{name}: ") for line in told[told.index("training") :] if line.startswith(f"{name}: ")]
-        assert activities[0] in ("waiting for room", "starting")
+        assert activities[0].startswith(("waiting", "starting"))
         assert activities[-1] == "done"
     for name in ("rebana", "kompang"):
         assert (rows[name]["phase"], rows[name]["step"], rows[name]["steps"]) == (2, 16, 16)

@@ -68,7 +68,7 @@ def test_of_two_limits_the_first_to_be_reached_counts() -> None:
 
 def test_runs_that_wait_take_the_places_of_those_that_end() -> None:
     training = [run(budget=Budget(hours=1), seconds=1800.0), run(budget=Budget(hours=1), seconds=600.0)]
-    waiting = [run(budget=Budget(hours=1), state="waiting", activity="waiting for room") for _ in range(3)]
+    waiting = [run(budget=Budget(hours=1), state="waiting", activity="waiting") for _ in range(3)]
     ended = [run(state="done", activity=None), run(state="failed", activity=None), run(activity="exporting")]
     # Places free at 30 and 50 minutes; of the three hours, two follow one another from the first.
     assert library_time_left([*ended, *training, *waiting]) == TimeLeft(1800 + 2 * 3600)
@@ -79,7 +79,7 @@ def test_runs_that_wait_take_the_places_of_those_that_end() -> None:
 
 def test_a_run_that_waits_is_assumed_to_keep_the_pace_of_the_others() -> None:
     training = run(budget=STEPS, steps=1000, step=600, phase=2, steps_per_second=2.0)
-    waiting = run(budget=STEPS, steps=1000, state="waiting", activity="waiting for room")
+    waiting = run(budget=STEPS, steps=1000, state="waiting", activity="waiting")
     assert library_time_left([training, waiting]) == TimeLeft(200 + 500, "at least")
 
 

@@ -72,7 +72,7 @@ def test_a_night_is_followed_to_its_end(tmp_path: Path) -> None:
     with ExitStack() as command:
         command.enter_context(hold_library(store, "band", "run"))
         write("tabla", **TRAINING, step=10, steps_per_second=2.0)
-        write("bells", activity="waiting for room", budget=Budget(steps=1000), steps=1000)
+        write("bells", activity="waiting", budget=Budget(steps=1000), steps=1000)
         night = Night(
             lambda: write("tabla", state="done"),
             lambda: write("bells", state="failed", error=Problem(what="too little audio")),
@@ -80,8 +80,8 @@ def test_a_night_is_followed_to_its_end(tmp_path: Path) -> None:
         )
         seen = list(watch(library, library.instruments, sleep=night.sleep, clock=night.clock))
     assert [states(snapshot) for snapshot in seen] == [
-        [("running", "training"), ("waiting", "waiting for room")],
-        [("done", None), ("waiting", "waiting for room")],
+        [("running", "training"), ("waiting", "waiting")],
+        [("done", None), ("waiting", "waiting")],
         [("done", None), ("failed", None)],
         [("done", None), ("failed", None)],
     ]
@@ -118,7 +118,7 @@ def test_a_run_that_falls_silent_is_dead_within_fifteen_seconds_whatever_the_clo
 def test_without_a_command_at_work_nothing_runs_or_waits_for_room(tmp_path: Path) -> None:
     library = library_of(tmp_path, "tabla", "bells")
     write_record(library.store, run_record(**TRAINING))
-    write_record(library.store, run_record(instrument="bells", activity="waiting for room", waits_for="an H100"))
+    write_record(library.store, run_record(instrument="bells", activity="waiting", waits_for="an H100"))
     snapshot = next(watch(library, library.instruments))
     assert states(snapshot) == [("waiting", None), ("waiting", None)]
     assert not snapshot.has_ended
@@ -185,7 +185,7 @@ def test_the_table_has_everything_and_those_at_work_come_first(tmp_path: Path) -
     curve = tuple((100 * n, 9.0 - n) for n in range(5))
     records = (
         run_record(instrument="gong", state="done", step=1000, validation=Validation(last=2.0)),
-        run_record(instrument="bells", activity="waiting for room", waits_for="a GPU of type H100"),
+        run_record(instrument="bells", activity="waiting", waits_for="a GPU of type H100"),
         run_record(
             **TRAINING,
             **{"phase": 2, "step": 400, "steps_per_second": 2.0, "worker": "host-7:4711", "device": "NVIDIA H100"},
@@ -201,7 +201,7 @@ def test_the_table_has_everything_and_those_at_work_come_first(tmp_path: Path) -
     (tabla,) = (row for row in rows if row.startswith("tabla"))
     for part in ("training", "400 / 1,000", "5.00 █▆▅▃▁", "25 % NVIDIA H100", "host-7", "~ 5 min", " 2 ", "3.0 GiB"):
         assert part in tabla
-    assert "waiting for room: a GPU of type H100" in text
+    assert "waiting for a GPU of type H100" in text
     order = [text.index(name) for name in ("tabla", "bells", "gong")]
     assert order == sorted(order)
 
@@ -247,7 +247,7 @@ def test_a_pipe_gets_a_line_or_a_document_per_change_and_failures_are_an_exit_co
 @pytest.mark.slow
 def test_on_a_terminal_there_is_a_table_until_ctrl_c(tmp_path: Path) -> None:
     library = library_of(tmp_path, "tabla")
-    write_record(library.store, run_record(activity="waiting for room"))
+    write_record(library.store, run_record(activity="waiting"))
     ours, theirs = pty.openpty()
     command = [sys.executable, "-m", "rave_dist", "status", str(library.path), "--watch"]
     with (
@@ -256,7 +256,7 @@ def test_on_a_terminal_there_is_a_table_until_ctrl_c(tmp_path: Path) -> None:
     ):
         os.close(theirs)
         text = ""
-        while "waiting for room" not in text:
+        while "waiting" not in text:
             text += os.read(ours, 4096).decode()
         ran.send_signal(signal.SIGINT)
         try:

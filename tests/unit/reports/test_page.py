@@ -63,14 +63,14 @@ def test_a_run_says_what_it_does_now_and_how_long_it_may_take(tmp_path: Path) ->
     budget = Budget(steps=1000)
     training = {"step": 400, "steps": 1000, "phase": 2, "steps_per_second": 2.0}
     records = [
-        run_record(instrument="tabla", budget=budget, activity="waiting for room"),
+        run_record(instrument="tabla", budget=budget, activity="waiting"),
         run_record(instrument="rebana", budget=budget, state="running", activity="dry run"),
         run_record(instrument="kompang", budget=budget, state="running", activity="training", **training),
         run_record(instrument="gambus", budget=budget, state="failed"),
     ]
     page = library.store.read_bytes(write_report(library.store, library, records)).decode()
     tabla, rebana, kompang, gambus = page.split('<article class="card"')[1:]
-    assert "Not trained yet: waiting for room." in tabla
+    assert "Not trained yet: waiting." in tabla
     assert "Dry run; no model yet." in rebana
     assert "at 2 steps a second, about 5 min left; no model yet." in kompang
     assert "No model." in gambus

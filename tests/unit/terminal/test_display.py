@@ -76,8 +76,8 @@ def test_counts_are_throttled_and_the_last_one_is_said(lines: Lines, screen: io.
 def test_a_run_is_followed_from_waiting_to_done(lines: Lines, screen: io.StringIO, clock: Clock) -> None:
     training = {"state": "running", "activity": "training", "steps": 1000}
     for record in (
-        run(activity="waiting for room"),
-        run(activity="waiting for room"),
+        run(activity="waiting"),
+        run(activity="waiting"),
         run(activity="starting"),
         run(state="running", activity="dry run"),
         run(**training, step=120, steps_per_second=3.14, seconds=130.0, validation=Validation(last=4.5)),
@@ -90,7 +90,7 @@ def test_a_run_is_followed_from_waiting_to_done(lines: Lines, screen: io.StringI
         clock.now += 2
         lines.runs([record])
     assert screen.getvalue().splitlines() == [
-        "drums: waiting for room",
+        "drums: waiting",
         "drums: starting",
         "drums: dry run",
         "drums: training, phase 1, 12 %, 3.14 steps/s, 2 min elapsed, at least 5 min left, held-out distance 4.50",
@@ -103,14 +103,14 @@ def test_a_run_is_followed_from_waiting_to_done(lines: Lines, screen: io.StringI
 
 def test_several_runs_have_a_time_in_all(lines: Lines, screen: io.StringIO, clock: Clock) -> None:
     training = run(state="running", activity="training", budget=Budget(hours=2), seconds=3600.0)
-    waiting = run("bells", activity="waiting for room", budget=Budget(hours=2))
+    waiting = run("bells", activity="waiting", budget=Budget(hours=2))
     for _ in range(2 * int(LINE_SECONDS)):
         lines.runs([training, waiting])
         clock.now += 1
     told = screen.getvalue().splitlines()
     assert told[:3] == [
         "drums: training, phase 1, 50 %, 60 min elapsed, about 60 min left",
-        "bells: waiting for room",
+        "bells: waiting",
         "all instruments: about 3 h left",
     ]
     assert told[3:] == [told[0], told[2]], "again after a while, but not what only waits"

@@ -34,10 +34,10 @@ def test_a_record_that_could_not_be_written_is_written_later(tmp_path: Path, mon
     key = item.record.key
     fault = {"line": f"write {key}", "number": 1, "kind": "refused"}
     faulty_store.control("store", "fault").write_text(json.dumps(fault))
-    item.keep(activity="waiting for room")
+    item.keep(activity="waiting")
     assert not store.exists(key)
     fleet._refresh()
-    assert record_of(store, item.spec).activity == "waiting for room"
+    assert record_of(store, item.spec).activity == "waiting"
     written = store.read_bytes(key)
     fleet._refresh()
     assert store.read_bytes(key) == written
