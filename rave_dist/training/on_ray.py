@@ -334,6 +334,7 @@ def _measure(store: Store, items: Sequence[RunItem]) -> Needs:
     needs = Needs(store, specs, known, speeds)
     for item in items:
         item.candidate = needs.candidate(item.spec, item.record)
+        item.choose_hosts(known)  # which may have fewer CPUs than those that it began on
         item.furthest = item.record.step
     all_needs = [item.candidate.need for item in items]
     if not any(has_room(known, need) for need in all_needs):  # otherwise the others wait for a host that joins

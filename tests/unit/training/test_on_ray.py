@@ -7,12 +7,15 @@ from pathlib import Path
 
 import pytest
 
+from rave_dist.cluster import hosts
+from rave_dist.errors import ClusterError
+from rave_dist.options import Placement
 from rave_dist.records import RunActivity
 from rave_dist.scheduling.admission import Candidate, Host, Need
 from rave_dist.storage.store import Store
-from rave_dist.training.heartbeat import record_of
+from rave_dist.training.heartbeat import record_of, write_record
 from rave_dist.training.needs import Needs
-from rave_dist.training.on_ray import _Fleet
+from rave_dist.training.on_ray import _Fleet, _measure
 from rave_dist.training.run_item import RunItem
 from rave_dist.training.speeds import Speeds
 from tests.sample_records import dry_run_result, training_spec
@@ -67,3 +70,16 @@ def test_runs_wait_for_a_dry_run_of_their_step_but_not_for_a_copy(
     if tested:
         fleet._tested.add(item.step_id)
     assert fleet._is_testing(item) == expected
+
+
+def test_a_run_that_began_on_a_large_host_continues_on_a_laptop(local_store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hosts, "draining", set)
+    monkeypatch.setattr(hosts, "hosts", lambda leaving: [Host("laptop", 2)])
+    item = _item(local_store)
+    item.record = write_record(local_store, item.record.model_copy(update={"threads": 8}))
+    _measure(local_store, [item])
+    assert item.candidate.need.cpus == 2
+    monkeypatch.setattr(hosts, "hosts", lambda leaving: [Host("card", 2, labels=(("role", "head"),))])
+    item.spec = item.spec.model_copy(update={"placement": Placement(labels={"role": "worker"})})
+    with pytest.raises(ClusterError, match="no host has the resources"):
+        _measure(local_store, [item])
