@@ -74,11 +74,15 @@ def failure(name: str, what: str, fix: str = "") -> None:
     err.print(f"[red]✗[/] {escape(name)}: {escape(what)}" + (f"\n    fix: {escape(fix)}" if fix else ""))
 
 
+def waits(record: RunRecord) -> str:
+    """What a waiting run waits for, to follow its state or activity; empty if it does not wait or the reason is not known."""
+    return f" for {record.waits_for}" if record.state == "waiting" and record.waits_for else ""
+
+
 def run_line(record: RunRecord) -> str:
     """A run in one line: its activity or state and, during training, its progress."""
     if record.state != "running" or record.activity not in ("training", None):
-        waits = f" for {record.waits_for}" if record.state == "waiting" and record.waits_for else ""
-        return f"{record.instrument}: {record.activity or record.state}{waits}"
+        return f"{record.instrument}: {record.activity or record.state}{waits(record)}"
     parts = [f"{record.instrument}: training, phase {record.phase}", *_pace(record)]
     if record.validation.last is not None:
         parts.append(f"held-out distance {record.validation.last:.2f}")

@@ -111,10 +111,9 @@ def _table(records: Sequence[RunRecord], *, encoding: str) -> Table:
 def _row(record: RunRecord, encoding: str) -> dict[str, str]:
     at_work, training = record.state == "running", record.activity == "training"
     left = time_left(record) if training else None
-    waits = f" for {record.waits_for}" if record.state == "waiting" and record.waits_for else ""
     return {
         "instrument": console.escape(record.instrument),
-        "state": f"{console.state(record)}{console.escape(waits)}",
+        "state": f"{console.state(record)}{console.escape(console.waits(record))}",
         "phase": str(record.phase) if record.step else "",
         "step": _step(record),
         "distance": _distance(record, encoding),
