@@ -301,8 +301,8 @@ def has_room(hosts: Sequence[Host], need: Need) -> bool:
 
 def narrowed(hosts: Iterable[Host], need: Need) -> Need:
     """The need with the CPUs of the largest host that suits, if none has as many: one may be lost while its run waits."""
-    largest = max((int(host.cpus) for host in hosts if _suits(host, need)), default=0)
-    return replace(need, cpus=largest) if 0 < largest < need.cpus else need
+    largest = max((host.cpus for host in hosts if _suits(host, need)), default=0.0)
+    return replace(need, cpus=int(largest)) if 1 <= largest < need.cpus else need
 
 
 def _suits(host: Host, need: Need) -> bool:

@@ -14,7 +14,7 @@ from dataclasses import replace
 from rave_dist.errors import ConfigurationError
 from rave_dist.rave.step_config import StepConfig
 from rave_dist.records import DryRunResult, RunRecord, TrainingSpec
-from rave_dist.scheduling.admission import MOST_CPUS_PER_RUN, Candidate, Host, Need, cpus_per_run
+from rave_dist.scheduling.admission import MOST_CPUS_PER_RUN, Candidate, Host, Need, cpus_per_run, narrowed
 from rave_dist.storage.store import Store
 from rave_dist.training.preflight.dry_run_results import find_results
 from rave_dist.training.preflight.model_facts import ModelFacts, measure_model
@@ -44,7 +44,7 @@ class Needs:
     """
 
     def __init__(self, store: Store, specs: Sequence[TrainingSpec], hosts: Sequence[Host], speeds: Speeds) -> None:
-        self._store, self._speeds = store, speeds
+        self._store, self._hosts, self._speeds = store, hosts, speeds
         self._gpu = speeds.card is not None
         self._dry_runs: dict[str, DryRunResult] = {}
         self.cpus = 1 if self._gpu else cpus_per_run(hosts, sum(spec.workers for spec in specs))
@@ -65,7 +65,7 @@ class Needs:
     def candidate(self, spec: TrainingSpec, record: RunRecord) -> Candidate:
         """A run; one with an invalid configuration needs little, because it will report that at once.
 
-        It keeps the CPU threads that it began with, on which its rounding depends.
+        It keeps the CPU threads that it began with, on which its rounding depends, on fewer CPUs where no host has as many.
 
         Args:
             spec: the run.
@@ -83,6 +83,7 @@ class Needs:
             labels=tuple(sorted(spec.placement.labels.items())),
             workers=spec.workers,
         )
+        need = narrowed(self._hosts, need)
         seconds = 0.0 if facts is None else _seconds_left(spec, record, self._speeds.of(spec, cpus=need.cpus)[0])
         return Candidate(spec.instrument, need, seconds, priority=spec.placement.priority)
 

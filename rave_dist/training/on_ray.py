@@ -6,7 +6,7 @@ import contextlib
 import math
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import ray
 from ray.exceptions import RayError, RayTaskError
@@ -247,11 +247,12 @@ class _Fleet:
         item.starts += 1
         place = hosts.affinity(share)
         if share.others:  # Ray Train takes the resources for the workers
-            start: Any = train_together.options(scheduling_strategy=place)
-            item.task = start.remote(self._store, item.spec, share, self._export)
+            item.task = train_together.options(scheduling_strategy=place).remote(
+                self._store, item.spec, share, self._export, item.threads
+            )
         else:
             start = train_one.options(num_cpus=share.cpus, num_gpus=share.gpus, memory=share.memory, scheduling_strategy=place)
-            item.task = start.remote(self._store, item.spec, share, self._export, item.alone)
+            item.task = start.remote(self._store, item.spec, share, self._export, item.threads, item.alone)
         item.stage, item.share = "training", share
 
     def _ended(self, item: RunItem) -> None:
@@ -334,7 +335,6 @@ def _measure(store: Store, items: Sequence[RunItem]) -> Needs:
     needs = Needs(store, specs, known, speeds)
     for item in items:
         item.candidate = needs.candidate(item.spec, item.record)
-        item.choose_hosts(known)  # which may have fewer CPUs than those that it began on
         item.furthest = item.record.step
     all_needs = [item.candidate.need for item in items]
     if not any(has_room(known, need) for need in all_needs):  # otherwise the others wait for a host that joins

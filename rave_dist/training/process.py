@@ -20,7 +20,7 @@ from rave_dist.records import ModelCard, Problem, RunActivity, RunRecord, Traini
 from rave_dist.scheduling.admission import Share
 from rave_dist.storage.store import Store
 from rave_dist.temporary import remove_abandoned
-from rave_dist.training.heartbeat import Heartbeat, record_of
+from rave_dist.training.heartbeat import Heartbeat
 from rave_dist.training.run_item import MAX_FAILURES
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ RESUME: Final = "run the same command again to resume"
 
 
 @ray.remote(max_calls=1, max_retries=0)
-def train_one(store: Store, spec: TrainingSpec, share: Share, export: Export | None, alone: bool) -> RunRecord:
+def train_one(store: Store, spec: TrainingSpec, share: Share, export: Export | None, threads: int, alone: bool) -> RunRecord:
     """Trains or resumes a run in this process, which ends with it; SIGTERM makes it save its state and stop.
 
     Args:
@@ -42,6 +42,7 @@ def train_one(store: Store, spec: TrainingSpec, share: Share, export: Export | N
         spec: the run.
         share: its resources.
         export: as in `rave_dist.training.worker.work`.
+        threads: CPU threads.
         alone: whether the run has all memory that it can have.
 
     Returns:
@@ -51,24 +52,18 @@ def train_one(store: Store, spec: TrainingSpec, share: Share, export: Export | N
         StoreError: the store is not available; a further attempt may succeed.
         InsufficientMemoryError: a step does not fit the run's part of the memory; alone it may.
     """
-    # Waiting threads must sleep. Spinning threads of several runs compete for the cores of a shared machine, and a step takes
-    # ten times as long. OpenMP reads this when torch is loaded, which is in the next line.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    remove_abandoned()
+    prepare_process()
     from rave_dist.training.worker import work  # imported here: it imports torch and RAVE
 
-    return work(
-        store, spec, threads=threads_of(store, spec, share), gpu_share=share.gpus, alone=alone or share.gpus == 1, export=export
-    )
+    return work(store, spec, threads=threads, gpu_share=share.gpus, alone=alone or share.gpus == 1, export=export)
 
 
-def threads_of(store: Store, spec: TrainingSpec, share: Share) -> int:
-    """CPU threads of each worker of a run: those that it began with, even if the hosts that are left have fewer CPUs.
-
-    Raises:
-        StoreError: the store is not available.
-    """
-    return record_of(store, spec).threads_with(spec.workers) or share.cpus
+def prepare_process() -> None:
+    """Prepares the process of a run, before it imports torch."""
+    # Waiting threads must sleep. Spinning threads of several runs compete for the cores of a shared machine, and a step takes
+    # ten times as long. OpenMP reads this when torch is loaded.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    remove_abandoned()
 
 
 @ray.remote(num_cpus=0, max_retries=2, scheduling_strategy="SPREAD")

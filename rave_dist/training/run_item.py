@@ -69,6 +69,11 @@ class RunItem:
         return self.spec.worker_step_id
 
     @property
+    def threads(self) -> int:
+        """CPU threads of each worker: those that the run began with, even if the hosts that are left have fewer CPUs."""
+        return self.record.threads_with(self.spec.workers) or self.candidate.need.cpus
+
+    @property
     def is_due(self) -> bool:
         """Whether it may start, again or for the first time."""
         return time.monotonic() >= self.due

@@ -17,8 +17,7 @@ from rave_dist.errors import ClusterError, InsufficientMemoryError, RaveDistErro
 from rave_dist.records import Problem, RunRecord, TrainingSpec
 from rave_dist.scheduling.admission import Share
 from rave_dist.storage.store import Store
-from rave_dist.temporary import remove_abandoned
-from rave_dist.training.process import RESUME, explain, threads_of
+from rave_dist.training.process import RESUME, explain, prepare_process
 
 if TYPE_CHECKING:
     from rave_dist.training.preflight.dry_run import Export  # which imports torch and RAVE
@@ -28,7 +27,7 @@ _WRAPPERS = ("health_check_failure", "_base_exc")  # attributes of Ray Train's e
 
 
 @ray.remote(num_cpus=0, max_calls=1, max_retries=0)
-def train_together(store: Store, spec: TrainingSpec, share: Share, export: Export | None) -> RunRecord | Problem:
+def train_together(store: Store, spec: TrainingSpec, share: Share, export: Export | None, threads: int) -> RunRecord | Problem:
     """Trains or resumes a run in several workers under Ray Train, in a process that outlives them.
 
     Args:
@@ -36,6 +35,7 @@ def train_together(store: Store, spec: TrainingSpec, share: Share, export: Expor
         spec: the run.
         share: of the first worker, with those of the others.
         export: exports a run folder in the dry run; None skips that part.
+        threads: CPU threads of each worker.
 
     Returns:
         The run's last record, as `rave_dist.training.worker.work`, or why it cannot continue.
@@ -55,7 +55,7 @@ def train_together(store: Store, spec: TrainingSpec, share: Share, export: Expor
     filesystem, path = store.filesystem(spec.folder.train)
     trainer = DataParallelTrainer(
         _work,
-        train_loop_config={"store": store, "spec": spec, "share": share, "export": export},
+        train_loop_config={"store": store, "spec": spec, "share": share, "export": export, "threads": threads},
         backend_config=SharedDevices(),
         scaling_config=ScalingConfig(
             num_workers=len(share.all),
@@ -88,9 +88,7 @@ def train_together(store: Store, spec: TrainingSpec, share: Share, export: Expor
 
 def _work(config: dict[str, Any]) -> RunRecord | None:
     """In each worker's process; the first one returns the record."""
-    # As in `rave_dist.training.process`: OpenMP reads this when its threads start.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    remove_abandoned()
+    prepare_process()
     import torch
     from ray.train.collective import broadcast_from_rank_zero
     from ray.train.torch import get_device
@@ -100,8 +98,8 @@ def _work(config: dict[str, Any]) -> RunRecord | None:
     from rave_dist.training.worker import read_audio, work
     from rave_dist.training.worker_group import WorkerGroup
 
-    store, spec, share, export = config["store"], config["spec"], config["share"], config["export"]
-    context, device, threads = ray.train.get_context(), get_device(), threads_of(store, spec, share)
+    store, spec, share, export, threads = (config[name] for name in ("store", "spec", "share", "export", "threads"))
+    context, device = ray.train.get_context(), get_device()
     if device.type == "cuda":
         torch.cuda.set_device(device)
     with WorkerGroup.connect(

@@ -9,7 +9,6 @@ import pytest
 from rave_dist.scheduling.admission import ALL_MEMORY, Candidate, Host, Need, Share
 from rave_dist.storage.store import Store
 from rave_dist.training.heartbeat import record_of, stop_key, write_record
-from rave_dist.training.process import threads_of
 from rave_dist.training.run_item import RunItem
 from tests.sample_records import training_spec
 
@@ -52,10 +51,10 @@ def test_a_run_outlives_the_loss_of_the_largest_host_and_keeps_its_threads(local
     assert item.candidate.need.cpus == 3
     item.choose_hosts([])
     assert item.candidate.need.cpus == 3
-    write_record(local_store, item.record.model_copy(update={"threads": 8}))
-    share = Share("small", 3)
-    assert threads_of(local_store, item.spec, share) == 8
-    assert threads_of(local_store, item.spec.model_copy(update={"workers": 2}), share) == 3
+    item.record = item.record.model_copy(update={"threads": 8})
+    assert item.threads == 8
+    item.spec = item.spec.model_copy(update={"workers": 2})
+    assert item.threads == 3
 
 
 @pytest.mark.parametrize(
