@@ -8,6 +8,7 @@ Every error has *what* is wrong, *where*, and the smallest *fix*; the command li
     ├── LibraryError        (ValueError)   the manifest, or a file that it names
     │   └── WrongPackageError              a package of recordings differs from its description
     ├── StoreError          (OSError)      the store cannot be reached, read or written
+    │   ├── StoreUnavailableError          the server does not respond; a later attempt may succeed
     │   ├── MissingKeyError (KeyError)     nothing is stored under that key
     │   └── DamagedObjectError             an object is not what its stage writes, for example cut
     ├── AudioError          (ValueError)   a recording cannot be decoded or differs from its headers
@@ -81,6 +82,10 @@ class WrongPackageError(LibraryError):
 
 class StoreError(RaveDistError, OSError):
     """The store cannot be reached, read or written."""
+
+
+class StoreUnavailableError(StoreError):
+    """The server of the store does not respond or cannot answer now; a later attempt may succeed."""
 
 
 class MissingKeyError(StoreError, KeyError):

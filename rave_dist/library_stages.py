@@ -187,12 +187,11 @@ def _train_all(
 
 def _limited(library: Library, specs: list[TrainingSpec], progress: Progress, *, seconds: float) -> list[TrainingSpec]:
     """The runs with budgets that end within a deadline on the cluster as it is."""
-    from rave_dist.cluster import hosts
+    from rave_dist.cluster.hosts import Cluster
     from rave_dist.training.deadline import limit_budgets
 
     progress.stage("planning")
-    known = hosts.hosts(hosts.draining())
-    limited = limit_budgets(library.store, specs, known, seconds=seconds, most=library.manifest.max_concurrent)
+    limited = limit_budgets(library.store, specs, Cluster.now().hosts, seconds=seconds, most=library.manifest.max_concurrent)
     if limited.share < 1:
         progress.say(f"to end within the deadline, the runs get {100 * limited.share:.2g} % of the time that they need")
     return limited.specs

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import ray
-from ray.exceptions import AuthenticationError, RayError
+from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from rave_dist.errors import ClusterError
+from rave_dist.cluster import head
 from rave_dist.scheduling.admission import Host, Room, Share
-
-HEAD_SECONDS = 30.0
-"""How long the head of the cluster may not answer: Ray ends a process whose head is away for a minute."""
 
 _PROBE_SECONDS = 60.0
 _LABEL_ACCELERATOR = "ray.io/accelerator-type"
@@ -22,45 +20,43 @@ _gpu_bytes: dict[str, int] = {}
 _probes: dict[str, ray.ObjectRef[int]] = {}
 
 
-def hosts(leaving: set[str]) -> list[Host]:
-    """The hosts that may start work: alive, and none of those that are `draining`."""
-    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
-    return [_host(node) for node in nodes if node["Alive"] and node["NodeID"] not in leaving]
+@dataclass(frozen=True)
+class Cluster:
+    """The hosts of the connected Ray at one moment.
 
-
-def draining() -> set[str]:
-    """Ids of the hosts that will end soon, for example because their cloud has reclaimed them.
-
-    Raises:
-        ClusterError: the head of the cluster does not answer or has restarted, so that nothing there can be reached.
+    Args:
+        hosts: those that may start work: alive, and not about to end.
+        draining: ids of those that will end soon, for example because their cloud has reclaimed them.
+        free: resources that nobody holds, by id.
     """
-    _ask_head()  # before Ray's question, which has no time limit, and aborts the process when the head has restarted
-    return set(ray._private.state.state.get_draining_nodes())
 
+    hosts: tuple[Host, ...]
+    draining: frozenset[str]
+    free: Mapping[str, Mapping[str, float]]
 
-def _ask_head() -> None:
-    head = ray._private.worker.global_worker.gcs_client  # type: ignore[attr-defined]
-    try:
-        head.get_cluster_resource_state(timeout_s=HEAD_SECONDS)
-    except RayError as error:
-        restarted = isinstance(error, AuthenticationError)
-        raise ClusterError(
-            f"the head of the cluster {'has restarted' if restarted else 'does not answer'}",
-            fix="run the same command again when the cluster is complete: its runs resume",
-        ) from error
+    @classmethod
+    def now(cls) -> Cluster:
+        """The present state.
 
+        Raises:
+            ClusterError: the head of the cluster does not answer or has restarted, so that nothing there can be reached.
+        """
+        nodes = head.nodes()
+        draining = frozenset(name for name, node in nodes.items() if head.is_draining(node))
+        hosts = tuple(_host(name, node) for name, node in nodes.items() if name not in draining)
+        return cls(hosts, draining, {name: dict(node.available_resources) for name, node in nodes.items()})
 
-def room(known: Iterable[Host], taken: Iterable[Share]) -> Room:
-    """What is free on hosts: what neither these shares nor other work on the cluster hold."""
-    free = Room(known, taken)
-    for host, resources in ray._private.state.available_resources_per_node().items():  # type: ignore[no-untyped-call]
-        free.limit(
-            host,
-            cpus=resources.get("CPU", 0.0),
-            memory=resources.get("memory", 0.0),
-            gpus=resources.get("GPU", 0.0),
-        )
-    return free
+    def room(self, known: Iterable[Host], taken: Iterable[Share]) -> Room:
+        """What is free on some of the hosts: what neither these shares nor other work on the cluster hold."""
+        free = Room(known, taken)
+        for host, resources in self.free.items():
+            free.limit(
+                host,
+                cpus=resources.get("CPU", 0.0),
+                memory=resources.get("memory", 0.0),
+                gpus=resources.get("GPU", 0.0),
+            )
+        return free
 
 
 def affinity(share: Share) -> NodeAffinitySchedulingStrategy:
@@ -73,15 +69,15 @@ def only_on(host: str) -> NodeAffinitySchedulingStrategy:
     return NodeAffinitySchedulingStrategy(host, soft=False)
 
 
-def _host(node: dict[str, Any]) -> Host:
-    resources, labels = node["Resources"], dict(node.get("Labels") or {})
+def _host(name: str, node: Any) -> Host:
+    resources, labels = node.total_resources, dict(node.labels)
     gpus = int(resources.get("GPU", 0))
     return Host(
-        id=node["NodeID"],
+        id=name,
         cpus=resources.get("CPU", 0.0),
         memory=resources.get("memory", 0.0),
         gpus=gpus,
-        gpu_bytes=_memory_of_gpu(node["NodeID"]) if gpus else 0,
+        gpu_bytes=_memory_of_gpu(name) if gpus else 0,
         accelerator=labels.get(_LABEL_ACCELERATOR, ""),
         labels=tuple(sorted(labels.items())),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import time
@@ -9,9 +10,9 @@ import uuid
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 
-from ray.experimental import internal_kv
+from rave_dist.cluster import head
+from rave_dist.errors import ClusterError
 
-_NAMESPACE = b"rave_dist"
 _PREFIX = b"training/"
 _SILENT_SECONDS = 30.0
 
@@ -53,20 +54,20 @@ class Rivals:
         own = Claim(self._head_start + taken, tuple(wants), self._number)
         self._number += 1
         said = json.dumps(asdict(own)).encode()
-        internal_kv._internal_kv_put(self._key, said, overwrite=True, namespace=_NAMESPACE)
+        head.put(self._key, said)
         rivals = [other for other in others if set(other.wants) & set(own.wants)]
         theirs = {host for other in rivals if other.taken < own.taken for host in other.wants}
         return min((other.taken for other in rivals), default=math.inf) - own.taken, theirs
 
     def leave(self) -> None:
-        """This command wants nothing any more."""
-        internal_kv._internal_kv_del(self._key, namespace=_NAMESPACE)
+        """This command wants nothing any more; if the head is away, others see that it is silent."""
+        with contextlib.suppress(ClusterError):
+            head.delete(self._key)
 
     def _others(self) -> list[Claim]:
         found = []
-        for key in internal_kv._internal_kv_list(_PREFIX, namespace=_NAMESPACE):
-            said = None if key == self._key else internal_kv._internal_kv_get(key, namespace=_NAMESPACE)
-            if said is None:
+        for key, said in head.values(_PREFIX).items():
+            if key == self._key:
                 continue
             before, since = self._heard.get(key, (b"", 0.0))
             if said != before:

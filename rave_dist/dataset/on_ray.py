@@ -15,7 +15,7 @@ import ray.data
 from ray.util.annotations import RayDeprecationWarning
 
 from rave_dist.audio.io.sources import AudioSource, find_sources
-from rave_dist.cluster.hosts import draining
+from rave_dist.cluster import head
 from rave_dist.dataset.manifest import assemble, load_earlier, write_manifest
 from rave_dist.dataset.prepare import Prepared, prepare
 from rave_dist.dataset.recipe import Recipe
@@ -133,7 +133,7 @@ def _map(
     work: Callable[[dict[str, Any]], list[dict[str, Any]]], groups: list[list[AudioSource]], store: Store
 ) -> Iterator[tuple[list[Prepared], tuple[Shard, ...]]]:
     is_local = store.is_local or any(not is_remote(source.uri) for group in groups for source in group)
-    place = _here() if is_local and len(_nodes()) > 1 else None
+    place = _here() if is_local and len(head.nodes()) > 1 else None
     with _quiet_data():
         rows = ray.data.from_items([{"group": pickle.dumps(group)} for group in groups], override_num_blocks=len(groups))
         with warnings.catch_warnings():
@@ -149,24 +149,20 @@ def _map(
 def _here() -> dict[str, str]:
     """Requires this node for local files and folders, which other nodes may not have."""
     node_id = ray.get_runtime_context().get_node_id()
-    cpus = next((node["Resources"].get("CPU", 0) for node in _nodes() if node["NodeID"] == node_id), 0)
-    if not cpus:
+    node = head.nodes()[node_id]
+    if not node.total_resources.get("CPU", 0):
         raise ClusterError(
             "the recordings or the store are files of a node without CPUs for Ray",
             where=node_id,
             fix="put both on s3://, or give this node CPUs",
         )
-    if node_id in draining():
+    if head.is_draining(node):
         raise ClusterError(
             "the recordings or the store are files of a node that is to end",
             where=node_id,
             fix="put both on s3://, or run the command on another node",
         )
     return {"ray.io/node-id": node_id}
-
-
-def _nodes() -> list[dict[str, Any]]:
-    return [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
 
 
 def _prepare_group(

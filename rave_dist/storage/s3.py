@@ -34,7 +34,7 @@ from botocore.exceptions import (
     SSLError,
 )
 
-from rave_dist.errors import MissingKeyError, StoreError, from_os_error
+from rave_dist.errors import MissingKeyError, StoreError, StoreUnavailableError, from_os_error
 from rave_dist.storage.backend import Entry
 from rave_dist.storage.parallel import REQUESTS_AT_ONCE, REQUESTS_PER_SECOND, Pace
 
@@ -48,6 +48,7 @@ _MISSING_CODES = {"404", "NoSuchKey", "NoSuchUpload", "NotFound"}
 _LOST_CODES = {"412", "PreconditionFailed"}
 _CONFLICT_CODES = {"409", "ConditionalRequestConflict"}
 _NOT_FOR_US = {"403", "AccessDenied", "405", "MethodNotAllowed", "501", "NotImplemented"}
+_SERVER_ERRORS = 500
 _BEHIND_END_CODES = {"416", "InvalidRange"}
 _ATTEMPTS = 8
 """Attempts at a request after 500, 502, 503, 504, throttling and lost connections, for 35 s on average; as AWS_MAX_ATTEMPTS."""
@@ -202,11 +203,12 @@ class S3Prefix:
             code = _code(error)
             if code in _MISSING_CODES:
                 raise MissingKeyError("nothing is stored there", where=self._address(key)) from error
-            raise _s3_error(code, str(error), self._address(key)) from error
+            raise _s3_error(error, self._address(key)) from error
         except (BotoCoreError, Boto3Error) as error:
-            away = isinstance(error, _CONNECTION_ERRORS) and not isinstance(error, SSLError)
-            what = f"the S3 server {self._client.meta.endpoint_url} does not respond" if away else str(error)
-            raise StoreError(what, where=self._address(key), fix=_AWAY if away else _CHECK) from error
+            if isinstance(error, _CONNECTION_ERRORS) and not isinstance(error, SSLError):
+                what = f"the S3 server {self._client.meta.endpoint_url} does not respond"
+                raise StoreUnavailableError(what, where=self._address(key), fix=_AWAY) from error
+            raise StoreError(str(error), where=self._address(key), fix=_CHECK) from error
         except OSError as error:
             if isinstance(error, StoreError):
                 raise
@@ -338,7 +340,8 @@ def _code(error: ClientError) -> str:
     return str(error.response.get("Error", {}).get("Code", ""))
 
 
-def _s3_error(code: str, message: str, where: str) -> StoreError:
+def _s3_error(error: ClientError, where: str) -> StoreError:
+    code = _code(error)
     if code == "NoSuchBucket":
         return StoreError("the bucket does not exist", where=where, fix="create it, or correct the store's address")
     if code in {"403", "AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch"}:
@@ -347,4 +350,6 @@ def _s3_error(code: str, message: str, where: str) -> StoreError:
             where=where,
             fix="check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and the bucket's policy",
         )
-    return StoreError(message, where=where)
+    if error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0) >= _SERVER_ERRORS:
+        return StoreUnavailableError(str(error), where=where, fix=_AWAY)
+    return StoreError(str(error), where=where)

@@ -12,7 +12,7 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 
 from rave_dist import signals
-from rave_dist.cluster import hosts
+from rave_dist.cluster.hosts import Cluster, affinity
 from rave_dist.cluster.rivals import Rivals
 from rave_dist.errors import ClusterError, RaveDistError, StoreError
 from rave_dist.records import Problem, RunRecord, TrainingSpec
@@ -26,6 +26,7 @@ from rave_dist.training.process import (
     RESUME,
     Publish,
     explain,
+    is_loss,
     publish_one,
     tidy_hosts,
     train_one,
@@ -81,7 +82,7 @@ def train_library(
     todo = [item for item in items if item.stage != "ended"]
     if todo:
         stage("measuring a step")
-        needs = _measure(store, todo)
+        needs = _measure(store, todo, Cluster.now().hosts)
         stage("training")
         fleet = _Fleet(store, items, needs, publish, export, most)
         with signals.allow(fleet.seconds_to_stop):
@@ -171,9 +172,9 @@ class _Fleet:
 
     def _start(self) -> None:
         """Starts to publish finished runs, and starts waiting runs as resources allow."""
-        draining = hosts.draining()
-        known = hosts.hosts(draining)
-        self._leave(draining)
+        cluster = Cluster.now()
+        known = cluster.hosts
+        self._leave(cluster.draining)
         publishing = sum(item.stage == "publishing" for item in self._items)
         for item in self._items:
             if item.stage == "trained" and item.is_due and publishing < max(1, sum(int(host.cpus) for host in known)):
@@ -191,7 +192,7 @@ class _Fleet:
             taken=self._taken, wants=[h.id for h in known if any(has_room([h], n) for n in needs_of_all)]
         )
         shares = [item.share for item in self._items if item.share is not None]
-        room = hosts.room([host for host in known if host.id not in theirs], shares)
+        room = cluster.room([host for host in known if host.id not in theirs], shares)
         most = None if self._most is None else self._most - len(shares)
         for candidate, share in admit(ready, room, most=most, allowance=math.inf if theirs else lead):
             item = waiting[candidate.name]
@@ -225,10 +226,10 @@ class _Fleet:
             if reason != item.record.waits_for:
                 item.keep(waits_for=reason)
 
-    def _leave(self, draining: set[str]) -> None:
+    def _leave(self, draining: Collection[str]) -> None:
         """Asks runs on hosts that are to end to save their state; they continue elsewhere."""
         for item in self._items:
-            if item.share is not None and item.share.hosts & draining and not item.leaves:
+            if item.share is not None and not item.share.hosts.isdisjoint(draining) and not item.leaves:
                 with contextlib.suppress(StoreError):  # tried again
                     self._store.write_bytes(stop_key(item.spec), b"")
                     item.leaves = True
@@ -245,7 +246,7 @@ class _Fleet:
         fields = {"retries": item.starts, "expected_seconds": expected}
         item.keep(state="waiting", activity="starting", waits_for="", **fields)
         item.starts += 1
-        place = hosts.affinity(share)
+        place = affinity(share)
         if share.others:  # Ray Train takes the resources for the workers
             item.task = train_together.options(scheduling_strategy=place).remote(
                 self._store, item.spec, share, self._export, item.threads
@@ -278,7 +279,7 @@ class _Fleet:
                 item.retry_alone(memory)
                 self._tested.discard(item.step_id)
                 return
-            if item.may_try_again(share):
+            if item.may_try_again(share, is_loss=is_loss(error)):
                 item.wait(before)
                 return
         if stage == "training" and isinstance(outcome, RunRecord) and outcome.state == "waiting":
@@ -324,13 +325,13 @@ class _Fleet:
         return [item for item in self._items if item.stage in ("training", "publishing")]
 
 
-def _measure(store: Store, items: Sequence[RunItem]) -> Needs:
+def _measure(store: Store, items: Sequence[RunItem], known: Sequence[Host]) -> Needs:
     """Determines what runs need, from what was measured of their configurations.
 
     Raises:
         ClusterError: no host could hold any of the runs.
     """
-    known, specs = hosts.hosts(hosts.draining()), [item.spec for item in items]
+    specs = [item.spec for item in items]
     speeds = Speeds(store, specs[0].library, [spec.instrument for spec in specs], slowest_card(known))
     needs = Needs(store, specs, known, speeds)
     for item in items:

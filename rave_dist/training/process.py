@@ -12,16 +12,15 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, Literal
 
 import ray
-from ray.exceptions import OutOfMemoryError, RayError, RayTaskError, TaskCancelledError
+from ray.exceptions import NodeDiedError, OutOfMemoryError, RayError, RayTaskError, TaskCancelledError
 
-from rave_dist.cluster import hosts
-from rave_dist.errors import InsufficientMemoryError, RaveDistError, StoreError, known_error
+from rave_dist.cluster.hosts import Cluster, only_on
+from rave_dist.errors import InsufficientMemoryError, RaveDistError, StoreError, StoreUnavailableError, known_error
 from rave_dist.records import ModelCard, Problem, RunActivity, RunRecord, TrainingSpec
 from rave_dist.scheduling.admission import Share
 from rave_dist.storage.store import Store
 from rave_dist.temporary import remove_abandoned
 from rave_dist.training.heartbeat import Heartbeat
-from rave_dist.training.run_item import MAX_FAILURES
 
 if TYPE_CHECKING:
     from rave_dist.training.preflight.dry_run import Export  # which imports torch and RAVE
@@ -85,7 +84,7 @@ def publish_one(store: Store, spec: TrainingSpec, record: RunRecord, publish: Pu
 def tidy_hosts() -> None:
     """Removes the temporary folders of killed processes on all hosts; waits for a few seconds."""
     tidy = ray.remote(num_cpus=0, max_retries=0)(remove_abandoned)
-    tasks = [tidy.options(scheduling_strategy=hosts.only_on(host.id)).remote() for host in hosts.hosts(hosts.draining())]
+    tasks = [tidy.options(scheduling_strategy=only_on(host.id)).remote() for host in Cluster.now().hosts]
     ray.wait(tasks, num_returns=len(tasks), timeout=_TIDY_SECONDS)
 
 
@@ -95,6 +94,12 @@ def wanted_memory(error: BaseException) -> Literal["", "device", "host"]:
     if isinstance(cause, InsufficientMemoryError):
         return "device"
     return "host" if isinstance(cause, OutOfMemoryError | MemoryError) else ""
+
+
+def is_loss(error: BaseException) -> bool:
+    """Whether a host died or the store is unavailable, which says nothing of the run."""
+    cause = error.cause if isinstance(error, RayTaskError) else error
+    return isinstance(cause, NodeDiedError | StoreUnavailableError)
 
 
 def explain(error: BaseException) -> Problem:
@@ -111,7 +116,7 @@ def explain(error: BaseException) -> Problem:
         return Problem(what=f"out of memory: {first_line}", fix="set a smaller batch, or use a machine with more memory")
     if isinstance(error, RayError):
         return Problem(
-            what=f"the training process died {MAX_FAILURES + 1} times without a new step; the last time: {first_line}",
+            what=f"the training process died again and again without a new step; the last time: {first_line}",
             fix=f"check the machine's memory and disk, then {RESUME}",
         )
     return Problem(what=f"{type(error).__name__}: {first_line}", fix=f"{RESUME} from its checkpoint")

@@ -19,7 +19,10 @@ from rave_dist.training.state.outputs import read_result
 MAX_FAILURES = 3
 """Failures of a run's process after which it is not tried again, counted since the run last reached a new step."""
 
-_RETRY_SECONDS = (0.0, 15.0, 60.0)  # before further attempts: a store that is away for a minute costs no run
+MAX_LOSSES = 15
+"""Lost hosts, and failures because the store was unavailable, after which it is not tried again; counted in the same way."""
+
+_RETRY_SECONDS = (0.0, 15.0, 60.0)  # before further attempts; the last one is repeated
 
 Stage = Literal["waiting", "training", "trained", "publishing", "ended"]
 
@@ -38,7 +41,8 @@ class RunItem:
     stored: bool = True
     furthest: int = 0  # the last step that it has reached
     failures: int = 0  # since then
-    failed_on: Counter[str] = field(default_factory=Counter)  # how many of these failures each host had
+    losses: int = 0  # since then
+    failed_on: Counter[str] = field(default_factory=Counter)  # how many of the failures and losses each host had
     starts: int = 0
     alone: bool = False  # it ran out of memory next to others
     is_disowned: bool = False  # an earlier process of it was asked to stop
@@ -129,16 +133,22 @@ class RunItem:
         self.candidate, self.alone = replace(self.candidate, need=need), True
         self.wait("waiting")
 
-    def may_try_again(self, share: Share | None) -> bool:
-        """Whether it is tried again after its process has failed: it came further than ever, or did not fail too often."""
+    def may_try_again(self, share: Share | None, *, is_loss: bool = False) -> bool:
+        """Whether it is tried again after its process has failed: it came further than ever, or did not fail too often.
+
+        Args:
+            share: where the process was.
+            is_loss: its host or the store was lost, for which the run is not to blame.
+        """
         self.refresh()
         if self.record.step > self.furthest:
-            self.furthest, self.failures, self.failed_on = self.record.step, 0, Counter()
-        self.failures += 1
+            self.furthest, self.failures, self.losses, self.failed_on = self.record.step, 0, 0, Counter()
+        self.failures += not is_loss
+        self.losses += is_loss
         self.failed_on.update(share.hosts if share is not None else ())
-        if self.failures > MAX_FAILURES:
+        if self.failures > MAX_FAILURES or self.losses > MAX_LOSSES:
             return False
-        self.due = time.monotonic() + _RETRY_SECONDS[self.failures - 1]
+        self.due = time.monotonic() + _RETRY_SECONDS[min(self.failures + self.losses, len(_RETRY_SECONDS)) - 1]
         return True
 
     def choose_hosts(self, known: Sequence[Host]) -> None:

@@ -5,13 +5,17 @@
 
 import json
 import sys
+import time
 
 import psutil
 import ray
 from ray.cluster_utils import Cluster
 
-from rave_dist.cluster import hosts
+from rave_dist.cluster import head
+from rave_dist.cluster.hosts import Cluster as Known
 from rave_dist.errors import ClusterError
+
+SOON_SECONDS = 20.0
 
 
 @ray.remote(num_cpus=1)
@@ -20,10 +24,20 @@ class Busy:
         return 1
 
 
+def _draining() -> dict[str, int]:
+    """The deadlines of the nodes that Ray drains; fails if we do not soon see the same nodes."""
+    deadlines: dict[str, int] = ray._private.state.state.get_draining_nodes()
+    given_up = time.monotonic() + SOON_SECONDS
+    while Known.now().draining != deadlines.keys():
+        assert time.monotonic() < given_up
+        time.sleep(0.1)
+    return deadlines
+
+
 def _problem() -> str:
-    hosts.HEAD_SECONDS = 2.0
+    head.HEAD_SECONDS = 2.0
     try:
-        return f"draining: {hosts.draining()}"
+        return f"{Known.now()}"
     except ClusterError as error:
         return str(error)
 
@@ -39,12 +53,12 @@ def main() -> None:
         print(json.dumps({"address": cluster.address, "node": cluster.head_node.node_id}), flush=True)
         for line in sys.stdin:
             if line.strip() == "draining":
-                print(json.dumps(ray._private.state.state.get_draining_nodes()), flush=True)
+                print(json.dumps(_draining()), flush=True)
             elif line.strip() == "free":
                 ray.kill(actor)
             elif line.strip() == "end head":
-                (head,) = cluster.head_node.all_processes["gcs_server"]
-                psutil.Process(head.process.pid).kill()
+                (server,) = cluster.head_node.all_processes["gcs_server"]
+                psutil.Process(server.process.pid).kill()
                 print(json.dumps(_problem()), flush=True)
     finally:
         ray.shutdown()

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from ray.exceptions import NodeDiedError, OutOfMemoryError, RayTaskError, TaskCancelledError, WorkerCrashedError
 
-from rave_dist.errors import StoreError
-from rave_dist.training.process import explain
+from rave_dist.errors import StoreError, StoreUnavailableError
+from rave_dist.training.process import explain, is_loss
 
 FULL = StoreError("the disk is full", where="/store", fix="free space")
 
@@ -29,3 +29,18 @@ def test_an_error_from_ray_says_what_and_how_to_go_on(error: Exception, what: st
     assert what in problem.what
     assert fix in problem.fix
     assert "\n" not in problem.what
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (NodeDiedError("its host is gone"), True),
+        (RayTaskError("train_one", "", StoreUnavailableError("does not respond")), True),
+        (RayTaskError("train_one", "", StoreUnavailableError("does not respond")).as_instanceof_cause(), True),
+        (RayTaskError("train_one", "", FULL), False),
+        (RayTaskError("train_one", "", ValueError("no loss")), False),
+        (WorkerCrashedError(), False),  # by a fault of the run itself, for all that is known
+    ],
+)
+def test_a_run_is_not_to_blame_for_a_lost_host_or_store(error: Exception, expected: bool) -> None:
+    assert is_loss(error) == expected

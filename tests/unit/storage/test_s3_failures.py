@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from rave_dist.errors import StoreError
+from rave_dist.errors import StoreError, StoreUnavailableError
 from rave_dist.storage.store import Store
 from tests.conftest import BUCKET
 from tests.failing_server import FailingServer
@@ -50,9 +50,10 @@ def test_two_refusals_are_survived_by_every_operation(server: FailingServer, sto
 
 def test_refusals_without_end_are_an_error_after_the_stated_number(server: FailingServer, store: Store) -> None:
     server.fail("503", times=1000)
-    with pytest.raises(StoreError):
+    with pytest.raises(StoreUnavailableError) as refused:
         store.read_bytes("k")
     assert len(server.requests) == 3
+    assert "run the same command again" in refused.value.fix
 
 
 def test_a_server_that_is_away_is_named_with_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -65,7 +66,7 @@ def test_a_server_that_is_away_is_named_with_what_to_do(monkeypatch: pytest.Monk
         lambda: list(store.list()),
         lambda: store.download("k", tmp_path / "k"),
     ):
-        with pytest.raises(StoreError, match=r"http://127\.0\.0\.1:1 does not respond") as refused:
+        with pytest.raises(StoreUnavailableError, match=r"http://127\.0\.0\.1:1 does not respond") as refused:
             operation()
         assert "run the same command again" in refused.value.fix
 

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from rave_dist.cluster import hosts
 from rave_dist.errors import ClusterError
 from rave_dist.options import Placement
 from rave_dist.records import RunActivity
@@ -72,14 +71,11 @@ def test_runs_wait_for_a_dry_run_of_their_step_but_not_for_a_copy(
     assert fleet._is_testing(item) == expected
 
 
-def test_a_run_that_began_on_a_large_host_continues_on_a_laptop(local_store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hosts, "draining", set)
-    monkeypatch.setattr(hosts, "hosts", lambda leaving: [Host("laptop", 2)])
+def test_a_run_that_began_on_a_large_host_continues_on_a_laptop(local_store: Store) -> None:
     item = _item(local_store)
     item.record = write_record(local_store, item.record.model_copy(update={"threads": 8}))
-    _measure(local_store, [item])
+    _measure(local_store, [item], [Host("laptop", 2)])
     assert item.candidate.need.cpus == 2
-    monkeypatch.setattr(hosts, "hosts", lambda leaving: [Host("card", 2, labels=(("role", "head"),))])
     item.spec = item.spec.model_copy(update={"placement": Placement(labels={"role": "worker"})})
     with pytest.raises(ClusterError, match="no host has the resources"):
-        _measure(local_store, [item])
+        _measure(local_store, [item], [Host("card", 2, labels=(("role", "head"),))])

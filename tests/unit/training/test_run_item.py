@@ -9,7 +9,7 @@ import pytest
 from rave_dist.scheduling.admission import ALL_MEMORY, Candidate, Host, Need, Share
 from rave_dist.storage.store import Store
 from rave_dist.training.heartbeat import record_of, stop_key, write_record
-from rave_dist.training.run_item import RunItem
+from rave_dist.training.run_item import MAX_FAILURES, MAX_LOSSES, RunItem
 from tests.sample_records import training_spec
 
 
@@ -38,6 +38,19 @@ def test_a_run_leaves_a_host_where_it_failed_twice(failed: str, known: str, avoi
     for _ in range(2):
         item.choose_hosts([Host(name, 2) for name in known.split()])
         assert item.candidate.need == Need(avoid=frozenset(avoided.split()))
+
+
+def test_lost_hosts_and_a_store_that_is_away_do_not_count_as_failures_of_the_run(local_store: Store) -> None:
+    item = _item(local_store)
+    for _ in range(MAX_FAILURES):
+        assert item.may_try_again(None)
+    for number in range(MAX_LOSSES):
+        assert item.may_try_again(Share(f"lost {number}", 1), is_loss=True)
+    assert not item.is_due
+    assert not item.may_try_again(None, is_loss=True), "the store is away for good"
+    write_record(local_store, item.record.model_copy(update={"step": 10}))
+    assert item.may_try_again(None)
+    assert item.is_due
 
 
 def test_a_run_outlives_the_loss_of_the_largest_host_and_keeps_its_threads(local_store: Store) -> None:
