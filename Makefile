@@ -16,7 +16,7 @@ PROSE := rave_dist ray_jobs benchmarks docs tools .ci Makefile $(wildcard *.md *
 export OMP_NUM_THREADS ?= 1
 export MKL_NUM_THREADS ?= 1
 
-.PHONY: setup demo test quick check bench docs dist constraints
+.PHONY: setup demo test quick style check bench docs dist constraints
 
 setup: $(INSTALLED)
 
@@ -35,7 +35,8 @@ PARTS := unit contract
 WAITING_PARTS := end_to_end on_ray cluster examples gpu
 
 test: setup
-	@$(MAKE) --no-print-directory --keep-going $(PARTS:%=test-%); failed=$$?; \
+	@export TESTS_FOLDER=$$(mktemp -d); trap 'rm -rf "$$TESTS_FOLDER"' EXIT; \
+	$(MAKE) --no-print-directory --keep-going $(PARTS:%=test-%); failed=$$?; \
 	$(MAKE) --no-print-directory --keep-going --jobs=$(JOBS) $(WAITING_PARTS:%=test-%) && exit $$failed
 
 # Each file in one process, since its fixtures may be expensive; in the order of tests/conftest.py.
@@ -49,11 +50,13 @@ $(WAITING_PARTS:%=test-%): test-%:
 quick: setup
 	$(BIN)/python -m pytest -q $(PROCESSES) -m "not slow" tests/contract tests/unit $(ARGS)
 
-check: setup
+style: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/codespell $(PROSE)
 	$(BIN)/mypy
+
+check: style
 	$(BIN)/python -m pytest -q $(PROCESSES) -m "not slow" tests/contract
 
 bench: setup

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import fcntl
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -83,10 +85,17 @@ def _die_with_parent() -> None:
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: no server outlives a killed test run
 
 
+@pytest.fixture(scope="session")
+def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for all processes of this run of the tests: those of xdist, and the parts of ``make test``."""
+    own = tmp_path_factory.getbasetemp()
+    return Path(os.environ.get("TESTS_FOLDER") or (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own))
+
+
 @pytest.fixture(scope="session", autouse=True)
-def _cache_of_the_tests(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """A cache folder for the session, so that no test reads or writes the user's."""
-    os.environ["RAVE_DIST_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+def _cache_of_the_tests(shared_folder: Path) -> None:
+    """A cache folder for the run, so that no test reads or writes the user's."""
+    os.environ["RAVE_DIST_CACHE"] = str(shared_folder / "cache")
 
 
 @pytest.fixture(scope="session")
@@ -182,12 +191,18 @@ class TinyModel:
 
 
 @pytest.fixture(scope="session")
-def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> tuple[TinyModel, ...]:
+def tiny_models(shared_folder: Path) -> tuple[TinyModel, ...]:
     """Four models that sound different (44100 Hz, mono, hop 512, 4 of 8 latents, audible noise): see tests/tiny_models.py."""
-    folder = tmp_path_factory.mktemp("tiny-models")
-    root = Path(__file__).parents[1]
-    program = [sys.executable, "-W", "ignore", str(root / "tests" / "tiny_models.py"), str(folder), "4"]
-    subprocess.run(program, env={**os.environ, "PYTHONPATH": str(root)}, check=True)
+    folder = shared_folder / "tiny-models"
+    with open(shared_folder / "tiny-models.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # one process makes them, the others wait
+        if not folder.exists():
+            part = shared_folder / "tiny-models.part"
+            shutil.rmtree(part, ignore_errors=True)  # of a process that was killed
+            root = Path(__file__).parents[1]
+            program = [sys.executable, "-W", "ignore", str(root / "tests" / "tiny_models.py"), str(part), "4"]
+            subprocess.run(program, env={**os.environ, "PYTHONPATH": str(root)}, check=True)
+            part.rename(folder)
     return tuple(_tiny_model(folder / str(number)) for number in range(4))
 
 

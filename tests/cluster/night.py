@@ -23,21 +23,16 @@ from typing import Any
 import numpy as np
 import psutil
 import soundfile
-import torch
 import yaml
 from failing_server import FailingServer
 from file_systems import can_mount_memory, mount_memory, unmount
 from ports import free_ports
 
-from rave_dist.dataset.read import load_manifest
-from rave_dist.dataset.split import split_dataset
 from rave_dist.library.manifest import Library, load_library
-from rave_dist.rave.step_config import StepConfig
-from rave_dist.records import RunRecord, TrainingSpec
+from rave_dist.records import RunRecord
 from rave_dist.storage.store import Store
-from rave_dist.training.state.outputs import read_result
-from rave_dist.training.trainer import train
 from tests.cluster.night_watch import Watch, is_alive, title
+from tests.cluster.undisturbed import has_undisturbed_weights
 
 RATE = 44100
 HOSTS = 4
@@ -256,18 +251,9 @@ class Night:
 
     def differences(self, folder: Path, names: Sequence[str]) -> list[str]:
         """The instruments whose weights are not those of an undisturbed training in this process."""
-        store, local, found = self.library.store, Store(str(folder / "undisturbed")), list[str]()
-        for record in (self.watch.records[name] for name in names):
-            torch.set_num_threads(record.threads or 1)
-            spec = TrainingSpec.load(store, record.folder.spec)
-            result = read_result(store, spec)
-            audio = split_dataset(store, load_manifest(store, spec.instrument, spec.dataset), window=StepConfig.of(spec).window)
-            assert result is not None
-            train(local, spec, audio.train, audio.validation, accumulation_steps=result.accumulation_steps)
-            places = [one.download(spec.folder.weights, folder / f"{n}.pt") for n, one in enumerate((store, local))]
-            ours, theirs = (torch.load(place, weights_only=True) for place in places)
-            if not all(torch.equal(ours[key], theirs[key]) for key in theirs):
-                found.append(f"{record.instrument} has other weights")
+        records = [self.watch.records[name] for name in names]
+        other = [record for record in records if not has_undisturbed_weights(self.library.store, record, folder)]
+        found = [f"{record.instrument} has other weights" for record in other]
         self.say(f"{len(names)} instruments trained again without faults: {len(found)} have other weights")
         return found
 
