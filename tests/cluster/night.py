@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 import psutil
 import soundfile
+import torch
 import yaml
 from failing_server import FailingServer
 from file_systems import can_mount_memory, mount_memory, unmount
@@ -31,7 +32,8 @@ from ports import free_ports
 from rave_dist.library.manifest import Library, load_library
 from rave_dist.records import RunRecord
 from rave_dist.storage.store import Store
-from tests.cluster.night_watch import Watch, is_alive, title
+from rave_dist.training.heartbeat import read_records
+from tests.cluster.night_watch import OF_RUNS, Watch, is_alive, title
 from tests.cluster.undisturbed import has_undisturbed_weights
 
 RATE = 44100
@@ -40,6 +42,7 @@ BROKEN = "broken"
 SOME_DONE, MOST_DONE = 0.1, 0.7
 """Faults strike between these parts of all steps, each in its own part of this range."""
 
+_OF_RAVE_DIST = (*OF_RUNS, "ray::train_together", "ray::TrainController", "ray::publish_one")
 _DISK_BYTES = 256 << 20
 _GONE_SECONDS = 90.0  # Ray ends the tasks of a dead command
 
@@ -72,6 +75,7 @@ class Night:
         self.random = random.Random(0)
         self.s3 = FailingServer(s3)
         self.names = [f"drum{number:02d}" for number in range(instruments)]
+        self.pairs = self.names[-1:] if instruments >= HOSTS else []  # trained by two workers each
         self.library = self._write_library(steps)
         self.environment = {
             **os.environ,
@@ -101,7 +105,10 @@ class Night:
                 **{"budget": {"steps": steps}, "checkpoint": {"steps": 4}},
             },
             "instruments": {
-                name: {"sources": [f"{store.uri}/recordings/{name}"], "seed": number}
+                name: {
+                    **{"sources": [f"{store.uri}/recordings/{name}"], "seed": number},
+                    **({"workers": 2, "batch": 2} if name in self.pairs else {}),
+                }
                 for number, name in enumerate([*self.names, BROKEN])
             },
         }
@@ -179,6 +186,18 @@ class Night:
                 raise NotStruckError
             time.sleep(0.2)
 
+    def pick_controller(self) -> tuple[str, psutil.Process]:
+        """A run of several workers that trains, and the process of Ray Train that controls them; waits for one."""
+        while True:
+            training = [name for name in self.pairs if self.watch.is_training(name)]
+            below = psutil.Process(self.hosts.pid).children(recursive=True) if training else []
+            for process in below:
+                if "TrainController" in title(process):
+                    return training[0], process
+            if self.exit_code() is not None or not self.pairs:
+                raise NotStruckError
+            time.sleep(0.2)
+
     def pick_host(self) -> tuple[str, str]:
         """A host other than the head on which a run trains, and the run."""
         hosts = list(self.disks)[1:]
@@ -233,7 +252,7 @@ class Night:
         deadline = time.monotonic() + _GONE_SECONDS
         while True:
             below = [process for process in psutil.Process(self.hosts.pid).children(recursive=True) if is_alive(process)]
-            tasks = [process for process in below if title(process) in ("ray::train_one", "ray::publish_one")]
+            tasks = [process for process in below if title(process).startswith(_OF_RAVE_DIST)]
             tasks += [process for workers in self.watch.workers.values() for process in workers.values() if is_alive(process)]
             found = [f"process {process.pid} {title(process)}" for process in tasks]
             room, raylets = self.ask(do="room"), sum(title(process).endswith("raylet") for process in below)
@@ -251,11 +270,27 @@ class Night:
 
     def differences(self, folder: Path, names: Sequence[str]) -> list[str]:
         """The instruments whose weights are not those of an undisturbed training in this process."""
-        records = [self.watch.records[name] for name in names]
+        records = [self.watch.records[name] for name in names if name not in self.pairs]
         other = [record for record in records if not has_undisturbed_weights(self.library.store, record, folder)]
         found = [f"{record.instrument} has other weights" for record in other]
+        found += [
+            f"{name} has other weights" for name in self.pairs if name in names and not self._has_calm_weights(name, folder)
+        ]
         self.say(f"{len(names)} instruments trained again without faults: {len(found)} have other weights")
         return found
+
+    def _has_calm_weights(self, name: str, folder: Path) -> bool:
+        """Whether a run of several workers has bitwise the weights of one that is alone on the hosts that are left."""
+        calm = yaml.safe_load((self.folder / "library.yaml").read_text())
+        calm |= {"name": "calm", "instruments": {name: calm["instruments"][name]}}
+        (folder / "calm.yaml").write_text(yaml.safe_dump(calm))
+        command = [sys.executable, "-m", "rave_dist", "run", str(folder / "calm.yaml"), "--json"]
+        subprocess.run(command, env={**self.environment, "RAY_ADDRESS": self.address}, stdout=subprocess.DEVNULL, check=True)
+        store = self.library.store
+        (record,) = read_records(store, "calm", [name])
+        places = [run.folder.weights for run in (self.watch.records[name], record)]
+        ours, theirs = (torch.load(store.download(key, folder / f"{n}.pt"), weights_only=True) for n, key in enumerate(places))
+        return all(torch.equal(ours[key], theirs[key]) for key in theirs)
 
     def close(self) -> None:
         assert self.hosts.stdin is not None

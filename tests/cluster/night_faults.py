@@ -33,6 +33,13 @@ def a_process_is_killed(night: Night) -> str:
 
 
 @fault
+def a_controller_is_killed(night: Night) -> str:
+    name, process = night.pick_controller()
+    process.kill()
+    return f"that of {name}"
+
+
+@fault
 def the_command_is_killed(night: Night) -> str:
     assert night.command is not None
     night.command.kill()

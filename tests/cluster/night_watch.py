@@ -22,6 +22,9 @@ TRUE_WITHIN = 15.0
 BUSY_SECONDS = 30.0
 """Seconds after which a process that works must be known: a starved one may miss some heartbeats."""
 
+OF_RUNS = ("ray::train_one", "ray::RayTrainWorker")
+"""The beginnings of the titles of processes that train."""
+
 _POLL_SECONDS = 1.0
 _OF_TRAINING = ("starting", "copying audio", "dry run", "training")
 
@@ -83,9 +86,14 @@ class Watch:
         found = []
         for record in list(self.records.values()):
             process = self.workers[record.instrument].get(_worker(record))
-            if record.state == "running" and record.activity == "training" and process is not None and is_alive(process):
+            if self.is_training(record.instrument) and process is not None and is_alive(process):
                 found.append((record, process))
         return found
+
+    def is_training(self, name: str) -> bool:
+        """Whether a run trains, according to its record."""
+        record = self.records.get(name)
+        return record is not None and record.state == "running" and record.activity == "training"
 
     def _run(self) -> None:
         while not self._ended.wait(_POLL_SECONDS):
@@ -118,7 +126,7 @@ class Watch:
         if worker and worker not in self.workers[name]:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process = psutil.Process(worker)
-                if title(process) == "ray::train_one":
+                if title(process).startswith(OF_RUNS):
                     self.places[worker] = process.environ().get("TMPDIR", "")
                     self.workers[name][worker] = process
         at_once = [worker for worker, process in self.workers[name].items() if is_alive(process)]

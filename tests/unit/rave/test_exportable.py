@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from rave_dist.errors import ConfigurationError
 from rave_dist.rave.exportable import OfflineRave
+from rave_dist.registry.operators import EXPORTED, operators
 
 pytestmark = pytest.mark.slow
 
@@ -195,6 +197,19 @@ def test_only_the_leading_components_are_played(build: Build, drums: Drums) -> N
     offline = compiled(OfflineRave(model))
     assert offline.encode(x).shape[1] == 4
     assert apart(offline.convert(x, 0, 0, 0.0), expected) < TOLERANCE
+
+
+def test_the_operators_that_a_model_file_may_have_are_those_of_all_exports(exports: Exports, tmp_path: Path) -> None:
+    used: set[str] = set()
+    for kind in EVERY_KIND:
+        made = exports(kind)
+        offline = io.BytesIO()
+        torch.jit.save(made.offline, offline)
+        for number, data in enumerate((offline.getvalue(), made.streaming_file)):
+            path = tmp_path / f"{kind}-{number}.ts"
+            path.write_bytes(data)
+            used |= operators(path)
+    assert used == EXPORTED
 
 
 def test_a_length_or_a_place_off_the_hop_is_refused(exports: Exports) -> None:

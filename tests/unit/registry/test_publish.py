@@ -1,6 +1,7 @@
 """From a finished run to a published model, on a folder and on S3, with real processes."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,8 @@ import torch
 from rave_dist.dataset.shards import ShardWriter
 from rave_dist.errors import ConfigurationError, DamagedObjectError, DatasetError, TrainingError, VerificationError
 from rave_dist.identity import hash_file
-from rave_dist.records import BestWeights, ModelCard, RunFolder, RunResult, TrainingSpec
+from rave_dist.records import BestWeights, ExportRecord, ModelCard, RunFolder, RunResult, TrainingSpec
+from rave_dist.registry import publish as publish_module
 from rave_dist.registry.export import export_run
 from rave_dist.registry.publish import publish
 from rave_dist.registry.store import fetch, find, list_models, model_version
@@ -40,6 +42,22 @@ def put_run(store: Store, tiny: Any, *, name: str = "drums", files: tuple[str, .
 
 def keys(store: Store) -> list[str]:
     return [entry.key for entry in store.list("models")]
+
+
+@pytest.fixture
+def export_at_hand(tiny_models: tuple[Any, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Publishing takes the export that was already built of the same weights, for tests of what becomes of it."""
+
+    def take(run: Path, out: Path, *, name: str, **options: Any) -> ExportRecord:
+        (tiny,) = [one for one in tiny_models if hash_file(one.run / "weights.pt") == hash_file(run / "weights.pt")]
+        shutil.copytree(tiny.out, out, dirs_exist_ok=True)
+        record = ExportRecord.model_validate_json((out / "export.json").read_bytes())
+        names = {"offline": f"{name}.ts", "streaming": f"{name}_streaming.ts"}
+        for kind, file in names.items():
+            (out / getattr(record, kind)).rename(out / file)
+        return record.model_copy(update=names)
+
+    monkeypatch.setattr(publish_module, "export_run", take)
 
 
 def test_a_finished_run_becomes_a_model(any_store: Store, tiny_model: Any, tmp_path: Path) -> None:
@@ -115,6 +133,7 @@ def test_what_a_dead_publisher_left_is_completed(
     assert find(local_store, "drums") == card
 
 
+@pytest.mark.usefixtures("export_at_hand")
 def test_a_bad_file_without_a_card_is_replaced(local_store: Store, tiny_model: Any) -> None:
     spec = put_run(local_store, tiny_model)
     key = f"models/drums/{model_version(RunFolder(tiny_model.run))}/drums.ts"
@@ -123,6 +142,7 @@ def test_a_bad_file_without_a_card_is_replaced(local_store: Store, tiny_model: A
     assert hash_file(Path(local_store.uri) / key) == card.files["offline"].sha256
 
 
+@pytest.mark.usefixtures("export_at_hand")
 @pytest.mark.parametrize("clock", ["2020-01-01T00:00:00+00:00", "2100-01-01T00:00:00+00:00"])
 def test_latest_moves_to_the_last_published_whatever_the_clocks_say_and_does_not_move_back(
     clock: str, local_store: Store, tiny_models: tuple[Any, ...], publish_tiny: Callable[..., ModelCard]
@@ -144,6 +164,7 @@ def test_latest_moves_to_the_last_published_whatever_the_clocks_say_and_does_not
     assert (again.version, again.files) == (new.version, new.files)
 
 
+@pytest.mark.usefixtures("export_at_hand")
 def test_a_wrong_credit_is_corrected_and_its_history_kept(any_store: Store, tiny_model: Any) -> None:
     spec = put_run(any_store, tiny_model)
     first = publish(any_store, spec)
