@@ -38,8 +38,10 @@ BUCKET = "rave-dist-tests"
 S3_PORT, MASTER_PORT, VOLUME_PORT, FILER_PORT = free_ports(4)
 
 os.environ.update(
-    # The machine's cores are shared by Ray's workers: no library may start a pool of its own. Read when torch is loaded.
+    # The machine's cores are shared by Ray's workers and all tests: no library may start a pool of its own, and waiting
+    # threads must sleep. Read when torch is loaded.
     OMP_NUM_THREADS="1",
+    OMP_WAIT_POLICY="PASSIVE",
     MKL_NUM_THREADS="1",
     AWS_ENDPOINT_URL=f"http://127.0.0.1:{S3_PORT}",
     AWS_ACCESS_KEY_ID="testkey",
