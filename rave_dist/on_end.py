@@ -24,6 +24,7 @@ from urllib.parse import urlsplit
 from rave_dist.errors import known_error
 from rave_dist.library.manifest import Library
 from rave_dist.records import Problem, RunRecord, now
+from rave_dist.time_left import spent
 
 PROGRAM_SECONDS = 60.0
 """Time for the program to end; then it is killed."""
@@ -43,6 +44,7 @@ class Ending:
     records: Sequence[RunRecord] = ()
     report: str | None = None
     error: Problem | None = None
+    price: float | None = None
 
     def begin(self) -> None:
         """The command is at work on the library; before, there is nothing to report."""
@@ -58,6 +60,7 @@ class Ending:
             "began_at": self.began_at,
             "ended_at": now(),
             "instruments": [record.summary() for record in self.records],
+            **spent(self.records, self.price),
             "report": self.report,
             "error": self.error and self.error.to_json(),
         }
@@ -80,7 +83,7 @@ def notifying(library: Library, command: Literal["run", "train"], say: Callable[
         command: the name of the command.
         say: called with a warning if that fails.
     """
-    ending = Ending(library.name, command)
+    ending = Ending(library.name, command, price=library.manifest.price)
     try:
         yield ending
     except Exception as error:

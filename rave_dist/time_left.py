@@ -59,11 +59,15 @@ def used(record: RunRecord) -> float | None:
     return min(1.0, of_time if budget.steps is None else max(of_time, record.step / budget.steps))
 
 
-def spent(records: Sequence[RunRecord]) -> dict[str, float]:
-    """Hours of GPUs, and of CPU cores without one, that the training took, by the shares of the last attempts."""
+def spent(records: Sequence[RunRecord], price: float | None = None) -> dict[str, float]:
+    """What the training took: hours of GPUs, and of CPU cores without one, by the shares of the last attempts.
+
+    With the price of a GPU for an hour, also the cost of the GPUs.
+    """
     on_gpus = sum(record.workers * record.gpu_share * record.seconds for record in records)
     on_cores = sum(record.workers * (record.threads or 1) * record.seconds for record in records if not record.gpu_share)
-    return {"gpu_hours": round(on_gpus / 3600, 3), "core_hours": round(on_cores / 3600, 3)}
+    cost = {} if price is None else {"cost": round(price * on_gpus / 3600, 2)}
+    return {"gpu_hours": round(on_gpus / 3600, 3), "core_hours": round(on_cores / 3600, 3), **cost}
 
 
 def time_left(record: RunRecord, *, steps_per_second: float | None = None) -> TimeLeft | None:

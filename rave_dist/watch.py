@@ -29,6 +29,7 @@ class Snapshot:
     records: tuple[RunRecord, ...]
     in_use: LeaseRecord | None
     problem: str = ""
+    price: float | None = None
 
     @property
     def runs(self) -> tuple[RunRecord, ...]:
@@ -53,7 +54,7 @@ class Snapshot:
             "base": self.base and self.base.summary(),
             "in_use": self.in_use and self.in_use.to_json(),
             "time_left": self.time_left and self.time_left.to_json(datetime.now(UTC)),
-            **spent(self.runs),
+            **spent(self.runs, self.price),
             "problem": self.problem,
         }
 
@@ -84,7 +85,7 @@ def watch(
             in_use = library_holder(library.store, library.name)
             runs = living.read(at_work=in_use is not None)
             first, rest = (None, runs) if base is None else (runs[0], runs[1:])
-            snapshot = Snapshot(library.name, first, tuple(rest), in_use)
+            snapshot = Snapshot(library.name, first, tuple(rest), in_use, price=library.manifest.price)
         except StoreError as error:
             if snapshot is None:
                 raise

@@ -82,7 +82,10 @@ def plan(
     gpus: Annotated[int, typer.Option("--gpus", min=1, max=4096, help="The number of GPUs.")] = 1,
     deadline: Deadline = None,
     price: Annotated[
-        float | None, typer.Option("--price", min=0, help="The price of a GPU for an hour.", show_default=False)
+        float | None,
+        typer.Option(
+            "--price", min=0, help="The price of a GPU for an hour; by default that of the manifest.", show_default=False
+        ),
     ] = None,
     picture: Annotated[
         Path | None,
@@ -107,7 +110,7 @@ def plan(
             card=None if gpu is None else find_card(gpu),
             cards=gpus,
             deadline=seconds_of(deadline),
-            price=price,
+            price=loaded.manifest.price if price is None else price,
         )
     if as_json:
         console.document({"library": loaded.name, **night.to_json()})
@@ -293,7 +296,7 @@ def _finish_runs(
     extra: dict[str, Any] | None = None,
 ) -> None:
     base = pipeline.base_status(library)
-    hours = spent([*([base] if base else []), *records])
+    hours = spent([*([base] if base else []), *records], library.manifest.price)
     if as_json:
         document = {"instruments": [r.summary() for r in records], "base": base and base.summary()}
         console.document({"library": library.name, **document, **hours, **(extra or {})})

@@ -297,6 +297,12 @@ class LibraryManifest(StrictRecord):
     max_concurrent: Annotated[int, Field(ge=1, strict=True)] | None = key(
         "number of instruments that train at the same time", 8, without="as many as fit"
     )
+    price: Number | None = key(
+        "price of a GPU for an hour, in any currency, from which `plan`, `run` and `status` calculate the cost of the training",
+        2.5,
+        without="no cost",
+        gt=0,
+    )
     on_end: OnEnd | None = key(
         "when `run` or `train` has ended, successful or not: a program and its arguments, which gets a summary as JSON on its"
         " stdin, or an address to which it is posted, see docs/operations.md",

@@ -306,9 +306,11 @@ def show_verification(found: Verification) -> None:
 
 def show_spent(hours: Mapping[str, float]) -> None:
     """What the training of runs took, if anything."""
-    said = [f"{value:,.2f} {name.replace('_', '-').replace('gpu', 'GPU')}" for name, value in hours.items() if value]
+    names = {"gpu_hours": "GPU-hours", "core_hours": "core-hours"}
+    said = [f"{hours[key]:,.2f} {name}" for key, name in names.items() if hours[key]]
     if said:
-        out.print(f"training took {' and '.join(said)}")
+        cost = f", {hours['cost']:,.2f} for the GPUs" if hours.get("cost") else ""
+        out.print(f"training took {' and '.join(said)}{cost}")
 
 
 def show_end(night: Night) -> None:

@@ -57,6 +57,7 @@ def test_a_share_of_a_card_costs_that_share() -> None:
         run_record(),
     ]
     assert spent(records) == {"gpu_hours": 1.5, "core_hours": 2.0}
+    assert spent(records, 2.5) == {"gpu_hours": 1.5, "core_hours": 2.0, "cost": 3.75}
 
 
 def test_of_two_limits_the_first_to_be_reached_counts() -> None:

@@ -230,7 +230,7 @@ def test_a_misspelt_key_is_answered_with_the_nearest(write: Write, right: str, w
 def test_a_key_near_nothing_is_answered_with_what_is_known(write: Write) -> None:
     error = refusal(write(SMALL + "zzz: 1\n"))
     assert "unknown key 'zzz'" in error.what
-    for key in ("name", "store", "max_concurrent", "on_end", "defaults", "instruments"):
+    for key in ("name", "store", "max_concurrent", "price", "on_end", "defaults", "instruments"):
         assert key in error.fix
 
 
@@ -325,7 +325,7 @@ def test_every_key_is_described_and_its_examples_are_accepted(write: Write, key:
 
 def _with(path: tuple[str, ...], shown: str) -> str:
     """A manifest in which an example stands at its place, with what it requires."""
-    if path[0] in ("name", "store", "max_concurrent", "on_end", "defaults", "instruments"):
+    if path[0] in ("name", "store", "max_concurrent", "price", "on_end", "defaults", "instruments"):
         others = {"name": "name: drums", "store": "store: store", "instruments": "instruments: {tabla: {sources: recordings}}"}
         return "\n".join([shown, *(line for name, line in others.items() if name != path[0])])
     needs = {"resume": "stock: x, ", "ema": "stock: x, ", "improvement": "patience: 1, "}
@@ -342,7 +342,7 @@ def _with(path: tuple[str, ...], shown: str) -> str:
 
 
 def test_keys_are_known_where_they_may_be_written() -> None:
-    assert known_keys(("x",)) == ("name", "store", "max_concurrent", "on_end", "defaults", "instruments")
+    assert known_keys(("x",)) == ("name", "store", "max_concurrent", "price", "on_end", "defaults", "instruments")
     assert known_keys(("instruments", "config", "x")) == tuple(Instrument.model_fields), "an instrument may be called config"
     assert known_keys(("defaults", "budget", "until", "x")) == ("patience", "improvement")
 

@@ -56,3 +56,13 @@ def test_the_document_has_the_same(capsys: pytest.CaptureFixture[str]) -> None:
     ]
     assert document["notes"] == list(MANIFEST.notes)
     assert document["rejected"][0]["seconds"] == 0.5
+
+
+def test_the_end_says_what_the_training_cost(capsys: pytest.CaptureFixture[str]) -> None:
+    console.show_spent({"gpu_hours": 1.5, "core_hours": 0.0, "cost": 3.75})
+    console.show_spent({"gpu_hours": 1.5, "core_hours": 0.25})
+    console.show_spent({"gpu_hours": 0.0, "core_hours": 0.0, "cost": 0.0})
+    assert capsys.readouterr().out.splitlines() == [
+        "training took 1.50 GPU-hours, 3.75 for the GPUs",
+        "training took 1.50 GPU-hours and 0.25 core-hours",
+    ]
