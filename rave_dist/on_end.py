@@ -44,6 +44,7 @@ class Ending:
     records: Sequence[RunRecord] = ()
     report: str | None = None
     error: Problem | None = None
+    base: RunRecord | None = None
     price: float | None = None
 
     def begin(self) -> None:
@@ -60,7 +61,7 @@ class Ending:
             "began_at": self.began_at,
             "ended_at": now(),
             "instruments": [record.summary() for record in self.records],
-            **spent(self.records, self.price),
+            **spent([*([self.base] if self.base else []), *self.records], self.price),
             "report": self.report,
             "error": self.error and self.error.to_json(),
         }

@@ -102,7 +102,7 @@ def train(
     with notifying(library, "train", progress.say) as end, hold_library(library.store, library.name, "train", say=progress.say):
         end.begin()
         end.records = train_library(library, names, progress, ray=lambda: _ray(progress), deadline=deadline)
-        end.complete = all(record.state == "done" for record in end.records)
+        end.complete, end.base = all(record.state == "done" for record in end.records), base_status(library)
     return list(end.records)
 
 
@@ -189,6 +189,7 @@ def run(
         end.begin()
         outcome = _run(library, names, progress, deadline=deadline)
         end.records, end.complete, end.report = outcome.records, outcome.complete, outcome.report
+        end.base = base_status(library)
     return outcome
 
 

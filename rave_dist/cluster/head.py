@@ -36,7 +36,7 @@ def nodes() -> dict[str, Any]:
 
 
 def is_draining(node: Any) -> bool:
-    """Whether one of `nodes` will end soon, for example because its cloud has reclaimed it; known half a second later."""
+    """Whether one of `nodes` will end soon, for example because its cloud has reclaimed it; known about a second later."""
     return bool(node.status == _DRAINING)
 
 

@@ -149,8 +149,8 @@ def _map(
 def _here() -> dict[str, str]:
     """Requires this node for local files and folders, which other nodes may not have."""
     node_id = ray.get_runtime_context().get_node_id()
-    node = head.nodes()[node_id]
-    if not node.total_resources.get("CPU", 0):
+    node = head.nodes().get(node_id)
+    if node is None or not node.total_resources.get("CPU", 0):
         raise ClusterError(
             "the recordings or the store are files of a node without CPUs for Ray",
             where=node_id,

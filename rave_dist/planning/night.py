@@ -92,7 +92,7 @@ class Night:
     @property
     def cost(self) -> float | None:
         """In the currency of the price."""
-        return None if self.price is None else self.price * self.card_hours
+        return None if self.price is None or self.card is None else self.price * self.card_hours
 
     def to_json(self) -> dict[str, Any]:
         """The document of ``rave-dist plan`` without the library's name."""

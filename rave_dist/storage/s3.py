@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import boto3
-from boto3.exceptions import Boto3Error
+from boto3.exceptions import Boto3Error, RetriesExceededError
 from botocore.config import Config
 from botocore.credentials import RefreshableCredentials
 from botocore.exceptions import (
@@ -44,11 +44,12 @@ if TYPE_CHECKING:
 _CHECK = "check AWS_ENDPOINT_URL, AWS_REGION, AWS_PROFILE and the credentials, or the same in the AWS configuration files"
 _AWAY = "check the server, the network and AWS_ENDPOINT_URL, and run the same command again when it responds"
 _CONNECTION_ERRORS = (ConnectTimeoutError, EndpointConnectionError, HTTPClientError)
+_BROKEN_OFF = (IncompleteReadError, RetriesExceededError)
 _MISSING_CODES = {"404", "NoSuchKey", "NoSuchUpload", "NotFound"}
 _LOST_CODES = {"412", "PreconditionFailed"}
 _CONFLICT_CODES = {"409", "ConditionalRequestConflict"}
 _NOT_FOR_US = {"403", "AccessDenied", "405", "MethodNotAllowed", "501", "NotImplemented"}
-_SERVER_ERRORS = 500
+_UNAVAILABLE = {429, 500, 502, 503, 504}  # statuses
 _BEHIND_END_CODES = {"416", "InvalidRange"}
 _ATTEMPTS = 8
 """Attempts at a request after 500, 502, 503, 504, throttling and lost connections, for 35 s on average; as AWS_MAX_ATTEMPTS."""
@@ -208,6 +209,8 @@ class S3Prefix:
             if isinstance(error, _CONNECTION_ERRORS) and not isinstance(error, SSLError):
                 what = f"the S3 server {self._client.meta.endpoint_url} does not respond"
                 raise StoreUnavailableError(what, where=self._address(key), fix=_AWAY) from error
+            if isinstance(error, _BROKEN_OFF):
+                raise StoreUnavailableError(str(error), where=self._address(key), fix=_AWAY) from error
             raise StoreError(str(error), where=self._address(key), fix=_CHECK) from error
         except OSError as error:
             if isinstance(error, StoreError):
@@ -350,6 +353,6 @@ def _s3_error(error: ClientError, where: str) -> StoreError:
             where=where,
             fix="check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and the bucket's policy",
         )
-    if error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0) >= _SERVER_ERRORS:
+    if error.response.get("ResponseMetadata", {}).get("HTTPStatusCode") in _UNAVAILABLE:
         return StoreUnavailableError(str(error), where=where, fix=_AWAY)
     return StoreError(str(error), where=where)

@@ -12,6 +12,7 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 
 from rave_dist import signals
+from rave_dist.cluster import head
 from rave_dist.cluster.hosts import Cluster, affinity
 from rave_dist.cluster.rivals import Rivals
 from rave_dist.errors import ClusterError, RaveDistError, StoreError
@@ -279,7 +280,8 @@ class _Fleet:
                 item.retry_alone(memory)
                 self._tested.discard(item.step_id)
                 return
-            if item.may_try_again(share, is_loss=is_loss(error)):
+            host_died = share is not None and not share.hosts <= head.nodes().keys()
+            if item.may_try_again(share, is_loss=host_died or is_loss(error)):
                 item.wait(before)
                 return
         if stage == "training" and isinstance(outcome, RunRecord) and outcome.state == "waiting":

@@ -94,7 +94,7 @@ def _work(config: dict[str, Any]) -> RunRecord | None:
     from ray.train.torch import get_device
 
     from rave_dist.training.follower import follow
-    from rave_dist.training.preflight.dry_run import forget_dry_run
+    from rave_dist.training.preflight.dry_run import delete_result
     from rave_dist.training.worker import read_audio, work
     from rave_dist.training.worker_group import WorkerGroup
 
@@ -118,7 +118,7 @@ def _work(config: dict[str, Any]) -> RunRecord | None:
         try:
             follow(spec, lambda: read_audio(store, spec).train, group=group)
         except InsufficientMemoryError:
-            forget_dry_run(store, spec, device=device, export=export)
+            delete_result(store, spec, device=device, export=export)
             raise
     return None
 

@@ -194,7 +194,8 @@ class Night:
             for process in below:
                 if "TrainController" in title(process):
                     return training[0], process
-            if self.exit_code() is not None or not self.pairs:
+            ended = all(name in self.watch.records and self.watch.records[name].state == "done" for name in self.pairs)
+            if ended or self.exit_code() is not None:
                 raise NotStruckError
             time.sleep(0.2)
 

@@ -35,7 +35,7 @@ from rave_dist.temporary import temporary_folder
 from rave_dist.training.data.loader import PcmSegment
 from rave_dist.training.evaluation.latent_pca import fit_latent
 from rave_dist.training.evaluation.validation import validate
-from rave_dist.training.preflight.dry_run_results import delete_result, find_result, keep_result
+from rave_dist.training.preflight.dry_run_results import find_result
 from rave_dist.training.preflight.throwaway_run import ThrowawayRun
 from rave_dist.training.state import checkpoint
 from rave_dist.training.state.async_checkpoint import on_host
@@ -127,11 +127,11 @@ def dry_run(
         cpus=round(here.cpus, 2),
         at=now(),
     )
-    keep_result(store, result)
+    result.save(store, result.key)
     return result
 
 
-def forget_dry_run(store: Store, spec: TrainingSpec, *, device: torch.device, export: Export | None = None) -> None:
+def delete_result(store: Store, spec: TrainingSpec, *, device: torch.device, export: Export | None = None) -> None:
     """Deletes the result of an equal dry run, because a worker of the run was out of memory.
 
     Raises:
@@ -139,7 +139,7 @@ def forget_dry_run(store: Store, spec: TrainingSpec, *, device: torch.device, ex
     """
     result = find_result(store, _test_id(spec, device, export), usable_bytes(device))
     if result is not None:
-        delete_result(store, result)
+        store.delete(result.key)
 
 
 def _test_id(spec: TrainingSpec, device: torch.device, export: Export | None) -> str:

@@ -1,27 +1,21 @@
-"""Results of dry runs in the store: found for the admission of runs, corrected by runs that use more memory.
-
-A copy stays in the cache of the machine (`rave_dist.storage.cache`), for runs of the same step with another store.
-"""
+"""Results of dry runs in the store: found for the admission of runs, corrected by runs that use more memory."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import suppress
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 from rave_dist.errors import StoreError
 from rave_dist.records import DRY_RUNS, DryRunResult, TrainingSpec
 from rave_dist.scheduling.admission import MEMORY_MARGIN
 from rave_dist.scheduling.cards import CPU, Card, is_kind
-from rave_dist.storage.cache import cache_folder
 from rave_dist.storage.parallel import at_once
 from rave_dist.storage.store import Store
 
 _TOLERANCE = 1.05  # a result is not written again for less
 _ROUNDING = 1.01  # of a part of a GPU
-
-T = TypeVar("T")
 
 
 class Peak(Protocol):
@@ -59,7 +53,7 @@ def find_results(store: Store, specs: Iterable[TrainingSpec], card: Card | None)
 
 
 def find_result(store: Store, test_id: str, limit_bytes: int) -> DryRunResult | None:
-    """The result of a dry run that need not be repeated on a device of its kind; one of this machine's cache is stored.
+    """The result of a dry run that need not be repeated on a device of its kind.
 
     That is one under the same limit, or of a whole batch that fits: it was tested under a lower limit, or it is on a GPU and
     used so little that runs are admitted to such a part of one.
@@ -70,48 +64,8 @@ def find_result(store: Store, test_id: str, limit_bytes: int) -> DryRunResult | 
         limit_bytes: the memory of the device that the run can use.
 
     Raises:
-        StoreError: the store cannot be read or written.
+        StoreError: the store cannot be read.
     """
-    found = _find(store, test_id, limit_bytes)
-    if found is None:
-        found = _in_cache(lambda cache: _find(cache, test_id, limit_bytes))
-        if found is not None:
-            found.save(store, found.key)
-    return found
-
-
-def keep_result(store: Store, result: DryRunResult) -> None:
-    """Stores a result, and keeps it in the machine's cache.
-
-    Raises:
-        StoreError: the store is not available.
-    """
-    result.save(store, result.key)
-    _in_cache(lambda cache: result.save(cache, result.key))
-
-
-def delete_result(store: Store, result: DryRunResult) -> None:
-    """Deletes a result, so that the next run of its step on this machine is tested again.
-
-    Raises:
-        StoreError: the store is not available.
-    """
-    _in_cache(lambda cache: cache.delete(result.key))
-    store.delete(result.key)
-
-
-def _in_cache(operation: Callable[[Store], T]) -> T | None:
-    """The outcome of an operation on the machine's cache; None if there is none, or it cannot be used."""
-    folder = cache_folder()
-    if folder is None:
-        return None
-    try:
-        return operation(Store(str(folder)))
-    except StoreError:
-        return None
-
-
-def _find(store: Store, test_id: str, limit_bytes: int) -> DryRunResult | None:
     keys = [entry.key for entry in store.list(DRY_RUNS) if entry.key.startswith(f"{DRY_RUNS}/{test_id}-")]
     found = [result for key in keys if (result := DryRunResult.find(store, key)) is not None]
 
@@ -153,7 +107,7 @@ class Correction:
         """
         with self._lock:
             if limit is None:
-                delete_result(self._store, self._result)
+                self._store.delete(self._result.key)
                 self._deleted = True
             else:
                 self._raise_to(limit, self._peak.host_bytes)

@@ -75,7 +75,7 @@ def test_bodies_that_always_end_early_are_an_error(server: FailingServer, store:
     store.write_bytes("k", bytes(range(256)) * 4000)
     for operation in (lambda: store.read_bytes("k"), lambda: store.download("k", tmp_path / "k")):
         server.fail("short body", times=1000, only=lambda request: request.startswith("GET"))
-        with pytest.raises(StoreError):
+        with pytest.raises(StoreUnavailableError):
             operation()
     assert not list(tmp_path.iterdir())
 
