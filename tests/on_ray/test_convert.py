@@ -80,12 +80,12 @@ def test_ray_and_the_command_s_own_process_write_the_same_bytes_and_one_resumes_
     plan = plan_conversion(card, [str(recordings)], str(tmp_path / "here"), ConversionParameters())
     job = begin(local_store, plan, chunk_seconds=20.0)
     here = finish(job, in_process.convert_all(job))
-    there = convert(local_store, card, str(recordings), str(tmp_path / "there"))
+    there = convert(local_store, card, str(recordings), str(tmp_path / "there"), workers=2)
     assert (here.converted, len(here.failed)) == (there.converted, len(there.failed)) == (7, 1)
     assert hashes(tmp_path / "here") == hashes(tmp_path / "there")
     made = hashes(tmp_path / "here")
     (tmp_path / "here" / "day 0" / "3.flac").unlink()
-    again = convert(local_store, card, str(recordings), str(tmp_path / "here"))
+    again = convert(local_store, card, str(recordings), str(tmp_path / "here"), workers=1)
     assert (again.id, again.converted, again.skipped, len(again.failed)) == (here.id, 1, 6, 1)
     assert hashes(tmp_path / "here") == made
 
@@ -98,14 +98,14 @@ def test_a_rerun_converts_nothing_and_a_deleted_output_is_made_again(
     for path in recordings.rglob("*.wav"):
         s3_store.upload(path, f"in/{path.relative_to(recordings)}")
     source, output = f"{s3_store.uri}/in", f"{s3_store.uri}/out"
-    first = convert(s3_store, card, source, output)
+    first = convert(s3_store, card, source, output, workers=2)
     assert (first.converted, first.skipped) == (7, 0)
     assert [item.source for item in first.failed] == [f"{source}/notes.wav"]
     tags = {entry.key: entry.tag for entry in s3_store.list("out")}
-    again = convert(s3_store, card, source, output)
+    again = convert(s3_store, card, source, output, workers=1)
     assert (again.id, again.converted, again.skipped, len(again.failed)) == (first.id, 0, 7, 1)
     s3_store.delete("out/day 1/4.flac")
-    third = convert(s3_store, card, source, output)
+    third = convert(s3_store, card, source, output, workers=1)
     assert (third.converted, third.skipped) == (1, 6)
     assert {entry.key: entry.tag for entry in s3_store.list("out")} == tags
 

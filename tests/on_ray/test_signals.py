@@ -45,9 +45,9 @@ MOMENTS: dict[str, tuple[str, Callable[[str], bool]]] = {
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
 @pytest.mark.parametrize("moment", MOMENTS)
-def test_a_command_ends_with_all_its_processes(moment: str, number: signal.Signals, manifest: Path) -> None:
+def test_a_command_ends_with_all_its_processes(moment: str, number: signal.Signals, manifest: Path, tmp_path: Path) -> None:
     verb, sign = MOMENTS[moment]
-    with command("-m", "rave_dist", verb, str(manifest)) as started:
+    with command("-m", "rave_dist", verb, str(manifest), RAVE_DIST_CACHE=str(tmp_path / "cache")) as started:
         started.wait_for(sign)
         assert STOPPED in started.stopped_by(number)
         assert started.process.returncode == CODES[number]
