@@ -14,9 +14,9 @@ import subprocess
 import tempfile
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http.client import HTTPException
 from typing import Any, BinaryIO, Literal
 from urllib.parse import urlsplit
@@ -24,7 +24,6 @@ from urllib.parse import urlsplit
 from rave_dist.errors import known_error
 from rave_dist.library.manifest import Library
 from rave_dist.records import Problem, RunRecord, now
-from rave_dist.time_left import spent
 
 PROGRAM_SECONDS = 60.0
 """Time for the program to end; then it is killed."""
@@ -44,8 +43,7 @@ class Ending:
     records: Sequence[RunRecord] = ()
     report: str | None = None
     error: Problem | None = None
-    base: RunRecord | None = None
-    price: float | None = None
+    spent: Mapping[str, float] = field(default_factory=dict)  # hours and cost of the training
 
     def begin(self) -> None:
         """The command is at work on the library; before, there is nothing to report."""
@@ -61,7 +59,7 @@ class Ending:
             "began_at": self.began_at,
             "ended_at": now(),
             "instruments": [record.summary() for record in self.records],
-            **spent([*([self.base] if self.base else []), *self.records], self.price),
+            **self.spent,
             "report": self.report,
             "error": self.error and self.error.to_json(),
         }
@@ -84,7 +82,7 @@ def notifying(library: Library, command: Literal["run", "train"], say: Callable[
         command: the name of the command.
         say: called with a warning if that fails.
     """
-    ending = Ending(library.name, command, price=library.manifest.price)
+    ending = Ending(library.name, command)
     try:
         yield ending
     except Exception as error:

@@ -37,6 +37,7 @@ from rave_dist.records import (
 from rave_dist.storage.parallel import at_once
 from rave_dist.storage.store import Store
 from rave_dist.temporary import temporary_folder
+from rave_dist.time_left import spent
 
 if TYPE_CHECKING:
     from rave_dist.checks import LibraryCheck
@@ -102,7 +103,7 @@ def train(
     with notifying(library, "train", progress.say) as end, hold_library(library.store, library.name, "train", say=progress.say):
         end.begin()
         end.records = train_library(library, names, progress, ray=lambda: _ray(progress), deadline=deadline)
-        end.complete, end.base = all(record.state == "done" for record in end.records), base_status(library)
+        end.complete, end.spent = all(record.state == "done" for record in end.records), _spent(library, end.records)
     return list(end.records)
 
 
@@ -189,8 +190,14 @@ def run(
         end.begin()
         outcome = _run(library, names, progress, deadline=deadline)
         end.records, end.complete, end.report = outcome.records, outcome.complete, outcome.report
-        end.base = base_status(library)
+        end.spent = _spent(library, outcome.records)
     return outcome
+
+
+def _spent(library: Library, records: Sequence[RunRecord]) -> dict[str, float]:
+    """What the training took, that of the joint base included."""
+    base = base_status(library)
+    return spent([*([base] if base else []), *records], library.manifest.price)
 
 
 def _moment(seconds: float | None) -> float | None:

@@ -75,7 +75,7 @@ class Night:
         self.random = random.Random(0)
         self.s3 = FailingServer(s3)
         self.names = [f"drum{number:02d}" for number in range(instruments)]
-        self.pairs = self.names[-1:] if instruments >= HOSTS else []  # trained by two workers each
+        self.pairs = self.names[-1:] if instruments >= HOSTS else []  # trained by two workers each, for most of the night
         self.library = self._write_library(steps)
         self.environment = {
             **os.environ,
@@ -107,7 +107,7 @@ class Night:
             "instruments": {
                 name: {
                     **{"sources": [f"{store.uri}/recordings/{name}"], "seed": number},
-                    **({"workers": 2, "batch": 2} if name in self.pairs else {}),
+                    **({"workers": 2, "batch": 2, "budget": {"steps": 3 * steps}} if name in self.pairs else {}),
                 }
                 for number, name in enumerate([*self.names, BROKEN])
             },

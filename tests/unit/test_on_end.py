@@ -185,7 +185,9 @@ def test_train_tells_its_end_keeps_its_exit_code_and_a_refused_one_tells_nothing
     assert "warning: on_end: ./notify ended with exit code 1" in ended.stderr
     told = json.loads((tmp_path / "told.json").read_text())
     assert (told["command"], told["state"]) == ("train", "partial")
-    assert told["instruments"] == json.loads(ended.stdout)["instruments"]
+    document = json.loads(ended.stdout)
+    for key in ("instruments", "gpu_hours", "core_hours"):
+        assert told[key] == document[key]
 
 
 def test_check_names_a_program_that_this_machine_does_not_have(tmp_path: Path) -> None:
