@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 from collections.abc import Callable
@@ -60,6 +61,7 @@ def test_a_note_that_did_not_hold_is_withdrawn(local_store: Store, monkeypatch: 
     def fail(error: Exception) -> Any:
         def train(*_: Any, **__: Any) -> None:
             noted.extend(results())
+            gc.collect()  # what earlier tests left must not be freed while more is allocated
             memory = psutil.Process().memory_info()
             own = memory.rss - memory.shared  # earlier tests may have left more than is used during the dry run
             np.ones(max(0, noted[-1].host_bytes - own) + (300 << 20), np.uint8).sum()
