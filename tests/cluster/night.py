@@ -289,6 +289,8 @@ class Night:
         subprocess.run(command, env={**self.environment, "RAY_ADDRESS": self.address}, stdout=subprocess.DEVNULL, check=True)
         store = self.library.store
         (record,) = read_records(store, "calm", [name])
+        threads = [run.threads for run in (self.watch.records[name], record)]
+        self.say(f"{name} had {threads[0]} threads and calm {threads[1]}: only with as many it rounds in the same way")
         places = [run.folder.weights for run in (self.watch.records[name], record)]
         ours, theirs = (torch.load(store.download(key, folder / f"{n}.pt"), weights_only=True) for n, key in enumerate(places))
         return all(torch.equal(ours[key], theirs[key]) for key in theirs)
