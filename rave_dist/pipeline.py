@@ -195,7 +195,9 @@ def run(
 
 
 def _spent(library: Library, records: Sequence[RunRecord]) -> dict[str, float]:
-    """What the training took, that of the joint base included."""
+    """What the training took, that of the joint base included, if `on_end` is to be notified."""
+    if library.manifest.on_end is None:
+        return {}
     base = base_status(library)
     return spent([*([base] if base else []), *records], library.manifest.price)
 

@@ -23,7 +23,6 @@ from typing import Any
 import numpy as np
 import psutil
 import soundfile
-import torch
 import yaml
 from failing_server import FailingServer
 from file_systems import can_mount_memory, mount_memory, unmount
@@ -34,7 +33,7 @@ from rave_dist.records import RunRecord
 from rave_dist.storage.store import Store
 from rave_dist.training.heartbeat import read_records
 from tests.cluster.night_watch import OF_RUNS, Watch, is_alive, title
-from tests.cluster.undisturbed import has_undisturbed_weights
+from tests.cluster.undisturbed import are_equal_weights, has_undisturbed_weights
 
 RATE = 44100
 HOSTS = 4
@@ -291,9 +290,8 @@ class Night:
         (record,) = read_records(store, "calm", [name])
         threads = [run.threads for run in (self.watch.records[name], record)]
         self.say(f"{name} had {threads[0]} threads and calm {threads[1]}: only with as many it rounds in the same way")
-        places = [run.folder.weights for run in (self.watch.records[name], record)]
-        ours, theirs = (torch.load(store.download(key, folder / f"{n}.pt"), weights_only=True) for n, key in enumerate(places))
-        return all(torch.equal(ours[key], theirs[key]) for key in theirs)
+        ours, theirs = (run.folder.weights for run in (self.watch.records[name], record))
+        return are_equal_weights((store, ours), (store, theirs), folder)
 
     def close(self) -> None:
         assert self.hosts.stdin is not None

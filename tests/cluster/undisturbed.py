@@ -30,6 +30,11 @@ def has_undisturbed_weights(store: Store, record: RunRecord, folder: Path) -> bo
     assert result is not None
     audio = split_dataset(store, load_manifest(store, spec.instrument, spec.dataset), window=StepConfig.of(spec).window)
     train(local, spec, audio.train, audio.validation, accumulation_steps=result.accumulation_steps)
-    places = [one.download(spec.folder.weights, folder / f"{number}.pt") for number, one in enumerate((store, local))]
-    ours, theirs = (torch.load(place, weights_only=True) for place in places)
-    return all(torch.equal(ours[key], theirs[key]) for key in theirs)
+    return are_equal_weights((store, spec.folder.weights), (local, spec.folder.weights), folder)
+
+
+def are_equal_weights(ours: tuple[Store, str], theirs: tuple[Store, str], folder: Path) -> bool:
+    """Whether two objects of stores have bitwise the same weights; they are copied to a folder."""
+    places = [store.download(key, folder / f"{number}.pt") for number, (store, key) in enumerate((ours, theirs))]
+    one, other = (torch.load(place, weights_only=True) for place in places)
+    return all(torch.equal(one[key], other[key]) for key in other)
