@@ -14,26 +14,14 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rave_dist.errors import (
-    InUseError,
-    RaveDistError,
-    TrainingError,
-)
+from rave_dist.errors import InUseError, RaveDistError, TrainingError
 from rave_dist.leases import hold_library, hold_store, library_holder
 from rave_dist.library.manifest import Library
 from rave_dist.library_stages import Ingested, ingest_library, train_library, write_failure
 from rave_dist.maintenance.prune import Pruned, find_removable, remove
 from rave_dist.on_end import notifying
 from rave_dist.progress import SILENT, Progress
-from rave_dist.records import (
-    ConversionParameters,
-    ConversionRecord,
-    LeaseRecord,
-    ModelCard,
-    Problem,
-    RunRecord,
-    TrainingSpec,
-)
+from rave_dist.records import ConversionParameters, ConversionRecord, LeaseRecord, ModelCard, Problem, RunRecord, TrainingSpec
 from rave_dist.storage.parallel import at_once
 from rave_dist.storage.store import Store
 from rave_dist.temporary import temporary_folder
