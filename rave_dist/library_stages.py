@@ -159,14 +159,13 @@ def _train_all(
     *,
     deadline: float | None,
 ) -> list[RunRecord]:
-    from rave_dist.registry.export import export_run
+    from rave_dist.registry.export import try_export
     from rave_dist.registry.publications import refresh_credit
     from rave_dist.registry.publish import publish
     from rave_dist.registry.store import find
     from rave_dist.training.continuation import plan_continuation
     from rave_dist.training.on_ray import train_library as train_runs
 
-    export = partial(export_run, name="dry_run")
     most = library.manifest.max_concurrent
     if deadline is not None:
         specs = _limited(library, specs, progress, seconds=deadline - time.monotonic())
@@ -175,7 +174,9 @@ def _train_all(
         if run.note:
             progress.say(f"{run.spec.instrument}: {run.note}")
     specs = [run.spec for run in planned]
-    records = train_runs(library.store, specs, publish=publish, export=export, most=most, progress=runs, stage=progress.stage)
+    records = train_runs(
+        library.store, specs, publish=publish, export=try_export, most=most, progress=runs, stage=progress.stage
+    )
 
     def correct_credit(spec: TrainingSpec, record: RunRecord) -> None:
         if record.state == "done" and record.model:  # also of a run that ended before its credit was corrected

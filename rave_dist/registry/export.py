@@ -16,9 +16,11 @@ from rave_dist import isolated
 from rave_dist.errors import InsufficientMemoryError, VerificationError
 from rave_dist.extensions import EXPORT_FORMATS
 from rave_dist.rave.presets import FIDELITY
-from rave_dist.records import ExportFolder, ExportRecord
+from rave_dist.records import ExportFolder, ExportRecord, RunFolder, TrainingSpec
+from rave_dist.storage.facts_cache import keep_facts, read_facts
 
 TIMEOUT_SECONDS = 3600
+_EXPORTED = {"exported": True}
 
 
 def export_run(
@@ -43,6 +45,23 @@ def export_run(
     out.mkdir(parents=True, exist_ok=True)
     _in_fresh_process("rave_dist.registry.build:build_request", out, timeout, run=str(run), name=name, fidelity=fidelity)
     return check_export(out, should_sound=should_sound, timeout=timeout)
+
+
+def try_export(run: Path, out: Path) -> None:
+    """Exports a run whose model is discarded, unless one of its configuration has been exported on this machine.
+
+    Args:
+        run: as for `export_run`.
+        out: the folder for the export.
+
+    Raises:
+        RaveDistError: as from `export_run`; it is not kept.
+    """
+    spec = TrainingSpec.model_validate_json(Path(RunFolder(run).spec).read_bytes())
+    request = {"export": Path(RunFolder(run).config).read_text(encoding="utf-8"), "channels": spec.channels}
+    if read_facts(request) != _EXPORTED:
+        export_run(run, out, name="dry_run")
+        keep_facts(request, _EXPORTED)
 
 
 def check_export(out: Path, *, should_sound: bool = False, timeout: float = TIMEOUT_SECONDS) -> ExportRecord:

@@ -22,8 +22,8 @@ from rave_dist.identity import canonical_json
 from rave_dist.rave.compatibility import check_effective, name_culprit
 from rave_dist.rave.step_config import StepConfig
 from rave_dist.records import TrainingSpec
+from rave_dist.storage.facts_cache import keep_facts, read_facts
 from rave_dist.training.host_memory import peak_bytes, reset_peak
-from rave_dist.training.preflight.facts_cache import keep_facts, read_facts
 from rave_dist.training.schedule import StepTimes
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ class ModelFacts:
 def measure_model(spec: TrainingSpec, start: InitialWeights | None = None) -> ModelFacts:
     """Facts of the model and the training step of a run; measured once for each configuration and machine.
 
-    Measured in a fresh process and kept in the user's cache (`rave_dist.training.preflight.facts_cache`).
+    Measured in a fresh process and kept in the user's cache (`rave_dist.storage.facts_cache`).
 
     Args:
         spec: the run.

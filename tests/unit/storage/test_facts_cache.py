@@ -10,7 +10,7 @@ import pytest
 
 from rave_dist.options import Budget
 from rave_dist.storage.cache import cache_folder
-from rave_dist.training.preflight.facts_cache import keep_facts, read_facts
+from rave_dist.storage.facts_cache import keep_facts, read_facts
 from rave_dist.training.preflight.model_facts import measure_model
 from tests.sample_records import training_spec
 

@@ -1,4 +1,4 @@
-"""A cache of facts of models, measured once for each configuration, version of the code and machine.
+"""A cache of facts of models, found out once for each configuration, version of the code and machine.
 
 ::
 
@@ -18,15 +18,14 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import rave_dist
 from rave_dist.errors import StoreError
 from rave_dist.extensions import VARIABLE as EXTENSIONS
 from rave_dist.identity import content_id, hash_blocks
 from rave_dist.storage.cache import cache_folder
 from rave_dist.storage.store import Store
 
-_PACKAGES = ("torch", "acids-rave", "cached-conv")
-_MEASURED_CODE = ("rave", "training")  # folders with code that affects the measurements
+_PACKAGES = ("rave-dist", "torch", "acids-rave", "cached-conv", "nn-tilde")
+_MEASURED_CODE = ("rave", "training", "registry")  # folders with code that affects the facts
 
 
 def read_facts(request: Mapping[str, Any]) -> Any:
@@ -57,7 +56,7 @@ def _circumstances() -> tuple[str, ...]:
     """Everything except the request that affects the result."""
     packages = [f"{name} {_version(name)}" for name in _PACKAGES]
     extensions = os.environ.get(EXTENSIONS, "")
-    return (rave_dist.__version__, _code_hash(), *packages, extensions, platform.machine(), _cpu_model())
+    return (_code_hash(), *packages, extensions, platform.machine(), _cpu_model())
 
 
 def _version(package: str) -> str:
@@ -68,8 +67,8 @@ def _version(package: str) -> str:
 
 
 def _code_hash() -> str:
-    """Hash of the code that affects the measurements, which in a checkout changes without the version."""
-    root = Path(rave_dist.__file__).parent
+    """Hash of the code that affects the facts, which in a checkout changes without the version."""
+    root = Path(__file__).parents[1]
     paths = sorted(path for folder in _MEASURED_CODE for path in (root / folder).rglob("*.py"))
     return hash_blocks(path.read_bytes() for path in paths)
 
