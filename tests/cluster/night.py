@@ -31,7 +31,7 @@ from ports import free_ports
 from rave_dist.library.manifest import Library, load_library
 from rave_dist.records import RunRecord
 from rave_dist.storage.store import Store
-from rave_dist.training.heartbeat import read_records
+from rave_dist.training.heartbeat import read_records, record_of, write_record
 from tests.cluster.night_watch import OF_RUNS, Watch, is_alive, title
 from tests.cluster.undisturbed import are_equal_weights, has_undisturbed_weights
 
@@ -280,18 +280,22 @@ class Night:
         return found
 
     def _has_calm_weights(self, name: str, folder: Path) -> bool:
-        """Whether a run of several workers has bitwise the weights of one that is alone on the hosts that are left."""
+        """Whether a run of several workers has bitwise the weights of one that is alone on the hosts that are left.
+
+        The calm run has a record as if it had begun with as many threads: with another number it would round differently.
+        """
+        ours, store = self.watch.records[name], self.library.store
         calm = yaml.safe_load((self.folder / "library.yaml").read_text())
         calm |= {"name": "calm", "instruments": {name: calm["instruments"][name]}}
         (folder / "calm.yaml").write_text(yaml.safe_dump(calm))
+        assert ours.dataset is not None
+        begun = record_of(store, load_library(folder / "calm.yaml").training_spec(name, dataset=ours.dataset))
+        write_record(store, begun.model_copy(update={"threads": ours.threads, "workers": ours.workers}))
         command = [sys.executable, "-m", "rave_dist", "run", str(folder / "calm.yaml"), "--json"]
         subprocess.run(command, env={**self.environment, "RAY_ADDRESS": self.address}, stdout=subprocess.DEVNULL, check=True)
-        store = self.library.store
-        (record,) = read_records(store, "calm", [name])
-        threads = [run.threads for run in (self.watch.records[name], record)]
-        self.say(f"{name} had {threads[0]} threads and calm {threads[1]}: only with as many it rounds in the same way")
-        ours, theirs = (run.folder.weights for run in (self.watch.records[name], record))
-        return are_equal_weights((store, ours), (store, theirs), folder)
+        (theirs,) = read_records(store, "calm", [name])
+        assert (theirs.run_id, theirs.threads) == (begun.run_id, ours.threads)
+        return are_equal_weights((store, ours.folder.weights), (store, theirs.folder.weights), folder)
 
     def close(self) -> None:
         assert self.hosts.stdin is not None
