@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Final, Literal
 import ray
 from ray.exceptions import NodeDiedError, OutOfMemoryError, RayError, RayTaskError, TaskCancelledError
 
-from rave_dist.cluster.hosts import Cluster, only_on
+from rave_dist.cluster import head
+from rave_dist.cluster.hosts import only_on
 from rave_dist.errors import InsufficientMemoryError, RaveDistError, StoreError, StoreUnavailableError, known_error
 from rave_dist.records import ModelCard, Problem, RunActivity, RunRecord, TrainingSpec
 from rave_dist.scheduling.admission import Share
@@ -84,7 +85,7 @@ def publish_one(store: Store, spec: TrainingSpec, record: RunRecord, publish: Pu
 def tidy_hosts() -> None:
     """Removes the temporary folders of killed processes on all hosts; waits for a few seconds."""
     tidy = ray.remote(num_cpus=0, max_retries=0)(remove_abandoned)
-    tasks = [tidy.options(scheduling_strategy=only_on(host.id)).remote() for host in Cluster.now().hosts]
+    tasks = [tidy.options(scheduling_strategy=only_on(host)).remote() for host in head.nodes()]
     ray.wait(tasks, num_returns=len(tasks), timeout=_TIDY_SECONDS)
 
 
