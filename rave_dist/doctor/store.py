@@ -11,6 +11,7 @@ from pathlib import Path
 from rave_dist.doctor.diagnosis import Check, Diagnosis, Request, error, from_error, ok, skipped, warning
 from rave_dist.doctor.machine import free_space
 from rave_dist.errors import StoreError
+from rave_dist.storage.schemes import scheme_of
 from rave_dist.storage.store import Store
 
 _WARN_SECONDS = 5.0  # another machine's records of runs appear older or newer by the difference
@@ -22,7 +23,7 @@ def store(request: Request) -> Iterator[Diagnosis]:
     if request.store is None:
         yield skipped("store", "give --store URI to examine a store")
         return
-    if request.store.uri.startswith("s3://"):
+    if scheme_of(request.store.uri) == "s3":
         yield s3_settings()
     yield from operations(request.store)
     if request.store.is_local:
@@ -62,7 +63,7 @@ def _seconds_ahead(place: Store) -> float | None:
         folder = next(path for path in (Path(place.uri), *Path(place.uri).parents) if path.exists())
         with tempfile.NamedTemporaryFile(dir=folder, prefix=".rave-dist-") as file:
             return os.stat(file.name).st_mtime - time.time()
-    if not place.uri.startswith("s3://"):
+    if scheme_of(place.uri) != "s3":
         return None
     from rave_dist.storage.s3 import server_time
 

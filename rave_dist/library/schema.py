@@ -188,7 +188,7 @@ class Settings(StrictRecord):
 
     config: Strings | None = key(
         "RAVE configuration, or several in order: `v1`, `v2`, `v2_small`, `[v2, causal]`, …; `v2_tiny` is a small preset for"
-        " quick experiments; which can be combined: docs/configurations.md",
+        " quick experiments; see docs/configurations.md",
         "v2_small",
         ["v2", "causal"],
     )

@@ -37,6 +37,7 @@ from botocore.exceptions import (
 from rave_dist.errors import MissingKeyError, StoreError, StoreUnavailableError, from_os_error
 from rave_dist.storage.backend import Entry
 from rave_dist.storage.parallel import REQUESTS_AT_ONCE, REQUESTS_PER_SECOND, Pace
+from rave_dist.storage.schemes import split
 
 if TYPE_CHECKING:
     import pyarrow.fs
@@ -107,7 +108,7 @@ def server_time(uri: str) -> float:
     Raises:
         StoreError: the server does not respond.
     """
-    bucket, _, prefix = uri.removeprefix("s3://").partition("/")
+    _, bucket, prefix = split(uri)
     place = S3Prefix(bucket, prefix)
     with place._errors(""):
         try:

@@ -29,15 +29,20 @@ def _open_s3(bucket: str, prefix: str) -> Backend:
 SCHEMES: Registry[Opener] = Registry("storage scheme", {"s3": _open_s3})
 
 
+def scheme_of(address: str) -> str:
+    """The scheme of an address in lower case; "" for a path."""
+    found = _SCHEME.match(address)
+    return found[1].lower() if found else ""
+
+
 def has_scheme(address: str) -> bool:
     """Whether an address is ``scheme://…``, ``file://`` included, rather than a path."""
-    return _SCHEME.match(address) is not None
+    return scheme_of(address) != ""
 
 
 def is_remote(address: str) -> bool:
     """Whether an address has a scheme other than ``file://``, so that it is not a local path."""
-    found = _SCHEME.match(address)
-    return found is not None and found[1].lower() != "file"
+    return scheme_of(address) not in ("", "file")
 
 
 def split(address: str) -> tuple[str, str, str]:

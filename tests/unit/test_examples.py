@@ -1,4 +1,4 @@
-"""The examples in the docstrings of the public names run; those that start Ray are in tests/on_ray/test_examples.py."""
+"""The examples in the docstrings of the public names run; those that start Ray are in tests/examples/test_examples.py."""
 
 from __future__ import annotations
 
