@@ -100,7 +100,7 @@ def tasks(store: Any, specs: list[Any]) -> Callable[[], None]:
     from rave_dist.scheduling.admission import Share
     from rave_dist.training.process import train_one
 
-    refs = [train_one.options(num_cpus=1).remote(store, spec, Share("", 1), None, False) for spec in specs]
+    refs = [train_one.options(num_cpus=1).remote(store, spec, Share("", 1), None, 1, False) for spec in specs]
 
     def end() -> None:
         for ref in refs:

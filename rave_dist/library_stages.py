@@ -74,6 +74,7 @@ def ingest_library(library: Library, names: Sequence[str], progress: Progress) -
     from rave_dist.dataset.on_ray import ingest as ingest_instrument
 
     progress.stage("reading recordings")
+    _let_wait(library, names, "the recordings of all instruments to be read")
     outcomes: list[Ingested] = []
     for name in names:
         settings = library.settings(name)
@@ -123,6 +124,7 @@ def train_library(
         if joint is not None:
             stack.enter_context(ray())
             write_joint_dataset(library.store, joint)
+            _let_wait(library, names, "the joint base")
             half = None if deadline is None else (time.monotonic() + deadline) / 2
             first = _train_all(library, [joint.spec], progress, progress.runs, deadline=half)
 
@@ -196,6 +198,14 @@ def _limited(library: Library, specs: list[TrainingSpec], progress: Progress, *,
     if limited.share < 1:
         progress.say(f"to end within the deadline, the runs get {100 * limited.share:.2g} % of the time that they need")
     return limited.specs
+
+
+def _let_wait(library: Library, names: Sequence[str], reason: str) -> None:
+    """Writes to the records of waiting instruments what they wait for."""
+    from rave_dist.training.heartbeat import read_records, write_record
+
+    waiting = [record for record in read_records(library.store, library.name, names) if record.state == "waiting"]
+    at_once(lambda record: write_record(library.store, record.model_copy(update={"waits_for": reason})), waiting)
 
 
 def write_failure(library: Library, name: str, problem: Problem) -> RunRecord:

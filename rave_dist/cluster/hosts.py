@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +18,7 @@ _PROBE_SECONDS = 60.0
 _LABEL_ACCELERATOR = "ray.io/accelerator-type"
 
 _gpu_bytes: dict[str, int] = {}
-_probes: dict[str, ray.ObjectRef[int]] = {}
+_probes: dict[str, tuple[ray.ObjectRef[int], float]] = {}  # and the times at which they began
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class Cluster:
     """The hosts of the connected Ray at one moment.
 
     Args:
-        hosts: those that may start work: alive, and not about to end.
+        hosts: those that may start work: alive, with the memory of their GPUs known, and not about to end.
         draining: ids of those that will end soon, for example because their cloud has reclaimed them.
         free: resources that nobody holds, by id.
     """
@@ -43,7 +44,9 @@ class Cluster:
         """
         nodes = head.nodes()
         draining = frozenset(name for name, node in nodes.items() if head.is_draining(node))
-        hosts = tuple(_host(name, node) for name, node in nodes.items() if name not in draining)
+        staying = {name: node for name, node in nodes.items() if name not in draining}
+        unknown = _measure_gpus([name for name, node in staying.items() if node.total_resources.get("GPU", 0)])
+        hosts = tuple(_host(name, node) for name, node in staying.items() if name not in unknown)
         return cls(hosts, draining, {name: dict(node.available_resources) for name, node in nodes.items()})
 
     def room(self, known: Iterable[Host], taken: Iterable[Share]) -> Room:
@@ -77,7 +80,7 @@ def _host(name: str, node: Any) -> Host:
         cpus=resources.get("CPU", 0.0),
         memory=resources.get("memory", 0.0),
         gpus=gpus,
-        gpu_bytes=_memory_of_gpu(name) if gpus else 0,
+        gpu_bytes=_gpu_bytes.get(name, 0),
         accelerator=labels.get(_LABEL_ACCELERATOR, ""),
         labels=tuple(sorted(labels.items())),
     )
@@ -90,18 +93,27 @@ def _measure_gpu() -> int:
     return int(torch.cuda.get_device_properties(0).total_memory)
 
 
-def _memory_of_gpu(host: str) -> int:
-    """Memory of one of a host's GPUs; 0 while all of them are in use, so that every run gets a whole one."""
-    if host not in _gpu_bytes:
-        is_new = host not in _probes
-        if is_new:
-            _probes[host] = _measure_gpu.options(scheduling_strategy=only_on(host)).remote()
-        ready, _ = ray.wait([_probes[host]], timeout=_PROBE_SECONDS if is_new else 0)
-        if not ready:
-            return 0
-        try:
-            _gpu_bytes[host] = ray.get(_probes[host])
-        except RayError:
-            del _probes[host]  # asked again
-            return 0
-    return _gpu_bytes[host]
+def _measure_gpus(hosts: Collection[str]) -> set[str]:
+    """Measures the memory of a GPU on each host; returns the hosts that have not answered yet, but may.
+
+    Waits only if there is no other host to work with. A host that does not answer within a minute, because all of its GPUs are
+    in use, counts as one with GPUs of unknown memory, of which every run gets a whole one.
+    """
+    asked = [host for host in hosts if host not in _gpu_bytes]
+    is_first = bool(asked) and not _probes
+    for host in asked:
+        if host not in _probes:
+            _probes[host] = (_measure_gpu.options(scheduling_strategy=only_on(host)).remote(), time.monotonic())
+    if is_first:
+        ray.wait([_probes[host][0] for host in asked], num_returns=len(asked), timeout=_PROBE_SECONDS)
+    unknown: set[str] = set()
+    for host in asked:
+        probe, began = _probes[host]
+        if ray.wait([probe], timeout=0)[0]:
+            try:
+                _gpu_bytes[host] = ray.get(probe)
+            except RayError:
+                del _probes[host]  # asked again
+        elif time.monotonic() - began < _PROBE_SECONDS:
+            unknown.add(host)
+    return unknown

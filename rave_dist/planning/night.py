@@ -216,5 +216,5 @@ def _doubling(cards: int) -> list[int]:
 def _hosts(card: Card | None, cards: int) -> list[Host]:
     """The cluster of a plan: one host with all cards, which says nothing of how they are spread, or this machine."""
     if card is not None:
-        return [Host(card.name, cpus=math.inf, gpus=cards, gpu_bytes=card.gib << 30)]
+        return [Host(card.name, cpus=math.inf, gpus=cards, gpu_bytes=card.gib << 30, accelerator=card.name)]
     return [Host("this machine", cpus=float(os.cpu_count() or 1), memory=psutil.virtual_memory().total)]

@@ -154,6 +154,16 @@ class Room:
         if share.gpus and share.gpu < len(self._gpus[share.host]):
             self._gpus[share.host][share.gpu] -= share.gpus
 
+    def hold(self, need: Need) -> None:
+        """Counts what a run needs that finds no room as used, where most of it is free, so that it is next there."""
+        one = replace(need, workers=1)
+        for _ in range(need.workers):
+            suited = [host for host in self._hosts.values() if has_room([host], one)]
+            if not suited:
+                return
+            share = max((self._future(host, one) for host in suited), key=self._left)
+            self.take(share)
+
     def limit(self, host: str, *, cpus: float, memory: float, gpus: float) -> None:
         """Reduces what is free on a host to what others have left of it."""
         if host in self._hosts:
@@ -193,6 +203,18 @@ class Room:
         fullest = min(fitting, key=self._gpus[host.id].__getitem__)
         return Share(host.id, need.cpus, memory, part, fullest)
 
+    def _future(self, host: Host, need: Need) -> Share:
+        """The share of a run on the emptiest card of a host when it has room."""
+        memory = min(need.memory, int(host.memory)) if math.isfinite(host.memory) else need.memory
+        if need.gpu_bytes is None:
+            return Share(host.id, need.cpus, memory)
+        free = self._gpus[host.id]
+        return Share(host.id, need.cpus, memory, gpu_share(need.gpu_bytes, host.gpu_bytes), free.index(max(free)))
+
+    def _left(self, share: Share) -> float:
+        """What a share would leave free of its card, or without one of the CPUs; negative if it has to wait for others."""
+        return self._gpus[share.host][share.gpu] - share.gpus if share.gpus else self._cpus[share.host] - share.cpus
+
     def _uses_reserved(self, need: Need) -> bool:
         """Whether too few CPUs would be left; the first run has what it needs, or one of a whole host might never start."""
         used = self._cpus_of_runs + need.workers * need.cpus
@@ -200,7 +222,7 @@ class Room:
 
     def _rank(self, share: Share) -> float:
         """What a share would leave on its card; without one, lower on an emptier host: cores share its memory bus."""
-        return self._gpus[share.host][share.gpu] - share.gpus if share.gpus else -self._cpus[share.host]
+        return self._left(share) if share.gpus else -self._cpus[share.host]
 
 
 def gpu_share(step_bytes: int, gpu_bytes: int) -> float:
@@ -233,6 +255,9 @@ def admit(
 ) -> list[tuple[Candidate, Share]]:
     """The runs to start now, with their shares, which are taken from the room.
 
+    Smaller runs fill what the first ones cannot use. A run of a higher priority that finds no room is next on the hosts that
+    are nearest to have it: those of lower priorities leave it there.
+
     Args:
         waiting: runs without a process.
         room: what is free.
@@ -242,14 +267,19 @@ def admit(
     """
     started: list[tuple[Candidate, Share]] = []
     refused: set[Need] = set()
+    first: Candidate | None = None  # of its priority, that found no room
     for candidate in _in_order(list(waiting), room):
         if (most is not None and len(started) >= most) or allowance < 0:
             break
+        if first is not None and candidate.priority < first.priority:
+            room.hold(first.need)
+            first = None
         if candidate.need in refused:
             continue
         share = room.find(candidate.need)
         if share is None:
             refused.add(candidate.need)
+            first = first or candidate
         else:
             room.take(share)
             allowance -= cost(candidate, room)

@@ -68,4 +68,9 @@ def is_kind(device: str, card: Card | None) -> bool:
     if card is None:
         return device == CPU
     words = re.split(r"[^a-z0-9]+", device.casefold())  # "NVIDIA A100-SXM4-80GB" is an A100-80G, "NVIDIA L40S" no L4
-    return all(part in words or f"{part}b" in words for part in card.name.casefold().split("-"))
+
+    def parts(one: Card) -> list[str]:
+        return one.name.casefold().split("-")
+
+    kinds = [one for one in CARDS.values() if all(part in words or f"{part}b" in words for part in parts(one))]
+    return card == max(kinds, key=lambda one: len(parts(one)), default=None)

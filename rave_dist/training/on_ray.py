@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import ray
@@ -147,10 +148,9 @@ class _Fleet:
         try:
             training = [item for item in self._items if item.stage == "training" and item.task is not None]
             self._refresh()
+            at_once(lambda item: self._store.write_bytes(stop_key(item.spec), b""), [i for i in training if i.is_training])
             for item in training:
-                if item.is_training:
-                    self._store.write_bytes(stop_key(item.spec), b"")
-                else:  # it has nothing to save yet
+                if not item.is_training:  # it has nothing to save yet
                     ray.cancel(item.task)
             if training:
                 ray.wait([item.task for item in training], num_returns=len(training), timeout=STOP_SECONDS)
@@ -165,11 +165,14 @@ class _Fleet:
                 pending = ray.wait(pending, num_returns=len(pending), timeout=_CANCEL_SECONDS)[1]
             for task in pending:
                 ray.cancel(task, force=True)
-            for item in self._items:
-                if item.stage != "ended":
-                    item.keep(state="waiting", activity=None)
-                with contextlib.suppress(StoreError):
-                    self._store.delete(stop_key(item.spec))
+            at_once(self._leave_waiting, self._items)
+
+    def _leave_waiting(self, item: RunItem) -> None:
+        """The last record of a run whose command ends."""
+        if item.stage != "ended":
+            item.keep(state="waiting", activity=None)
+        with contextlib.suppress(StoreError):
+            self._store.delete(stop_key(item.spec))
 
     def _start(self) -> None:
         """Starts to publish finished runs, and starts waiting runs as resources allow."""
@@ -188,27 +191,29 @@ class _Fleet:
         due = [item for item in waiting.values() if item.is_due]
         tests = {item.step_id: item.spec.instrument for item in self._items if self._is_testing(item)}
         ready = [item.candidate for item in due if item.step_id not in tests]
-        needs_of_all = {item.candidate.need for item in due}
-        lead, theirs = self._rivals.lead(
-            taken=self._taken, wants=[h.id for h in known if any(has_room([h], n) for n in needs_of_all)]
-        )
         shares = [item.share for item in self._items if item.share is not None]
+        most = None if self._most is None else max(0, self._most - len(shares))
+        lead, theirs = self._rivals.lead(taken=self._taken, wants=() if most == 0 else _usable(known, due))
         room = cluster.room([host for host in known if host.id not in theirs], shares)
-        most = None if self._most is None else self._most - len(shares)
+        started: list[tuple[RunItem, Share]] = []
         for candidate, share in admit(ready, room, most=most, allowance=math.inf if theirs else lead):
             item = waiting[candidate.name]
             if item.step_id in tests:  # a run that has just been started tests it
                 continue
             self._taken += cost(candidate, room)
-            self._train(waiting.pop(candidate.name), share)
-            if self._is_testing(item):
+            started.append((waiting.pop(candidate.name), share))
+            if self._is_untested(item):
                 tests[item.step_id] = item.spec.instrument
+        at_once(lambda pair: self._train(*pair), started)
         self._say_why(waiting.values(), known, tests)
 
     def _is_testing(self, item: RunItem) -> bool:
         """Whether a run makes the first dry run of its step, whose result will serve the others, or is about to."""
-        untested = item.step_id not in self._tested and self._needs.dry_run(item.spec) is None
-        return untested and item.stage == "training" and item.record.activity != "copying audio"  # which may take long
+        is_at_it = item.stage == "training" and item.record.activity != "copying audio"  # which may take long
+        return is_at_it and self._is_untested(item)
+
+    def _is_untested(self, item: RunItem) -> bool:
+        return item.step_id not in self._tested and self._needs.dry_run(item.spec) is None
 
     def _say_why(self, waiting: Collection[RunItem], known: Sequence[Host], tests: Mapping[str, str]) -> None:
         """Writes to the records of waiting runs what they wait for."""
@@ -218,6 +223,7 @@ class _Fleet:
             need: turn if is_full and has_room(known, need) else missing(known, need)
             for need in {item.candidate.need for item in waiting}
         }
+        changed: list[tuple[RunItem, str]] = []
         for item in waiting:
             reason = reasons[item.candidate.need]
             if not item.is_due:
@@ -225,7 +231,8 @@ class _Fleet:
             elif item.step_id in tests:
                 reason = f"the dry run of {tests[item.step_id]}, which serves it too"
             if reason != item.record.waits_for:
-                item.keep(waits_for=reason)
+                changed.append((item, reason))
+        at_once(lambda pair: pair[0].keep(waits_for=pair[1]), changed)
 
     def _leave(self, draining: Collection[str]) -> None:
         """Asks runs on hosts that are to end to save their state; they continue elsewhere."""
@@ -325,6 +332,12 @@ class _Fleet:
 
     def _busy(self) -> list[RunItem]:
         return [item for item in self._items if item.stage in ("training", "publishing")]
+
+
+def _usable(known: Sequence[Host], due: Iterable[RunItem]) -> list[str]:
+    """The ids of the hosts that could hold one of these runs, or one of its workers if the cluster could hold them all."""
+    needs = {replace(need, workers=1) for need in {item.candidate.need for item in due} if has_room(known, need)}
+    return [host.id for host in known if any(has_room([host], need) for need in needs)]
 
 
 def _measure(store: Store, items: Sequence[RunItem], known: Sequence[Host]) -> Needs:

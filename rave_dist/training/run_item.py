@@ -124,13 +124,17 @@ class RunItem:
         self.stage = stage
 
     def retry_alone(self, memory: Literal["device", "host"]) -> None:
-        """Lets it wait for a whole card, or all of a host's memory; a device without a card is its host."""
+        """Lets it wait for a whole card, or all of a host's memory; a device without a card is its host.
+
+        It goes before the others of its priority, of which there may always be one in its place.
+        """
         need = self.candidate.need
         if need.gpu_bytes is not None:
             need = replace(need, gpu_bytes=0)
         if need.gpu_bytes is None or memory == "host":
             need = replace(need, memory=ALL_MEMORY)
-        self.candidate, self.alone = replace(self.candidate, need=need), True
+        self.candidate = replace(self.candidate, need=need, priority=self.candidate.priority + 1)
+        self.alone = True
         self.wait("waiting")
 
     def may_try_again(self, share: Share | None, *, is_loss: bool = False) -> bool:

@@ -61,7 +61,8 @@ class Speeds:
             if past.spec.step_id == spec.step_id:
                 done, phase_1 = past.record.step, past.record.phase_1_steps or past.record.step
                 in_phase_1 = min(done, phase_1)
-                then = self._estimate(measure_model(spec), past.spec, cpus)  # with its own number of workers
+                # With its own numbers of workers and threads.
+                then = self._estimate(measure_model(spec), past.spec, past.record.threads or cpus)
                 expected = in_phase_1 * then.phase_1 + (done - in_phase_1) * then.phase_2
                 return estimate.scaled(estimate.phase_1 * past.record.seconds / expected), "measured"
         return estimate, "estimated"

@@ -69,6 +69,14 @@ def test_several_workers_take_a_card_each(library: Callable[..., Library]) -> No
         planned(pair, card=CARDS["H100"])
 
 
+def test_a_run_for_a_type_of_card_is_planned_on_that_type(library: Callable[..., Library]) -> None:
+    placed = library({"budget": {"hours": 1}, "placement": {"accelerator": "H100"}})
+    assert planned(placed, card=CARDS["H100"]).end == HOUR + START
+    with pytest.raises(ConfigurationError, match="no host of the plan") as caught:
+        planned(placed, card=CARDS["T4"])
+    assert "H100" in caught.value.fix
+
+
 def test_a_limit_of_concurrent_runs_is_kept(library: Callable[..., Library]) -> None:
     night = planned(library(*[{"budget": {"hours": 1}}] * 4, max_concurrent=2), card=CARDS["H100"])
     assert night.end == pytest.approx(2 * (HOUR + START))

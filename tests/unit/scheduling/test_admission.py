@@ -92,6 +92,27 @@ def test_fractions_of_a_gpu_do_not_reach_over_to_the_next() -> None:
     assert {share.gpu for _, share in started} == {0, 1}
 
 
+def test_smaller_runs_do_not_overtake_a_higher_priority_for_ever() -> None:
+    """The large one is next on the card with most room; the small ones may have the rest of the other."""
+    running = [Share("a", 1, gpus=0.5, gpu=0), Share("a", 1, gpus=0.75, gpu=1)]
+    waiting = [on_gpu("large", 80, priority=5), *(on_gpu(f"small {n}", 6) for n in range(6))]
+    assert names(admit(waiting, Room([card(gpus=2)], running))) == ["small 0", "small 1"]
+    assert names(admit(waiting, Room([card(gpus=2)], running[1:]))) == ["large", "small 0", "small 1"]
+    nowhere = Candidate("nowhere", Need(gpu_bytes=GIB, labels=(("zone", "b"),)), priority=9)
+    assert names(admit([nowhere, on_gpu("small", 6)], Room([card()]))) == ["small"]
+
+
+def test_a_run_that_needs_all_memory_of_a_host_gets_one() -> None:
+    hosts = [Host("a", 4, memory=8 * GIB), Host("b", 4, memory=8 * GIB)]
+    running = [Share("a", 1, GIB), Share("a", 1, GIB), Share("b", 1, GIB)]
+    alone = Candidate("alone", Need(1, ALL_MEMORY), priority=1)
+    others = [Candidate(str(n), Need(1, GIB)) for n in range(4)]
+    assert {share.host for _, share in admit([alone, *others], Room(hosts, running))} == {"a"}
+    pair = Candidate("pair", Need(4, workers=2), priority=1)
+    assert admit([pair, *others], Room(hosts, running)) == []
+    assert {share.host for _, share in admit([alone, *others], Room(hosts, running[:2]))} == {"a", "b"}
+
+
 def test_the_longest_starts_first_and_a_priority_before_it() -> None:
     runs = [on_gpu("short", 60, 1), on_gpu("long", 60, 9), on_gpu("urgent", 60, 2, priority=1)]
     assert names(admit(runs, Room([card(gpus=2)]))) == ["urgent", "long"]

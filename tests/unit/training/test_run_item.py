@@ -86,7 +86,7 @@ def test_a_run_out_of_memory_waits_for_all_of_what_it_lacked(
     item = _item(local_store)
     item.candidate, item.stage = Candidate("tabla", need, 60.0, priority=1), "training"
     item.retry_alone(memory)
-    assert item.candidate == Candidate("tabla", alone, 60.0, priority=1)
+    assert item.candidate == Candidate("tabla", alone, 60.0, priority=2)
     assert (item.stage, item.alone, item.record.activity) == ("waiting", True, "waiting")
 
 
