@@ -44,22 +44,40 @@ def init(
         console.show_first_manifest(found)
 
 
-def check(library: LibraryFile, only: Only = None, as_json: Json = False, debug: Debug = False) -> None:
-    """Report the planned runs, the problems and their fixes, and how long the training takes on this machine.
+Gpu = Annotated[
+    str | None,
+    typer.Option(
+        "--gpu",
+        metavar="CARD",
+        help="The type of GPU: T4, L4, A100, H100, …  [default: this machine's CPUs]",
+        show_default=False,
+    ),
+]
+Gpus = Annotated[int, typer.Option("--gpus", min=1, max=4096, help="The number of GPUs.")]
 
-    Trains nothing; tests whether the store can be written.
+
+def check(
+    library: LibraryFile, only: Only = None, gpu: Gpu = None, gpus: Gpus = 1, as_json: Json = False, debug: Debug = False
+) -> None:
+    """Report the planned runs, the problems and their fixes, and how long the training takes and what it costs.
+
+    On this machine, or on the given GPUs at the manifest's price. Trains nothing; tests whether the store can be written.
     """
     from rave_dist.planning.night import plan_night
+    from rave_dist.scheduling.cards import find_card
 
     loaded = load_library(library)
+    card = None if gpu is None else find_card(gpu)
     with shown_progress() as progress:
         checks = pipeline.check(loaded, only, progress=progress)
         night = None
-        if not os.environ.get("RAY_ADDRESS"):
+        if card is not None or not os.environ.get("RAY_ADDRESS"):
             with suppress(ConfigurationError):  # of runs that are placed elsewhere
-                night = plan_night(loaded, [c.name for c in checks.instruments if c.ok])
+                fit = [c.name for c in checks.instruments if c.ok]
+                night = plan_night(loaded, fit, card=card, cards=gpus, price=loaded.manifest.price)
     if as_json:
-        console.document({"library": loaded.name, **checks.to_json(), "end_seconds": night and round(night.end)})
+        end = {"end_seconds": night and round(night.end), "cost": night and night.cost and round(night.cost, 2)}
+        console.document({"library": loaded.name, **checks.to_json(), **end})
     else:
         console.show_checks(checks)
         if night is not None:
@@ -70,16 +88,8 @@ def check(library: LibraryFile, only: Only = None, as_json: Json = False, debug:
 def plan(
     library: LibraryFile,
     only: Only = None,
-    gpu: Annotated[
-        str | None,
-        typer.Option(
-            "--gpu",
-            metavar="CARD",
-            help="The type of GPU: T4, L4, A100, H100, …  [default: this machine's CPUs]",
-            show_default=False,
-        ),
-    ] = None,
-    gpus: Annotated[int, typer.Option("--gpus", min=1, max=4096, help="The number of GPUs.")] = 1,
+    gpu: Gpu = None,
+    gpus: Gpus = 1,
     deadline: Deadline = None,
     price: Annotated[
         float | None,

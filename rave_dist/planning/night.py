@@ -16,6 +16,7 @@ import psutil
 
 from rave_dist.errors import ConfigurationError
 from rave_dist.library.manifest import Library
+from rave_dist.rave.presets import smaller_batch
 from rave_dist.rave.step_config import StepConfig
 from rave_dist.records import DryRunResult, RunRecord, TrainingSpec
 from rave_dist.scheduling.admission import Host, has_room, missing
@@ -179,12 +180,14 @@ def plan_night(
 
 def _check_fits(spec: TrainingSpec, card: Card, tested: DryRunResult | None) -> None:
     """Refuses a step that needs more memory than the card has, unless it may be computed in parts."""
-    needed = step_bytes(measure_model(spec), tested, StepConfig.of(spec).of_one_worker().batch)
-    if needed > card.gib << 30 and spec.batch != "auto":
+    facts, batch, usable = measure_model(spec), StepConfig.of(spec).of_one_worker().batch, card.gib << 30
+    needed = step_bytes(facts, tested, batch)
+    if needed > usable and spec.batch != "auto":
+        fitting = max((n for n in range(batch) if facts.step_bytes(n) * needed <= facts.step_bytes(batch) * usable), default=0)
         raise ConfigurationError(
             f"a training step needs {in_words(needed)} of memory, a {card.name} has {card.gib} GiB",
             where=spec.instrument,
-            fix="set batch: auto, or plan with a larger card",
+            fix=f"{smaller_batch(spec, spec.workers * fitting)}; or plan with a larger card",
         )
 
 

@@ -23,7 +23,7 @@ def check_reachable(library: Library, names: Sequence[str], *, shared_store: boo
 
     Raises:
         StoreError: the store is a folder of this machine.
-        LibraryError: an instrument starts from a stock run, a folder of this machine.
+        LibraryError: an instrument starts from a stock run, a folder of this machine, or ``on_end`` is a program in one.
     """
     if library.store.is_local and not shared_store:
         raise StoreError(
@@ -31,6 +31,13 @@ def check_reachable(library: Library, names: Sequence[str], *, shared_store: boo
             where=library.store.uri,
             fix="set store: s3://bucket/prefix in the manifest; or add --shared-store if every host mounts this folder under "
             "the same path",
+        )
+    on_end = library.manifest.on_end
+    if isinstance(on_end, tuple | list) and "/" in on_end[0]:
+        raise LibraryError(
+            "the program is one of this machine, which the cluster does not have",
+            where=f"on_end: {on_end[0]}",
+            fix="give an http(s) address, or the name of a program that is on the PATH of the cluster's head",
         )
     for name in names:
         base = library.base(name)

@@ -321,7 +321,7 @@ def show_end(night: Night) -> None:
     cost = "" if night.cost is None else f", {night.cost:,.2f} at {night.price:g} for a card and hour"
     out.print(f"training ends after about {duration(night.end)} {on}{cost}", markup=False)
     if night.card is None:
-        err.print("[dim]on GPUs, with the cost: rave-dist plan LIBRARY.yaml --gpu CARD --price PRICE[/]")
+        err.print("[dim]on GPUs: add --gpu CARD; with the cost: set price in the manifest; more: rave-dist plan[/]")
 
 
 def show_night(night: Night) -> None:

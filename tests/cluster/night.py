@@ -176,9 +176,10 @@ class Night:
         print(self.log[-1], file=sys.stderr, flush=True)
 
     def pick(self, choose: Callable[[RunRecord, psutil.Process], bool] = lambda record, process: True) -> Any:
-        """A run that trains, and its process, at random; waits for one."""
+        """A run in the middle of its training, and its process, at random; waits for one."""
         while True:
-            found = [(record, process) for record, process in self.watch.training() if choose(record, process)]
+            training = [each for each in self.watch.training() if each[0].step < MOST_DONE * each[0].steps]
+            found = [(record, process) for record, process in training if choose(record, process)]
             if found:
                 return self.random.choice(sorted(found, key=lambda one: one[0].instrument))
             if self.exit_code() is not None:

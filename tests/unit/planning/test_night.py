@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -156,6 +157,11 @@ def test_a_step_that_no_card_of_the_kind_holds_is_refused(library: Callable[...,
     with pytest.raises(ConfigurationError, match="GiB") as caught:
         planned(large, card=CARDS["T4"])
     assert (caught.value.where, "batch: auto" in caught.value.fix) == ("i0", True)
+    found = re.search(r"set batch: (\d+)", caught.value.fix)
+    assert found is not None
+    assert planned(library({"batch": int(found[1]), "window": 131072, "budget": {"hours": 1}}), card=CARDS["T4"]).runs
+    with pytest.raises(ConfigurationError, match="GiB"):
+        planned(library({"batch": int(found[1]) + 1, "window": 131072, "budget": {"hours": 1}}), card=CARDS["T4"])
 
 
 @pytest.mark.parametrize(("said", "meant"), [("h100", "H100"), ("rtx 4090", "RTX-4090")])

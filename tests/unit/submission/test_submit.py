@@ -72,6 +72,15 @@ def test_a_stock_run_of_this_machine_is_refused(tmp_path: Path) -> None:
     assert "--only low" in done.output
 
 
+def test_a_program_of_this_machine_cannot_be_notified(tmp_path: Path) -> None:
+    """The run would end with a warning, hours later."""
+    path = _write(tmp_path, "s3://bucket/store", MANIFEST + "\non_end: [./notify.sh, night]\n")
+    done = CliRunner().invoke(app, ["submit", str(path)], env={"COLUMNS": "300"})
+    assert done.exit_code == 1
+    assert "on_end: ./notify.sh" in done.output
+    assert "http(s) address" in done.output
+
+
 @pytest.mark.parametrize(
     ("name", "address", "said"),
     [
