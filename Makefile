@@ -1,4 +1,4 @@
-# make setup | demo | test | quick | check | bench | docs | dist | constraints
+# make setup | demo | test | quick | oldest | check | bench | docs | dist | constraints
 
 SHELL := bash
 
@@ -16,7 +16,7 @@ PROSE := rave_dist ray_jobs benchmarks docs tools .ci Makefile $(wildcard *.md *
 export OMP_NUM_THREADS ?= 1
 export MKL_NUM_THREADS ?= 1
 
-.PHONY: setup demo test quick style check bench docs dist constraints
+.PHONY: setup demo test quick oldest style check bench docs dist constraints
 
 setup: $(INSTALLED)
 
@@ -49,6 +49,15 @@ $(WAITING_PARTS:%=test-%): test-%:
 # Contract tests, and unit tests that do not train, export or start processes: under two minutes on two cores.
 quick: setup
 	$(BIN)/python -m pytest -q $(PROCESSES) -m "not slow" tests/contract tests/unit $(ARGS)
+
+# The same with the oldest versions that pyproject.toml allows, in an environment of Python 3.11.
+OLDEST := .venv-oldest
+oldest: setup
+	$(BIN)/uv venv --clear --python 3.11 $(OLDEST)
+	$(BIN)/uv pip install --python $(OLDEST) --constraint constraints-oldest.txt --editable .[dev]
+	$(BIN)/uv pip install --python $(OLDEST) --no-deps $$(grep '^acids-rave' constraints.in)
+	touch $(OLDEST)/.installed
+	$(MAKE) quick VENV=$(OLDEST)
 
 style: setup
 	$(BIN)/ruff check .

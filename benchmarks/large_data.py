@@ -1,14 +1,13 @@
 """Datasets larger than memory: what a training process holds, what it reads from the store, how well it shuffles.
 
-    python benchmarks/large_data.py [--json] [--gigabytes 6] [--steps 100] [--large 4 --small 8]
+    python benchmarks/large_data.py [--json] [--gigabytes 6] [--steps 100] [--epochs 2]
 
 A dataset of noise is written as shards. A small model is then trained on it in a process whose anonymous resident memory is
 sampled, which the system cannot take back; pages of files are not in it. A process that exceeds ``--memory`` fails.
 Afterwards the same process draws windows for some epochs, without training. Reported are the peak of its anonymous resident
 memory, the bytes read from the store, and how windows that follow each other lie in the dataset; independent uniform positions,
 as a perfect shuffle has, are a third of the dataset apart and uncorrelated. CPU per batch is compared with windows from
-memory, on a part of the dataset that fits, alternately in one process. ``--large`` and ``--small`` start that many
-processes at once, the small ones on a minute of audio.
+memory, on a part of the dataset that fits, alternately in one process.
 """
 
 from __future__ import annotations
@@ -198,12 +197,10 @@ def milliseconds_per_batch(store: Any, manifest: Any, rounds: int) -> dict[str, 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true", help="print one JSON document")
-    parser.add_argument("--gigabytes", type=float, default=0.5)
+    parser.add_argument("--gigabytes", type=float, default=6.0)
     parser.add_argument("--memory", type=float, default=1.5, help="anonymous memory that a process may have, in GB")
     parser.add_argument("--steps", type=int, default=100)
-    parser.add_argument("--epochs", type=float, default=1.5)
-    parser.add_argument("--large", type=int, default=0, help="runs on the large dataset at the same time as the small ones")
-    parser.add_argument("--small", type=int, default=0)
+    parser.add_argument("--epochs", type=float, default=2.0)
     parser.add_argument("--run", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.run:
@@ -217,12 +214,6 @@ def main() -> None:
         store = Store(f"{name}/store")
         large = generate(store, "large", 1e9 * arguments.gigabytes / (2 * RATE))
         settings = {"steps": arguments.steps, "limit": limit}
-        if arguments.large or arguments.small:
-            small = generate(store, "small", 60.0)
-            kinds = ["large"] * arguments.large + ["small"] * arguments.small
-            datasets = {"large": large, "small": small}
-            started = [start(store, datasets[k], f"{k}{n}", epochs=0, **settings) for n, k in enumerate(kinds)]
-            return show_mix(arguments, kinds, [finish(process) for process in started])
         alone = finish(start(store, large, "alone", epochs=arguments.epochs, **settings))
         batch = milliseconds_per_batch(store, large, 20)
     shards = sum(shard.bytes for shard in large.shards)
@@ -258,30 +249,6 @@ def main() -> None:
             f" a random permutation of {alone['windows']} windows has a correlation of ±{alone['windows'] ** -0.5:.3f}",
             "batches from disk and from memory are compared sample by sample; medians of 20, alternately",
         ],
-    )
-
-
-def show_mix(arguments: argparse.Namespace, kinds: list[str], found: list[dict[str, Any]]) -> None:
-    """The runs that were at work at the same time."""
-    rows = []
-    for kind in ("large", "small"):
-        of_kind = [answer for k, answer in zip(kinds, found, strict=True) if k == kind]
-        if of_kind:
-            speeds = [answer["steps_per_second"] for answer in of_kind]
-            rows.append(
-                {
-                    **{"": f"{len(of_kind)} {kind}", "slowest, steps/s": min(speeds), "fastest, steps/s": max(speeds)},
-                    "peak anonymous memory of one, GB": max(answer["peak"] for answer in of_kind) / 1e9,
-                    "read from the store by all, GB": sum(answer["store_bytes"] for answer in of_kind) / 1e9,
-                }
-            )
-    speeds = [answer["steps_per_second"] for answer in found]
-    report(
-        "large and small runs at once",
-        rows,
-        {"slowest over fastest run": min(speeds) / max(speeds)},
-        json=arguments.json,
-        notes=[f"{arguments.gigabytes:g} GB and a minute of audio; {arguments.steps} steps each, all started at once"],
     )
 
 
