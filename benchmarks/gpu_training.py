@@ -1,6 +1,7 @@
-"""Training on one GPU, without Ray: stock RAVE's step and ours, both phases, every option of ``compute``, and packed processes.
+"""Training on one GPU, without Ray: stock RAVE's step and ours, both phases, every option of ``compute``, and packed runs.
 
-Each preset is one process (or several packed ones that start together) that warms up and then runs steps for some seconds.
+Each preset is one process (or several packed ones that start together) that warms up and then runs steps for some seconds; or
+one process with several models, each on a CUDA stream of its own, in turn.
 Stock is called as by ``rave train``, with TF32 and cuDNN's search, without Lightning's loop. Phase 2 counts complete cycles of
 a discriminator step and its generator steps. GPU-seconds per step count the whole card, so that effective packing lowers them;
 memory is the memory in use on the card, contexts included.
@@ -21,6 +22,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, get_args
 
 from harness import report
@@ -32,6 +34,7 @@ CONFIGS = {"v1": 32768, "v2_small": 40960, "v2": 73728}  # with the smallest con
 TOGETHER = ("tf32,fused-adam", "bf16,fused-adam", "bf16,fused-adam,cuda-graphs")
 PARTS = (2, 4)
 PACKED = (1, 2, 4, 8)
+STREAMS = (2, 4)
 PHASES = ("phase 1", "phase 2")
 WARM_UP_CYCLES = 5  # enough for three steps of each kind before one is recorded
 
@@ -46,7 +49,10 @@ def serve(job: Mapping[str, Any]) -> None:
     warnings.simplefilter("ignore")
     on_gpu = torch.cuda.is_available()
     try:
-        do, cycle = stepper(job, "cuda" if on_gpu else "cpu")
+        device = "cuda" if on_gpu else "cpu"
+        models = [stepper(job, device) for _ in range(job["streams"])]
+        streams = [torch.cuda.Stream() if on_gpu and len(models) > 1 else None for _ in models]
+        cycle = models[0][1]
         for line in sys.stdin:
             phase, seconds = json.loads(line)
             indices = range(1) if phase == PHASES[0] else range(cycle, 2 * cycle)
@@ -54,8 +60,10 @@ def serve(job: Mapping[str, Any]) -> None:
             began = time.perf_counter()
             while cycles < (job["warm_up"] if not seconds else 1) or time.perf_counter() - began < seconds:
                 for index in indices:
-                    do(index)
-                done, cycles = done + len(indices), cycles + 1
+                    for (do, _), stream in zip(models, streams, strict=True):
+                        with torch.cuda.stream(stream):  # does nothing without one
+                            do(index)
+                done, cycles = done + len(indices) * len(models), cycles + 1
                 if on_gpu:
                     torch.cuda.synchronize()
             took = time.perf_counter() - began
@@ -161,21 +169,31 @@ def card() -> str | None:
     return subprocess.check_output([sys.executable, "-c", code], text=True).strip() or None
 
 
-def variants(arguments: argparse.Namespace, name: str | None) -> list[tuple[str, str, list[str], int, int, bool]]:
-    """The measurements of a configuration.
+@dataclass(frozen=True)
+class Variant:
+    """One measurement of a configuration: accumulation steps, and models in processes or on streams of one process."""
 
-    Each is a label, the side, its options, the accumulation steps, the number of processes, and whether they use MPS.
-    """
+    label: str
+    options: Sequence[str] = ()
+    parts: int = 1
+    processes: int = 1
+    mps: bool = False
+    streams: int = 1
+
+
+def variants(arguments: argparse.Namespace, name: str | None) -> list[Variant]:
+    """The measurements of a configuration, stock first."""
     options = arguments.options
     if options is None:
         cuda_only = {"tf32", "fp16", "cuda-graphs"}
         options = [each for each in (*get_args(ComputeOption), *TOGETHER) if name or not cuda_only & set(each.split(","))]
-    chosen = [("stock", "stock", [], 1, 1, False), ("ours", "ours", [], 1, 1, False)]
-    chosen += [(f"ours, {each.replace(',', ' + ')}", "ours", each.split(","), 1, 1, False) for each in options]
-    chosen += [(f"ours, {n} parts", "ours", [], n, 1, False) for n in arguments.parts if n > 1]
+    chosen = [Variant("stock"), Variant("ours")]
+    chosen += [Variant(f"ours, {each.replace(',', ' + ')}", each.split(",")) for each in options]
+    chosen += [Variant(f"ours, {n} parts", parts=n) for n in arguments.parts if n > 1]
+    chosen += [Variant(f"ours, {n} streams", streams=n) for n in arguments.streams if n > 1]
     for mps in (False, True) if shutil.which("nvidia-cuda-mps-control") else (False,):
         label = ", MPS" if mps else ""
-        chosen += [(f"ours, {n} processes{label}", "ours", [], 1, n, mps) for n in arguments.packed if n > 1]
+        chosen += [Variant(f"ours, {n} processes{label}", processes=n, mps=mps) for n in arguments.packed if n > 1]
     return chosen
 
 
@@ -186,6 +204,7 @@ def main() -> None:
     parser.add_argument("--options", nargs="*", help="options of compute, with commas between combined ones; default: all")
     parser.add_argument("--parts", nargs="*", type=int, default=list(PARTS), help="parts that a step is computed in")
     parser.add_argument("--packed", nargs="*", type=int, default=list(PACKED), help="processes on the card at once")
+    parser.add_argument("--streams", nargs="*", type=int, default=list(STREAMS), help="models in one process at once")
     parser.add_argument("--seconds", type=float, default=5.0, help="duration of each measurement")
     parser.add_argument("--small", action="store_true", help="tiny models and short measurements, to test the script")
     parser.add_argument("--serve", help=argparse.SUPPRESS)
@@ -210,7 +229,7 @@ def main() -> None:
             f"batches of {BATCH} x {WINDOW} samples"
             if not arguments.small
             else "tiny models, to test the script: no measurement",
-            "ratios: steps of ours per second, all processes together, over stock's",
+            "ratios: steps of ours per second, all models together, over stock's",
             "stock: RAVE.training_step as rave train sets PyTorch up (TF32, cuDNN's search), without Lightning's loop",
             *([] if service is not None else ["MPS is not installed here"]),
         ],
@@ -219,7 +238,7 @@ def main() -> None:
 
 def table(
     config: str,
-    chosen: Sequence[tuple[str, str, list[str], int, int, bool]],
+    chosen: Sequence[Variant],
     arguments: argparse.Namespace,
     name: str | None,
     service: dict[str, str] | None,
@@ -228,22 +247,24 @@ def table(
     """The rows of a configuration; its ratios are added to ``ratios``."""
     rows: list[dict[str, object]] = []
     stock: dict[str, float] = {}
-    for label, side, options, parts, copies, mps in chosen:
+    for variant in chosen:
+        label, is_stock = variant.label, variant.label == "stock"
         job = {
             "config": config,
-            "side": side,
-            "options": options,
-            "accumulation_steps": parts,
+            "side": "stock" if is_stock else "ours",
+            "options": variant.options,
+            "accumulation_steps": variant.parts,
+            "streams": variant.streams,
             "card": name,
             "batch": 2 if arguments.small else BATCH,
             "window": CONFIGS[config] if arguments.small else WINDOW,
             "override": {"CAPACITY": 4, "LATENT_SIZE": 8} if arguments.small else {},
             "warm_up": 1 if arguments.small else WARM_UP_CYCLES,
         }
-        env = service if mps and service is not None else {}
+        env = service if variant.mps and service is not None else {}
         print(f"{config}, {label} …", file=sys.stderr, flush=True)
         for phase, result in measure(
-            job, copies=copies, seconds=0.001 if arguments.small else arguments.seconds, env=env
+            job, copies=variant.processes, seconds=0.001 if arguments.small else arguments.seconds, env=env
         ).items():
             speed = result.get("steps_per_second")
             rows.append(
@@ -256,7 +277,7 @@ def table(
                     "MiB": result["memory"] >> 20 if speed else "",
                 }
             )
-            if speed and side == "stock":
+            if speed and is_stock:
                 stock[phase] = speed
             elif speed and phase in stock:
                 ratios[f"{config}, {phase}, {label}"] = speed / stock[phase]

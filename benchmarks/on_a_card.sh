@@ -53,14 +53,14 @@ if ! "$python" -c 'import rave, av, soundfile' 2>/dev/null && [ -d "$out/wheels"
 fi
 if "$python" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then
     small=() train=(--configs v2_small)
-    combined=(--options tf32,fused-adam bf16,fused-adam bf16,fused-adam,cuda-graphs --parts --packed 8)
-    single=(--options tf32 bf16 bf16-discriminator fp16 fused-adam cuda-graphs --parts 2 4 --packed)
-    packed=(--options --parts --packed 2 4)
+    combined=(--options tf32,fused-adam bf16,fused-adam bf16,fused-adam,cuda-graphs --parts --packed 8 --streams)
+    single=(--options tf32 bf16 bf16-discriminator fp16 fused-adam cuda-graphs --parts 2 4 --packed --streams)
+    packed=(--options --parts --packed 2 4 --streams 2 4 8)
 else
     small=(--small) train=(--small --configs v2_small)
-    combined=(--options bf16,fused-adam --parts --packed)
-    single=(--options fused-adam --parts --packed)
-    packed=(--options --parts --packed 2)
+    combined=(--options bf16,fused-adam --parts --packed --streams)
+    single=(--options fused-adam --parts --packed --streams)
+    packed=(--options --parts --packed 2 --streams 2)
 fi
 
 run machine 1 bash -c 'nvidia-smi 2>&1; "$0" -m torch.utils.collect_env; "$0" -m pip list' "$python"
@@ -73,7 +73,7 @@ run training_options 6 "$python" benchmarks/gpu_training.py --json "${train[@]}"
 run training_packed 4 "$python" benchmarks/gpu_training.py --json "${train[@]}" "${packed[@]}"
 run training_v2 8 "$python" benchmarks/gpu_training.py --json "${train[@]/v2_small/v2}" "${combined[@]}"
 if [ ${#small[@]} = 0 ]; then
-    compiled=(--options compile --parts --packed)
+    compiled=(--options compile --parts --packed --streams)
     run training_compile 8 "$python" benchmarks/gpu_training.py --json "${train[@]}" "${compiled[@]}"
 fi
 exit $failed
