@@ -244,6 +244,7 @@ class Night:
             validation=Validation(first=20.0, best=9.0, last=10.0),
             model=card.reference,
             seconds=75.0,
+            expected_seconds=60.0,
         )
         return card
 
@@ -309,6 +310,7 @@ def test_a_finished_library_is_played_and_told(any_store: Store, night: Callable
     for word in (
         "held out of training: strings-",
         "12 ms back",
+        "trained for 1 min 15 s (expected: 1 min 00 s)",
         "not a",
         "broken &lt;take&gt;.wav",
         "phase 2 · adversarial",
