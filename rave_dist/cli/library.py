@@ -37,7 +37,9 @@ def init(
     """
     from rave_dist.init_manifest.write import write_first_manifest
 
-    found = write_first_manifest(folder, output)
+    with shown_progress() as progress:
+        progress.stage("examining the recordings")
+        found = write_first_manifest(folder, output)
     if as_json:
         console.document(found.to_json())
     else:

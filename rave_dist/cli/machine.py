@@ -10,6 +10,7 @@ import typer
 from rave_dist.cli.options import Debug, Json, finish
 from rave_dist.storage.store import Store
 from rave_dist.terminal import console
+from rave_dist.terminal.display import shown_progress
 
 
 def demo(
@@ -69,10 +70,13 @@ def hosts(as_json: Json = False, debug: Debug = False) -> None:
     Asks the dashboard at `RAY_API_SERVER_ADDRESS`, for example through the tunnel of `ray dashboard`, or the cluster of
     `RAY_ADDRESS`. A host whose set-up failed is shown with the command that failed and its last lines.
     """
-    from rave_dist.cluster.inventory import hosts_of_cluster  # imported here: Ray takes seconds
     from rave_dist.terminal.hosts import show
 
-    found = hosts_of_cluster()
+    with shown_progress() as progress:
+        progress.stage("asking the cluster")  # before the import of Ray, which takes seconds
+        from rave_dist.cluster.inventory import hosts_of_cluster
+
+        found = hosts_of_cluster()
     complete = not any(host.is_missing for host in found)
     if as_json:
         console.document({"ok": complete, "hosts": [host.to_json() for host in found]})

@@ -127,7 +127,9 @@ def unpack(
     `rave export --run FOLDER` opens it, and `rave train --ckpt` resumes from its last.ckpt. Conversely, an instrument starts
     from a stock run with `base: {stock: FOLDER}` in the library manifest.
     """
-    path = pipeline.unpack(Store(store), model, folder)
+    with shown_progress() as progress:
+        progress.stage("writing the run")
+        path = pipeline.unpack(Store(store), model, folder)
     if as_json:
         console.document({"model": model, "run": str(folder), "checkpoint": str(path)})
     else:
