@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import platform
 from collections.abc import Iterable, Iterator
@@ -9,6 +10,8 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
+from packaging.version import Version
 
 from rave_dist.doctor.diagnosis import Check, Diagnosis, Request, error, from_error, ok, warning
 from rave_dist.errors import RaveDistError
@@ -29,7 +32,7 @@ def python_version(request: Request) -> Iterator[Diagnosis]:
 
 
 def packages(request: Request) -> Iterator[Diagnosis]:
-    """Compares the installed packages with the tested ranges."""
+    """Compares the installed packages with the supported ranges, and with the newest versions that were tested."""
     try:
         needed = [Requirement(text) for text in importlib.metadata.requires(_DISTRIBUTION) or ()]
     except importlib.metadata.PackageNotFoundError:
@@ -37,7 +40,7 @@ def packages(request: Request) -> Iterator[Diagnosis]:
         return
     needed = [requirement for requirement in needed if requirement.marker is None or requirement.marker.evaluate({"extra": ""})]
     wrong = [found for found in map(package, needed) if found.state != "ok"]
-    yield from wrong or [ok("packages", f"all {len(needed)} are in the tested ranges")]
+    yield from wrong or [ok("packages", f"all {len(needed)} are of tested ranges")]
 
 
 def package(needed: Requirement) -> Diagnosis:
@@ -46,14 +49,31 @@ def package(needed: Requirement) -> Diagnosis:
         found = importlib.metadata.version(needed.name)
     except importlib.metadata.PackageNotFoundError:
         return error(needed.name, "is not installed", fix=f"pip install '{needed}'")
+    newest = newest_tested().get(canonicalize_name(needed.name))
+    if newest is not None and Version(found).release > Version(newest).release:
+        return warning(
+            needed.name, f"{found} is newer than the tested {newest}", fix=f"if it fails: pip install {needed.name}=={newest}"
+        )
     return compare(needed.name, found, needed.specifier, fix=f"pip install '{needed}'")
 
 
+@functools.cache
+def newest_tested() -> dict[str, str]:
+    """The newest tested versions of the packages on this Python, from ``constraints.txt`` of the repository."""
+    lines = Path(__file__).with_name("constraints.txt").read_text(encoding="utf-8").splitlines()
+    pins = [Requirement(line) for line in lines if line]
+    return {
+        canonicalize_name(pin.name): next(iter(pin.specifier)).version
+        for pin in pins
+        if pin.marker is None or pin.marker.evaluate()
+    }
+
+
 def compare(name: str, found: str, allowed: SpecifierSet, *, fix: str) -> Diagnosis:
-    """Compares a version with the tested ones."""
+    """Compares a version with the supported ones."""
     if allowed.contains(found, prereleases=True):
         return ok(name, found)
-    return error(name, f"{found} was not tested; rave-dist needs {allowed}", fix=fix)
+    return error(name, f"{found} is not supported; rave-dist needs {allowed}", fix=fix)
 
 
 def acids_rave(request: Request) -> Iterator[Diagnosis]:

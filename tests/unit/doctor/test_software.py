@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 
+import pytest
 from packaging.requirements import Requirement
 
 from rave_dist.doctor import Request, software
@@ -29,6 +30,15 @@ def test_a_package_that_is_too_new() -> None:
     assert found in diagnosis.what
     assert "<1.0" in diagnosis.what
     assert "numpy<1.0" in diagnosis.fix
+
+
+def test_a_package_that_is_newer_than_the_tested_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    newest = software.newest_tested()["torch"]
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: "99.1+cpu")
+    diagnosis = software.package(Requirement("torch>=2.8"))
+    assert (diagnosis.state, diagnosis.what) == ("warning", f"99.1+cpu is newer than the tested {newest}")
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: f"{newest}+cu130")
+    assert software.package(Requirement("torch>=2.8")).state == "ok"
 
 
 def test_ffmpeg_is_named_with_its_version() -> None:
