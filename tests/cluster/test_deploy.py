@@ -1,4 +1,4 @@
-"""The files of deploy/: against the schema of their tool where Ray, botocore or nbformat has it, else for their structure."""
+"""The files of deploy/: structure, and the schemas that Ray, botocore and nbformat have; others in `test_deploy_schemas`."""
 
 from __future__ import annotations
 
