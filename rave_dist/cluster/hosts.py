@@ -100,12 +100,11 @@ def _measure_gpus(hosts: Collection[str]) -> set[str]:
     in use, counts as one with GPUs of unknown memory, of which every run gets a whole one.
     """
     asked = [host for host in hosts if host not in _gpu_bytes]
-    is_first = bool(asked) and not _probes
-    for host in asked:
-        if host not in _probes:
-            _probes[host] = (_measure_gpu.options(scheduling_strategy=only_on(host)).remote(), time.monotonic())
-    if is_first:
-        ray.wait([_probes[host][0] for host in asked], num_returns=len(asked), timeout=_PROBE_SECONDS)
+    new = [host for host in asked if host not in _probes]
+    for host in new:
+        _probes[host] = (_measure_gpu.options(scheduling_strategy=only_on(host)).remote(), time.monotonic())
+    if new and len(new) == len(hosts):
+        ray.wait([_probes[host][0] for host in new], num_returns=len(new), timeout=_PROBE_SECONDS)
     unknown: set[str] = set()
     for host in asked:
         probe, began = _probes[host]

@@ -48,8 +48,13 @@ def without_activity(record: RunRecord) -> RunRecord:
 
 
 def at_rest(records: Iterable[RunRecord]) -> list[RunRecord]:
-    """The records of a library that no command is at work on: no run is at work or waits for room, whatever they say."""
-    return [record if record.activity is None and record.state != "running" else without_activity(record) for record in records]
+    """The records of a library that no command is at work on: no run is at work or waits for anything, whatever they say."""
+
+    def is_at_work(record: RunRecord) -> bool:
+        waits = record.state == "waiting" and record.waits_for != ""
+        return waits or record.activity is not None or record.state == "running"
+
+    return [without_activity(record) if is_at_work(record) else record for record in records]
 
 
 def seconds_between_reads(count: int) -> float:

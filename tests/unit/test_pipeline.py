@@ -20,12 +20,16 @@ from rave_dist.dataset.prepare import prepare
 from rave_dist.dataset.read import load_manifest
 from rave_dist.dataset.recipe import Recipe
 from rave_dist.dataset.split import split_dataset
+from rave_dist.errors import DatasetError
 from rave_dist.leases import hold_library
 from rave_dist.library.manifest import load_library
+from rave_dist.library_stages import ingest_library
+from rave_dist.pipeline import status
+from rave_dist.progress import SILENT
 from rave_dist.records import ModelCard, TrainingSpec
 from rave_dist.registry.store import find
 from rave_dist.storage.store import Store
-from rave_dist.training.heartbeat import record_of, write_record
+from rave_dist.training.heartbeat import read_records, record_of, write_record
 from rave_dist.training.state.outputs import read_result, write_outputs_from_checkpoint
 from rave_dist.training.trainer import train
 
@@ -131,6 +135,23 @@ def test_a_checkpoint_leaves_what_the_run_left_when_it_was_stopped_there(
     store.delete(spec.folder.weights)
     write_outputs_from_checkpoint(store, spec, store)  # nothing newer to leave
     assert not store.exists(spec.folder.weights)
+
+
+def test_while_recordings_are_read_the_instruments_say_what_they_wait_for(
+    run: tuple[Path, Store, TrainingSpec], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, store, spec = run
+    library, said = load_library(path), dict[str, list[str]]()
+    write_record(store, record_of(store, spec).model_copy(update={"state": "done"}))
+
+    def ingest(_: Store, name: str, *args: Any, **options: Any) -> None:
+        said[name] = [record.waits_for for record in read_records(store, "band", library.instruments)]
+        raise DatasetError("not this time")
+
+    monkeypatch.setattr("rave_dist.dataset.on_ray.ingest", ingest)
+    ingest_library(library, library.instruments, SILENT)
+    assert said["plucks"] == said["bells"] == ["", "the recordings of all instruments to be read"]
+    assert [record.waits_for for record in status(library)] == ["", ""], "no command is at work any more"
 
 
 def test_publishing_beside_a_training_command_writes_no_run(run: tuple[Path, Store, TrainingSpec]) -> None:
