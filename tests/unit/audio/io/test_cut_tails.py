@@ -110,4 +110,4 @@ def test_a_matroska_file_that_ends_in_its_clusters_is_named(tmp_path):
     decoded, error, _ = decode(path)
     assert error is not None
     np.testing.assert_array_equal(decoded, whole[:, : decoded.shape[1]])
-    assert decoded.shape[1] >= 3 * RATE - 3000
+    assert decoded.shape[1] >= 3 * RATE - 5000 // 4 - 4096 - 100, "what was cut, and the rest of its packet, with some headers"

@@ -81,14 +81,16 @@ def test_all_rates_of_mp3_are_decoded_as_by_ffmpeg(tmp_path, rate):
 @FEW
 @given(recordings(SOX))
 def test_sox_decodes_the_same(drawn):
-    _, _, audio = drawn
+    kind, _, audio = drawn
     with tempfile.TemporaryDirectory() as folder:
         path = encode(folder, drawn)
         decoded, error, _ = decode(path)
         assert error is None
         theirs = by_sox(path, len(audio))
-        assert decoded.shape == theirs.shape
-        assert np.abs(decoded - theirs).max() < 0.01
+        # SoX plays all of the last block, whatever length the header gives, which newer FFmpeg writes.
+        padding = 2048 if kind.codec in ("libgsm_ms", "adpcm_ima_wav", "adpcm_ms") else 1
+        assert 0 <= theirs.shape[1] - decoded.shape[1] < padding
+        assert np.abs(decoded - theirs[:, : decoded.shape[1]]).max() < 0.01
 
 
 @FEW

@@ -12,8 +12,15 @@ CODECS = [("ac3", ".ac3"), ("eac3", ".eac3"), ("dca", ".dts"), ("aac", ".aac")]
 
 
 def frames(data: bytes, suffix: str) -> list[bytes]:
-    """Divided at every synchronisation."""
-    sync = {".ac3": b"\x0b\x77", ".eac3": b"\x0b\x77", ".dts": b"\x7f\xfe\x80\x01", ".aac": b"\xff\xf1"}[suffix]
+    """Divided at every synchronisation; AAC, whose frames may have its bits in them, by the lengths in their headers."""
+    if suffix == ".aac":
+        found = []
+        while data:
+            length = (data[3] & 3) << 11 | data[4] << 3 | data[5] >> 5  # ISO/IEC 13818-7, adts_variable_header
+            found.append(data[:length])
+            data = data[length:]
+        return found
+    sync = {".ac3": b"\x0b\x77", ".eac3": b"\x0b\x77", ".dts": b"\x7f\xfe\x80\x01"}[suffix]
     return [sync + part for part in data.split(sync)[1:]]
 
 

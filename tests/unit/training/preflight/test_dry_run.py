@@ -34,7 +34,7 @@ from rave_dist.training.trainer import train
 pytestmark = pytest.mark.slow
 
 CPU = torch.device("cpu")
-AUTO = {"batch": "auto", "window": 81920, "budget": Budget(steps=3)}
+AUTO = {"batch": "auto", "window": 98304, "budget": Budget(steps=3)}
 _spec = partial(training_spec, batch=1)
 
 
@@ -121,8 +121,8 @@ def test_what_cannot_be_exported_is_known_before_the_first_step(local_store: Sto
 
 
 def _with_little_memory(program: str, folder: Path) -> str:
-    """What a program says in a process that may not grow by more than 980 MiB, of which 384 are for threads: a step of 330000
-    samples fits the rest, one of 660000 does not, and one of 5200000 does not fit the whole."""
+    """What a program says in a process that may not grow by more than 980 MiB, of which 384 are for threads: a step of 390000
+    samples fits the rest, one of 780000 does not, and one of 5200000 does not fit the whole."""
     preface = """
 import os, resource, sys
 import torch
