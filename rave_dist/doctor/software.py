@@ -50,10 +50,9 @@ def package(needed: Requirement) -> Diagnosis:
     except importlib.metadata.PackageNotFoundError:
         return error(needed.name, "is not installed", fix=f"pip install '{needed}'")
     newest = newest_tested().get(canonicalize_name(needed.name))
-    if newest is not None and Version(found).release > Version(newest).release:
-        return warning(
-            needed.name, f"{found} is newer than the tested {newest}", fix=f"if it fails: pip install {needed.name}=={newest}"
-        )
+    if needed.specifier.contains(found, prereleases=True) and newest and Version(found).release > Version(newest).release:
+        fix = f"if it fails: pip install {needed.name}=={newest}"
+        return warning(needed.name, f"{found} is newer than the tested {newest}", fix=fix)
     return compare(needed.name, found, needed.specifier, fix=f"pip install '{needed}'")
 
 

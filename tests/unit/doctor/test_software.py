@@ -37,6 +37,7 @@ def test_a_package_that_is_newer_than_the_tested_one(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(importlib.metadata, "version", lambda name: "99.1+cpu")
     diagnosis = software.package(Requirement("torch>=2.8"))
     assert (diagnosis.state, diagnosis.what) == ("warning", f"99.1+cpu is newer than the tested {newest}")
+    assert software.package(Requirement("ray==2.60.*")).state == "error", "outside of the range is worse than new"
     monkeypatch.setattr(importlib.metadata, "version", lambda name: f"{newest}+cu130")
     assert software.package(Requirement("torch>=2.8")).state == "ok"
 
