@@ -191,7 +191,7 @@ class Room:
     def _on(self, host: Host, need: Need) -> Share | None:
         if need.cpus > self._cpus[host.id] + _TOLERANCE or not _suits(host, need):
             return None
-        memory = min(need.memory, int(host.memory)) if math.isfinite(host.memory) else need.memory
+        memory = _memory_on(host, need)
         if memory > self._memory[host.id]:
             return None
         if need.gpu_bytes is None:
@@ -205,7 +205,7 @@ class Room:
 
     def _future(self, host: Host, need: Need) -> Share:
         """The share of a run on the emptiest card of a host when it has room."""
-        memory = min(need.memory, int(host.memory)) if math.isfinite(host.memory) else need.memory
+        memory = _memory_on(host, need)
         if need.gpu_bytes is None:
             return Share(host.id, need.cpus, memory)
         free = self._gpus[host.id]
@@ -333,6 +333,11 @@ def narrowed(hosts: Iterable[Host], need: Need) -> Need:
     """The need with the CPUs of the largest host that suits, if none has as many: one may be lost while its run waits."""
     largest = max((host.cpus for host in hosts if _suits(host, need)), default=0.0)
     return replace(need, cpus=int(largest)) if 1 <= largest < need.cpus else need
+
+
+def _memory_on(host: Host, need: Need) -> int:
+    """The memory of a run on a host: what it needs, at most all of the host's."""
+    return min(need.memory, int(host.memory)) if math.isfinite(host.memory) else need.memory
 
 
 def _suits(host: Host, need: Need) -> bool:

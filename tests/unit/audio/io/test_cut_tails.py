@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 
+import av
 import numpy as np
 import pytest
 import soundfile
@@ -106,8 +107,10 @@ def test_a_matroska_file_that_ends_in_its_clusters_is_named(tmp_path):
     decoded, error, _ = decode(path)
     assert error is None
     np.testing.assert_array_equal(decoded, whole)
+    with av.open(str(path)) as container:
+        packet = next(container.demux(audio=0)).size // 4  # of stereo samples of 16 bits; how many depends on FFmpeg's version
     path.write_bytes(data[: len(data) - 5000])
     decoded, error, _ = decode(path)
     assert error is not None
     np.testing.assert_array_equal(decoded, whole[:, : decoded.shape[1]])
-    assert decoded.shape[1] >= 3 * RATE - 5000 // 4 - 4096 - 100, "what was cut, and the rest of its packet, with some headers"
+    assert decoded.shape[1] >= 3 * RATE - 5000 // 4 - packet, "only what was cut, and the rest of its packet"

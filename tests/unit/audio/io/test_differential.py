@@ -90,6 +90,7 @@ def test_sox_decodes_the_same(drawn):
         # SoX plays all of the last block, whatever length the header gives, which newer FFmpeg writes.
         padding = 2048 if kind.codec in ("libgsm_ms", "adpcm_ima_wav", "adpcm_ms") else 1
         assert 0 <= theirs.shape[1] - decoded.shape[1] < padding
+        assert decoded.shape[1] in (theirs.shape[1], audio.shape[1])
         assert np.abs(decoded - theirs[:, : decoded.shape[1]]).max() < 0.01
 
 
