@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import shutil
 import threading
 import time
 from datetime import UTC, datetime, timedelta
@@ -146,13 +145,22 @@ def test_runs_out_of_reach_are_asked_to_stop_and_waited_for(any_store: Store) ->
     assert sorted(stopped) == ["rebana", "tabla"]
 
 
-def test_a_store_that_is_away_for_a_moment_stops_nothing(tmp_path: Path) -> None:
+def test_a_store_that_is_away_for_a_moment_stops_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Its folder becomes a file, so that every write fails; exchanged in one step, because a beat would make it again."""
+
+    def place(what: Path) -> None:
+        (tmp_path / "next").symlink_to(what)
+        (tmp_path / "next").replace(tmp_path / "store")
+
+    folder, file = tmp_path / "folder", tmp_path / "file"
+    folder.mkdir()
+    file.touch()
+    place(folder)
     store = Store(str(tmp_path / "store"))
     with Heartbeat(store, _record(), every=0.02) as beat:
-        shutil.rmtree(tmp_path / "store")
-        (tmp_path / "store").touch()  # a file where the folder was: every write fails
-        time.sleep(0.1)
-        (tmp_path / "store").unlink()
+        place(file)
+        _wait(lambda: "could not be written" in caplog.text)
+        place(folder)
         beat.update(step=3)
     assert read_records(store, "band", ["tabla"])[0].step == 3
 
