@@ -102,7 +102,7 @@ def convert_as_a_worker(folder: Path) -> None:
 
     from rave_dist.conversion.convert import Converter
     from rave_dist.conversion.corpus import plan_conversion
-    from rave_dist.conversion.item import convert_item
+    from rave_dist.conversion.item import convert_source
     from rave_dist.options import DEFAULT_CHUNK_SECONDS
     from rave_dist.records import ConversionParameters
     from rave_dist.registry.store import fetch, find
@@ -113,7 +113,7 @@ def convert_as_a_worker(folder: Path) -> None:
     card = find(store, NAME)
     converter = Converter(fetch(store, card, folder=folder / "cache"), card)
     plan = plan_conversion(card, [str(folder / "in")], str(folder / "worker"), ConversionParameters(format="wav"))
-    outcome = convert_item(store, plan, plan.tasks[0], converter, chunk_seconds=DEFAULT_CHUNK_SECONDS)
+    (outcome,) = convert_source(store, plan.tasks[0], [(plan, converter)], chunk_seconds=DEFAULT_CHUNK_SECONDS)
     assert outcome.item.state == "converted", outcome
 
 

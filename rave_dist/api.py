@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, overload
 
-from rave_dist import pipeline
+from rave_dist import archives, pipeline
 from rave_dist.arguments import AnyLibrary, AnyProgress, AnyStore, Names, library_of, names_of, reporting, store_of
 from rave_dist.maintenance.prune import KEEP, Pruned
 from rave_dist.options import DEFAULT_CHUNK_SECONDS, DEFAULT_FORMAT, DEFAULT_LATENT_NOISE, DEFAULT_SEED, AudioFormat
@@ -256,9 +256,47 @@ def find_model(store: AnyStore, model: str) -> PublishedModel:
     return PublishedModel.of(pipeline.find_model(place, model), place)
 
 
+@overload
 def convert(
     store: AnyStore,
     model: str,
+    inputs: str | Path | Sequence[str | Path],
+    output: str | Path,
+    *,
+    sample_rate: int | None = ...,
+    channels: int | None = ...,
+    format: AudioFormat = ...,
+    seed: int = ...,
+    latent_noise: float = ...,
+    salvage: bool = ...,
+    chunk_seconds: float = ...,
+    workers: int | None = ...,
+    progress: AnyProgress = ...,
+) -> Conversion: ...
+
+
+@overload
+def convert(
+    store: AnyStore,
+    model: list[str] | tuple[str, ...],
+    inputs: str | Path | Sequence[str | Path],
+    output: str | Path,
+    *,
+    sample_rate: int | None = ...,
+    channels: int | None = ...,
+    format: AudioFormat = ...,
+    seed: int = ...,
+    latent_noise: float = ...,
+    salvage: bool = ...,
+    chunk_seconds: float = ...,
+    workers: int | None = ...,
+    progress: AnyProgress = ...,
+) -> tuple[Conversion, ...]: ...
+
+
+def convert(
+    store: AnyStore,
+    model: str | list[str] | tuple[str, ...],
     inputs: str | Path | Sequence[str | Path],
     output: str | Path,
     *,
@@ -271,14 +309,15 @@ def convert(
     chunk_seconds: float = DEFAULT_CHUNK_SECONDS,
     workers: int | None = None,
     progress: AnyProgress = None,
-) -> Conversion:
+) -> Conversion | tuple[Conversion, ...]:
     """Converts recordings with a model, keeping the folder tree, lengths, sample rates and channels.
 
-    Sources are never written to. A second call converts only what is missing. For arrays, see `Converter`.
+    Sources are never written to. A second call converts only what is missing. With a list of models each recording is decoded
+    once for all, and the results lie in ``output/<model>``. For arrays, see `Converter`.
 
     Args:
         store: a folder, an ``s3://bucket/prefix`` address, or a `Store`.
-        model: NAME or NAME@VERSION.
+        model: NAME or NAME@VERSION, or a list of them.
         inputs: files, folders, globs or ``s3://`` prefixes; one or several.
         output: a folder or ``s3://`` prefix; for a single source it may be a file name ending in .flac or .wav.
         sample_rate: of the results, in Hz; None keeps each source's.
@@ -292,7 +331,7 @@ def convert(
         progress: None is silent, True shows it on stderr.
 
     Returns:
-        How many files were converted and skipped, and which failed, with reasons.
+        How many files were converted and skipped, and which failed, with reasons; for a list of models a tuple of these.
 
     Raises:
         ModelNotFoundError: no such model or version.
@@ -312,9 +351,9 @@ def convert(
         sample_rate=sample_rate, channels=channels, format=format, seed=seed, latent_noise=latent_noise, salvage=salvage
     )
     with reporting(progress) as shown:
-        record = pipeline.convert(
+        records = archives.convert(
             place,
-            model,
+            [model] if isinstance(model, str) else model,
             [str(each) for each in given],
             str(output),
             parameters=parameters,
@@ -322,7 +361,8 @@ def convert(
             workers=workers,
             progress=shown,
         )
-    return Conversion.of(record, place)
+    conversions = tuple(Conversion.of(record, place) for record in records)
+    return conversions[0] if isinstance(model, str) else conversions
 
 
 def verify(store: AnyStore, *, read_data: bool | str = False, progress: AnyProgress = None) -> Verification:

@@ -5,12 +5,10 @@ Instruments are independent: an error of one is kept in its record and the other
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,7 +19,7 @@ from rave_dist.library_stages import Ingested, ingest_library, train_library, wr
 from rave_dist.maintenance.prune import Pruned, find_removable, remove
 from rave_dist.on_end import notifying
 from rave_dist.progress import SILENT, Progress
-from rave_dist.records import ConversionParameters, ConversionRecord, LeaseRecord, ModelCard, Problem, RunRecord, TrainingSpec
+from rave_dist.records import LeaseRecord, ModelCard, Problem, RunRecord, TrainingSpec
 from rave_dist.storage.parallel import at_once
 from rave_dist.storage.store import Store
 from rave_dist.temporary import temporary_folder
@@ -268,6 +266,13 @@ def models(store: Store, on_invalid: Callable[[RaveDistError], None] = lambda er
     return list_models(store, on_invalid)
 
 
+def latest_models(store: Store) -> list[ModelCard]:
+    """The latest version of every published model, by name."""
+    from rave_dist.registry.store import list_latest
+
+    return list_latest(store)
+
+
 def find_model(store: Store, reference: str) -> ModelCard:
     """A published model by NAME (its latest version) or NAME@VERSION.
 
@@ -335,48 +340,6 @@ def prune(store: Store, *, keep: int, removes: bool, progress: Progress = SILENT
             progress.advance(done, len(items), "items")
             remove(store, item)
     return Pruned(store=store.uri, removed=removes, items=tuple(items))
-
-
-def convert(
-    store: Store,
-    model: str,
-    inputs: list[str],
-    output: str,
-    *,
-    parameters: ConversionParameters,
-    chunk_seconds: float,
-    workers: int | None,
-    trust: bool = False,
-    progress: Progress = SILENT,
-) -> ConversionRecord:
-    """Converts recordings with a published model, in this process if that takes about a minute, otherwise on Ray.
-
-    A number of workers, or ``RAY_ADDRESS``, selects Ray. The output bytes are the same.
-
-    Raises:
-        ModelNotFoundError: no such model or version.
-        ConversionError: no inputs, or OUTPUT inside or equal to an INPUT.
-        ClusterError: Ray does not answer.
-    """
-    progress.stage("listing recordings")
-    from rave_dist.conversion.corpus import plan_conversion
-    from rave_dist.conversion.estimate import is_small
-    from rave_dist.conversion.job import begin, finish
-    from rave_dist.registry.store import find
-
-    report = partial(progress.advance, unit="recordings")
-    plan = plan_conversion(find(store, model), inputs, output, parameters)  # before Ray, so that errors appear at once
-    job = begin(store, plan, chunk_seconds=chunk_seconds, workers=workers, trust=trust)
-    if not workers and not os.environ.get("RAY_ADDRESS") and is_small(plan.card, parameters, job.to_do):
-        from rave_dist.conversion import in_process
-
-        progress.stage("converting")
-        return finish(job, in_process.convert_all(job), report)
-    with _ray(progress):
-        from rave_dist.conversion import on_ray
-
-        progress.stage("converting")
-        return finish(job, on_ray.convert_all(job, workers=workers), report)
 
 
 @contextmanager

@@ -120,8 +120,8 @@ def base(store: Store, run: str) -> int:
 
 def convert(store: Store, recordings: str, model: str) -> int:
     plan = plan_conversion(find(store, model), [recordings], OUTPUT, ConversionParameters())
-    job = begin(store, plan, chunk_seconds=10.0)
-    record = finish(job, in_process.convert_all(job))
+    job = begin(store, [plan], chunk_seconds=10.0)
+    (record,) = finish(job, in_process.convert_all(job))
     return 3 if record.failed else 0
 
 

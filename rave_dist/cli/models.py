@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from rave_dist import pipeline
+from rave_dist import archives, pipeline
 from rave_dist.cli.options import Debug, InputsBelow, Json, OutputsBelow, StoreUri, Trust, existing, finish
 from rave_dist.errors import RaveDistError
 from rave_dist.options import DEFAULT_CHUNK_SECONDS, DEFAULT_FORMAT, DEFAULT_LATENT_NOISE, DEFAULT_SEED, AudioFormat
@@ -22,7 +22,7 @@ def models(store: StoreUri, as_json: Json = False, debug: Debug = False) -> None
     place = existing(store)
     invalid: list[RaveDistError] = []
     cards = pipeline.models(place, invalid.append)
-    latest = {pipeline.find_model(place, name).reference for name in dict.fromkeys(card.name for card in cards)}
+    latest = {card.reference for card in pipeline.latest_models(place)}
     if as_json:
         found = [{**card.summary(place.uri), "latest": card.reference in latest} for card in cards]
         console.document({"models": found, "invalid": [Problem.of(error).to_json() for error in invalid]})
@@ -39,7 +39,19 @@ def convert(
         typer.Argument(metavar="INPUT... OUTPUT", help="Files, folders or s3:// prefixes; the last one is OUTPUT."),
     ],
     store: StoreUri,
-    model: Annotated[str, typer.Option("--model", metavar="NAME[@VERSION]", help="The model.", show_default=False)],
+    model: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--model",
+            metavar="NAME[@VERSION]",
+            help="The model; can be repeated: the results are then in OUTPUT/<model>.",
+            show_default=False,
+        ),
+    ] = None,
+    models: Annotated[
+        str | None,
+        typer.Option("--models", metavar="all", help="All published models, in OUTPUT/<model>.", show_default=False),
+    ] = None,
     chunk_seconds: Annotated[
         float, typer.Option("--chunk-seconds", min=0.5, help="Seconds of audio in memory at once; does not affect the result.")
     ] = DEFAULT_CHUNK_SECONDS,
@@ -69,20 +81,24 @@ def convert(
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Convert recordings with a model, keeping the folder tree, lengths, sample rates and channels.
+    """Convert recordings with one or several models, keeping the folder tree, lengths, sample rates and channels.
 
-    Sources are never modified. A second run converts only missing files. Damaged files, and outputs that are silent or clipped
-    where the recording is not, are reported (exit code 3).
+    Several models convert in one pass, each to its own folder. Sources are never modified. A second run converts only missing
+    files. Damaged files, and outputs that are silent or clipped where the recording is not, are reported (exit code 3).
     """
     if len(paths) < 2:
         raise typer.BadParameter("give at least one INPUT, and OUTPUT last", param_hint="INPUT... OUTPUT")
+    if models not in (None, "all"):
+        raise typer.BadParameter(f"{models!r} is not 'all'; name single models with --model", param_hint="--models")
+    if (models is None) == (not model):
+        raise typer.BadParameter("name one or several models with --model, or give --models all", param_hint="--model")
     parameters = ConversionParameters(
         sample_rate=sample_rate, channels=channels, format=file_format, seed=seed, latent_noise=latent_noise, salvage=salvage
     )
     with shown_progress() as progress:
-        record = pipeline.convert(
+        records = archives.convert(
             existing(store),
-            model,
+            model or None,
             paths[:-1],
             paths[-1],
             parameters=parameters,
@@ -91,11 +107,13 @@ def convert(
             trust=trust,
             progress=progress,
         )
-    if as_json:
-        console.document(record.to_json())
+    if not as_json:
+        console.show_conversions(records)
+    elif models is None and len(records) == 1:
+        console.document(records[0].to_json())
     else:
-        console.show_conversion(record)
-    finish(record.is_complete)
+        console.document({"conversions": [record.to_json() for record in records]})
+    finish(all(record.is_complete for record in records))
 
 
 def serve(

@@ -32,6 +32,12 @@ from rave_dist.temporary import temporary_folder
 
 # Several channels at once use a GPU better; on a CPU they save nothing and cost memory.
 _ROWS_AT_ONCE = {"cpu": 1, "cuda": 8}
+MEMORY_PER_FILE_BYTE = 2
+"""Bytes of memory that a loaded TorchScript needs for a byte of its file: weights, constants and code."""
+
+MODELS_SHARE = 0.5
+"""The part of memory that is used for models; the rest is for audio."""
+
 _CHUNK_BYTES = 32 << 20  # of which about ten copies exist at once
 
 

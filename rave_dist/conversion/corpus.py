@@ -14,14 +14,14 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from unicodedata import normalize
 
 from rave_dist.audio.io.patterns import Glob
-from rave_dist.audio.io.sources import AudioSource, find_sources
+from rave_dist.audio.io.sources import AudioSource, Listing, find_sources
 from rave_dist.audio.io.walk import is_audio_name
 from rave_dist.audio.io.write import check_writable_as
 from rave_dist.errors import ConversionError, MissingKeyError
@@ -88,43 +88,93 @@ def plan_conversion(card: ModelCard, inputs: Sequence[str], output: str, paramet
         AudioError: no recording matches an input, or the format does not support the parameters.
         StoreError: an input or OUTPUT cannot be read.
     """
-    if not inputs:
-        raise ConversionError("there is nothing to convert", fix="give at least one file, folder, glob or s3:// prefix")
     as_file = _names_a_file(output)
     if as_file:
         parameters = parameters.model_copy(update={"format": as_file})
+    listing, whole = _list(inputs, output, parameters, as_file=bool(as_file))
+    if not as_file:
+        return _plan(card, Store(whole), parameters, listing, _tasks(listing, parameters))
+    if len(listing.sources) > 1:
+        raise ConversionError(
+            f"OUTPUT is one file, but there are {len(listing.sources)} sources", where=output, fix="give a folder as OUTPUT"
+        )
+    folder, _, name = whole.rpartition("/")
+    return _plan(card, Store(folder or "/"), parameters, listing, (Task(listing.sources[0], name),), file=whole)
+
+
+def plan_conversions(
+    cards: Iterable[ModelCard], inputs: Sequence[str], output: str, parameters: ConversionParameters
+) -> list[Plan]:
+    """A plan for each model, all of the same sources, which are listed once; each has its own folder below OUTPUT.
+
+    The folder has the model's name, or NAME@VERSION where two of the models have the same name. So each plan is that of a
+    conversion with this model alone and that folder as OUTPUT.
+
+    Raises:
+        ConversionError: as `plan_conversion`; no models, or OUTPUT is a file.
+        AudioError: as `plan_conversion`.
+        StoreError: as `plan_conversion`.
+    """
+    cards = list({card.reference: card for card in cards}.values())
+    if not cards:
+        raise ConversionError("there are no models to convert with", fix="publish a model, or name one with --model")
+    if _names_a_file(output):
+        raise ConversionError(
+            f"OUTPUT is one file, but there are {len(cards)} models", where=output, fix="give a folder as OUTPUT"
+        )
+    listing, whole = _list(inputs, output, parameters, as_file=False)
+    tasks = _tasks(listing, parameters)
+    names = Counter(_fold(card.name) for card in cards)
+    return [
+        _plan(
+            card, Store(f"{whole}/{card.name if names[_fold(card.name)] == 1 else card.reference}"), parameters, listing, tasks
+        )
+        for card in cards
+    ]
+
+
+def _list(inputs: Sequence[str], output: str, parameters: ConversionParameters, *, as_file: bool) -> tuple[Listing, str]:
+    """The sources, and OUTPUT as a full path or address; refuses what cannot be converted."""
+    if not inputs:
+        raise ConversionError("there is nothing to convert", fix="give at least one file, folder, glob or s3:// prefix")
     check_writable_as(
         parameters.format, sample_rate=parameters.sample_rate or 1, channels=parameters.channels or 1, where=output
     )
     whole = Store(output).uri
-    folder, _, name = whole.rpartition("/")
     if not is_remote(whole) and not as_file and os.path.exists(whole) and not os.path.isdir(whole):
         raise ConversionError("OUTPUT is a file", where=output, fix="give a folder, or for one source a name.flac or name.wav")
     for pattern in inputs:
         _refuse_inside(pattern, whole)
     listing = find_sources(inputs)
-    sources = listing.sources
-    if as_file:
-        if len(sources) > 1:
-            raise ConversionError(
-                f"OUTPUT is one file, but there are {len(sources)} sources", where=output, fix="give a folder as OUTPUT"
-            )
-        tasks = [Task(sources[0], name)]
-    else:
-        tasks = [Task(*pair) for pair in zip(sources, _names(sources, parameters.format), strict=True)]
-    for source in sources:
-        _refuse_overwriting(source, whole, as_file=bool(as_file))
+    for source in listing.sources:
+        _refuse_overwriting(source, whole, as_file=as_file)
+    return listing, whole
+
+
+def _tasks(listing: Listing, parameters: ConversionParameters) -> tuple[Task, ...]:
+    return tuple(Task(*pair) for pair in zip(listing.sources, _names(listing.sources, parameters.format), strict=True))
+
+
+def _plan(
+    card: ModelCard,
+    output: Store,
+    parameters: ConversionParameters,
+    listing: Listing,
+    tasks: tuple[Task, ...],
+    *,
+    file: str = "",
+) -> Plan:
     identity = parameters.to_json()
     del identity["salvage"]  # selects which files are converted, not how
     return Plan(
-        id=content_id({"code": _CODE, "model": card.version, "parameters": identity, "output": whole}),
+        id=content_id({"code": _CODE, "model": card.version, "parameters": identity, "output": file or output.uri}),
         card=card,
         parameters=parameters,
-        output=Store(folder or "/") if as_file else Store(whole),
-        tasks=tuple(tasks),
+        output=output,
+        tasks=tasks,
         passed_over=listing.passed_over,
         notes=listing.notes,
-        is_file=bool(as_file),
+        is_file=bool(file),
     )
 
 
@@ -139,7 +189,7 @@ def read_entry(store: Store, plan: Plan, task: Task) -> ConversionItem | None:
 
 
 def split_done(store: Store, plan: Plan) -> tuple[list[Task], list[ConversionItem]]:
-    """The remaining tasks, the largest first, and the entries of the finished ones.
+    """The remaining tasks, and the entries of the finished ones.
 
     A task is finished if the journal says so and the sizes and tags of source and output are unchanged. No audio is read.
 
@@ -158,7 +208,7 @@ def split_done(store: Store, plan: Plan) -> tuple[list[Task], list[ConversionIte
     with ThreadPoolExecutor(_JOURNAL_THREADS) as pool:
         entries = list(pool.map(done, plan.tasks))
     to_do = [task for task, entry in zip(plan.tasks, entries, strict=True) if entry is None]
-    return sorted(to_do, key=lambda t: -t.source.bytes), [entry for entry in entries if entry is not None]
+    return to_do, [entry for entry in entries if entry is not None]
 
 
 def counts_as_done(entry: ConversionItem, plan: Plan) -> bool:

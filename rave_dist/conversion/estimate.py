@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from rave_dist.audio.io.open import open_audio
 from rave_dist.audio.io.sources import AudioSource
-from rave_dist.conversion.corpus import Task
+from rave_dist.conversion.job import Job
 from rave_dist.errors import AudioError, StoreError
 from rave_dist.records import ConversionParameters, ModelCard
 from rave_dist.storage.schemes import is_remote
@@ -30,20 +30,30 @@ class Length:
     channels: int = 1
 
 
-def takes_a_moment(card: ModelCard, parameters: ConversionParameters, lengths: Iterable[Length]) -> bool:
-    """Whether one process converts sources of these lengths within `MOMENT_SECONDS`; stops reading once it is exceeded."""
+def takes_a_moment(parameters: ConversionParameters, work: Iterable[tuple[Length, Sequence[ModelCard]]]) -> bool:
+    """Whether one process converts sources within `MOMENT_SECONDS`; stops reading once it is exceeded.
+
+    Args:
+        parameters: of the conversions.
+        work: the length of each source, and the models that convert it.
+    """
     left = MOMENT_SECONDS
-    for length in lengths:
-        rows = -(-(parameters.channels or length.channels) // card.channels)
-        left -= rows * length.seconds * card.sample_rate / 44_100 / _SPEED
+    for length, cards in work:
+        for card in cards:
+            rows = -(-(parameters.channels or length.channels) // card.channels)
+            left -= rows * length.seconds * card.sample_rate / 44_100 / _SPEED
         if left < 0:
             return False
     return True
 
 
-def is_small(card: ModelCard, parameters: ConversionParameters, tasks: Sequence[Task]) -> bool:
-    """Whether the tasks are few and short enough for one process."""
-    return len(tasks) <= _MOST_FILES and takes_a_moment(card, parameters, _lengths(task.source for task in tasks))
+def is_small(job: Job) -> bool:
+    """Whether the remaining work is little enough for one process."""
+    if len(job.to_do) > _MOST_FILES:
+        return False
+    cards = ([job.plans[number].card for number in work.plans] for work in job.to_do)
+    lengths = _lengths(work.task.source for work in job.to_do)
+    return takes_a_moment(job.plans[0].parameters, zip(lengths, cards, strict=True))
 
 
 def _lengths(sources: Iterable[AudioSource]) -> Iterator[Length]:

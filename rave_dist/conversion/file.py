@@ -1,16 +1,18 @@
-"""Conversion of one file, used by both the command and the service."""
+"""Conversion of one file through one or several models, used by both the command and the service."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from rave_dist.audio.dsp.resample import resampled_length
 from rave_dist.audio.io.open import Decoder, open_audio
 from rave_dist.audio.io.write import AudioWriter, subtype_for
 from rave_dist.audio.types import Audio
+from rave_dist.conversion.broadcast import Writing, run_together
 from rave_dist.conversion.convert import Converter
 from rave_dist.conversion.levels import Peaks, SourceLevels, find_clipping, find_silence
 from rave_dist.errors import AudioError, StoreError
@@ -32,67 +34,122 @@ class ConvertedFile:
     clipped: Problem | None
 
 
+@dataclass(frozen=True)
+class Target:
+    """A file that is to be written.
+
+    ``parameters`` are the sample rate, channels, format, seed and latent noise; ``comment`` is for the file's comment tag.
+    """
+
+    path: Path
+    converter: Converter
+    parameters: ConversionParameters
+    comment: str = ""
+
+
 def convert_file(
-    converter: Converter,
     source: Path,
-    target: Path,
-    parameters: ConversionParameters,
+    target: Target,
     *,
-    comment: str = "",
     source_samples: int | None = None,
     chunk_seconds: float = DEFAULT_CHUNK_SECONDS,
     on_read: SecondsRead = lambda seconds: None,
 ) -> ConvertedFile:
-    """Converts a file; the target appears complete or not at all, with the bit depth of the source (16 or 24).
-
-    Args:
-        converter: the model.
-        source: any format.
-        target: its folder is created.
-        parameters: sample rate, channels, format, seed and latent noise of the target; with ``salvage`` the readable part of a
-            damaged source is converted.
-        comment: for the target's comment tag.
-        source_samples: length of the source per channel, if known.
-        chunk_seconds: seconds of audio in the model at once.
-        on_read: called before each block of the source is used, and at its end.
+    """Converts a file through one model; arguments as in `convert_together`.
 
     Raises:
         AudioError: the source is damaged, unreadable or empty, or the format does not support the result.
         StoreError: the target cannot be written.
     """
+    (made,) = convert_together(
+        source,
+        [target],
+        salvage=target.parameters.salvage,
+        source_samples=source_samples,
+        chunk_seconds=chunk_seconds,
+        on_read=on_read,
+    )
+    if isinstance(made, Exception):
+        raise made
+    return made
+
+
+def convert_together(
+    source: Path,
+    targets: Sequence[Target],
+    *,
+    salvage: bool = False,
+    source_samples: int | None = None,
+    chunk_seconds: float = DEFAULT_CHUNK_SECONDS,
+    on_read: SecondsRead = lambda seconds: None,
+) -> list[ConvertedFile | Exception]:
+    """Converts a file through several models, decoding it once.
+
+    A target appears complete or not at all, with the bit depth of the source (16 or 24), and has the same bytes as if it were
+    the only one.
+
+    Args:
+        source: any format.
+        targets: their folders are created.
+        salvage: convert the readable part of a damaged source.
+        source_samples: length of the source per channel, if known.
+        chunk_seconds: seconds of audio in a model at once.
+        on_read: called before each block of the source is used, and at its end.
+
+    Returns:
+        For each target the written file; or the error, if it concerns this target alone: an `AudioError`, because the format
+        does not support the result or the model fails on it, or a `StoreError`, because it cannot be written.
+
+    Raises:
+        AudioError: the source is damaged, unreadable or empty.
+    """
     damage: list[str] = []
     with _open(source) as decoder:
-        sample_rate = parameters.sample_rate or decoder.sample_rate
-        channels = parameters.channels or decoder.channels
-        recorded = SourceLevels(decoder.subtype, channels)
-        conversion = converter.convert(
-            _blocks(decoder, recorded, on_read, damage if parameters.salvage else None),
-            sample_rate=decoder.sample_rate,
-            channels=decoder.channels,
-            seed=parameters.seed,
-            latent_noise=parameters.latent_noise,
-            out_sample_rate=sample_rate,
-            out_channels=channels,
-            chunk_seconds=chunk_seconds,
-        )
-        expected = source_samples and resampled_length(source_samples, decoder.sample_rate, sample_rate)
-        with AudioWriter(
-            target,
-            sample_rate=sample_rate,
-            channels=channels,
-            file_format=parameters.format,
-            subtype=subtype_for(decoder.subtype),
-            comment=comment,
-            expected_samples=expected,
-        ) as writer:
-            for block in conversion:
-                writer.write(block)
-            if not conversion.samples:
-                raise AudioError("contains no samples", where=str(source), fix="leave it out")
+        works = [
+            partial(_write, decoder, target, source_samples=source_samples, chunk_seconds=chunk_seconds) for target in targets
+        ]
+        blocks = _blocks(decoder, on_read, damage if salvage else None)
+        made = run_together(blocks, works, ends_one=(AudioError, OSError))
+    return [replace(file, damage=damage[0] if damage else None) if isinstance(file, ConvertedFile) else file for file in made]
+
+
+def _write(
+    decoder: Decoder, target: Target, blocks: Iterator[Audio], *, source_samples: int | None, chunk_seconds: float
+) -> Writing[ConvertedFile]:
+    """Writes a target block by block."""
+    parameters = target.parameters
+    sample_rate = parameters.sample_rate or decoder.sample_rate
+    channels = parameters.channels or decoder.channels
+    recorded = SourceLevels(decoder.subtype, channels)
+    conversion = target.converter.convert(
+        recorded.of(blocks),
+        sample_rate=decoder.sample_rate,
+        channels=decoder.channels,
+        seed=parameters.seed,
+        latent_noise=parameters.latent_noise,
+        out_sample_rate=sample_rate,
+        out_channels=channels,
+        chunk_seconds=chunk_seconds,
+    )
+    expected = source_samples and resampled_length(source_samples, decoder.sample_rate, sample_rate)
+    with AudioWriter(
+        target.path,
+        sample_rate=sample_rate,
+        channels=channels,
+        file_format=parameters.format,
+        subtype=subtype_for(decoder.subtype),
+        comment=target.comment,
+        expected_samples=expected,
+    ) as writer:
+        for block in conversion:
+            writer.write(block)
+            yield
+        if not conversion.samples:
+            raise AudioError("contains no samples", where=target.path.name, fix="leave it out")
     return ConvertedFile(
         conversion.samples / sample_rate,
         conversion.levels,
-        damage[0] if damage else None,
+        damage=None,
         silent=find_silence(recorded, conversion.levels),
         clipped=find_clipping(recorded, conversion.levels, sample_rate),
     )
@@ -109,8 +166,8 @@ def _open(source: Path) -> Iterator[Decoder]:
         yield decoder
 
 
-def _blocks(decoder: Decoder, levels: SourceLevels, on_read: SecondsRead, damage: list[str] | None) -> Iterator[Audio]:
-    """The blocks of a source, which are added to ``levels``; damage is appended to ``damage``, or raised where that is None."""
+def _blocks(decoder: Decoder, on_read: SecondsRead, damage: list[str] | None) -> Iterator[Audio]:
+    """The blocks of a source; damage is appended to ``damage``, or raised where that is None."""
     seconds = 0.0
     blocks = decoder.blocks()
     while True:
@@ -128,5 +185,4 @@ def _blocks(decoder: Decoder, levels: SourceLevels, on_read: SecondsRead, damage
             return
         seconds += block.shape[1] / decoder.sample_rate
         on_read(seconds)
-        levels.add(block)
         yield block

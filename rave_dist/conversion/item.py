@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,7 @@ from rave_dist.audio.io.sources import check_as_listed, local_copy
 from rave_dist.audio.io.write import flac_refusal
 from rave_dist.conversion.convert import Converter
 from rave_dist.conversion.corpus import FOREIGN, FOREIGN_FIX, Plan, Task, as_wav, counts_as_done, read_entry
-from rave_dist.conversion.file import convert_file
+from rave_dist.conversion.file import ConvertedFile, Target, convert_together
 from rave_dist.conversion.levels import decibels
 from rave_dist.errors import AudioError, StoreError, from_os_error, is_disk_full
 from rave_dist.identity import hash_file
@@ -34,9 +34,10 @@ _INTACT = "replace the file with an intact copy, or leave it out"
 
 @dataclass(frozen=True)
 class Outcome:
-    """A task's journal entry, and whether the task was already finished."""
+    """A journal entry, the id of its conversion, and whether the task was already finished."""
 
     item: ConversionItem
+    conversion: str
     skipped: bool = False
 
 
@@ -51,33 +52,44 @@ class _Readable:
     notes: tuple[str, ...]
 
 
-def convert_item(store: Store, plan: Plan, task: Task, converter: Converter, *, chunk_seconds: float) -> Outcome:
-    """Converts one source and writes its journal entry, on failure with the reason and a fix.
+def convert_source(
+    store: Store, task: Task, conversions: Sequence[tuple[Plan, Converter]], *, chunk_seconds: float
+) -> list[Outcome]:
+    """Converts one source through one or several models and writes the journal entries, on failure with the reason and a fix.
 
-    The source is decoded once before the model starts, so that damage is known before anything is written. Errors of reading
-    this source or of writing this output fail this item.
+    The source is decoded once before the models start, so that damage is known before anything is written, and once for all
+    models together. Errors of reading this source or of writing an output fail this source or output.
+
+    Args:
+        store: the library's store.
+        task: the source, and the key of its outputs.
+        conversions: plans of which it is a task, each with its model.
+        chunk_seconds: seconds of audio in a model at once.
+
+    Returns:
+        The outcomes, in the order of ``conversions``.
 
     Raises:
-        StoreError: OUTPUT as a whole or the store cannot be used, so that other sources would fail too.
+        StoreError: an OUTPUT as a whole or the store cannot be used, so that other sources would fail too.
     """
-    item = failed_item(plan, task, None)
-    skipped = False
-    entry = read_entry(store, plan, task)
+    outputs = [_Output(store, plan, task, converter) for plan, converter in conversions]
     try:
         with ExitStack() as stack:
             with _reading(task):
                 path = stack.enter_context(local_copy(task.source.uri))
                 snapshot = Snapshot(path)
-                item = item.model_copy(update={"source_sha256": hash_file(path)})
+                sha256 = hash_file(path)
                 check_as_listed(task.source)
-            with _writing(plan, task):
-                done = _done_before(plan, entry, item)
-                skipped = done is not None
-                item = done or _convert(plan, task, path, item, converter, chunk_seconds, snapshot)
+            for output in outputs:
+                output.look_for(sha256)
+            if wanted := [output for output in outputs if output.is_open]:
+                _convert(task, path, wanted, snapshot, chunk_seconds)
     except AudioError as error:
-        item = item.model_copy(update={"reason": error.what, "fix": error.fix or _INTACT})
-    item.save(store, plan.journal_key(task))
-    return Outcome(item, skipped)
+        for output in outputs:
+            output.fail(error)
+    for output in outputs:
+        output.item.save(store, output.plan.journal_key(task))
+    return [Outcome(output.item, output.plan.id, output.is_skipped) for output in outputs]
 
 
 def failed_item(plan: Plan, task: Task, reason: str | None, fix: str = "") -> ConversionItem:
@@ -93,32 +105,9 @@ def failed_item(plan: Plan, task: Task, reason: str | None, fix: str = "") -> Co
     )
 
 
-def _done_before(plan: Plan, entry: ConversionItem | None, item: ConversionItem) -> ConversionItem | None:
-    """The journal's entry, if source and output have the same bytes as then; only the modification time may differ."""
-    if entry is None or entry.source_sha256 != item.source_sha256 or not counts_as_done(entry, plan):
-        return None
-    key = plan.written_key(entry)
-    if not plan.output.exists(key):
-        return None
-    tag = plan.output.stat(key).tag
-    if tag != entry.output_tag:
-        with local_copy(plan.output.address(key)) as path:
-            if hash_file(path) != entry.output_sha256:
-                return None
-    now = {"source": item.source, "source_fingerprint": item.source_fingerprint, "output_tag": tag}
-    return entry.model_copy(update=now)
-
-
-def _convert(
-    plan: Plan,
-    task: Task,
-    path: Path,
-    item: ConversionItem,
-    converter: Converter,
-    chunk_seconds: float,
-    snapshot: Snapshot,
-) -> ConversionItem:
-    parameters = plan.parameters
+def _convert(task: Task, path: Path, outputs: list[_Output], snapshot: Snapshot, chunk_seconds: float) -> None:
+    """Writes the outputs of one source."""
+    parameters = outputs[0].plan.parameters  # those of reading are the same for all
     with _reading(task):
         sound = _inspect(path, parameters)
     if not sound.samples:
@@ -126,57 +115,139 @@ def _convert(
     if sound.damage and not parameters.salvage:
         fix = "add --salvage to convert what can be read, or replace the file with an intact copy"
         raise AudioError(sound.damage.what, where=task.source.name, fix=fix)
-    key, refusal = task.output, None
-    if parameters.format == "flac" and (refusal := flac_refusal(sample_rate=sound.sample_rate, channels=sound.channels)):
-        if plan.is_file:
-            raise AudioError(refusal, where=task.source.name, fix="end OUTPUT in .wav, or set --sample-rate or --channels")
-        key, parameters = as_wav(key), parameters.model_copy(update={"format": "wav"})
-    _check_place(plan, key)
 
     def check_snapshot(seconds: float) -> None:
         with _reading(task):
             snapshot.check()
 
-    comment = (
-        f"rave-dist: {Path(task.source.name).name} (sha256 {item.source_sha256}) through {plan.card.reference}, "
-        f"seed {parameters.seed}, latent noise {parameters.latent_noise:g}"
-    )
     with ExitStack() as stack:
-        place = Path(plan.output.address(key))
-        if not plan.output.is_local:
-            place = Path(stack.enter_context(temporary_folder("conversion"))) / "output"
-        converted = convert_file(
-            converter,
+        targets = [(output, target) for output in outputs if (target := output.prepare(sound, stack)) is not None]
+        made = convert_together(
             path,
-            place,
-            parameters,
-            comment=f"{comment}; damaged source: {sound.damage.what}" if sound.damage else comment,
+            [target for _, target in targets],
+            salvage=parameters.salvage,
             source_samples=sound.samples,
             chunk_seconds=chunk_seconds,
             on_read=check_snapshot,
         )
-        if not plan.output.is_local:
-            plan.output.upload(place, key)
-        output_sha256 = hash_file(place)
-    output = converted.levels
-    return item.model_copy(
-        update={
-            "output": plan.output.address(key),
-            "output_sha256": output_sha256,
-            "output_tag": plan.output.stat(key).tag,
-            "state": "salvaged" if sound.damage else "converted",
-            "reason": sound.damage and sound.damage.what,
-            "fix": _INTACT if sound.damage else "",
-            "seconds": converted.seconds,
-            "clipped_samples": output.over,
-            "clipped_seconds": output.over_samples / sound.sample_rate,
-            "over_db": max(0.0, decibels(output.peak)),
-            "silent": converted.silent,
-            "clipped": converted.clipped,
-            "other_format": refusal,
-            "notes": sound.notes,
-        }
-    )
+        for (output, target), file in zip(targets, made, strict=True):
+            output.finish(target, file, sound)
+
+
+class _Output:
+    """The output of one plan for a source, up to its journal entry.
+
+    Args:
+        store: of the journal.
+        plan: its conversion.
+        task: the source.
+        converter: its model.
+    """
+
+    def __init__(self, store: Store, plan: Plan, task: Task, converter: Converter) -> None:
+        self.plan = plan
+        self.item = failed_item(plan, task, None)
+        self.is_open = True
+        self.is_skipped = False
+        self._task = task
+        self._converter = converter
+        self._entry = read_entry(store, plan, task)
+        self._refusal: str | None = None  # why it is no FLAC file
+        self._key = task.output
+
+    def fail(self, error: AudioError) -> None:
+        """Ends it, unless it has ended."""
+        if self.is_open:
+            self.item = self.item.model_copy(update={"reason": error.what, "fix": error.fix or _INTACT})
+            self.is_open = False
+
+    @contextmanager
+    def _ending(self) -> Iterator[None]:
+        """An error within ends this output alone."""
+        try:
+            with _writing(self.plan, self._task):
+                yield
+        except AudioError as error:
+            self.fail(error)
+
+    def look_for(self, source_sha256: str) -> None:
+        """Skips it, if its file was made before and source and file have the same bytes as then."""
+        self.item = self.item.model_copy(update={"source_sha256": source_sha256})
+        with self._ending():
+            if (done := self._done_before()) is not None:
+                self.item, self.is_skipped, self.is_open = done, True, False
+
+    def _done_before(self) -> ConversionItem | None:
+        """The journal's entry; only the modification times of its files may differ."""
+        entry, plan = self._entry, self.plan
+        if entry is None or entry.source_sha256 != self.item.source_sha256 or not counts_as_done(entry, plan):
+            return None
+        key = plan.written_key(entry)
+        if not plan.output.exists(key):
+            return None
+        tag = plan.output.stat(key).tag
+        if tag != entry.output_tag:
+            with local_copy(plan.output.address(key)) as path:
+                if hash_file(path) != entry.output_sha256:
+                    return None
+        now = {"source": self.item.source, "source_fingerprint": self.item.source_fingerprint, "output_tag": tag}
+        return entry.model_copy(update=now)
+
+    def prepare(self, sound: _Readable, stack: ExitStack) -> Target | None:
+        """The file to write, in a temporary folder if OUTPUT is remote; None if it cannot be written."""
+        plan, parameters = self.plan, self.plan.parameters
+        target: Target | None = None
+        with self._ending():
+            if parameters.format == "flac" and (
+                refusal := flac_refusal(sample_rate=sound.sample_rate, channels=sound.channels)
+            ):
+                if plan.is_file:
+                    fix = "end OUTPUT in .wav, or set --sample-rate or --channels"
+                    raise AudioError(refusal, where=self._task.source.name, fix=fix)
+                self._refusal = refusal
+                self._key, parameters = as_wav(self._key), parameters.model_copy(update={"format": "wav"})
+            _check_place(plan, self._key)
+            place = Path(plan.output.address(self._key))
+            if not plan.output.is_local:
+                place = Path(stack.enter_context(temporary_folder("conversion"))) / "output"
+            target = Target(place, self._converter, parameters, self._comment(sound))
+        return target
+
+    def _comment(self, sound: _Readable) -> str:
+        parameters = self.plan.parameters
+        comment = (
+            f"rave-dist: {Path(self._task.source.name).name} (sha256 {self.item.source_sha256}) through "
+            f"{self.plan.card.reference}, seed {parameters.seed}, latent noise {parameters.latent_noise:g}"
+        )
+        return f"{comment}; damaged source: {sound.damage.what}" if sound.damage else comment
+
+    def finish(self, target: Target, made: ConvertedFile | Exception, sound: _Readable) -> None:
+        """Uploads a written file, if OUTPUT is remote, and describes it in the entry."""
+        with self._ending():
+            if isinstance(made, Exception):
+                raise made
+            if not self.plan.output.is_local:
+                self.plan.output.upload(target.path, self._key)
+            levels = made.levels
+            self.item = self.item.model_copy(
+                update={
+                    "output": self.plan.output.address(self._key),
+                    "output_sha256": hash_file(target.path),
+                    "output_tag": self.plan.output.stat(self._key).tag,
+                    "state": "salvaged" if sound.damage else "converted",
+                    "reason": sound.damage and sound.damage.what,
+                    "fix": _INTACT if sound.damage else "",
+                    "seconds": made.seconds,
+                    "clipped_samples": levels.over,
+                    "clipped_seconds": levels.over_samples / sound.sample_rate,
+                    "over_db": max(0.0, decibels(levels.peak)),
+                    "silent": made.silent,
+                    "clipped": made.clipped,
+                    "other_format": self._refusal,
+                    "notes": sound.notes,
+                }
+            )
+            self.is_open = False
 
 
 def _inspect(path: Path, parameters: ConversionParameters) -> _Readable:

@@ -1,18 +1,19 @@
-"""Start and end of a corpus conversion, common to all ways of converting its files."""
+"""Start and end of the conversions of a corpus, common to all ways of converting its files."""
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
 
 import torch
 
-from rave_dist.conversion.convert import Converter, chunk_samples
+from rave_dist.conversion.convert import MEMORY_PER_FILE_BYTE, Converter, chunk_samples
 from rave_dist.conversion.corpus import Plan, Task, split_done
-from rave_dist.conversion.item import Outcome, convert_item, failed_item
+from rave_dist.conversion.item import Outcome, convert_source, failed_item
 from rave_dist.errors import ConversionError, RaveDistError
-from rave_dist.records import ConversionItem, ConversionRecord, ConversionRequest, Problem, now
+from rave_dist.records import ConversionRecord, ConversionRequest, Problem, now
 from rave_dist.storage.store import Store
 
 OUT_OF_MEMORY = Problem(what="not enough memory", fix="use fewer workers (--workers) or shorter chunks (--chunk-seconds)")
@@ -25,99 +26,159 @@ _UNFORESEEN = (
 
 
 @dataclass(frozen=True)
+class Work:
+    """A source, and the conversions that lack it: positions in `Job.plans`."""
+
+    task: Task
+    plans: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class Job:
-    """A conversion in progress: the remaining tasks, the largest first, and the entries of finished ones."""
+    """Conversions of the same sources in progress: the remaining work, the largest source first, and what was finished before.
+
+    ``models`` are the positions of the plans with remaining work, whose models each process loads.
+    """
 
     store: Store
-    plan: Plan
+    plans: tuple[Plan, ...]
+    models: tuple[int, ...]
     chunk_seconds: float
-    to_do: tuple[Task, ...]
-    done: tuple[ConversionItem, ...]
+    to_do: tuple[Work, ...]
+    done: tuple[Outcome, ...]
     trust: bool = False
 
 
-def begin(store: Store, plan: Plan, *, chunk_seconds: float, workers: int | None = None, trust: bool = False) -> Job:
-    """Checks a conversion, stores its request and lists the remaining tasks.
+def begin(store: Store, plans: Sequence[Plan], *, chunk_seconds: float, workers: int | None = None, trust: bool = False) -> Job:
+    """Checks conversions, stores their requests and lists the remaining work.
 
     Args:
-        store: the library's store, for the model, the journal and the record.
-        plan: from `plan_conversion`.
-        chunk_seconds: seconds of audio in the model at once.
+        store: the library's store, for the models, the journals and the records.
+        plans: from `plan_conversion` or `plan_conversions`: of the same sources.
+        chunk_seconds: seconds of audio in a model at once.
         workers: files converted at once; None for as many as the resources allow.
         trust: load a model file with operators that no export has.
 
     Raises:
         ConversionError: chunks too short; workers below 1.
-        StoreError: OUTPUT or the store cannot be used.
+        StoreError: an OUTPUT or the store cannot be used.
     """
-    chunk_samples(plan.card, chunk_seconds)
     if workers is not None and workers < 1:
         raise ConversionError("a conversion needs at least one worker", fix="give --workers 1 or more")
-    plan.output.check_writable()
-    request = ConversionRequest(model=plan.card.reference, parameters=plan.parameters, output=plan.output.uri)
-    request.save(store, plan.folder.request)
-    to_do, done = split_done(store, plan)
-    return Job(store, plan, chunk_seconds, tuple(to_do), tuple(done), trust)
+    for plan in plans:
+        chunk_samples(plan.card, chunk_seconds)
+    wanted: dict[Task, list[int]] = {}
+    done: list[Outcome] = []
+    for number, plan in enumerate(plans):
+        plan.output.check_writable()
+        request = ConversionRequest(model=plan.card.reference, parameters=plan.parameters, output=plan.output.uri)
+        request.save(store, plan.folder.request)
+        tasks, entries = split_done(store, plan)
+        done += [Outcome(entry, plan.id, skipped=True) for entry in entries]
+        for task in tasks:
+            wanted.setdefault(task, []).append(number)
+    to_do = sorted(wanted, key=lambda task: -task.source.bytes)
+    works = tuple(Work(task, tuple(wanted[task])) for task in to_do)
+    models = tuple(sorted(set(chain.from_iterable(wanted.values()))))
+    return Job(store, tuple(plans), models, chunk_seconds, works, tuple(done), trust)
 
 
-def finish(job: Job, outcomes: Iterable[Outcome], progress: Callable[[int, int], None] | None = None) -> ConversionRecord:
-    """Collects the outcomes and writes the record.
+def in_groups(job: Job, memory: float) -> Iterator[Job]:
+    """Divides a job by models into jobs whose models fit in memory together; sources are read once for each.
+
+    All sources are converted through one group before the next, so a process loads each model once.
 
     Args:
         job: from `begin`.
-        outcomes: of the remaining tasks, in any order.
-        progress: called with the number of finished sources and the total.
+        memory: of each process, for models, in bytes.
+    """
+    groups: list[list[int]] = []
+    left = 0.0
+    for number in job.models:
+        needed = MEMORY_PER_FILE_BYTE * job.plans[number].card.files["offline"].bytes
+        if needed > left or not groups:
+            groups.append([])
+            left = memory
+        groups[-1].append(number)
+        left -= needed
+    for group in groups:
+        works = (Work(work.task, tuple(number for number in work.plans if number in group)) for work in job.to_do)
+        yield replace(job, models=tuple(group), to_do=tuple(work for work in works if work.plans))
+
+
+def finish(
+    job: Job, outcomes: Iterable[Outcome], progress: Callable[[int, int], None] | None = None
+) -> tuple[ConversionRecord, ...]:
+    """Collects the outcomes and writes the records.
+
+    Args:
+        job: from `begin`.
+        outcomes: of the remaining work, in any order.
+        progress: called with the number of finished outputs and the total.
 
     Returns:
-        The record, also stored as ``conversions/<id>/record.json``. It names the failed sources.
+        The record of each plan, also stored as ``conversions/<id>/record.json``. It names the failed sources.
     """
-    taken = [Outcome(item, skipped=True) for item in job.done]
+    taken = list(job.done)
+    total = sum(len(plan.tasks) for plan in job.plans)
     report = progress or (lambda count, total: None)
-    report(len(taken), len(job.plan.tasks))
+    report(len(taken), total)
     for outcome in outcomes:
         taken.append(outcome)
-        report(len(taken), len(job.plan.tasks))
-    record = _record(job.plan, taken)
-    record.save(job.store, job.plan.folder.record)
-    return record
+        report(len(taken), total)
+    records = []
+    for plan in job.plans:
+        record = _record(plan, [outcome for outcome in taken if outcome.conversion == plan.id])
+        record.save(job.store, plan.folder.record)
+        records.append(record)
+    return tuple(records)
 
 
-def load_converter(job: Job, *, device: str) -> Converter:
-    """Loads the model from the store into this process.
+def load_converters(job: Job, *, device: str) -> dict[int, Converter]:
+    """Loads a job's models from the store into this process, by the positions of their plans.
 
     Raises:
-        StoreError: the stored file is not the published one.
-        UntrustedModelError: the file has operators that no export has.
-        ConversionError: the file cannot convert.
+        StoreError: a stored file is not the published one.
+        UntrustedModelError: a file has operators that no export has.
+        ConversionError: a file cannot convert.
     """
     torch.set_num_threads(1)  # Ray has a worker for every CPU; the samples do not depend on the number of threads
-    return Converter.load(job.store, job.plan.card, device=device, trust=job.trust)
+    return {number: Converter.load(job.store, job.plans[number].card, device=device, trust=job.trust) for number in job.models}
 
 
-def attempt(job: Job, task: Task, converter: Converter) -> Outcome:
-    """Converts a task; an unexpected error is its failed outcome, so that the model stays loaded for the other tasks.
+def attempt(job: Job, work: Work, converters: Mapping[int, Converter]) -> list[Outcome]:
+    """Converts a source; an unexpected error is a failed outcome, so that the models stay loaded for the other sources.
+
+    After an unexpected error with several models each is tried alone, so that only the one which has it fails.
 
     Raises:
         RaveDistError: an error that concerns every source.
         RuntimeError: the device no longer works in this process.
     """
+    conversions = [(job.plans[number], converters[number]) for number in work.plans]
     try:
-        return convert_item(job.store, job.plan, task, converter, chunk_seconds=job.chunk_seconds)
+        return convert_source(job.store, work.task, conversions, chunk_seconds=job.chunk_seconds)
     except RaveDistError:
         raise
     except MemoryError:
-        return give_up(job, task, OUT_OF_MEMORY)
+        reason = OUT_OF_MEMORY
     except _UNFORESEEN as error:
-        if converter.device.type == "cuda":
-            torch.cuda.synchronize(converter.device)  # raises after errors that break a process's use of the GPU
-        return give_up(job, task, internal_error(error))
+        if conversions[0][1].device.type == "cuda":
+            torch.cuda.synchronize(conversions[0][1].device)  # raises after errors that break a process's use of the GPU
+        reason = internal_error(error)
+    if len(work.plans) == 1:
+        return give_up(job, work, reason)
+    return [outcome for number in work.plans for outcome in attempt(job, Work(work.task, (number,)), converters)]
 
 
-def give_up(job: Job, task: Task, reason: Problem) -> Outcome:
-    """The failed outcome of a task that could not write its own journal entry; writes it."""
-    item = failed_item(job.plan, task, reason.what, reason.fix)
-    item.save(job.store, job.plan.journal_key(task))
-    return Outcome(item)
+def give_up(job: Job, work: Work, reason: Problem) -> list[Outcome]:
+    """The failed outcomes of work that could not write its own journal entries; writes them."""
+    outcomes = []
+    for plan in (job.plans[number] for number in work.plans):
+        item = failed_item(plan, work.task, reason.what, reason.fix)
+        item.save(job.store, plan.journal_key(work.task))
+        outcomes.append(Outcome(item, plan.id))
+    return outcomes
 
 
 def internal_error(error: BaseException) -> Problem:

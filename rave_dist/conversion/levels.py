@@ -7,6 +7,7 @@ of 24 bits.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -77,6 +78,12 @@ class SourceLevels:
         self._levels.add_decoded(block)
         if block.shape[0] != self._channels:
             self.mixed.add(map_channels(block, self._channels))
+
+    def of(self, blocks: Iterable[Audio]) -> Iterator[Audio]:
+        """The blocks, [C, T], each added before it is given."""
+        for block in blocks:
+            self.add(block)
+            yield block
 
     @property
     def played(self) -> Peaks:

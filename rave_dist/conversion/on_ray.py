@@ -1,13 +1,14 @@
-"""Conversion of a corpus on Ray Data: a pool of actors, each with the model in memory; one task per file."""
+"""Conversion of a corpus on Ray Data: a pool of actors, each with the models in memory; one task per file."""
 
 from __future__ import annotations
 
 import gc
 import logging
+import math
 import pickle
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from itertools import islice
@@ -19,10 +20,21 @@ import torch
 from ray.exceptions import OutOfMemoryError, RayError, RayTaskError, WorkerCrashedError
 from ray.util.annotations import RayDeprecationWarning
 
-from rave_dist.conversion.convert import Converter
-from rave_dist.conversion.corpus import Plan, Task
+from rave_dist.conversion.convert import MODELS_SHARE, Converter
+from rave_dist.conversion.corpus import Plan
 from rave_dist.conversion.item import Outcome
-from rave_dist.conversion.job import OUT_OF_MEMORY, Job, attempt, begin, finish, give_up, internal_error, load_converter
+from rave_dist.conversion.job import (
+    OUT_OF_MEMORY,
+    Job,
+    Work,
+    attempt,
+    begin,
+    finish,
+    give_up,
+    in_groups,
+    internal_error,
+    load_converters,
+)
 from rave_dist.errors import RaveDistError
 from rave_dist.options import DEFAULT_CHUNK_SECONDS
 from rave_dist.records import ConversionRecord, Problem
@@ -63,25 +75,32 @@ def convert_corpus(
         ConversionError: chunks too short; workers below 1; the device is out of memory.
         StoreError: OUTPUT or the store cannot be used.
     """
-    job = begin(store, plan, chunk_seconds=chunk_seconds, workers=workers, trust=trust)
-    return finish(job, convert_all(job, workers=workers), progress)
+    job = begin(store, [plan], chunk_seconds=chunk_seconds, workers=workers, trust=trust)
+    (record,) = finish(job, convert_all(job, workers=workers), progress)
+    return record
 
 
 def convert_all(job: Job, *, workers: int | None = None) -> Iterator[Outcome]:
-    """Outcomes of a job's tasks in the order of completion; arguments and errors as in `convert_corpus`."""
-    tasks = job.to_do
-    if not tasks:
+    """Outcomes of a job's work in the order of completion; arguments and errors as in `convert_corpus`."""
+    if not job.to_do:
         return
-    pool, resources = _resources(len(tasks), workers)
-    job = replace(job, plan=replace(job.plan, tasks=()), to_do=(), done=())  # as every worker gets it
-    left = dict(enumerate(tasks))
+    pool, resources = _resources(len(job.to_do), workers)
+    memory = ray.cluster_resources().get("memory", math.inf)  # type: ignore[no-untyped-call]
+    for group in in_groups(job, MODELS_SHARE * memory / pool):
+        yield from _convert_group(group, pool, resources)
+
+
+def _convert_group(job: Job, pool: int, resources: dict[str, Any]) -> Iterator[Outcome]:
+    left = dict(enumerate(job.to_do))
+    plans = tuple(replace(plan, tasks=()) for plan in job.plans)
+    job = replace(job, plans=plans, to_do=(), done=())  # as every worker gets it
     failures = 0  # of pools in succession that converted nothing
     while left:
         count = len(left)
         with suppress(RayError):
-            for index, outcome in _by_pool(job, left, pool, resources):
+            for index, outcomes in _by_pool(job, left, pool, resources):
                 del left[index]
-                yield outcome
+                yield from outcomes
         # If a worker died, the pool does not report the file. It is among the first that are left: these run separately, the
         # others in a new pool. Ray Data ends the actors of a failed run, and frees their CPUs, only when Python collects them.
         gc.collect()
@@ -90,11 +109,11 @@ def convert_all(job: Job, *, workers: int | None = None) -> Iterator[Outcome]:
         yield from _one_by_one(job, [left.pop(index) for index in suspects], resources)
 
 
-def _by_pool(job: Job, tasks: dict[int, Task], pool: int, resources: dict[str, Any]) -> Iterator[tuple[int, Outcome]]:
+def _by_pool(job: Job, works: dict[int, Work], pool: int, resources: dict[str, Any]) -> Iterator[tuple[int, list[Outcome]]]:
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = context.print_on_execution_start = False
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
-    rows = [{"index": index, "task": pickle.dumps(task)} for index, task in tasks.items()]
+    rows = [{"index": index, "work": pickle.dumps(work)} for index, work in works.items()]
     with warnings.catch_warnings():
         # Ray 2.64 renames the two limits; by default an actor is restarted without end.
         warnings.simplefilter("ignore", RayDeprecationWarning)
@@ -108,38 +127,38 @@ def _by_pool(job: Job, tasks: dict[int, Task], pool: int, resources: dict[str, A
             **resources,
         )
     for row in dataset.iter_rows():
-        yield row["index"], _unpack(row["outcome"])
+        yield row["index"], _unpack(row["outcomes"])
 
 
-def _one_by_one(job: Job, tasks: list[Task], resources: dict[str, Any]) -> Iterator[Outcome]:
-    """Runs each task in its own process; a task that kills its worker twice is a failed item with the reason."""
+def _one_by_one(job: Job, works: list[Work], resources: dict[str, Any]) -> Iterator[Outcome]:
+    """Converts each output in its own process; one that kills its process twice is a failed item with the reason."""
     remote = ray.remote(max_retries=1, **resources)(_convert_alone)
-    waiting = deque(tasks)
-    pending: dict[Any, Task] = {}
+    waiting = deque(Work(work.task, (number,)) for work in works for number in work.plans)
+    pending: dict[Any, Work] = {}
     while waiting or pending:
         while waiting and len(pending) < _SUBMITTED:
-            task = waiting.popleft()
-            pending[remote.remote(job, task)] = task
+            work = waiting.popleft()
+            pending[remote.remote(job, work)] = work
         for reference in ray.wait(list(pending))[0]:
-            task = pending.pop(reference)
+            work = pending.pop(reference)
             try:
-                yield _unpack(ray.get(reference))
+                yield from _unpack(ray.get(reference))
             except RayTaskError as error:
-                yield give_up(job, task, internal_error(error.cause))
+                yield from give_up(job, work, internal_error(error.cause))
             except WorkerCrashedError:
-                yield give_up(job, task, _DIED_TWICE)
+                yield from give_up(job, work, _DIED_TWICE)
             except OutOfMemoryError:
-                yield give_up(job, task, OUT_OF_MEMORY)
+                yield from give_up(job, work, OUT_OF_MEMORY)
             except RayError as error:
-                yield give_up(job, task, Problem(what=f"the cluster lost the task ({type(error).__name__})", fix=_AGAIN))
+                yield from give_up(job, work, Problem(what=f"the cluster lost the task ({type(error).__name__})", fix=_AGAIN))
 
 
-def _unpack(packed: bytes) -> Outcome:
-    outcome = pickle.loads(packed)
-    if isinstance(outcome, RaveDistError):
-        raise outcome
-    assert isinstance(outcome, Outcome)
-    return outcome
+def _unpack(packed: bytes) -> list[Outcome]:
+    outcomes = pickle.loads(packed)
+    if isinstance(outcomes, RaveDistError):
+        raise outcomes
+    assert isinstance(outcomes, list)
+    return outcomes
 
 
 def _resources(num_tasks: int, workers: int | None) -> tuple[int, dict[str, Any]]:
@@ -154,39 +173,39 @@ def _resources(num_tasks: int, workers: int | None) -> tuple[int, dict[str, Any]
     return count, resources
 
 
-def _converter(job: Job) -> Converter:
-    return load_converter(job, device="cuda" if ray.get_gpu_ids() and torch.cuda.is_available() else "cpu")
+def _converters(job: Job) -> dict[int, Converter]:
+    return load_converters(job, device="cuda" if ray.get_gpu_ids() and torch.cuda.is_available() else "cpu")
 
 
-def _run(job: Job, task: Task, converter: Converter) -> bytes:
-    """The pickled outcome, or an error that affects every source."""
-    outcome: Outcome | RaveDistError
+def _run(job: Job, work: Work, converters: Mapping[int, Converter]) -> bytes:
+    """The pickled outcomes, or an error that affects every source."""
+    outcomes: list[Outcome] | RaveDistError
     try:
-        outcome = attempt(job, task, converter)
+        outcomes = attempt(job, work, converters)
     except RaveDistError as error:
-        outcome = error
-    return pickle.dumps(outcome)
+        outcomes = error
+    return pickle.dumps(outcomes)
 
 
 class _Worker:
-    """An actor of the pool: loads the model once, then converts sources in turn."""
+    """An actor of the pool: loads the models once, then converts sources in turn."""
 
     def __init__(self, job: Job) -> None:
         self._job = job
-        self._converter: Converter | RaveDistError
+        self._converters: dict[int, Converter] | RaveDistError
         try:
-            self._converter = _converter(job)
+            self._converters = _converters(job)
         except RaveDistError as error:
-            self._converter = error  # an actor that fails to start would be restarted repeatedly
+            self._converters = error  # an actor that fails to start would be restarted repeatedly
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        if isinstance(self._converter, RaveDistError):
-            return {"index": row["index"], "outcome": pickle.dumps(self._converter)}
-        return {"index": row["index"], "outcome": _run(self._job, pickle.loads(row["task"]), self._converter)}
+        if isinstance(self._converters, RaveDistError):
+            return {"index": row["index"], "outcomes": pickle.dumps(self._converters)}
+        return {"index": row["index"], "outcomes": _run(self._job, pickle.loads(row["work"]), self._converters)}
 
 
-def _convert_alone(job: Job, task: Task) -> bytes:
+def _convert_alone(job: Job, work: Work) -> bytes:
     try:
-        return _run(job, task, _converter(job))
+        return _run(job, work, _converters(replace(job, models=work.plans)))
     except RaveDistError as error:
         return pickle.dumps(error)

@@ -37,6 +37,11 @@ def list_models(store: Store, on_invalid: Callable[[DamagedObjectError], None] =
     return _cards(store, ModelFolder.versions(), on_invalid)
 
 
+def list_latest(store: Store) -> list[ModelCard]:
+    """The latest version of every published model, by name; models without a valid card are left out."""
+    return [find(store, name) for name in dict.fromkeys(card.name for card in list_models(store))]
+
+
 def find(store: Store, reference: str) -> ModelCard:
     """A model by NAME (its latest version), NAME@VERSION, or NAME@ and the beginning of one version.
 

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from ray import serve
 
 from rave_dist.audio.io.open import probe
-from rave_dist.conversion.convert import Converter
-from rave_dist.conversion.file import convert_file
+from rave_dist.conversion.convert import MEMORY_PER_FILE_BYTE, MODELS_SHARE, Converter
+from rave_dist.conversion.file import Target, convert_file
 from rave_dist.errors import AudioError, RequestError
 from rave_dist.identity import hash_file
 from rave_dist.records import ConversionParameters, ModelCard
@@ -33,9 +33,6 @@ from rave_dist.temporary import temporary_folder
 
 Result = TypeVar("Result")
 
-# A loaded TorchScript needs about twice the size of its file: weights, constants and code.
-_MEMORY_PER_FILE_BYTE = 2
-_MEMORY_SHARE = 0.5  # the other half is for audio and corpus jobs
 _MOST_MODELS = 32
 _BLOCK_BYTES = 1 << 20
 _ASSUMED_MEMORY = 4 << 30
@@ -152,7 +149,7 @@ class ModelReplica:
             check(seconds)
 
         comment = f"rave-dist: sha256 {hash_file(source)} through {model.card.reference}, seed {parameters.seed}"
-        converted = convert_file(model, source, result, parameters, comment=comment, on_read=on_read)
+        converted = convert_file(source, Target(result, model, parameters, comment), on_read=on_read)
         remarks = {"salvaged": converted.damage}
         for name, problem in (("silent", converted.silent), ("clipped", converted.clipped)):
             remarks[name] = f"{problem.what}; {problem.fix}" if problem else None
@@ -169,7 +166,7 @@ def _fix(error: AudioError, parameters: ConversionParameters) -> str:
 def models_that_fit(memory: float, file_bytes: Sequence[int]) -> int:
     """The number of models of these sizes that fit in half of the node's memory, from 1 to 32."""
     largest = max(file_bytes, default=0)
-    return max(1, min(_MOST_MODELS, int(_MEMORY_SHARE * memory / max(1, _MEMORY_PER_FILE_BYTE * largest))))
+    return max(1, min(_MOST_MODELS, int(MODELS_SHARE * memory / max(1, MEMORY_PER_FILE_BYTE * largest))))
 
 
 def _node_memory() -> float:

@@ -343,20 +343,30 @@ def show_night(night: Night) -> None:
         failure(f"{len(night.late)} of {len(night.runs)} instruments end after {deadline}", ", ".join(night.late), night.change)
 
 
-def show_conversion(record: ConversionRecord) -> None:
-    """The failed, damaged, silent and clipped items with fixes, then the counts."""
-    for item in record.other_format:
-        err.print(f"[yellow]–[/] {escape(item.source)}: written as WAV, because {escape(item.other_format or '')}")
-    for item in record.items_with_problems:
-        for problem in item.problems:
-            failure(item.source, problem.what, problem.fix)
-    show_passed_over(record.passed_over, record.notes)
-    counts = (("salvaged", record.salvaged), ("silent", record.silent), ("clipped", record.clipped))
-    found = "".join(f", {len(items)} {name}" for name, items in counts if items)
-    out.print(
-        f"{record.model}: {record.converted} converted ({clock(record.seconds)}), "
-        f"{record.skipped} skipped, {len(record.failed)} failed{found}"
-    )
+def show_conversions(records: Sequence[ConversionRecord]) -> None:
+    """The failed, damaged, silent and clipped items with fixes, then the counts of each model.
+
+    What several models have in common, such as a source that cannot be read, is printed once.
+    """
+    said: dict[tuple[str, str, str], list[str]] = {}
+    other_formats: dict[str, str] = {}
+    for record in records:
+        other_formats |= {item.source: item.other_format or "" for item in record.other_format}
+        for item in record.items_with_problems:
+            for problem in item.problems:
+                said.setdefault((item.source, problem.what, problem.fix), []).append(record.model)
+    for source, reason in other_formats.items():
+        err.print(f"[yellow]–[/] {escape(source)}: written as WAV, because {escape(reason)}")
+    for (source, what, fix), models in said.items():
+        failure(source, what if len(models) == len(records) else f"{', '.join(models)}: {what}", fix)
+    show_passed_over(records[0].passed_over, tuple(dict.fromkeys(note for record in records for note in record.notes)))
+    for record in records:
+        counts = (("salvaged", record.salvaged), ("silent", record.silent), ("clipped", record.clipped))
+        found = "".join(f", {len(items)} {name}" for name, items in counts if items)
+        out.print(
+            f"{record.model}: {record.converted} converted ({clock(record.seconds)}), "
+            f"{record.skipped} skipped, {len(record.failed)} failed{found}"
+        )
 
 
 def show_pruned(found: Pruned) -> None:

@@ -14,9 +14,9 @@ import soundfile
 import torch
 
 from rave_dist.conversion import in_process, on_ray
-from rave_dist.conversion.corpus import Task, plan_conversion
+from rave_dist.conversion.corpus import plan_conversion
 from rave_dist.conversion.item import Outcome
-from rave_dist.conversion.job import Job, begin, finish
+from rave_dist.conversion.job import Job, Work, begin, finish
 from rave_dist.conversion.on_ray import convert_corpus
 from rave_dist.errors import ConversionError, StoreError
 from rave_dist.identity import hash_file
@@ -78,8 +78,8 @@ def test_ray_and_the_command_s_own_process_write_the_same_bytes_and_one_resumes_
 ) -> None:
     card = publish_tiny(local_store, "drum")
     plan = plan_conversion(card, [str(recordings)], str(tmp_path / "here"), ConversionParameters())
-    job = begin(local_store, plan, chunk_seconds=20.0)
-    here = finish(job, in_process.convert_all(job))
+    job = begin(local_store, [plan], chunk_seconds=20.0)
+    (here,) = finish(job, in_process.convert_all(job))
     there = convert(local_store, card, str(recordings), str(tmp_path / "there"), workers=2)
     assert (here.converted, len(here.failed)) == (there.converted, len(there.failed)) == (7, 1)
     assert hashes(tmp_path / "here") == hashes(tmp_path / "there")
@@ -115,9 +115,9 @@ def count_alone(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     alone: list[str] = []
     real = on_ray._one_by_one
 
-    def one_by_one(job: Job, tasks: list[Task], resources: dict[str, Any]) -> Iterator[Outcome]:
-        alone.extend(task.output for task in tasks)
-        return real(job, tasks, resources)
+    def one_by_one(job: Job, works: list[Work], resources: dict[str, Any]) -> Iterator[Outcome]:
+        alone.extend(work.task.output for work in works)
+        return real(job, works, resources)
 
     monkeypatch.setattr(on_ray, "_one_by_one", one_by_one)
     return alone

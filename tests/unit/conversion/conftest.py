@@ -105,8 +105,8 @@ def convert(scripted: Callable[..., tuple[Path, ModelCard]], local_store: Store)
         converter = Converter(path, card)
         before = hashes(given)
         plan = plan_conversion(card, [str(given)], str(output), ConversionParameters(**parameters))  # type: ignore[arg-type]
-        job = begin(local_store, replace(plan, protected=protected), chunk_seconds=0.5)
-        record = finish(job, (attempt(job, task, converter) for task in job.to_do))
+        job = begin(local_store, [replace(plan, protected=protected)], chunk_seconds=0.5)
+        (record,) = finish(job, (outcome for work in job.to_do for outcome in attempt(job, work, {0: converter})))
         assert hashes(given) == before
         assert all(problem.fix for item in record.items_with_problems for problem in item.problems)
         return record

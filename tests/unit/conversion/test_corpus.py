@@ -79,7 +79,7 @@ def test_what_is_passed_over_is_in_the_plan_and_in_the_record(card: ModelCard, m
     os.mkfifo(root / "in" / "pipe.wav")
     plan = plan_conversion(card, [str(root / "in")], str(root / "out"), PARAMETERS)
     assert outputs(plan) == {"a.wav": "a.flac", "TAKE.RM": "sub/TAKE.flac"}
-    record = finish(begin(Store(str(root / "store")), plan, chunk_seconds=5.0), ())
+    (record,) = finish(begin(Store(str(root / "store")), [plan], chunk_seconds=5.0), ())
     assert {(entry.reason, entry.extension): entry.count for entry in record.passed_over} == {
         ("a link to a missing file", ".flac"): 1,
         ("a FIFO, socket or device", ".wav"): 1,

@@ -14,7 +14,7 @@ import pytest
 import soundfile
 import torch
 
-from rave_dist import pipeline
+from rave_dist import archives, cluster
 from rave_dist.cli import command
 from rave_dist.conversion import in_process
 from rave_dist.conversion import job as job_module
@@ -68,8 +68,8 @@ class Told(Silent):
 
 def convert(store: Store, card: ModelCard, given: Path, output: Path) -> ConversionRecord:
     plan = plan_conversion(card, [str(given)], str(output), ConversionParameters())
-    job = begin(store, plan, chunk_seconds=0.5)
-    return finish(job, in_process.convert_all(job))
+    job = begin(store, [plan], chunk_seconds=0.5)
+    return finish(job, in_process.convert_all(job))[0]
 
 
 def hashes(folder: Path) -> dict[str, str]:
@@ -100,7 +100,9 @@ def test_a_command_that_is_stopped_resumes(local_store: Store, publish: Publish,
             raise KeyboardInterrupt
 
     job = begin(
-        local_store, plan_conversion(card, [str(recordings)], str(tmp_path / "out"), ConversionParameters()), chunk_seconds=0.5
+        local_store,
+        [plan_conversion(card, [str(recordings)], str(tmp_path / "out"), ConversionParameters())],
+        chunk_seconds=0.5,
     )
     with pytest.raises(KeyboardInterrupt):
         finish(job, in_process.convert_all(job), stop)
@@ -114,14 +116,14 @@ def test_what_nobody_foresaw_is_one_file_s_failure(
     local_store: Store, publish: Publish, recordings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     card = publish("frames")
-    real = job_module.convert_item
+    real = job_module.convert_source
 
-    def fussy(store: Store, plan: Any, task: Any, *rest: Any, **options: Any) -> Any:
+    def fussy(store: Store, task: Any, *rest: Any, **options: Any) -> Any:
         if task.output.endswith("1.flac"):
             raise ZeroDivisionError("by chance")
-        return real(store, plan, task, *rest, **options)
+        return real(store, task, *rest, **options)
 
-    monkeypatch.setattr(job_module, "convert_item", fussy)
+    monkeypatch.setattr(job_module, "convert_source", fussy)
     record = convert(local_store, card, recordings, tmp_path / "out")
     assert record.converted == 2
     reasons = {Path(item.source).name: item.reason or "" for item in record.failed}
@@ -151,7 +153,7 @@ def test_the_caller_s_threads_stay_as_they_were(local_store: Store, publish: Pub
 
 def request(store: Store, recordings: Path, output: Path, **options: Any) -> ConversionRecord:
     values: dict[str, Any] = {"parameters": ConversionParameters(), "chunk_seconds": 20.0, "workers": None, **options}
-    return pipeline.convert(store, "frames@1", [str(recordings)], str(output), **values)
+    return archives.convert(store, ["frames@1"], [str(recordings)], str(output), **values)[0]
 
 
 class ReachedRay(Exception):
@@ -163,7 +165,7 @@ def no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     def reached(*arguments: object, **options: object) -> None:
         raise ReachedRay
 
-    monkeypatch.setattr(pipeline, "_ray", reached)
+    monkeypatch.setattr(cluster, "connected", reached)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
 
 

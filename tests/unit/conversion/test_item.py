@@ -14,7 +14,7 @@ import soundfile
 
 from rave_dist.conversion.convert import Converter
 from rave_dist.conversion.corpus import plan_conversion, split_done
-from rave_dist.conversion.item import Outcome, convert_item
+from rave_dist.conversion.item import Outcome, convert_source
 from rave_dist.errors import StoreError
 from rave_dist.identity import hash_file
 from rave_dist.records import ConversionParameters, ModelCard
@@ -34,7 +34,7 @@ def run(scripted: Callable[..., tuple[Path, ModelCard]], local_store: Store) -> 
         converter = Converter(path, card)
         plan = plan_conversion(card, [str(given)], str(output), ConversionParameters(**parameters))  # type: ignore[arg-type]
         to_do, _ = split_done(store, plan)
-        return {Path(t.source.uri).name: convert_item(store, plan, t, converter, chunk_seconds=0.5) for t in to_do}
+        return {Path(t.source.uri).name: convert_source(store, t, [(plan, converter)], chunk_seconds=0.5)[0] for t in to_do}
 
     return convert
 
@@ -213,13 +213,13 @@ def test_a_source_that_grows_is_named_and_leaves_neither_output_nor_journal_of_a
     converter.source = recordings / "mono.wav"
     parameters = ConversionParameters(salvage=salvage)
     plan = plan_conversion(converter.card, [str(converter.source)], str(tmp_path / "out"), parameters)
-    outcome = convert_item(local_store, plan, plan.tasks[0], converter, chunk_seconds=0.5)
+    (outcome,) = convert_source(local_store, plan.tasks[0], [(plan, converter)], chunk_seconds=0.5)
     assert (outcome.item.state, outcome.item.reason) == ("failed", "the file changed while it was read")
     assert not any((tmp_path / "out").rglob("*.flac"))
-    again = convert_item(local_store, plan, plan.tasks[0], Converter(*scripted("frames")), chunk_seconds=0.5)
+    (again,) = convert_source(local_store, plan.tasks[0], [(plan, Converter(*scripted("frames")))], chunk_seconds=0.5)
     assert again.item.reason == "the file changed while it was read", "it is not what was listed"
     plan = plan_conversion(converter.card, [str(converter.source)], str(tmp_path / "out"), parameters)
-    done = convert_item(local_store, plan, plan.tasks[0], Converter(*scripted("frames")), chunk_seconds=0.5)
+    (done,) = convert_source(local_store, plan.tasks[0], [(plan, Converter(*scripted("frames")))], chunk_seconds=0.5)
     assert (done.item.state, done.item.source_sha256) == ("converted", hash_file(converter.source))
 
 

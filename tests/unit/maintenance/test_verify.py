@@ -52,8 +52,8 @@ def fill(store: Store, model: TinyModel, folder: Path) -> None:
     card = model.publish(store)
     write_record(store, record_of(store, spec).model_copy(update={"state": "done", "model": card.reference}))
     plan = plan_conversion(card, [str(wav)], str(folder / "converted"), ConversionParameters())
-    job = begin(store, plan, chunk_seconds=10.0)
-    assert finish(job, in_process.convert_all(job)).converted == 1
+    job = begin(store, [plan], chunk_seconds=10.0)
+    assert finish(job, in_process.convert_all(job))[0].converted == 1
 
 
 def the_one(store: Store, end: str) -> str:

@@ -1,0 +1,76 @@
+"""Conversion of whole archives with published models, in this process where that takes about a minute, otherwise on Ray."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from functools import partial
+
+from rave_dist.progress import SILENT, Progress
+from rave_dist.records import ConversionParameters, ConversionRecord
+from rave_dist.storage.store import Store
+
+
+def convert(
+    store: Store,
+    models: Sequence[str] | None,
+    inputs: Sequence[str],
+    output: str,
+    *,
+    parameters: ConversionParameters,
+    chunk_seconds: float,
+    workers: int | None,
+    trust: bool = False,
+    progress: Progress = SILENT,
+) -> tuple[ConversionRecord, ...]:
+    """Converts recordings with published models; each recording is decoded once for all of them.
+
+    The results of one model lie in OUTPUT, those of several in a folder for each, ``OUTPUT/<model>``. A number of workers, or
+    ``RAY_ADDRESS``, selects Ray. The output bytes are the same.
+
+    Args:
+        store: of the models, the journals and the records.
+        models: NAME or NAME@VERSION; None for the latest version of every published model, in a folder for each.
+        inputs: files, folders, globs or ``s3://`` prefixes.
+        output: a folder or ``s3://`` prefix; for a single source and model it may be a file.
+        parameters: of the conversions.
+        chunk_seconds: seconds of audio in a model at once.
+        workers: recordings converted at once, on Ray.
+        trust: load a model file with operators that no export has.
+        progress: receives the number of finished outputs.
+
+    Returns:
+        The record of each model's conversion.
+
+    Raises:
+        ModelNotFoundError: no such model or version.
+        ConversionError: no inputs, or OUTPUT inside or equal to an INPUT.
+        ClusterError: Ray does not answer.
+    """
+    progress.stage("listing recordings")
+    from rave_dist.conversion.corpus import plan_conversion, plan_conversions
+    from rave_dist.conversion.estimate import is_small
+    from rave_dist.conversion.job import begin, finish
+    from rave_dist.registry.store import find, list_latest
+
+    # Before Ray, so that errors appear at once.
+    cards = list_latest(store) if models is None else [find(store, model) for model in models]
+    if models is not None and len(cards) == 1:
+        plans = [plan_conversion(cards[0], inputs, output, parameters)]
+    else:
+        plans = plan_conversions(cards, inputs, output, parameters)
+    report = partial(progress.advance, unit="recordings" if len(plans) == 1 else "conversions")
+    job = begin(store, plans, chunk_seconds=chunk_seconds, workers=workers, trust=trust)
+    if not workers and not os.environ.get("RAY_ADDRESS") and is_small(job):
+        from rave_dist.conversion import in_process
+
+        progress.stage("converting")
+        return finish(job, in_process.convert_all(job), report)
+    progress.stage("starting Ray")  # before its import, which takes seconds
+    from rave_dist.cluster import connected
+
+    with connected(say=progress.say):
+        from rave_dist.conversion import on_ray
+
+        progress.stage("converting")
+        return finish(job, on_ray.convert_all(job, workers=workers), report)
