@@ -14,6 +14,7 @@ from ray.exceptions import RayError, RayTaskError
 
 from rave_dist import signals
 from rave_dist.cluster import head
+from rave_dist.cluster.groups import remove_orphaned_groups
 from rave_dist.cluster.hosts import Cluster, affinity
 from rave_dist.cluster.rivals import Rivals
 from rave_dist.errors import ClusterError, RaveDistError, StoreError
@@ -112,7 +113,8 @@ class _Fleet:
         self._taken = 0.0  # card-seconds of the runs that were started
         self._told = 0.0
         self._gauges = Gauges()
-        self._tidies = any(item.is_disowned or item.stage == "trained" for item in items)  # a command was killed
+        # Whether a process has died, which leaves folders and groups: here, or that of an earlier command.
+        self._tidies = any(item.is_disowned or item.stage == "trained" for item in items)
 
     def run(self, progress: Callable[[Sequence[RunRecord]], None]) -> None:
         """Runs until every run has ended."""
@@ -178,6 +180,8 @@ class _Fleet:
         """Starts to publish finished runs, and starts waiting runs as resources allow."""
         cluster = Cluster.now()
         known = cluster.hosts
+        if self._tidies and any(item.spec.workers > 1 for item in self._items):
+            remove_orphaned_groups()  # right after the head has answered, because this question has no time limit
         self._leave(cluster.draining)
         publishing = sum(item.stage == "publishing" for item in self._items)
         for item in self._items:

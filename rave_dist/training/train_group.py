@@ -45,15 +45,14 @@ def train_together(store: Store, spec: TrainingSpec, share: Share, export: Expor
         StoreError: the store is not available; a further attempt may succeed.
     """
     from ray.train.v2.api.config import FailureConfig, RunConfig, ScalingConfig  # imported here: these import pandas
-    from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
     from ray.train.v2.api.exceptions import ControllerError, TrainingFailedError
 
-    from rave_dist.training.train_backend import SharedDevices
+    from rave_dist.training.train_backend import SharedDevices, Trainer
 
     os.environ["RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"] = "0"  # it would count a run that has saved its state as failed
     resources = {"CPU": share.cpus, "GPU": share.gpus, "memory": share.memory}
     filesystem, path = store.filesystem(spec.folder.train)
-    trainer = DataParallelTrainer(
+    trainer = Trainer(
         _work,
         train_loop_config={"store": store, "spec": spec, "share": share, "export": export, "threads": threads},
         backend_config=SharedDevices(),

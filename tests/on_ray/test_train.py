@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 import soundfile
 import torch
+from ray.util import placement_group_table
 
 from rave_dist.dataset.on_ray import ingest
 from rave_dist.library.manifest import Library
@@ -155,19 +157,37 @@ def test_a_killed_worker_goes_on_to_the_weights_of_one_that_was_not(
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
-def test_a_run_of_two_workers_is_published_like_one_of_one(local_store: Store, tmp_path: Path, publish: Publish) -> None:
+def test_a_run_of_two_workers_is_published_like_one_of_one_and_survives_its_controller(
+    local_store: Store, tmp_path: Path, publish: Publish
+) -> None:
+    """The controller of Ray Train is killed: what it held is free again although this Ray has no dashboard."""
     store = local_store
+    killed: list[int] = []
+
+    def kill() -> None:
+        while not any(entry.key.endswith(".json") for entry in store.list(spec.folder.checkpoints)):
+            time.sleep(0.05)
+        (controller,) = [p for p in psutil.Process().children(recursive=True) if "TrainController" in "".join(p.cmdline())]
+        controller.kill()
+        killed.append(controller.pid)
+
     manifest = {
         **{"name": "band", "store": store.uri},
         "defaults": {"override": {"CAPACITY": 4, "LATENT_SIZE": 8}, "window": 40960, "batch": 3, "workers": 2},
-        "instruments": {"pair": {"sources": [str(tmp_path / "plucks")], "budget": {"steps": 6}}},
+        "instruments": {"pair": {"sources": [str(tmp_path / "plucks")], "budget": {"steps": 30}, "checkpoint": {"steps": 2}}},
     }
     dataset = _dataset(store, tmp_path / "plucks", "pair")
     spec = Library.from_dict(manifest).training_spec("pair", dataset=dataset)
+    killer = threading.Thread(target=kill, daemon=True)
+    killer.start()
     (record,) = train_library(store, [spec], publish=publish)
-    assert (record.state, record.error, record.step) == ("done", None, 6)
-    assert (record.workers, record.retries) == (2, 0)
-    assert record.curve[-1] == (6, record.validation.last)
+    killer.join(timeout=10)
+    assert killed
+    assert (record.state, record.error, record.step) == ("done", None, 30)
+    assert (record.workers, record.retries) == (2, 1)
+    assert record.curve[-1] == (30, record.validation.last)
+    assert all(group["state"] == "REMOVED" for group in placement_group_table().values())
+    assert not [p for p in psutil.Process().children(recursive=True) if "PlacementGroupCleaner" in "".join(p.cmdline())]
     assert not [entry.key for entry in store.list(spec.folder.train)]
     single = spec.model_copy(update={"workers": 1})
     assert read_result(store, single) == read_result(store, spec), "the number of workers makes no other run"
