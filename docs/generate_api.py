@@ -13,7 +13,7 @@ from typing import Any
 import rave_dist as rd
 from rave_dist import errors
 from rave_dist.checks import InstrumentCheck, LibraryCheck
-from rave_dist.conversion.convert import Conversion
+from rave_dist.conversion.stream import Conversion
 from rave_dist.library_stages import Ingested
 from rave_dist.maintenance.prune import Pruned, Removable
 from rave_dist.maintenance.verify import Verification

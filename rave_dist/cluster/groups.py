@@ -14,7 +14,7 @@ def remove_orphaned_groups() -> int:
     """Frees the placement groups of this job whose actor is dead; returns how many there were."""
     # `ray.util.placement_group_table` leaves out whose a group is.
     from ray._private.state import state
-    from ray.core.generated.gcs_pb2 import PlacementGroupTableData
+    from ray.core.generated.gcs_pb2 import PlacementGroupTableData  # type: ignore[attr-defined]  # generated
 
     job = ray.get_runtime_context().get_job_id()
     removed = 0

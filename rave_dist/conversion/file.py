@@ -13,8 +13,8 @@ from rave_dist.audio.io.open import Decoder, open_audio
 from rave_dist.audio.io.write import AudioWriter, subtype_for
 from rave_dist.audio.types import Audio
 from rave_dist.conversion.broadcast import Writing, run_together
-from rave_dist.conversion.convert import Converter
 from rave_dist.conversion.levels import Peaks, SourceLevels, find_clipping, find_silence
+from rave_dist.conversion.stream import StreamConverter
 from rave_dist.errors import AudioError, StoreError
 from rave_dist.options import DEFAULT_CHUNK_SECONDS
 from rave_dist.records import ConversionParameters, Problem
@@ -42,7 +42,7 @@ class Target:
     """
 
     path: Path
-    converter: Converter
+    converter: StreamConverter
     parameters: ConversionParameters
     comment: str = ""
 

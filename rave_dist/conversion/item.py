@@ -13,10 +13,10 @@ from rave_dist.audio.io.open import open_audio
 from rave_dist.audio.io.snapshot import Snapshot
 from rave_dist.audio.io.sources import check_as_listed, local_copy
 from rave_dist.audio.io.write import flac_refusal
-from rave_dist.conversion.convert import Converter
 from rave_dist.conversion.corpus import FOREIGN, FOREIGN_FIX, Plan, Task, as_wav, counts_as_done, read_entry
 from rave_dist.conversion.file import ConvertedFile, Target, convert_together
 from rave_dist.conversion.levels import decibels
+from rave_dist.conversion.stream import StreamConverter
 from rave_dist.errors import AudioError, StoreError, from_os_error, is_disk_full
 from rave_dist.identity import hash_file
 from rave_dist.records import ConversionItem, ConversionParameters
@@ -53,7 +53,7 @@ class _Readable:
 
 
 def convert_source(
-    store: Store, task: Task, conversions: Sequence[tuple[Plan, Converter]], *, chunk_seconds: float
+    store: Store, task: Task, conversions: Sequence[tuple[Plan, StreamConverter]], *, chunk_seconds: float
 ) -> list[Outcome]:
     """Converts one source through one or several models and writes the journal entries, on failure with the reason and a fix.
 
@@ -144,7 +144,7 @@ class _Output:
         converter: its model.
     """
 
-    def __init__(self, store: Store, plan: Plan, task: Task, converter: Converter) -> None:
+    def __init__(self, store: Store, plan: Plan, task: Task, converter: StreamConverter) -> None:
         self.plan = plan
         self.item = failed_item(plan, task, None)
         self.is_open = True

@@ -9,9 +9,10 @@ from itertools import chain
 
 import torch
 
-from rave_dist.conversion.convert import MEMORY_PER_FILE_BYTE, Converter, chunk_samples
+from rave_dist.conversion.convert import MEMORY_PER_FILE_BYTE, Converter
 from rave_dist.conversion.corpus import Plan, Task, split_done
 from rave_dist.conversion.item import Outcome, convert_source, failed_item
+from rave_dist.conversion.stream import StreamConverter, chunk_samples
 from rave_dist.errors import ConversionError, RaveDistError
 from rave_dist.records import ConversionRecord, ConversionRequest, Problem, now
 from rave_dist.storage.store import Store
@@ -146,7 +147,7 @@ def load_converters(job: Job, *, device: str) -> dict[int, Converter]:
     return {number: Converter.load(job.store, job.plans[number].card, device=device, trust=job.trust) for number in job.models}
 
 
-def attempt(job: Job, work: Work, converters: Mapping[int, Converter]) -> list[Outcome]:
+def attempt(job: Job, work: Work, converters: Mapping[int, StreamConverter]) -> list[Outcome]:
     """Converts a source; an unexpected error is a failed outcome, so that the models stay loaded for the other sources.
 
     After an unexpected error with several models each is tried alone, so that only the one which has it fails.
@@ -163,8 +164,9 @@ def attempt(job: Job, work: Work, converters: Mapping[int, Converter]) -> list[O
     except MemoryError:
         reason = OUT_OF_MEMORY
     except _UNFORESEEN as error:
-        if conversions[0][1].device.type == "cuda":
-            torch.cuda.synchronize(conversions[0][1].device)  # raises after errors that break a process's use of the GPU
+        converter = conversions[0][1]
+        if isinstance(converter, Converter) and converter.device.type == "cuda":
+            torch.cuda.synchronize(converter.device)  # raises after errors that break a process's use of the GPU
         reason = internal_error(error)
     if len(work.plans) == 1:
         return give_up(job, work, reason)

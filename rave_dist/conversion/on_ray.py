@@ -1,4 +1,7 @@
-"""Conversion of a corpus on Ray Data: a pool of actors, each with the models in memory; one task per file."""
+"""Conversion of a corpus on Ray Data: a pool of actors, each with the models in memory; one task per file.
+
+Files that are long are converted before, one after another, each by all workers (`rave_dist.conversion.parts_on_ray`).
+"""
 
 from __future__ import annotations
 
@@ -7,8 +10,7 @@ import logging
 import math
 import pickle
 import warnings
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from itertools import islice
@@ -16,37 +18,22 @@ from typing import Any, cast
 
 import ray
 import ray.data
-import torch
-from ray.exceptions import OutOfMemoryError, RayError, RayTaskError, WorkerCrashedError
+from ray.exceptions import RayError
 from ray.util.annotations import RayDeprecationWarning
 
 from rave_dist.conversion.convert import MODELS_SHARE, Converter
 from rave_dist.conversion.corpus import Plan
 from rave_dist.conversion.item import Outcome
-from rave_dist.conversion.job import (
-    OUT_OF_MEMORY,
-    Job,
-    Work,
-    attempt,
-    begin,
-    finish,
-    give_up,
-    in_groups,
-    internal_error,
-    load_converters,
-)
+from rave_dist.conversion.job import Job, Work, begin, finish, in_groups
+from rave_dist.conversion.parts import is_long
+from rave_dist.conversion.parts_on_ray import convert_in_parts
+from rave_dist.conversion.tasks_on_ray import in_tasks, load_here, run, unpack
 from rave_dist.errors import RaveDistError
 from rave_dist.options import DEFAULT_CHUNK_SECONDS
-from rave_dist.records import ConversionRecord, Problem
+from rave_dist.records import ConversionRecord
 from rave_dist.storage.store import Store
 
 _MAX_BLOCKS = 2000  # of Ray Data; a block costs some milliseconds
-_SUBMITTED = 200  # tasks submitted to Ray at once, outside the pool
-_AGAIN = "run the same command again: only what is missing is converted"
-_DIED_TWICE = Problem(
-    what="its worker process died twice",
-    fix="if memory was short, use fewer workers (--workers) or shorter chunks (--chunk-seconds); otherwise leave the file out",
-)
 
 
 def convert_corpus(
@@ -84,16 +71,23 @@ def convert_all(job: Job, *, workers: int | None = None) -> Iterator[Outcome]:
     """Outcomes of a job's work in the order of completion; arguments and errors as in `convert_corpus`."""
     if not job.to_do:
         return
-    pool, resources = _resources(len(job.to_do), workers)
+    pool, resources = _resources(workers)
     memory = ray.cluster_resources().get("memory", math.inf)  # type: ignore[no-untyped-call]
     for group in in_groups(job, MODELS_SHARE * memory / pool):
-        yield from _convert_group(group, pool, resources)
+        # As every worker gets it.
+        bare = replace(group, plans=tuple(replace(plan, tasks=()) for plan in group.plans), to_do=(), done=())
+        # A GPU plays faster than a file can be read and kept, so there a long file is converted like any other.
+        long: list[Work] = []
+        short: list[Work] = []
+        for work in group.to_do:
+            (long if is_long(work.task.source) and "num_gpus" not in resources else short).append(work)
+        yield from convert_in_parts(bare, long, pool, resources)
+        yield from _convert_files(bare, short, pool, resources)
 
 
-def _convert_group(job: Job, pool: int, resources: dict[str, Any]) -> Iterator[Outcome]:
-    left = dict(enumerate(job.to_do))
-    plans = tuple(replace(plan, tasks=()) for plan in job.plans)
-    job = replace(job, plans=plans, to_do=(), done=())  # as every worker gets it
+def _convert_files(job: Job, works: list[Work], pool: int, resources: dict[str, Any]) -> Iterator[Outcome]:
+    left = dict(enumerate(works))
+    pool = min(pool, len(works))
     failures = 0  # of pools in succession that converted nothing
     while left:
         count = len(left)
@@ -127,64 +121,26 @@ def _by_pool(job: Job, works: dict[int, Work], pool: int, resources: dict[str, A
             **resources,
         )
     for row in dataset.iter_rows():
-        yield row["index"], _unpack(row["outcomes"])
+        yield row["index"], unpack(row["outcomes"])
 
 
 def _one_by_one(job: Job, works: list[Work], resources: dict[str, Any]) -> Iterator[Outcome]:
     """Converts each output in its own process; one that kills its process twice is a failed item with the reason."""
     remote = ray.remote(max_retries=1, **resources)(_convert_alone)
-    waiting = deque(Work(work.task, (number,)) for work in works for number in work.plans)
-    pending: dict[Any, Work] = {}
-    while waiting or pending:
-        while waiting and len(pending) < _SUBMITTED:
-            work = waiting.popleft()
-            pending[remote.remote(job, work)] = work
-        for reference in ray.wait(list(pending))[0]:
-            work = pending.pop(reference)
-            try:
-                yield from _unpack(ray.get(reference))
-            except RayTaskError as error:
-                yield from give_up(job, work, internal_error(error.cause))
-            except WorkerCrashedError:
-                yield from give_up(job, work, _DIED_TWICE)
-            except OutOfMemoryError:
-                yield from give_up(job, work, OUT_OF_MEMORY)
-            except RayError as error:
-                yield from give_up(job, work, Problem(what=f"the cluster lost the task ({type(error).__name__})", fix=_AGAIN))
+    alone = [Work(work.task, (number,)) for work in works for number in work.plans]
+    yield from in_tasks(job, alone, lambda work: remote.remote(job, work))
 
 
-def _unpack(packed: bytes) -> list[Outcome]:
-    outcomes = pickle.loads(packed)
-    if isinstance(outcomes, RaveDistError):
-        raise outcomes
-    assert isinstance(outcomes, list)
-    return outcomes
-
-
-def _resources(num_tasks: int, workers: int | None) -> tuple[int, dict[str, Any]]:
+def _resources(workers: int | None) -> tuple[int, dict[str, Any]]:
     """Number of actors in the pool and the resources of each; part of a CPU stays free, which Ray Data needs."""
     total = ray.cluster_resources()  # type: ignore[no-untyped-call]
     cpus, gpus = total.get("CPU", 1.0), total.get("GPU", 0.0)
-    count = min(num_tasks, workers or int(gpus) or max(1, int(cpus) - 1))
+    count = workers or int(gpus) or max(1, int(cpus) - 1)
     spare = min(1.0, cpus / 2)
     resources: dict[str, Any] = {"num_cpus": max(0.01, int(100 * min(1.0, (cpus - spare) / count)) / 100)}
     if gpus >= 1:
         resources["num_gpus"] = min(1.0, int(100 * gpus / count) / 100)
     return count, resources
-
-
-def _converters(job: Job) -> dict[int, Converter]:
-    return load_converters(job, device="cuda" if ray.get_gpu_ids() and torch.cuda.is_available() else "cpu")
-
-
-def _run(job: Job, work: Work, converters: Mapping[int, Converter]) -> bytes:
-    """The pickled outcomes, or an error that affects every source."""
-    outcomes: list[Outcome] | RaveDistError
-    try:
-        outcomes = attempt(job, work, converters)
-    except RaveDistError as error:
-        outcomes = error
-    return pickle.dumps(outcomes)
 
 
 class _Worker:
@@ -194,18 +150,18 @@ class _Worker:
         self._job = job
         self._converters: dict[int, Converter] | RaveDistError
         try:
-            self._converters = _converters(job)
+            self._converters = load_here(job)
         except RaveDistError as error:
             self._converters = error  # an actor that fails to start would be restarted repeatedly
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         if isinstance(self._converters, RaveDistError):
             return {"index": row["index"], "outcomes": pickle.dumps(self._converters)}
-        return {"index": row["index"], "outcomes": _run(self._job, pickle.loads(row["work"]), self._converters)}
+        return {"index": row["index"], "outcomes": run(self._job, pickle.loads(row["work"]), self._converters)}
 
 
 def _convert_alone(job: Job, work: Work) -> bytes:
     try:
-        return _run(job, work, _converters(replace(job, models=work.plans)))
+        return run(job, work, load_here(replace(job, models=work.plans)))
     except RaveDistError as error:
         return pickle.dumps(error)

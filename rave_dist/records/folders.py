@@ -235,6 +235,13 @@ class ConversionFolder:
     journal = _In("journal")
     """The folder of `rave_dist.records.ConversionItem`, one per output."""
 
+    parts = _In("parts")
+    """The folder of parts of long outputs that are not complete."""
+
+    def parts_of(self, output_id: str) -> str:
+        """The folder of the parts of an output."""
+        return f"{self.parts}/{output_id}"
+
     def entry(self, output_id: str) -> str:
         """The journal's entry of an output, by the hash of its name."""
         return f"{self.journal}/{output_id}.json"
