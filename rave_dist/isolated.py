@@ -90,12 +90,15 @@ def run(
                 child.kill()
                 child.wait()
             if not answer.exists():
-                if shutil.disk_usage(folder).free < _FULL_BYTES:  # whatever it said: torch aborts when it cannot write
+                stderr.seek(0)
+                lines = stderr.read().decode(errors="replace").strip().splitlines()
+                # Whatever it said, because torch aborts when it cannot write. Python says something when it fails, unless the
+                # disk was too full for it, where others may have freed space since.
+                is_mute = not lines and child.returncode >= 0
+                if is_mute or shutil.disk_usage(folder).free < _FULL_BYTES:
                     full = known_error(OSError(errno.ENOSPC, ""))
                     assert full is not None
                     raise full
-                stderr.seek(0)
-                lines = stderr.read().decode(errors="replace").strip().splitlines()
                 raise ProcessDied(child.returncode, lines[-1] if lines else "no output")
         outcome = json.loads(answer.read_bytes())
     if "error" in outcome:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -146,7 +147,7 @@ class Converter(StreamConverter):
 
     def _play_all(self, chunks: Iterable[Chunk], noises: Noises) -> Iterator[Audio]:
         """What the model makes of the cores of chunks, [C, T] each, in order."""
-        return map(lambda chunk: self.play(chunk, noises), chunks)  # holds no chunk while it waits
+        return map(partial(self.play, noises=noises), chunks)  # holds no chunk while it waits
 
     def play(self, chunk: Chunk, noises: Noises) -> Audio:
         """What the model makes of a chunk's core.

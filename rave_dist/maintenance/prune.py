@@ -9,7 +9,8 @@ Kept is whatever a pointer, an unfinished run, an instrument's record, a kept ca
 - what writers that were killed left behind, for a day, and whatever does not have a name that rave-dist gives;
 - a dataset while a library's pointer, a kept run or a kept card refers to it; a shard while a kept dataset does; initial
   weights while a kept run does; the result of a dry run while its instrument has a kept run;
-- an uploaded recording while the listing of an instrument names it.
+- an uploaded recording while the listing of an instrument names it;
+- the parts of a long recording until the conversion has ended.
 """
 
 from __future__ import annotations
@@ -43,7 +44,9 @@ from rave_dist.records.folders import ConversionFolder, DatasetFolder
 from rave_dist.storage.backend import Entry
 from rave_dist.storage.store import Store
 
-Kind = Literal["checkpoints", "models", "runs", "datasets", "shards", "bases", "dry runs", "recordings", "unfinished writes"]
+Kind = Literal[
+    "checkpoints", "models", "runs", "datasets", "shards", "bases", "dry runs", "recordings", "parts", "unfinished writes"
+]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 KEEP = 2
@@ -166,6 +169,9 @@ class _Survey:
         for base in self._folders("bases/*/"):
             if base.rpartition("/")[2] not in bases:
                 yield self._item("bases", base, self._below(base), BaseFolder(base).record)
+        for parts in self._folders("conversions/*/parts/*/"):
+            if ConversionFolder(parts.rpartition("/parts/")[0]).record in self._bytes:
+                yield self._item("parts", parts, self._below(parts))
         instruments = {spec.instrument for spec in self._kept_specs}
         for key in self._records_in("dry_runs/"):
             if self._load(DryRunResult, key).instrument not in instruments:

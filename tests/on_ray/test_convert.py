@@ -14,7 +14,7 @@ import soundfile
 import torch
 
 from rave_dist.conversion import in_process, on_ray
-from rave_dist.conversion.corpus import plan_conversion
+from rave_dist.conversion.corpus import plan_conversion, plan_conversions
 from rave_dist.conversion.item import Outcome
 from rave_dist.conversion.job import Job, Work, begin, finish
 from rave_dist.conversion.on_ray import convert_corpus
@@ -150,6 +150,57 @@ def test_a_killed_worker_stops_nothing(
     assert (record.converted, record.skipped, len(record.failed)) == (8, 0, 1)
     assert sorted(p.name for p in out.rglob("*.*")) == [*(f"{n}.flac" for n in range(7)), "long.flac"], "and no leftovers"
     assert soundfile.info(out / "long.flac").frames == 60 * 44100
+
+
+@pytest.fixture
+def long_recording(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """150 s, five parts; a file of this size is not long, but is converted as if it were."""
+    monkeypatch.setattr(on_ray, "is_long", lambda source: "long" in source.uri)
+    path = tmp_path / "in" / "long.wav"
+    path.parent.mkdir()
+    soundfile.write(path, np.random.default_rng(1).standard_normal((150 * 22050, 1)) * 0.1, 22050)
+    soundfile.write(path.parent / "short.wav", np.random.default_rng(2).standard_normal(22050) * 0.1, 22050)
+    return path
+
+
+def test_a_long_file_is_spread_over_the_workers_to_the_same_bytes_and_survives_one(
+    local_store: Store, publish_tiny: Publish, long_recording: Path, tmp_path: Path
+) -> None:
+    """A worker is killed in the middle: the run continues with the parts that are there."""
+    card = publish_tiny(local_store, "drum")
+    given = str(long_recording.parent)
+    plan = plan_conversion(card, [given], str(tmp_path / "here"), ConversionParameters())
+    job = begin(local_store, [plan], chunk_seconds=20.0)
+    (here,) = finish(job, in_process.convert_all(job))
+    kept: list[str] = []
+
+    def kill() -> None:
+        while not kept:
+            kept.extend(entry.key for entry in local_store.list("conversions") if entry.key.endswith(".npy"))
+            time.sleep(0.01)
+        next(p for p in psutil.Process().children(recursive=True) if "_Player" in p.name()).kill()
+
+    thread = threading.Thread(target=kill, daemon=True)
+    thread.start()
+    there = convert(local_store, card, given, str(tmp_path / "there"), workers=2)
+    thread.join(timeout=10)
+    assert kept
+    assert (here.converted, there.converted, there.failed) == (2, 2, ())
+    assert hashes(tmp_path / "here") == hashes(tmp_path / "there")
+    assert not [entry.key for entry in local_store.list("conversions") if entry.key.endswith(".npy")], "no longer needed"
+
+
+def test_several_models_on_ray_give_the_bytes_of_each_alone(
+    local_store: Store, publish_tiny: Publish, recordings: Path, tmp_path: Path
+) -> None:
+    cards = [publish_tiny(local_store, name) for name in ("drum", "gong")]
+    plans = plan_conversions(cards, [str(recordings)], str(tmp_path / "out"), ConversionParameters())
+    job = begin(local_store, plans, chunk_seconds=20.0)
+    records = finish(job, on_ray.convert_all(job, workers=2))
+    assert [(record.converted, len(record.failed)) for record in records] == [(7, 1)] * 2
+    for card in cards:
+        convert(local_store, card, str(recordings), str(tmp_path / "alone" / card.name), workers=1)
+    assert hashes(tmp_path / "out") == hashes(tmp_path / "alone")
 
 
 def test_what_nobody_foresaw_is_one_file_s_failure(

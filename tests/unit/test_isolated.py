@@ -49,6 +49,17 @@ def fill(size):
     except OSError:
         os.abort()  # as torch does
 
+def fill_until_it_ends():
+    # The answer cannot be written, nor why; the last thing that it does is to free the space.
+    import atexit
+    large = open(os.path.join(os.environ["TMPDIR"], "large"), "wb", buffering=0)
+    atexit.register(lambda: os.truncate(large.name, 0))
+    try:
+        while True:
+            large.write(bytes(4096))
+    except OSError:
+        return "done"
+
 def wait(path):
     Path(path).write_text(str(os.getpid()))
     time.sleep(600)
@@ -113,6 +124,15 @@ def test_one_that_dies_of_a_full_disk_says_so(tmp_path: Path, monkeypatch: pytes
             _run("fill", size=4096)
     assert caught.value.where == str(place)
     assert "TMPDIR" in caught.value.fix
+
+
+def test_so_does_one_whose_last_words_were_lost_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the time at which it has ended others have freed space, so the disk is not full any more."""
+    with tmpfs(tmp_path, megabytes=4) as place:
+        monkeypatch.setattr(tempfile, "tempdir", str(place))
+        monkeypatch.setenv("TMPDIR", str(place))
+        with pytest.raises(StoreError, match="the disk is full"):
+            _run("fill_until_it_ends")
 
 
 def test_it_ends_when_asked_to_stop(tmp_path: Path) -> None:

@@ -177,6 +177,16 @@ def test_old_versions_go_unless_something_refers_to_them(any_store: Store, publi
     assert (find(any_store, "drums"), again.publication) == (again, 5)
 
 
+def test_parts_of_a_long_recording_stay_until_the_conversion_has_ended(any_store: Store) -> None:
+    folder = ConversionFolder.of("0123456789ab")
+    parts = folder.parts_of("ba9876543210")
+    any_store.write_bytes(f"{parts}/0.npy", b"12345")
+    any_store.write_bytes(f"{folder.parts}/mine/0.npy", b"12345")
+    assert _found(any_store) == set()
+    any_store.write_json(folder.record, {})
+    assert _found(any_store) == {f"parts: {parts}"}
+
+
 FOREIGN = (
     *("models/.DS_Store", "models/drums/notes.txt", "models/drums/takes/1.wav", "models/drums/publications/._00000001.json"),
     *("runs/band/Thumbs.db", "runs/band/drums/._record.json", "runs/band/drums/notes.txt", "runs/band/drums/mixes/1.wav"),
