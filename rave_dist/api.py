@@ -271,6 +271,7 @@ def convert(
     salvage: bool = ...,
     chunk_seconds: float = ...,
     workers: int | None = ...,
+    page: str | Path | None = ...,
     progress: AnyProgress = ...,
 ) -> Conversion: ...
 
@@ -290,6 +291,7 @@ def convert(
     salvage: bool = ...,
     chunk_seconds: float = ...,
     workers: int | None = ...,
+    page: str | Path | None = ...,
     progress: AnyProgress = ...,
 ) -> tuple[Conversion, ...]: ...
 
@@ -308,6 +310,7 @@ def convert(
     salvage: bool = False,
     chunk_seconds: float = DEFAULT_CHUNK_SECONDS,
     workers: int | None = None,
+    page: str | Path | None = None,
     progress: AnyProgress = None,
 ) -> Conversion | tuple[Conversion, ...]:
     """Converts recordings with a model, keeping the folder tree, lengths, sample rates and channels.
@@ -328,6 +331,7 @@ def convert(
         salvage: convert the readable part of damaged files.
         chunk_seconds: seconds of audio in memory at once; it does not change the result.
         workers: files converted at once, on Ray; None converts in this process if that takes about a minute, otherwise on Ray.
+        page: an HTML file or address to write a page to: totals, problems, credit, and a sample to listen to.
         progress: None is silent, True shows it on stderr.
 
     Returns:
@@ -359,6 +363,7 @@ def convert(
             parameters=parameters,
             chunk_seconds=chunk_seconds,
             workers=workers,
+            page=page,
             progress=shown,
         )
     conversions = tuple(Conversion.of(record, place) for record in records)

@@ -2,7 +2,7 @@
 
 A recording is converted once it is settled: its size and modification time have not changed for some seconds between two looks,
 so that a file which is still copied or recorded is not read. Clocks are not compared, because those of file servers differ. An
-object of a remote store is complete when it is listed. Should a copy pause for longer, what is there of it is converted or fails,
+object of a remote store is complete when it is listed. Should a copy pause for longer, its first part is converted or fails,
 and the complete file is converted in its place, because it has changed. A failure is repeated only for a changed file.
 """
 
@@ -10,31 +10,35 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from rave_dist.audio.io.write import check_writable_as
 from rave_dist.conversion.convert import Converter
-from rave_dist.conversion.corpus import Plan, Task, plan_conversion, split_done
+from rave_dist.conversion.corpus import Plan, Task, plan_conversion, plan_conversions
 from rave_dist.conversion.item import Outcome
-from rave_dist.conversion.job import Job, attempt, finish
+from rave_dist.conversion.job import Job, attempt, begin, finish
 from rave_dist.errors import AudioError, ConversionError, StoreError
 from rave_dist.records import ConversionParameters, ConversionRecord, ModelCard
 from rave_dist.storage.schemes import is_remote, local_path
+from rave_dist.storage.store import Store
 
 POLL_SECONDS = 3.0
 SETTLE_SECONDS = 10.0
 _LISTING_SHARE = 0.1  # of the time: an archive whose listing takes a minute is not listed without a pause
 
-Look = Callable[[], Plan | None]
-"""Lists the inputs; None if there is no recording."""
+Plans = tuple[Plan, ...]
+"""One per model, all with the same tasks."""
+
+Look = Callable[[], Plans]
+"""Lists the inputs; empty if there is no recording."""
 
 
 @dataclass(frozen=True)
 class Arrivals:
-    """What one look found: the plan of all recordings that are there, and the tasks that are settled and new or changed."""
+    """What one look found: the plans of all recordings that are there, and the tasks that are settled and new or changed."""
 
-    plan: Plan
+    plans: Plans
     tasks: tuple[Task, ...]
 
 
@@ -47,23 +51,38 @@ class _Seen:
     handed: bool = False
 
 
-def look_at(card: ModelCard, folder: str, output: str, parameters: ConversionParameters) -> Look:
-    """A function that lists a folder or prefix as `plan_conversion` does.
+def look_at(
+    cards: Sequence[ModelCard], folder: str, output: str, parameters: ConversionParameters, *, below: bool = False
+) -> Look:
+    """A function that lists a folder or prefix as `plan_conversion` does, or `plan_conversions` for several models.
+
+    Args:
+        cards: the models.
+        folder: the folder.
+        output: OUTPUT.
+        parameters: of the conversion.
+        below: one model also has its folder in OUTPUT.
 
     Raises:
-        ConversionError: there is no such folder. By the function itself: OUTPUT is inside of it or contains it.
+        ConversionError: there is no such folder. By the function itself: OUTPUT is a file, inside of it or contains it.
         AudioError: the format does not support the parameters.
     """
     if not is_remote(folder) and not os.path.isdir(local_path(folder)):
         raise ConversionError("only a folder can be watched", where=folder, fix="give one folder or s3:// prefix that exists")
     rate, channels = parameters.sample_rate or 1, parameters.channels or 1
     check_writable_as(parameters.format, sample_rate=rate, channels=channels, where=output)
+    several = below or len(cards) != 1
 
-    def look() -> Plan | None:
+    def look() -> Plans:
         try:
-            return plan_conversion(card, [folder], output, parameters)
+            if several:
+                return tuple(plan_conversions(cards, [folder], output, parameters))
+            plan = plan_conversion(cards[0], [folder], output, parameters)
         except AudioError:
-            return None  # no recording matches: the other reason was checked above
+            return ()  # no recording matches: the other reason was checked above
+        if plan.is_file:
+            raise ConversionError("OUTPUT is one file, but a folder is watched", where=output, fix="give a folder as OUTPUT")
+        return (plan,)
 
     return look
 
@@ -95,28 +114,28 @@ def follow(
         StoreError: the folder cannot be listed at the first look.
     """
     seen: dict[str, _Seen] = {}
-    last: Plan | None = None
+    last: Plans = ()
     away = listed = False
     while True:
         began = clock()
         try:
-            plan = look() or (last and replace(last, tasks=()))
+            plans = look() or tuple(replace(plan, tasks=()) for plan in last)
             listed, away = True, False
         except StoreError as error:
             if not listed:
                 raise
             if not away:
                 say(f"{error.where}: {error.what}; trying again")
-            plan, away = None, True
+            plans, away = (), True
         pause = max(poll_seconds, (clock() - began) * (1 / _LISTING_SHARE - 1))
-        if plan is not None:
-            last = plan
-            gone = seen.keys() - {task.output for task in plan.tasks}
+        if plans:
+            last = plans
+            gone = seen.keys() - {task.output for task in plans[0].tasks}
             for output in gone:
                 del seen[output]
-            tasks = tuple(task for task in plan.tasks if _is_due(seen, task, began, settle_seconds))
+            tasks = tuple(task for task in plans[0].tasks if _is_due(seen, task, began, settle_seconds))
             if tasks or gone:
-                yield Arrivals(plan, tasks)
+                yield Arrivals(plans, tasks)
         wait(pause)
 
 
@@ -133,62 +152,74 @@ def _is_due(seen: dict[str, _Seen], task: Task, now: float, settle_seconds: floa
 
 
 def convert_arrivals(
-    job: Job,
+    store: Store,
     arrivals: Iterable[Arrivals],
-    converter: Converter,
+    converters: Mapping[int, Converter],
     *,
+    chunk_seconds: float,
     say: Callable[[str], object] = lambda text: None,
     stopping: Callable[[], object] = lambda: None,
-) -> tuple[Plan, ConversionRecord]:
+) -> tuple[Plans, tuple[ConversionRecord, ...]]:
     """Converts what arrives until KeyboardInterrupt, SIGTERM included, or until the arrivals end.
 
     The recording that is being converted then has no result, and is the first of the next command.
 
     Args:
-        job: of any plan of the folder; its tasks are not used.
+        store: the library's store.
         arrivals: from `follow`.
-        converter: the model.
+        converters: the models, by the positions of their plans.
+        chunk_seconds: seconds of audio in a model at once.
         say: called with a line about each round of conversions and each failure.
-        stopping: called once it was stopped, before the record is written.
+        stopping: called once it was stopped, before the records are written.
 
     Returns:
-        The plan of all recordings that the record is about, and the record, also stored. Converted recordings that are no
-        longer there remain in it; failed ones do not.
+        The plans of all recordings that the records are about, and the records, also stored. Converted recordings that are no
+        longer there remain in them; failed ones do not.
 
     Raises:
         StoreError: OUTPUT or the store cannot be used.
+        KeyboardInterrupt: nothing had arrived.
     """
-    plan = job.plan
-    tasks: dict[str, Task] = {}  # by source, as the outcomes
-    outcomes: dict[str, Outcome] = {}
+    plans: Plans = ()
+    tasks: dict[str, Task] = {}  # by source
+    outcomes: dict[str, dict[str, Outcome]] = {}  # by source and conversion
     try:
         for each in arrivals:
-            plan = each.plan
-            present = {task.source.name for task in plan.tasks}
-            for name in [name for name, o in outcomes.items() if o.item.state == "failed" and name not in present]:
-                del outcomes[name], tasks[name]
-            for task, outcome in _converted(job, each, converter, known=outcomes):
-                tasks[task.source.name], outcomes[task.source.name] = task, outcome
+            plans = each.plans
+            present = {task.source.name for task in plans[0].tasks}
+            for name in [name for name in outcomes if name not in present]:
+                outcomes[name] = {key: o for key, o in outcomes[name].items() if o.item.state != "failed"}
+            if not each.tasks:
+                continue
+            tasks |= {task.source.name: task for task in each.tasks}
+            job = begin(store, [replace(plan, tasks=each.tasks) for plan in plans], chunk_seconds=chunk_seconds)
+            for outcome in _convert(job, converters, known=outcomes):
+                outcomes.setdefault(outcome.item.source, {})[outcome.conversion] = outcome
                 if outcome.item.state == "failed":
-                    say(f"{task.source.name}: {outcome.item.reason}")
-            if each.tasks:
-                failed = sum(o.item.state == "failed" for o in outcomes.values())
-                say(f"{len(outcomes) - failed:,} converted, {failed:,} failed; waiting for recordings")
+                    say(f"{outcome.item.source}: {outcome.item.reason}")
+            say(_count([outcome for found in outcomes.values() for outcome in found.values()]))
     except KeyboardInterrupt:
+        if not plans:
+            raise
         stopping()
-    plan = replace(plan, tasks=tuple(sorted(tasks.values(), key=lambda task: os.fsencode(task.source.place))))
-    return plan, finish(replace(job, plan=plan, to_do=(), done=()), outcomes.values())
+    kept = tuple(
+        tasks[name] for name in sorted(tasks, key=lambda name: os.fsencode(tasks[name].source.place)) if outcomes.get(name)
+    )
+    plans = tuple(replace(plan, tasks=kept) for plan in plans)
+    job = Job(store, plans, (), chunk_seconds, (), ())
+    return plans, finish(job, (outcome for found in outcomes.values() for outcome in found.values()))
 
 
-def _converted(
-    job: Job, arrivals: Arrivals, converter: Converter, *, known: dict[str, Outcome]
-) -> Iterator[tuple[Task, Outcome]]:
-    """The outcomes of arrived tasks; a finished one only if its source had none, or a failed one, in this command."""
-    to_do, done = split_done(job.store, replace(arrivals.plan, tasks=arrivals.tasks))
-    finished = {entry.source: entry for entry in done}
-    for task in arrivals.tasks:
-        entry, last = finished.get(task.source.name), known.get(task.source.name)
-        if entry is not None and (last is None or last.item.state == "failed"):
-            yield task, Outcome(entry, skipped=True)
-    for task in to_do:
-        yield task, attempt(job, task, converter)
+def _convert(job: Job, converters: Mapping[int, Converter], *, known: Mapping[str, Mapping[str, Outcome]]) -> Iterator[Outcome]:
+    """The outcomes of a job; a finished one only where there was none, or a failed one, in this command."""
+    for outcome in job.done:
+        last = known.get(outcome.item.source, {}).get(outcome.conversion)
+        if last is None or last.item.state == "failed":
+            yield outcome
+    for work in job.to_do:
+        yield from attempt(job, work, converters)
+
+
+def _count(outcomes: Sequence[Outcome]) -> str:
+    failed = sum(outcome.item.state == "failed" for outcome in outcomes)
+    return f"{len(outcomes) - failed:,} converted, {failed:,} failed; waiting for recordings"

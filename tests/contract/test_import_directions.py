@@ -33,7 +33,9 @@ GROUND = CORE | {"audio", "cluster", "progress", "scheduling", "time_left"}
 # What each part of rave_dist may import of the others; "" is the package itself: its version and the public names.
 MAY_IMPORT: dict[str, set[str]] = {
     "": {"api", "errors", "storage", "views"},
-    "archives": GROUND,
+    "archives": GROUND | {"conversion_outcome"},
+    "archives_watched": GROUND | {"conversion_outcome"},
+    "conversion_outcome": GROUND,
     "arguments": GROUND | {"terminal"},
     "api": GROUND | {"archives", "arguments", "checks", "library_stages", "maintenance", "pipeline", "terminal", "views"},
     "views": GROUND | {"pipeline"},
@@ -76,6 +78,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "cli": GROUND
     | {
         "archives",
+        "archives_watched",
         "checks",
         "doctor",
         "init_manifest",
@@ -97,6 +100,8 @@ UPWARD = {"serving": {""}}
 ABOVE_STAGES = {
     "",
     "archives",
+    "archives_watched",
+    "conversion_outcome",
     "initial_weights",
     "checks",
     "library_stages",

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 
+from rave_dist.archives_watched import watch
 from rave_dist.conversion.convert import Converter
 from rave_dist.conversion.corpus import Plan
 from rave_dist.conversion.follow import Arrivals, convert_arrivals, follow, look_at
-from rave_dist.conversion.job import Job
 from rave_dist.conversion.table import read_table, write_table
 from rave_dist.errors import ConversionError, StoreError
 from rave_dist.identity import hash_file
@@ -54,35 +58,31 @@ class Inbox:
     def __init__(self, tmp_path: Path, store: Store, scripted: Scripted) -> None:
         self.folder, self.output, self.store = tmp_path / "in", tmp_path / "out", store
         self.folder.mkdir()
-        self._scripted = scripted
+        self.scripted = scripted
         self.said: list[str] = []
         self.passes: list[list[str]] = []
-        self.plan: Plan
+        self.plans: tuple[Plan, ...] = ()
+        self.records: tuple[ConversionRecord, ...] = ()
 
-    def follow(self, happens: Happens, *, looks: int = 12, kind: str = "mirror") -> ConversionRecord:
-        path, card = self._scripted(kind)
-        look = look_at(card, str(self.folder), str(self.output), ConversionParameters())
-        clock = Clock(happens, looks)
-        self.clock = clock
-        arrivals = follow(look, poll_seconds=POLL, settle_seconds=SETTLE, say=self.said.append, clock=clock, wait=clock.wait)
+    def follow(self, happens: Happens, *, looks: int = 12, kinds: Sequence[str] = ("mirror",)) -> ConversionRecord:
+        """The record of the first model."""
+        models = [self.scripted(kind) for kind in kinds]
+        look = look_at([card for _, card in models], str(self.folder), str(self.output), ConversionParameters())
+        self.clock = Clock(happens, looks)
+        arrivals = follow(
+            look, poll_seconds=POLL, settle_seconds=SETTLE, say=self.said.append, clock=self.clock, wait=self.clock.wait
+        )
+        converters = {number: Converter(path, card) for number, (path, card) in enumerate(models)}
+        self.plans, self.records = convert_arrivals(
+            self.store, self._noted(arrivals), converters, chunk_seconds=0.5, say=self.said.append
+        )
+        return self.records[0]
 
-        def noted() -> Iterator[Arrivals]:
-            for each in arrivals:
-                if each.tasks:
-                    self.passes.append([Path(task.source.name).name for task in each.tasks])
-                yield each
-
-        empty = Plan(id=self._id(card), card=card, parameters=ConversionParameters(), output=Store(str(self.output)), tasks=())
-        job = Job(self.store, empty, 0.5, (), ())
-        self.plan, record = convert_arrivals(job, noted(), Converter(path, card), say=self.said.append)
-        return record
-
-    def _id(self, card: ModelCard) -> str:
-        probe = self.folder.parent / "probe"
-        sound(probe / "a.wav")
-        plan = look_at(card, str(probe), str(self.output), ConversionParameters())()
-        assert plan is not None
-        return plan.id
+    def _noted(self, arrivals: Iterator[Arrivals]) -> Iterator[Arrivals]:
+        for each in arrivals:
+            if each.tasks:
+                self.passes.append([Path(task.source.name).name for task in each.tasks])
+            yield each
 
     @property
     def results(self) -> set[str]:
@@ -162,7 +162,7 @@ def test_a_failed_file_that_is_removed_no_longer_counts_and_a_converted_one_does
     sound(good)
     record = inbox.follow({8: bad.unlink, 9: good.unlink})
     assert (record.converted, record.failed) == (1, ())
-    write_table(inbox.store, inbox.plan)
+    write_table(inbox.store, inbox.plans[0])
     assert [Path(item.source).name for item in read_table(inbox.store, record.id)] == ["good.wav"]
 
 
@@ -179,7 +179,7 @@ def test_the_bytes_are_those_of_a_plain_conversion(
     inbox: Inbox, convert: Callable[..., ConversionRecord], tmp_path: Path
 ) -> None:
     inbox.follow(
-        {look: (lambda name: lambda: sound(inbox.folder / name, 0.3))(f"{look}.wav") for look in (1, 4, 6)}, kind="frames"
+        {look: (lambda name: lambda: sound(inbox.folder / name, 0.3))(f"{look}.wav") for look in (1, 4, 6)}, kinds=["frames"]
     )
     convert(inbox.folder, tmp_path / "plain", kind="frames")
     assert len(inbox.results) == 3
@@ -193,10 +193,10 @@ def test_a_folder_that_is_away_for_a_while_is_said_once(inbox: Inbox) -> None:
     sound(inbox.folder / "a.wav")
     moved = inbox.folder.with_name("moved")
     calls = 0
-    _, card = inbox._scripted("mirror")
-    look = look_at(card, str(inbox.folder), str(inbox.output), ConversionParameters())
+    _, card = inbox.scripted("mirror")
+    look = look_at([card], str(inbox.folder), str(inbox.output), ConversionParameters())
 
-    def failing() -> Plan | None:
+    def failing() -> tuple[Plan, ...]:
         nonlocal calls
         calls += 1
         if 6 <= calls <= 8:
@@ -214,8 +214,9 @@ def test_a_folder_that_is_away_for_a_while_is_said_once(inbox: Inbox) -> None:
 def test_a_listing_that_takes_long_is_not_repeated_without_a_pause() -> None:
     clock = Clock({}, 3)
 
-    def slow() -> None:
+    def slow() -> tuple[Plan, ...]:
         clock.now += 60
+        return ()
 
     with pytest.raises(KeyboardInterrupt):
         list(follow(slow, clock=clock, wait=clock.wait))
@@ -223,11 +224,71 @@ def test_a_listing_that_takes_long_is_not_repeated_without_a_pause() -> None:
 
 
 def test_what_cannot_be_followed_is_an_error_at_once(inbox: Inbox) -> None:
-    _, card = inbox._scripted("mirror")
+    _, card = inbox.scripted("mirror")
     for folder in (inbox.folder / "absent", inbox.folder / "a.wav"):
         sound(inbox.folder / "a.wav")
         with pytest.raises(ConversionError, match="only a folder can be watched"):
-            look_at(card, str(folder), str(inbox.output), ConversionParameters())
-    look = look_at(card, str(inbox.folder), str(inbox.folder / "out"), ConversionParameters())
+            look_at([card], str(folder), str(inbox.output), ConversionParameters())
+    look = look_at([card], str(inbox.folder), str(inbox.folder / "out"), ConversionParameters())
     with pytest.raises(ConversionError, match="OUTPUT is inside"):
         next(follow(look))
+
+
+def test_the_command_converts_what_arrives_until_sigterm_and_ends_with_the_totals(
+    inbox: Inbox, local_store: Store, tmp_path: Path
+) -> None:
+    path, card = inbox.scripted("frames")
+    local_store.upload(path, card.files["offline"].key)
+    local_store.write_json(f"{card.key}/card.json", card.to_json())
+    sound(inbox.folder / "first.wav", 1)
+    (inbox.folder / "bad.wav").write_bytes(b"not a sound")
+    arguments = ["--store", local_store.uri, "--model", "frames@1", "--watch", "--page", str(tmp_path / "page.html")]
+    program = [sys.executable, "-m", "rave_dist", "convert", *arguments, str(inbox.folder), str(inbox.output)]
+    command = subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        for name in ("first", "second"):
+            until = time.monotonic() + 240
+            while not (inbox.output / f"{name}.flac").exists():
+                assert command.poll() is None, command.communicate()
+                assert time.monotonic() < until
+                time.sleep(0.2)
+            if name == "first":
+                sound(inbox.folder / "second.wav", 1)
+        time.sleep(1)  # for the entry of the journal
+        command.send_signal(signal.SIGTERM)
+        out, err = command.communicate(timeout=240)
+    finally:
+        command.kill()
+        command.communicate()
+    assert command.returncode == 3, err
+    assert out.splitlines()[0].startswith("frames@1: 2 converted (0:02.0), 0 skipped, 1 failed")
+    assert "bad.wav" in err
+    assert "Stopped" not in err
+    (record,) = (local_store.read_json(entry.key) for entry in local_store.list("conversions") if "record" in entry.key)
+    assert sorted(item.state for item in read_table(local_store, record["id"])) == ["converted", "converted", "failed"]
+    assert (tmp_path / "page.html").read_text().count("data:audio/mpeg") == 4
+
+
+@pytest.mark.parametrize(("inputs", "workers"), [(("a", "b"), None), (("a",), 2)])
+def test_what_cannot_be_combined_with_watching_is_refused(
+    local_store: Store, inputs: tuple[str, ...], workers: int | None
+) -> None:
+    with pytest.raises(ConversionError) as caught:
+        watch(local_store, ["m"], inputs, "out", parameters=ConversionParameters(), chunk_seconds=1, workers=workers)
+    assert caught.value.fix
+
+
+def test_several_models_convert_what_arrives_each_to_its_folder(inbox: Inbox) -> None:
+    bad = inbox.folder / "bad.wav"
+    bad.write_bytes(b"not a sound")
+    sound(inbox.folder / "first.wav")
+    inbox.follow({8: lambda: sound(inbox.folder / "second.wav"), 9: bad.unlink}, looks=16, kinds=["mirror", "frames"])
+    names = {f"{kind}/{name}.flac" for kind in ("mirror", "frames") for name in ("first", "second")}
+    assert inbox.results == names
+    assert [(r.model, r.converted, r.failed) for r in inbox.records] == [("mirror@1", 2, ()), ("frames@1", 2, ())]
+    assert inbox.said.count("2 converted, 2 failed; waiting for recordings") == 1
+
+
+def test_a_signal_before_anything_arrives_is_an_ordinary_stop(inbox: Inbox) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        inbox.follow({})
