@@ -57,7 +57,7 @@ class Excerpt:
     @property
     def seconds(self) -> float:
         """Its length."""
-        return self.sound.shape[1] / self.sample_rate
+        return float(self.sound.shape[1] / self.sample_rate)
 
 
 def loudest_start(uri: str) -> float:
