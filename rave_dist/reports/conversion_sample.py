@@ -17,6 +17,7 @@ import numpy as np
 from markupsafe import Markup, escape
 
 from rave_dist.audio.mp3_preview import mp3
+from rave_dist.audio.types import Audio
 from rave_dist.errors import RaveDistError
 from rave_dist.identity import content_id
 from rave_dist.records import ConversionItem
@@ -91,12 +92,14 @@ def row(source: str, results: Sequence[ConversionItem | None], names: Sequence[s
     places = [source, *(None if item is None else item.output for item in results)]
     found, reasons = _excerpts(places)
     gains = dict(zip(found, match_levels(list(found.values())), strict=True))
+    sounds = {index: played(each, gains[index]) for index, each in found.items()}
+    peak = max((float(np.abs(sound).max()) for sound in sounds.values()), default=0.0) or 1.0
     name = PurePosixPath(source).name
     cells = []
     for index, title in enumerate(("Recording", *names)):
         cell: dict[str, Any] = {"title": title, "reason": reasons.get(index, ""), "sound": ""}
         if index in found:
-            cell |= _player(found[index], gains[index], title=f"{title}, {name}")
+            cell |= _player(found[index], sounds[index], gains[index], peak=peak, title=f"{title}, {name}")
             if not budget.take(len(cell["sound"]) + len(cell["wave"])):
                 cell |= {"sound": "", "reason": "left out: the page has no room for it"}
         cells.append(cell)
@@ -126,8 +129,8 @@ def _excerpts(places: Sequence[str | None]) -> tuple[dict[int, Excerpt], dict[in
     return found, reasons
 
 
-def _player(sound: Excerpt, gain_db: float, *, title: str) -> dict[str, Any]:
-    samples = played(sound, gain_db)
+def _player(sound: Excerpt, samples: Audio, gain_db: float, *, peak: float, title: str) -> dict[str, Any]:
+    """The variables of a cell; its waveform has the height of the row's loudest peak."""
     level = "silent" if sound.is_silent else f"{sound.lufs:.1f} LUFS".replace("-", "−")
     if not sound.is_silent:
         level += f", played {abs(gain_db):.1f} dB {'louder' if gain_db >= 0 else 'quieter'}"
@@ -137,6 +140,6 @@ def _player(sound: Excerpt, gain_db: float, *, title: str) -> dict[str, Any]:
         "seconds": round(sound.seconds, 3),
         "lufs": round(sound.lufs, 2),
         "gain_db": round(gain_db, 2),
-        "wave": Markup(waveform(np.atleast_2d(samples), alt=str(alt))),
+        "wave": Markup(waveform(samples / np.float32(peak), alt=str(alt))),
         "sound": "data:audio/mpeg;base64," + base64.b64encode(mp3(samples, sound.sample_rate)).decode(),
     }
