@@ -73,7 +73,7 @@ def parts() -> Iterator[str]:
     public = {name: getattr(rd, name) for name in rd.__all__}
     functions = {name: value for name, value in public.items() if inspect.isfunction(value)}
     yield "## Functions"
-    for name in sorted(functions, key=lambda name: functions[name].__code__.co_firstlineno):
+    for name in sorted(functions, key=lambda name: (functions[name].__module__ != "rave_dist.api", line_of(functions[name]))):
         yield from entry(f"rd.{name}", functions[name], level=3)
     yield "## Classes"
     for name in ("Library", "Store", "Converter"):
@@ -92,6 +92,11 @@ def parts() -> Iterator[str]:
     yield "Each has `what`, `where` and `fix`, and is also a standard Python error (in brackets)."
     yield f"```\n{textwrap.dedent((errors.__doc__ or '').partition('::')[2]).strip()}\n```"
     yield from entry("rd.RaveDistError", rd.RaveDistError, level=3)
+
+
+def line_of(function: Any) -> int:
+    """The line of its module in which a function begins."""
+    return int(function.__code__.co_firstlineno)
 
 
 def members(kind: type) -> list[str]:

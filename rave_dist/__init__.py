@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rave_dist.api import (
         check,
-        convert,
         find_model,
         ingest,
         list_models,
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
         train,
         verify,
     )
+    from rave_dist.archives.api import convert
     from rave_dist.conversion.convert import Converter
     from rave_dist.errors import (
         AudioError,
@@ -102,6 +102,10 @@ def __getattr__(name: str) -> Any:
         from rave_dist import errors
 
         value = getattr(errors, name)
+    elif name == "convert":
+        from rave_dist.archives.api import convert
+
+        value = convert
     elif name == "Converter":
         from rave_dist.conversion.convert import Converter
 

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from rave_dist import archives, pipeline
+from rave_dist.archives import watched
 from rave_dist.cli.options import Debug, InputsBelow, Json, OutputsBelow, StoreUri, Trust, existing, finish
 from rave_dist.errors import RaveDistError
 from rave_dist.options import DEFAULT_CHUNK_SECONDS, DEFAULT_FORMAT, DEFAULT_LATENT_NOISE, DEFAULT_SEED, AudioFormat
 from rave_dist.records import ConversionParameters, Problem
 from rave_dist.storage.store import Store
 from rave_dist.terminal import console
+from rave_dist.terminal.conversion import show_conversions, show_conversions_end
 from rave_dist.terminal.display import shown_progress
 
 
@@ -78,6 +81,11 @@ def convert(
     ] = DEFAULT_LATENT_NOISE,
     trust: Trust = False,
     salvage: Annotated[bool, typer.Option("--salvage", help="Convert the readable part of damaged files.")] = False,
+    page: Annotated[
+        str | None,
+        typer.Option("--page", metavar="FILE.html", help="Write a page: totals, problems, credit, a sample to listen to."),
+    ] = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Convert what arrives in the folder INPUT until Ctrl-C.")] = False,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -95,9 +103,10 @@ def convert(
     parameters = ConversionParameters(
         sample_rate=sample_rate, channels=channels, format=file_format, seed=seed, latent_noise=latent_noise, salvage=salvage
     )
+    began, place = time.monotonic(), existing(store)
     with shown_progress() as progress:
-        records = archives.convert(
-            existing(store),
+        records = (watched.watch if watch else archives.convert)(
+            place,
             model or None,
             paths[:-1],
             paths[-1],
@@ -105,10 +114,12 @@ def convert(
             chunk_seconds=chunk_seconds,
             workers=workers,
             trust=trust,
+            page=page,
             progress=progress,
         )
     if not as_json:
-        console.show_conversions(records)
+        show_conversions(records)
+        show_conversions_end(records, took=time.monotonic() - began, store=place, page=page)
     elif models is None and len(records) == 1:
         console.document(records[0].to_json())
     else:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import psutil
 import torch
 
-from rave_dist.conversion.convert import MODELS_SHARE
+from rave_dist.conversion.convert import MEMORY_PER_FILE_BYTE, MODELS_SHARE, Converter
 from rave_dist.conversion.item import Outcome
 from rave_dist.conversion.job import Job, attempt, in_groups, load_converters
+from rave_dist.errors import ConversionError
+from rave_dist.records import ModelCard
+from rave_dist.storage.store import Store
 
 
 def convert_all(job: Job) -> Iterator[Outcome]:
@@ -32,3 +35,20 @@ def convert_all(job: Job) -> Iterator[Outcome]:
                 yield from attempt(group, work, converters)
     finally:
         torch.set_num_threads(threads)
+
+
+def load_all(store: Store, cards: Sequence[ModelCard], *, trust: bool = False) -> dict[int, Converter]:
+    """Loads models that stay loaded, by their positions.
+
+    Raises:
+        ConversionError: a model cannot be loaded, or they do not fit in memory together.
+        StoreError: the store cannot be used.
+    """
+    needed = sum(MEMORY_PER_FILE_BYTE * card.files["offline"].bytes for card in cards)
+    if len(cards) > 1 and needed > MODELS_SHARE * psutil.virtual_memory().available:
+        raise ConversionError(
+            f"{len(cards)} models do not fit in memory together", where=store.uri, fix="name fewer models, in several commands"
+        )
+    torch.set_num_threads(1)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return {number: Converter.load(store, card, device=device, trust=trust) for number, card in enumerate(cards)}

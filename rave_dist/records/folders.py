@@ -235,6 +235,9 @@ class ConversionFolder:
     journal = _In("journal")
     """The folder of `rave_dist.records.ConversionItem`, one per output."""
 
+    table = _In("journal.parquet")
+    """The journal as a table: `rave_dist.conversion.table`."""
+
     parts = _In("parts")
     """The folder of parts of long outputs that are not complete."""
 

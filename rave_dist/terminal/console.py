@@ -14,7 +14,7 @@ from rich.measure import Measurement
 from rich.table import Table
 
 from rave_dist.errors import RaveDistError
-from rave_dist.records import ConversionRecord, Engine, ModelCard, PassedOver, RunRecord, Verdict
+from rave_dist.records import Engine, ModelCard, PassedOver, RunRecord, Verdict
 from rave_dist.storage.probe import in_words
 from rave_dist.terminal.encoding import visible
 from rave_dist.time_left import TimeLeft, duration, time_left, used
@@ -341,32 +341,6 @@ def show_night(night: Night) -> None:
     if night.late:
         deadline = duration(night.deadline or 0.0)
         failure(f"{len(night.late)} of {len(night.runs)} instruments end after {deadline}", ", ".join(night.late), night.change)
-
-
-def show_conversions(records: Sequence[ConversionRecord]) -> None:
-    """The failed, damaged, silent and clipped items with fixes, then the counts of each model.
-
-    What several models have in common, such as a source that cannot be read, is printed once.
-    """
-    said: dict[tuple[str, str, str], list[str]] = {}
-    other_formats: dict[str, str] = {}
-    for record in records:
-        other_formats |= {item.source: item.other_format or "" for item in record.other_format}
-        for item in record.items_with_problems:
-            for problem in item.problems:
-                said.setdefault((item.source, problem.what, problem.fix), []).append(record.model)
-    for source, reason in other_formats.items():
-        err.print(f"[yellow]–[/] {escape(source)}: written as WAV, because {escape(reason)}")
-    for (source, what, fix), models in said.items():
-        failure(source, what if len(models) == len(records) else f"{', '.join(models)}: {what}", fix)
-    show_passed_over(records[0].passed_over, tuple(dict.fromkeys(note for record in records for note in record.notes)))
-    for record in records:
-        counts = (("salvaged", record.salvaged), ("silent", record.silent), ("clipped", record.clipped))
-        found = "".join(f", {len(items)} {name}" for name, items in counts if items)
-        out.print(
-            f"{record.model}: {record.converted} converted ({clock(record.seconds)}), "
-            f"{record.skipped} skipped, {len(record.failed)} failed{found}"
-        )
 
 
 def show_pruned(found: Pruned) -> None:

@@ -20,6 +20,7 @@ from rave_dist.conversion import in_process
 from rave_dist.conversion import job as job_module
 from rave_dist.conversion.corpus import plan_conversion
 from rave_dist.conversion.job import begin, finish
+from rave_dist.conversion.table import read_table
 from rave_dist.errors import ConversionError, StoreError
 from rave_dist.identity import hash_file
 from rave_dist.progress import Silent
@@ -209,7 +210,43 @@ def test_the_command_loads_nothing_that_it_does_not_need(
     ran = subprocess.run([sys.executable, "-c", PROGRAM, *arguments], capture_output=True, text=True, check=False, timeout=300)
     assert ran.returncode == 0, ran.stderr
     assert "3 converted" in ran.stdout.splitlines()[0]
-    assert ran.stdout.splitlines()[1:] == [""]
+    assert ran.stdout.splitlines()[-1] == "pyarrow", "for the journal's table"
+
+
+def test_the_command_writes_table_and_page_and_says_where(
+    local_store: Store, publish: Publish, recordings: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    publish("frames")
+    page = tmp_path / "page.html"
+    arguments = ["convert", "--store", local_store.uri, "--model", "frames@1", "--page", str(page)]
+    code = command()([*arguments, str(recordings), str(tmp_path / "out")], standalone_mode=False)
+    lines = capsys.readouterr().out.splitlines()
+    (record,) = (local_store.read_json(entry.key) for entry in local_store.list("conversions") if "record" in entry.key)
+    assert code == 3
+    assert lines[0].startswith("frames@1: 3 converted (0:03.0), 0 skipped, 1 failed")
+    assert lines[1].startswith("0.00 hours of audio in 0:")
+    assert lines[2:] == [f"journal: {local_store.uri}/conversions/{record['id']}/journal.parquet", f"page: {page}"]
+    assert {Path(item.source).name for item in read_table(local_store, record["id"])} == {
+        "0.wav",
+        "1.wav",
+        "2.wav",
+        "notes.wav",
+    }
+    text = page.read_text(encoding="utf-8")
+    assert text.count("data:audio/mpeg") == 6
+    assert "notes.wav" in text
+
+
+@pytest.mark.parametrize("page", ["page.txt", "absent/page.html", "folder.html"])
+def test_a_page_that_cannot_be_written_is_refused_before_anything_is_converted(
+    local_store: Store, publish: Publish, recordings: Path, tmp_path: Path, page: str
+) -> None:
+    publish("frames")
+    (tmp_path / "folder.html").mkdir()
+    with pytest.raises(ConversionError) as caught:
+        request(local_store, recordings, tmp_path / "out", page=tmp_path / page)
+    assert caught.value.fix
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_command_names_what_came_out_wrong_with_a_fix_and_exit_code_3(
@@ -238,7 +275,7 @@ def test_the_command_names_what_came_out_wrong_with_a_fix_and_exit_code_3(
 
     code, out, err = run("quiet")
     assert code == 3
-    assert out.endswith("2 converted (0:00.1), 0 skipped, 0 failed, 1 silent\n")
+    assert out.splitlines()[0].endswith("2 converted (0:00.1), 0 skipped, 0 failed, 1 silent")
     assert "odd.wav: written as WAV, because FLAC holds sample rates above 65535 Hz in steps of 10 Hz" in err
     assert "sound.wav: the output is silent, the recording is not (peak -12.0 dBFS)" in err
     assert "fix: convert with another model" in err
@@ -248,7 +285,7 @@ def test_the_command_names_what_came_out_wrong_with_a_fix_and_exit_code_3(
     assert [Path(item["source"]).name for item in document["silent"]] == ["sound.wav"]
     assert [Path(item["output"]).name for item in document["other_format"]] == ["odd.wav"]
     code, out, err = run("broken")
-    assert (code, out.endswith(", 0 failed, 1 clipped\n")) == (3, True)
+    assert (code, out.splitlines()[0].endswith(", 0 failed, 1 clipped")) == (3, True)
     assert "1,000 samples in 0.062 s were up to 6.0 dB over full scale" in err
     (tmp_path / "in" / "sound.wav").unlink()
     assert run("mirror")[0] == 0, "a WAV file in the place of FLAC is no failure"

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 
+from rave_dist.archives.outcome import check_page, write_outcome
 from rave_dist.progress import SILENT, Progress
 from rave_dist.records import ConversionParameters, ConversionRecord
 from rave_dist.storage.store import Store
@@ -21,6 +23,7 @@ def convert(
     chunk_seconds: float,
     workers: int | None,
     trust: bool = False,
+    page: str | Path | None = None,
     progress: Progress = SILENT,
 ) -> tuple[ConversionRecord, ...]:
     """Converts recordings with published models; each recording is decoded once for all of them.
@@ -37,6 +40,7 @@ def convert(
         chunk_seconds: seconds of audio in a model at once.
         workers: recordings converted at once, on Ray.
         trust: load a model file with operators that no export has.
+        page: an HTML file to write at the end.
         progress: receives the number of finished outputs.
 
     Returns:
@@ -47,6 +51,7 @@ def convert(
         ConversionError: no inputs, or OUTPUT inside or equal to an INPUT.
         ClusterError: Ray does not answer.
     """
+    check_page(page)
     progress.stage("listing recordings")
     from rave_dist.conversion.corpus import plan_conversion, plan_conversions
     from rave_dist.conversion.estimate import is_small
@@ -65,12 +70,15 @@ def convert(
         from rave_dist.conversion import in_process
 
         progress.stage("converting")
-        return finish(job, in_process.convert_all(job), report)
-    progress.stage("starting Ray")  # before its import, which takes seconds
-    from rave_dist.cluster import connected
+        records = finish(job, in_process.convert_all(job), report)
+    else:
+        progress.stage("starting Ray")  # before its import, which takes seconds
+        from rave_dist.cluster import connected
 
-    with connected(say=progress.say):
-        from rave_dist.conversion import on_ray
+        with connected(say=progress.say):
+            from rave_dist.conversion import on_ray
 
-        progress.stage("converting")
-        return finish(job, on_ray.convert_all(job, workers=workers), report)
+            progress.stage("converting")
+            records = finish(job, on_ray.convert_all(job, workers=workers), report)
+    write_outcome(store, plans, records, page=page, progress=progress)
+    return records

@@ -1,0 +1,127 @@
+"""``rd.convert``: the conversion of archives in the public Python API, like the functions of `rave_dist.api`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import overload
+
+from rave_dist import archives
+from rave_dist.arguments import AnyProgress, AnyStore, reporting, store_of
+from rave_dist.options import DEFAULT_CHUNK_SECONDS, DEFAULT_FORMAT, DEFAULT_LATENT_NOISE, DEFAULT_SEED, AudioFormat
+from rave_dist.records import ConversionParameters
+from rave_dist.views import Conversion
+
+
+@overload
+def convert(
+    store: AnyStore,
+    model: str,
+    inputs: str | Path | Sequence[str | Path],
+    output: str | Path,
+    *,
+    sample_rate: int | None = ...,
+    channels: int | None = ...,
+    format: AudioFormat = ...,
+    seed: int = ...,
+    latent_noise: float = ...,
+    salvage: bool = ...,
+    chunk_seconds: float = ...,
+    workers: int | None = ...,
+    page: str | Path | None = ...,
+    progress: AnyProgress = ...,
+) -> Conversion: ...
+
+
+@overload
+def convert(
+    store: AnyStore,
+    model: list[str] | tuple[str, ...],
+    inputs: str | Path | Sequence[str | Path],
+    output: str | Path,
+    *,
+    sample_rate: int | None = ...,
+    channels: int | None = ...,
+    format: AudioFormat = ...,
+    seed: int = ...,
+    latent_noise: float = ...,
+    salvage: bool = ...,
+    chunk_seconds: float = ...,
+    workers: int | None = ...,
+    page: str | Path | None = ...,
+    progress: AnyProgress = ...,
+) -> tuple[Conversion, ...]: ...
+
+
+def convert(
+    store: AnyStore,
+    model: str | list[str] | tuple[str, ...],
+    inputs: str | Path | Sequence[str | Path],
+    output: str | Path,
+    *,
+    sample_rate: int | None = None,
+    channels: int | None = None,
+    format: AudioFormat = DEFAULT_FORMAT,
+    seed: int = DEFAULT_SEED,
+    latent_noise: float = DEFAULT_LATENT_NOISE,
+    salvage: bool = False,
+    chunk_seconds: float = DEFAULT_CHUNK_SECONDS,
+    workers: int | None = None,
+    page: str | Path | None = None,
+    progress: AnyProgress = None,
+) -> Conversion | tuple[Conversion, ...]:
+    """Converts recordings with a model, keeping the folder tree, lengths, sample rates and channels.
+
+    Sources are never written to. A second call converts only what is missing. With a list of models each recording is decoded
+    once for all, and the results lie in ``output/<model>``. For arrays, see `Converter`.
+
+    Args:
+        store: a folder, an ``s3://bucket/prefix`` address, or a `Store`.
+        model: NAME or NAME@VERSION, or a list of them.
+        inputs: files, folders, globs or ``s3://`` prefixes; one or several.
+        output: a folder or ``s3://`` prefix; for a single source it may be a file name ending in .flac or .wav.
+        sample_rate: of the results, in Hz; None keeps each source's.
+        channels: of the results; None keeps each source's.
+        format: ``flac``, or ``wav`` with 24 bits.
+        seed: picks all noise.
+        latent_noise: level of the noise around the latents: 1 as the streaming file plays, 0 for their mean.
+        salvage: convert the readable part of damaged files.
+        chunk_seconds: seconds of audio in memory at once; it does not change the result.
+        workers: files converted at once, on Ray; None converts in this process if that takes about a minute, otherwise on Ray.
+        page: an HTML file or address to write a page to: totals, problems, credit, and a sample to listen to.
+        progress: None is silent, True shows it on stderr.
+
+    Returns:
+        How many files were converted and skipped, and which failed, with reasons; for a list of models a tuple of these.
+
+    Raises:
+        ModelNotFoundError: no such model or version.
+        ConversionError: no inputs, or OUTPUT inside or equal to an input.
+        AudioError: no recording matches an input.
+        StoreError: the store or OUTPUT cannot be used.
+        ClusterError: Ray cannot be started or reached.
+
+    Example:
+        >>> result = rd.convert("store", "rebana", "field", "converted")
+        >>> result.converted, result.seconds, result.failed
+        (1, 3.0, ())
+    """
+    given = [inputs] if isinstance(inputs, str | Path) else inputs
+    place = store_of(store)
+    parameters = ConversionParameters(
+        sample_rate=sample_rate, channels=channels, format=format, seed=seed, latent_noise=latent_noise, salvage=salvage
+    )
+    with reporting(progress) as shown:
+        records = archives.convert(
+            place,
+            [model] if isinstance(model, str) else model,
+            [str(each) for each in given],
+            str(output),
+            parameters=parameters,
+            chunk_seconds=chunk_seconds,
+            workers=workers,
+            page=page,
+            progress=shown,
+        )
+    conversions = tuple(Conversion.of(record, place) for record in records)
+    return conversions[0] if isinstance(model, str) else conversions
