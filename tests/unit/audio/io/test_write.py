@@ -8,6 +8,7 @@ import pytest
 import soundfile
 
 from rave_dist.audio.io.write import AudioWriter, flac_refusal, subtype_for
+from rave_dist.audio.metadata.record import Metadata
 from rave_dist.errors import AudioError, StoreError
 
 
@@ -18,7 +19,12 @@ def test_what_is_written_is_read(tmp_path: Path, file_format: str, subtype: str,
     sound = np.random.default_rng(0).standard_normal((channels, 5000)).astype(np.float32) * 0.4
     path = tmp_path / "new" / f"Ende März.{file_format}"
     with AudioWriter(
-        path, sample_rate=rate, channels=channels, file_format=file_format, subtype=subtype, comment="von Müller"
+        path,
+        sample_rate=rate,
+        channels=channels,
+        file_format=file_format,
+        subtype=subtype,
+        metadata=Metadata(tags=(("COMMENT", "von Müller"),)),
     ) as writer:
         for start in range(0, 5000, 701):
             writer.write(sound[:, start : start + 701])
