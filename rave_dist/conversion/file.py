@@ -12,6 +12,7 @@ from rave_dist.audio.io.open import Decoder, open_audio
 from rave_dist.audio.io.write import AudioWriter, subtype_for
 from rave_dist.audio.types import Audio
 from rave_dist.conversion.convert import Converter
+from rave_dist.conversion.describe import Origin, describe
 from rave_dist.conversion.levels import Peaks, SourceLevels, find_clipping, find_silence
 from rave_dist.errors import AudioError, StoreError
 from rave_dist.options import DEFAULT_CHUNK_SECONDS
@@ -23,13 +24,18 @@ SecondsRead = Callable[[float], None]
 
 @dataclass(frozen=True)
 class ConvertedFile:
-    """A written file: its seconds, its levels before clipping, the damage of a salvaged source, and what came out wrong."""
+    """A written file: its seconds, its levels before clipping, the damage of a salvaged source, and what came out wrong.
+
+    ``carried`` and ``not_carried`` are those of `ConversionItem`.
+    """
 
     seconds: float
     levels: Peaks
     damage: str | None
     silent: Problem | None
     clipped: Problem | None
+    carried: tuple[str, ...] = ()
+    not_carried: tuple[str, ...] = ()
 
 
 def convert_file(
@@ -38,7 +44,7 @@ def convert_file(
     target: Path,
     parameters: ConversionParameters,
     *,
-    comment: str = "",
+    origin: Origin | None = None,
     source_samples: int | None = None,
     chunk_seconds: float = DEFAULT_CHUNK_SECONDS,
     on_read: SecondsRead = lambda seconds: None,
@@ -51,7 +57,7 @@ def convert_file(
         target: its folder is created.
         parameters: sample rate, channels, format, seed and latent noise of the target; with ``salvage`` the readable part of a
             damaged source is converted.
-        comment: for the target's comment tag.
+        origin: how the target names the source; without it the target has no metadata.
         source_samples: length of the source per channel, if known.
         chunk_seconds: seconds of audio in the model at once.
         on_read: called before each block of the source is used, and at its end.
@@ -76,13 +82,18 @@ def convert_file(
             chunk_seconds=chunk_seconds,
         )
         expected = source_samples and resampled_length(source_samples, decoder.sample_rate, sample_rate)
+        subtype = subtype_for(decoder.subtype)
+        metadata = None
+        if origin is not None:
+            bits = int(subtype.removeprefix("PCM_"))
+            metadata = describe(source, decoder, converter.card, parameters, origin, bits=bits, samples=expected)
         with AudioWriter(
             target,
             sample_rate=sample_rate,
             channels=channels,
             file_format=parameters.format,
-            subtype=subtype_for(decoder.subtype),
-            comment=comment,
+            subtype=subtype,
+            metadata=metadata,
             expected_samples=expected,
         ) as writer:
             for block in conversion:
@@ -95,6 +106,8 @@ def convert_file(
         damage[0] if damage else None,
         silent=find_silence(recorded, conversion.levels),
         clipped=find_clipping(recorded, conversion.levels, sample_rate),
+        carried=metadata.kinds if metadata else (),
+        not_carried=metadata.remarks if metadata else (),
     )
 
 

@@ -15,6 +15,7 @@ from rave_dist.audio.io.sources import check_as_listed, local_copy
 from rave_dist.audio.io.write import flac_refusal
 from rave_dist.conversion.convert import Converter
 from rave_dist.conversion.corpus import FOREIGN, FOREIGN_FIX, Plan, Task, as_wav, counts_as_done, read_entry
+from rave_dist.conversion.describe import Origin
 from rave_dist.conversion.file import convert_file
 from rave_dist.conversion.levels import decibels
 from rave_dist.errors import AudioError, StoreError, from_os_error, is_disk_full
@@ -137,10 +138,7 @@ def _convert(
         with _reading(task):
             snapshot.check()
 
-    comment = (
-        f"rave-dist: {Path(task.source.name).name} (sha256 {item.source_sha256}) through {plan.card.reference}, "
-        f"seed {parameters.seed}, latent noise {parameters.latent_noise:g}"
-    )
+    origin = Origin(item.source_sha256, task.source.name, damage=sound.damage.what if sound.damage else None)
     with ExitStack() as stack:
         place = Path(plan.output.address(key))
         if not plan.output.is_local:
@@ -150,7 +148,7 @@ def _convert(
             path,
             place,
             parameters,
-            comment=f"{comment}; damaged source: {sound.damage.what}" if sound.damage else comment,
+            origin=origin,
             source_samples=sound.samples,
             chunk_seconds=chunk_seconds,
             on_read=check_snapshot,
@@ -175,6 +173,8 @@ def _convert(
             "clipped": converted.clipped,
             "other_format": refusal,
             "notes": sound.notes,
+            "carried": converted.carried,
+            "not_carried": converted.not_carried,
         }
     )
 

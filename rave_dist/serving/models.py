@@ -20,6 +20,7 @@ from ray import serve
 
 from rave_dist.audio.io.open import probe
 from rave_dist.conversion.convert import Converter
+from rave_dist.conversion.describe import Origin
 from rave_dist.conversion.file import convert_file
 from rave_dist.errors import AudioError, RequestError
 from rave_dist.identity import hash_file
@@ -151,8 +152,7 @@ class ModelReplica:
                 raise RequestError("the request of this conversion was cancelled")
             check(seconds)
 
-        comment = f"rave-dist: sha256 {hash_file(source)} through {model.card.reference}, seed {parameters.seed}"
-        converted = convert_file(model, source, result, parameters, comment=comment, on_read=on_read)
+        converted = convert_file(model, source, result, parameters, origin=Origin(hash_file(source)), on_read=on_read)
         remarks = {"salvaged": converted.damage}
         for name, problem in (("silent", converted.silent), ("clipped", converted.clipped)):
             remarks[name] = f"{problem.what}; {problem.fix}" if problem else None
