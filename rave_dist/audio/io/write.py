@@ -51,15 +51,6 @@ def output_format(source: str) -> Format:
     return "wav" if kind in _WAV_NAMES else "flac"
 
 
-def read_comment(path: Path | str) -> str:
-    """The comment tag of a file; empty for one without, and for one that is not a sound file."""
-    try:
-        with soundfile.SoundFile(path) as file:
-            return str(file.comment)
-    except soundfile.SoundFileError:
-        return ""
-
-
 class AudioWriter:
     """Writes float blocks to a FLAC or WAV file; a context manager.
 

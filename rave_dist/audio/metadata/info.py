@@ -54,8 +54,9 @@ def info_parts(tags: Iterable[tuple[str, str]]) -> Iterator[tuple[bytes, bytes]]
 
 
 def build_id3(tags: Iterable[tuple[str, str]]) -> bytes:
-    """An ID3v2.4 tag."""
+    """An ID3v2.4 tag of an even length."""
     frames = b"".join(_frame(name, text) for name, text in tags)
+    frames += b"\0" * (len(frames) % 2)
     return b"ID3\x04\0\0" + _seven_bits(len(frames)) + frames
 
 

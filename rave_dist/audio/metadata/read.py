@@ -24,10 +24,10 @@ from rave_dist.audio.metadata.text import Allowance, MetadataError
 from rave_dist.audio.metadata.wamd import read_wamd
 from rave_dist.errors import AudioError
 
-_CUE = re.compile(r"CUE_(\d{3})")
+_CUE = re.compile(r"CUE_(\d{3,4})")
 _CUE_TEXT = re.compile(r"(\d{1,18})(?: (\d{1,18}))?(?: (.*))?", re.DOTALL)
-_LOOP = re.compile(r"LOOP_(\d{3})")
-_LOOP_TEXT = re.compile(rf"(\d{{1,10}}) (\d{{1,10}}) ({'|'.join(LOOP_KINDS)}) (\d{{1,10}})")
+_LOOP = re.compile(r"LOOP_(\d{3,4})")
+_LOOP_TEXT = re.compile(rf"(\d{{1,10}}) (\d{{1,10}}) ({'|'.join(LOOP_KINDS)}) (\d{{1,9}})")
 
 T = TypeVar("T")
 
@@ -42,6 +42,11 @@ def read_metadata(path: Path) -> Metadata:
         allowance.refuse("metadata", error)
         found = Metadata()
     return with_place_and_time(_true_of_others(replace(found, remarks=tuple(dict.fromkeys(allowance.remarks)))))
+
+
+def read_comment(path: Path) -> str:
+    """The comments of a file; empty for one without, and for one that is not a sound file."""
+    return "\n".join(text for name, text in read_metadata(path).tags if name == "COMMENT")
 
 
 def _read(file: BinaryIO, allowance: Allowance) -> Metadata:

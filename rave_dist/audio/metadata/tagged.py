@@ -16,7 +16,7 @@ _SOUND = b"data" + struct.pack("<I", 8) + bytes(8)
 
 
 def read_tags(source: BinaryIO) -> tuple[list[tuple[str, str]], list[str]]:
-    """The tags of a container and of its default audio track, and remarks about pictures.
+    """The tags of a container and of its default audio track, and remarks about pictures and chapters.
 
     Raises:
         MetadataError: FFmpeg cannot open it.
@@ -35,8 +35,12 @@ def read_tags(source: BinaryIO) -> tuple[list[tuple[str, str]], list[str]]:
                 for key, text in metadata.items():
                     if (cleaned := clean(text)) and (key.lower(), cleaned) != ("language", "und"):
                         found.setdefault(vorbis_name(key), cleaned)
-            pictures = sum(bool(stream.disposition & av.stream.Disposition.attached_pic) for stream in container.streams)
-            return list(found.items()), ["picture: pictures are not carried"] * bool(pictures)
+            remarks = []
+            if any(stream.disposition & av.stream.Disposition.attached_pic for stream in container.streams):
+                remarks.append("picture: pictures are not carried")
+            if container.chapters():
+                remarks.append("chapters: not supported")
+            return list(found.items()), remarks
     except av.FFmpegError as error:
         raise MetadataError(f"FFmpeg cannot read it ({error.strerror})") from error
 

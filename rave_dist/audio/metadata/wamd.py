@@ -9,7 +9,7 @@ from rave_dist.audio.metadata.text import MOST_ENTRIES, MetadataError, clean
 
 START_TIME, GPS_FIRST = 5, 6
 _NOT_TRUE = {0x0D: "voice note", 0x10: "recorder settings", 0x11: "recorder state"}
-_FILLER = 0xFFFF
+FILLER = 0xFFFF
 _HEADER = struct.Struct("<HI")
 
 
@@ -29,7 +29,7 @@ def read_wamd(data: bytes) -> tuple[tuple[tuple[int, bytes], ...], list[str]]:
             raise MetadataError("a field is longer than the chunk" if len(fields) < MOST_ENTRIES else "too many fields")
         if number in _NOT_TRUE:
             remarks.append(f"wamd {_NOT_TRUE[number]}: it holds for the recording only")
-        elif number != _FILLER:
+        elif number != FILLER:
             fields.append((number, data[place : place + size]))
         place += size
     return tuple(fields), remarks

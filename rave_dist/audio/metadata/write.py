@@ -11,7 +11,7 @@ from rave_dist.audio.metadata.guano import build_guano
 from rave_dist.audio.metadata.info import build_id3, build_list, chunk, info_parts
 from rave_dist.audio.metadata.markers import adtl_parts, build_cue, build_smpl
 from rave_dist.audio.metadata.record import LOOP_KINDS, Metadata
-from rave_dist.audio.metadata.wamd import build_wamd
+from rave_dist.audio.metadata.wamd import FILLER, build_wamd
 
 _ROOM_BYTES = 256
 _VENDOR_BYTES = 128
@@ -23,14 +23,15 @@ def wav_chunks(metadata: Metadata, sample_rate: int) -> bytes:
 
 
 def _wav_chunks(metadata: Metadata, sample_rate: int) -> Iterator[bytes]:
+    """All of an even length: libsndfile does not expect padding between the chunks of RF64."""
     if metadata.bext is not None:
-        yield chunk(b"bext", build_bext(metadata.bext))
+        yield chunk(b"bext", _even(build_bext(metadata.bext), b"\0"))
     if metadata.ixml is not None:
-        yield chunk(b"iXML", b'<?xml version="1.0" encoding="UTF-8"?>\n' + metadata.ixml.encode())
+        yield chunk(b"iXML", _even(b'<?xml version="1.0" encoding="UTF-8"?>\n' + metadata.ixml.encode(), b"\n"))
     if metadata.guano:
-        yield chunk(b"guan", build_guano(metadata.guano).encode())
+        yield chunk(b"guan", _even(build_guano(metadata.guano).encode(), b"\n"))
     if metadata.wamd:
-        yield chunk(b"wamd", build_wamd(metadata.wamd))
+        yield chunk(b"wamd", _even(build_wamd(metadata.wamd), build_wamd([(FILLER, b"\0")])))
     if metadata.cues:
         yield chunk(b"cue ", build_cue(metadata.cues))
         if parts := adtl_parts(metadata.cues):
@@ -40,6 +41,10 @@ def _wav_chunks(metadata: Metadata, sample_rate: int) -> Iterator[bytes]:
     if metadata.tags:
         yield chunk(b"LIST", build_list(b"INFO", info_parts(metadata.tags)))
         yield chunk(b"id3 ", build_id3(metadata.tags))
+
+
+def _even(content: bytes, filler: bytes) -> bytes:
+    return content + filler if len(content) % 2 else content
 
 
 def flac_blocks(metadata: Metadata, samples: int | None) -> bytes:
