@@ -113,6 +113,7 @@ DOORS: dict[str, set[str]] = {
     "registry.store": {"conversion", "serving", "reports"},
     "conversion.convert": {"serving", "reports"},
     "conversion.file": {"serving"},
+    "conversion.describe": {"serving"},  # its results name their source and model as the command's do
     "conversion.item": {"serving"},  # items that a job refuses are reported as the command reports failed ones
     "conversion.on_ray": {"serving"},  # corpus jobs are the command's own
     "conversion.corpus": {"serving"},  # and are refused where the command would refuse them

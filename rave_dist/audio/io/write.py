@@ -27,7 +27,7 @@ FLAC_MAX_CHANNELS = 8
 FLAC_MAX_SAMPLE_RATE = 655_350
 _FLAC_ANY_RATE = 65_535  # above it, FLAC's frame headers count in tens of Hz (RFC 9639, 9.1.2)
 _WAV_MAX_BYTES = 2**32 - 2**16  # a RIFF chunk counts its bytes in 32 bits; the rest is for headers
-# Where metadata stand: behind libsndfile's chunk "fmt " or the block STREAMINFO, in front of what follows.
+# Where metadata stand: behind the chunk "fmt " that libsndfile writes, or behind the block STREAMINFO.
 _METADATA_AT = {"WAV": 36, "RF64": 96, "FLAC": STREAMINFO_END}
 _SIZE_AT = {"WAV": (4, "<I"), "RF64": (20, "<Q")}  # of the whole file
 _WAV_NAMES = {"wav", "wave", "wavex", "bwf", "rf64", "bw64", "w64"}

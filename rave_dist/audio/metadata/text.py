@@ -1,4 +1,4 @@
-"""Texts of unknown encoding, ASCII for fields that hold nothing else, and the limits of what is read."""
+"""Texts of unknown encoding, ASCII for fields that hold nothing else, and the limits of reading."""
 
 from __future__ import annotations
 
