@@ -8,7 +8,7 @@ import struct
 from pathlib import Path
 
 import pytest
-from field_recordings import AUDIOMOTH, IXML, adtl, aiff, bext, chunk, cue, everything, info, smpl, wamd, wav
+from field_recordings import AUDIOMOTH, GUANO, IXML, adtl, aiff, bext, chunk, cue, everything, info, smpl, wamd, wav
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -96,9 +96,12 @@ def test_all_chunks_of_a_file_have_one_limit(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("padded", [False, True])
 def test_song_meters_leave_out_the_padding(tmp_path: Path, padded: bool) -> None:
-    source = wav(tmp_path / "a.wav", wamd(padded=padded), info(ICMT=AUDIOMOTH), bext(), samples=4800)
+    source = wav(
+        tmp_path / "a.wav", wamd(padded=padded), chunk(b"guan", GUANO.encode()), info(ICMT=AUDIOMOTH), bext(), samples=4800
+    )
     found = read_metadata(source)
     assert dict(found.wamd)[1] == b"SM4BAT-FS"
+    assert dict(found.guano)["Species Manual ID"] == "Pippip"
     assert found.bext is not None
     assert found.tag("COMMENT") == AUDIOMOTH
 
