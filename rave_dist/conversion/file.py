@@ -13,6 +13,7 @@ from rave_dist.audio.io.open import Decoder, open_audio
 from rave_dist.audio.io.write import AudioWriter, subtype_for
 from rave_dist.audio.types import Audio
 from rave_dist.conversion.broadcast import Writing, run_together
+from rave_dist.conversion.describe import Origin, describe
 from rave_dist.conversion.levels import Peaks, SourceLevels, find_clipping, find_silence
 from rave_dist.conversion.stream import StreamConverter
 from rave_dist.errors import AudioError, StoreError
@@ -25,26 +26,32 @@ SecondsRead = Callable[[float], None]
 
 @dataclass(frozen=True)
 class ConvertedFile:
-    """A written file: its seconds, its levels before clipping, the damage of a salvaged source, and what came out wrong."""
+    """A written file: its seconds, its levels before clipping, the damage of a salvaged source, and what came out wrong.
+
+    ``carried`` and ``not_carried`` are those of `ConversionItem`.
+    """
 
     seconds: float
     levels: Peaks
     damage: str | None
     silent: Problem | None
     clipped: Problem | None
+    carried: tuple[str, ...] = ()
+    not_carried: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Target:
     """A file that is to be written.
 
-    ``parameters`` are the sample rate, channels, format, seed and latent noise; ``comment`` is for the file's comment tag.
+    ``parameters`` are the sample rate, channels, format, seed and latent noise; ``origin`` is how the file names its source:
+    without it the file has no metadata.
     """
 
     path: Path
     converter: StreamConverter
     parameters: ConversionParameters
-    comment: str = ""
+    origin: Origin | None = None
 
 
 def convert_file(
@@ -106,7 +113,8 @@ def convert_together(
     damage: list[str] = []
     with _open(source) as decoder:
         works = [
-            partial(_write, decoder, target, source_samples=source_samples, chunk_seconds=chunk_seconds) for target in targets
+            partial(_write, source, decoder, target, source_samples=source_samples, chunk_seconds=chunk_seconds)
+            for target in targets
         ]
         blocks = _blocks(decoder, on_read, damage if salvage else None)
         made = run_together(blocks, works, ends_one=(AudioError, OSError))
@@ -114,7 +122,13 @@ def convert_together(
 
 
 def _write(
-    decoder: Decoder, target: Target, blocks: Iterator[Audio], *, source_samples: int | None, chunk_seconds: float
+    source: Path,
+    decoder: Decoder,
+    target: Target,
+    blocks: Iterator[Audio],
+    *,
+    source_samples: int | None,
+    chunk_seconds: float,
 ) -> Writing[ConvertedFile]:
     """Writes a target block by block."""
     parameters = target.parameters
@@ -132,13 +146,17 @@ def _write(
         chunk_seconds=chunk_seconds,
     )
     expected = source_samples and resampled_length(source_samples, decoder.sample_rate, sample_rate)
+    subtype, metadata = subtype_for(decoder.subtype), None
+    if target.origin is not None:
+        bits = int(subtype.removeprefix("PCM_"))
+        metadata = describe(source, decoder, target.converter.card, parameters, target.origin, bits=bits, samples=expected)
     with AudioWriter(
         target.path,
         sample_rate=sample_rate,
         channels=channels,
         file_format=parameters.format,
-        subtype=subtype_for(decoder.subtype),
-        comment=target.comment,
+        subtype=subtype,
+        metadata=metadata,
         expected_samples=expected,
     ) as writer:
         for block in conversion:
@@ -152,6 +170,8 @@ def _write(
         damage=None,
         silent=find_silence(recorded, conversion.levels),
         clipped=find_clipping(recorded, conversion.levels, sample_rate),
+        carried=metadata.kinds if metadata else (),
+        not_carried=metadata.remarks if metadata else (),
     )
 
 

@@ -14,6 +14,7 @@ from rave_dist.audio.io.snapshot import Snapshot
 from rave_dist.audio.io.sources import check_as_listed, local_copy
 from rave_dist.audio.io.write import flac_refusal
 from rave_dist.conversion.corpus import FOREIGN, FOREIGN_FIX, Plan, Task, as_wav, counts_as_done, read_entry
+from rave_dist.conversion.describe import Origin
 from rave_dist.conversion.file import ConvertedFile, Target, convert_together
 from rave_dist.conversion.levels import decibels
 from rave_dist.conversion.stream import StreamConverter
@@ -210,16 +211,10 @@ class _Output:
             place = Path(plan.output.address(self._key))
             if not plan.output.is_local:
                 place = Path(stack.enter_context(temporary_folder("conversion"))) / "output"
-            target = Target(place, self._converter, parameters, self._comment(sound))
+            damage = sound.damage.what if sound.damage else None
+            origin = Origin(self.item.source_sha256, self._task.source.name, damage=damage)
+            target = Target(place, self._converter, parameters, origin)
         return target
-
-    def _comment(self, sound: _Readable) -> str:
-        parameters = self.plan.parameters
-        comment = (
-            f"rave-dist: {Path(self._task.source.name).name} (sha256 {self.item.source_sha256}) through "
-            f"{self.plan.card.reference}, seed {parameters.seed}, latent noise {parameters.latent_noise:g}"
-        )
-        return f"{comment}; damaged source: {sound.damage.what}" if sound.damage else comment
 
     def finish(self, target: Target, made: ConvertedFile | Exception, sound: _Readable) -> None:
         """Uploads a written file, if OUTPUT is remote, and describes it in the entry."""
@@ -245,6 +240,8 @@ class _Output:
                     "clipped": made.clipped,
                     "other_format": self._refusal,
                     "notes": sound.notes,
+                    "carried": made.carried,
+                    "not_carried": made.not_carried,
                 }
             )
             self.is_open = False

@@ -46,6 +46,8 @@ class ConversionItem(Record):
         clipped: set if the output is clipped and the recording is not.
         other_format: set if the output is a WAV file because FLAC cannot hold it.
         notes: remarks about an intact source: a wrong header, further tracks.
+        carried: which metadata the output has: kinds of chunks, and names of tags.
+        not_carried: which of the source's metadata it does not have, and why.
     """
 
     source: str
@@ -65,6 +67,8 @@ class ConversionItem(Record):
     clipped: Problem | None = None
     other_format: str | None = None
     notes: tuple[str, ...] = ()
+    carried: tuple[str, ...] = ()
+    not_carried: tuple[str, ...] = ()
 
     @property
     def problems(self) -> tuple[Problem, ...]:

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 from rave_dist.audio.io.sources import local_copy
-from rave_dist.audio.io.write import read_comment
+from rave_dist.audio.metadata.read import read_comment
 from rave_dist.conversion.corpus import FOREIGN, FOREIGN_FIX, Plan, Task, as_wav, read_entry
 from rave_dist.conversion.item import failed_item
 from rave_dist.errors import RaveDistError, RequestError, StoreError

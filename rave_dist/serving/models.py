@@ -20,6 +20,7 @@ from ray import serve
 
 from rave_dist.audio.io.open import probe
 from rave_dist.conversion.convert import MEMORY_PER_FILE_BYTE, MODELS_SHARE, Converter
+from rave_dist.conversion.describe import Origin
 from rave_dist.conversion.file import Target, convert_file
 from rave_dist.errors import AudioError, RequestError
 from rave_dist.identity import hash_file
@@ -148,8 +149,8 @@ class ModelReplica:
                 raise RequestError("the request of this conversion was cancelled")
             check(seconds)
 
-        comment = f"rave-dist: sha256 {hash_file(source)} through {model.card.reference}, seed {parameters.seed}"
-        converted = convert_file(source, Target(result, model, parameters, comment), on_read=on_read)
+        target = Target(result, model, parameters, Origin(hash_file(source)))
+        converted = convert_file(source, target, on_read=on_read)
         remarks = {"salvaged": converted.damage}
         for name, problem in (("silent", converted.silent), ("clipped", converted.clipped)):
             remarks[name] = f"{problem.what}; {problem.fix}" if problem else None

@@ -187,7 +187,13 @@ class Walk:
             if close is not None and self._dialect.is_known(close.name):
                 self.irregular = True
                 return chunk.stop
+        elif self.irregular and chunk.size % self._dialect.align and not self._is_known(padded) and self._is_known(padded + 1):
+            return padded + 1  # behind a chunk without padding, others that have it start at odd places
         return padded
+
+    def _is_known(self, place: int) -> bool:
+        chunk = self._chunk(place)
+        return chunk is not None and self._dialect.is_known(chunk.name)
 
     def _padded(self, place: int) -> int:
         return place + -(place - self._base) % self._dialect.align

@@ -12,7 +12,7 @@ def never_closed(size: int) -> bool:
 
 _RIFF_NAMES = (
     b"fmt |fact|LIST|INFO|JUNK|junk|PAD |FLLR|filr|bext|iXML|axml|chna|cart|cue |plst|ltxt|smpl|inst|acid|strc|id3 |ID3 |PEAK|"
-    b"levl|link|umid|minf|elm1|regn|ovwf|DISP|_PMX|aXML|SyLp|Cr8r|SAUR|MARK|Fake|DGDA|ds64|afsp|tlst|bwfx|LGWV|ResU|wavl|slnt|ubxt"
+    b"levl|link|umid|minf|elm1|regn|ovwf|DISP|_PMX|aXML|SyLp|Cr8r|SAUR|MARK|Fake|DGDA|ds64|afsp|tlst|bwfx|LGWV|ResU|wavl|slnt|ubxt|guan|wamd"
 )
 RIFF = Dialect(
     name_bytes=4,

@@ -60,7 +60,7 @@ def open_file(path: Path | PartialCopy, pieces: Sequence[Piece] | None = None) -
     with path.open("rb") as source:
         file: Any = source if pieces is None else ByteView(source, pieces)
         try:
-            container = av.open(file, "r", container_options=_OPTIONS, **_TAGS)
+            container = open_container(file)
         except (av.FFmpegError, OSError) as error:
             _raise_if_unreadable(error)
             raise AudioError("not a readable audio file") from error
@@ -93,6 +93,16 @@ def open_file(path: Path | PartialCopy, pieces: Sequence[Piece] | None = None) -
                 read=read,
                 notes=(*_other_tracks(container, stream), *_left_out(timeline)),
             )
+
+
+def open_container(file: Any) -> Any:
+    """Opens a file that is open for reading, and no other that it names.
+
+    Raises:
+        av.FFmpegError: it cannot be opened.
+        OSError: it cannot be read.
+    """
+    return av.open(file, "r", container_options=_OPTIONS, **_TAGS)
 
 
 def _default_track(container: Any) -> Any:

@@ -101,7 +101,27 @@ def _walk(file: Source, dialect: Dialect, within: range, closed_at: int | None =
     )
 
 
-def _wave(file: Source, within: range, head: bytes) -> SoundBytes | None:
+def find_chunks(file: Source) -> tuple[Dialect, Chunks] | None:
+    """The chunks of a WAV, RF64, AIFF or Wave64 file; None for other files.
+
+    Raises:
+        AudioError: an endless list of empty chunks.
+        OSError: the file cannot be read.
+    """
+    within = without_tags(file)
+    file.seek(within.start)
+    head = file.read(40)
+    if head[:4] in (b"RIFF", b"RIFX", b"RF64", b"BW64") and head[8:12] == b"WAVE":
+        dialect, _, chunks = _wave_chunks(file, within, head)
+        return dialect, chunks
+    if head[:4] == b"FORM" and head[8:12] in (b"AIFF", b"AIFC"):
+        return AIFF, _walk(file, AIFF, within, closed_at=8 + struct.unpack_from(">I", head, 4)[0]).find(within.start + 12)
+    if head[:4] == b"riff" and head[24:28] == b"wave":
+        return W64, _walk(file, W64, within, closed_at=struct.unpack_from("<Q", head, 16)[0]).find(within.start + 40)
+    return None
+
+
+def _wave_chunks(file: Source, within: range, head: bytes) -> tuple[Dialect, Walk, Chunks]:
     dialect = RIFX if head[:4] == b"RIFX" else RIFF
     closed_at = 8 + struct.unpack_from(dialect.size_format, head, 4)[0]
 
@@ -113,7 +133,11 @@ def _wave(file: Source, within: range, head: bytes) -> SoundBytes | None:
         return None if chunk.size != 2**32 - 1 else long_sizes[1] or _ALL_ONES
 
     walk = _walk(file, dialect, within, closed_at)
-    chunks = walk.find(within.start + 12, long_size=long_size)
+    return dialect, walk, walk.find(within.start + 12, long_size=long_size)
+
+
+def _wave(file: Source, within: range, head: bytes) -> SoundBytes | None:
+    dialect, walk, chunks = _wave_chunks(file, within, head)
     fmt = chunks.first(b"fmt ")
     if fmt is None or not chunks.sounds:
         return None

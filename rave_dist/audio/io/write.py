@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import re
+import struct
 from contextlib import ExitStack
-from io import FileIO
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import Literal, Self
 
@@ -14,6 +13,10 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
+from rave_dist.audio.io.gapped_file import GappedFile
+from rave_dist.audio.metadata.flac import PADDING, STREAMINFO_END
+from rave_dist.audio.metadata.record import Metadata
+from rave_dist.audio.metadata.write import flac_blocks, wav_chunks, with_vendor
 from rave_dist.errors import AudioError, StoreError, from_os_error
 from rave_dist.storage.atomic import replacing_alone
 
@@ -24,6 +27,10 @@ FLAC_MAX_CHANNELS = 8
 FLAC_MAX_SAMPLE_RATE = 655_350
 _FLAC_ANY_RATE = 65_535  # above it, FLAC's frame headers count in tens of Hz (RFC 9639, 9.1.2)
 _WAV_MAX_BYTES = 2**32 - 2**16  # a RIFF chunk counts its bytes in 32 bits; the rest is for headers
+# Where metadata stand: behind the chunk "fmt " that libsndfile writes, or behind the block STREAMINFO.
+_METADATA_AT = {"WAV": 36, "RF64": 96, "FLAC": STREAMINFO_END}
+_SIZE_AT = {"WAV": (4, "<I"), "RF64": (20, "<Q")}  # of the whole file
+_WAV_NAMES = {"wav", "wave", "wavex", "bwf", "rf64", "bw64", "w64"}
 
 # Encodings of more than 16 bits, and lossless encodings that may have them, by their names in libsndfile or FFmpeg.
 _WIDE = re.compile("24|32|64|float|double|alac|wavpack|tta|ape|mlp|truehd|lossless|dsd", re.IGNORECASE)
@@ -34,13 +41,14 @@ def subtype_for(source_subtype: str) -> Subtype:
     return "PCM_24" if _WIDE.search(source_subtype) else "PCM_16"
 
 
-def read_comment(path: Path | str) -> str:
-    """The comment tag of a file; empty for one without, and for one that is not a sound file."""
-    try:
-        with soundfile.SoundFile(path) as file:
-            return str(file.comment)
-    except soundfile.SoundFileError:
-        return ""
+def output_format(source: str) -> Format:
+    """The format that keeps a source's container where it can be written: WAV for its family, otherwise FLAC.
+
+    Args:
+        source: the name of a file, or a format as `OpenFile` has it.
+    """
+    kind = (PurePosixPath(source).suffix or source).lower().removeprefix(".")
+    return "wav" if kind in _WAV_NAMES else "flac"
 
 
 class AudioWriter:
@@ -56,8 +64,8 @@ class AudioWriter:
         channels: number of channels of every block.
         file_format: ``flac``, or ``wav`` (RF64 where ``expected_samples`` need more than 4 GiB).
         subtype: ``PCM_16`` or ``PCM_24``.
-        comment: written to the file's comment tag.
-        expected_samples: per channel, if known.
+        metadata: stands in front of the samples.
+        expected_samples: per channel, if known; FLAC's cue sheet needs it.
 
     Raises:
         AudioError: FLAC does not support the channel count or the sample rate, a WAV file would exceed 4 GiB, or nothing was
@@ -73,7 +81,7 @@ class AudioWriter:
         channels: int,
         file_format: Format = "flac",
         subtype: Subtype = "PCM_24",
-        comment: str = "",
+        metadata: Metadata | None = None,
         expected_samples: int | None = None,
     ) -> None:
         check_writable_as(file_format, sample_rate=sample_rate, channels=channels, where=str(path))
@@ -81,23 +89,25 @@ class AudioWriter:
         self._channels = channels
         self._bits = 16 if subtype == "PCM_16" else 24
         self._bytes_per_sample = channels * self._bits // 8
-        large = file_format == "wav" and (expected_samples or 0) * self._bytes_per_sample > _WAV_MAX_BYTES
+        self._metadata, self._expected = metadata, expected_samples
+        self._header = b"" if metadata is None else _header(file_format, metadata, sample_rate, expected_samples)
+        self._most_bytes = _WAV_MAX_BYTES - len(self._header)
+        large = file_format == "wav" and (expected_samples or 0) * self._bytes_per_sample > self._most_bytes
         self._container = "FLAC" if file_format == "flac" else "RF64" if large else "WAV"
         self._options = {"samplerate": sample_rate, "channels": channels, "subtype": subtype, "format": self._container}
-        self._comment = comment
         self._stack = ExitStack()
         self._file: soundfile.SoundFile
-        self._sink: _Sink
+        self._sink: GappedFile
         self.samples = 0
 
     def __enter__(self) -> Self:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with ExitStack() as stack:
-                self._sink = _Sink(stack.enter_context(replacing_alone(self.path)))
+                start = _METADATA_AT[self._container]
+                gap = range(start, start + len(self._header))
+                self._sink = GappedFile(stack.enter_context(replacing_alone(self.path)), gap)
                 self._file = soundfile.SoundFile(self._sink, "w", **self._options)
-                if self._comment:
-                    self._file.comment = self._comment
                 stack.push(self._close)
                 self._stack = stack.pop_all()
         except OSError as error:
@@ -109,7 +119,7 @@ class AudioWriter:
         if block.shape[0] != self._channels:
             raise ValueError(f"a block of {block.shape[0]} channels for a file of {self._channels}")
         self.samples += block.shape[1]
-        if self._container == "WAV" and self.samples * self._bytes_per_sample > _WAV_MAX_BYTES:
+        if self._container == "WAV" and self.samples * self._bytes_per_sample > self._most_bytes:
             raise AudioError("longer than a WAV file can be (4 GiB)", where=str(self.path), fix="write FLAC instead")
         scale = 2.0 ** (self._bits - 1)
         steps = np.clip(np.rint(block.T.astype(np.float64) * scale), -scale, scale - 1).astype(np.int32)
@@ -127,50 +137,37 @@ class AudioWriter:
     def _close(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
         self._file.close()
         if kind is None:
+            self._insert_metadata()
             self._sink.sync()
             self._sink.check(self.path)
             if not self.samples:
                 raise AudioError("there are no samples to write", where=str(self.path))
 
+    def _insert_metadata(self) -> None:
+        """Fills the gap that libsndfile's header left, and corrects the header."""
+        self._sink.check(self.path)
+        if self._metadata is None or not self.samples:
+            return
+        if self._container == "FLAC":
+            self._header = with_vendor(self._metadata, self._expected, self._replace_comments())
+        else:
+            place, form = _SIZE_AT[self._container]
+            size = struct.unpack(form, self._sink.read_at(place, struct.calcsize(form)))[0] + len(self._header)
+            self._sink.write_at(place, struct.pack(form, size))
+        self._sink.fill(self._header)
 
-class _Sink:
-    """The file that libsndfile writes to.
+    def _replace_comments(self) -> bytes:
+        """Makes padding of libFLAC's own block of comments, since a file may have only one; returns the name of the encoder."""
+        kind, *size = self._sink.read_at(STREAMINFO_END, 4)
+        length = int.from_bytes(bytes(size), "big")
+        content = self._sink.read_at(STREAMINFO_END + 4, length)
+        self._sink.write_at(STREAMINFO_END, bytes([PADDING | kind & 0x80]))
+        self._sink.write_at(STREAMINFO_END + 4, bytes(length))
+        return content[4 : 4 + int.from_bytes(content[:4], "little")]
 
-    libsndfile cannot pass on errors of the system, so the first one is kept for `check`; further bytes, which would end in
-    a file that is discarded, are ignored.
-    """
 
-    def __init__(self, file: FileIO) -> None:
-        self._file = file
-        self._error: OSError | None = None
-
-    def write(self, data: bytes) -> int:
-        rest = memoryview(data)
-        while rest and self._error is None:
-            try:
-                rest = rest[self._file.write(rest) :]
-            except OSError as error:
-                self._error = error
-        return len(data)
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        return self._file.seek(offset, whence)
-
-    def tell(self) -> int:
-        return self._file.tell()
-
-    def readinto(self, buffer: bytearray) -> int:
-        return self._file.readinto(buffer)
-
-    def sync(self) -> None:
-        try:
-            os.fsync(self._file.fileno())  # a full disk may be reported only here
-        except OSError as error:
-            self._error = self._error or error
-
-    def check(self, path: Path) -> None:
-        if self._error is not None:
-            raise from_os_error(self._error, where=str(path)) from self._error
+def _header(file_format: Format, metadata: Metadata, sample_rate: int, samples: int | None) -> bytes:
+    return flac_blocks(metadata, samples) if file_format == "flac" else wav_chunks(metadata, sample_rate)
 
 
 def check_writable_as(file_format: Format, *, sample_rate: int, channels: int, where: str = "") -> None:

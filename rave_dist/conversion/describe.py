@@ -1,0 +1,118 @@
+"""What a converted file says about itself: its recording, its model, and what is still true of the recording's metadata.
+
+Its title and its description say that it is no recording. The recordist's names and licence stay in their fields, the model's
+credit is that of the performer. The same source, model and parameters give the same texts: none of them is a time of today.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Protocol
+
+import rave_dist
+from rave_dist.audio.metadata.adapt import NewFile, adapt
+from rave_dist.audio.metadata.read import read_metadata
+from rave_dist.audio.metadata.record import Metadata
+from rave_dist.records import ConversionParameters, ModelCard
+
+_LICENCES = ("licence", "license")
+
+
+class Facts(Protocol):
+    """What is used of an open source: a `Decoder`, or an `OpenFile`."""
+
+    sample_rate: int
+    channels: int
+    format: str
+    subtype: str
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The source of a conversion, as its output names it.
+
+    Attributes:
+        sha256: of the source's bytes.
+        name: of the source, with or without its folders; empty for a sound without a name, which came in a request.
+        damage: of a salvaged source.
+    """
+
+    sha256: str
+    name: str = ""
+    damage: str | None = None
+
+    @property
+    def called(self) -> str:
+        """The name without folders, or the beginning of the hash."""
+        return PurePosixPath(self.name).name or f"sha256 {self.sha256[:12]}"
+
+
+def describe(
+    source: Path,
+    facts: Facts,
+    card: ModelCard,
+    parameters: ConversionParameters,
+    origin: Origin,
+    *,
+    bits: int,
+    samples: int | None,
+) -> Metadata:
+    """The metadata of a converted file; ``remarks`` name what was not carried from the source, and why.
+
+    Args:
+        source: the recording, a local file.
+        facts: of the open recording.
+        card: of the model.
+        parameters: of the conversion.
+        origin: how the output names the recording.
+        bits: per sample of the output.
+        samples: of the output per channel, if known.
+    """
+    new = NewFile(
+        source_name=origin.called,
+        source_rate=facts.sample_rate,
+        source_channels=facts.channels,
+        sample_rate=parameters.sample_rate or facts.sample_rate,
+        channels=parameters.channels or facts.channels,
+        bits=bits,
+        samples=samples,
+        tags=tuple(_tags(facts, card, parameters, origin)),
+    )
+    return adapt(read_metadata(source), new)
+
+
+def derivation(card: ModelCard, parameters: ConversionParameters, sha256: str, name: str = "") -> str:
+    """The sentence of the comment by which a conversion is recognised as that of a source with a model and a seed."""
+    called = f"{name} (sha256 {sha256})" if name else f"sha256 {sha256}"
+    return f"rave-dist: {called} through {card.reference}, seed {parameters.seed}"
+
+
+def _tags(facts: Facts, card: ModelCard, parameters: ConversionParameters, origin: Origin) -> Iterator[tuple[str, str]]:
+    software = f"rave-dist {rave_dist.__version__}"
+    engine = f"{card.engine.name} {card.engine.version}"
+    damage = f"; damaged source: {origin.damage}" if origin.damage else ""
+    noise = f"latent noise {parameters.latent_noise:g}"
+    yield "TITLE", f"Derived from {origin.called} by {card.reference}"
+    yield (
+        "DESCRIPTION",
+        f"Not a recording: computed from the recording {origin.called} by the neural model {card.reference} ({engine}).",
+    )
+    yield "COMMENT", f"{derivation(card, parameters, origin.sha256, PurePosixPath(origin.name).name)}, {noise}{damage}"
+    yield "DERIVED_FROM", origin.called
+    yield "DERIVED_FROM_SHA256", origin.sha256
+    yield "DERIVED_FROM_FORMAT", f"{facts.format} {facts.subtype}, {facts.sample_rate} Hz, channels: {facts.channels}"
+    if origin.damage:
+        yield "DERIVED_FROM_DAMAGE", origin.damage
+    yield "MODEL", card.reference
+    yield "MODEL_VERSION", card.version
+    yield "ENGINE", engine
+    yield "ENGINE_LICENCE", card.engine.licence
+    if card.credit:
+        yield "PERFORMER", f"{card.name}: " + "; ".join(f"{key}: {text}" for key, text in sorted(card.credit.items()))
+        if licence := next((text for key, text in sorted(card.credit.items()) if key.lower() in _LICENCES), None):
+            yield "MODEL_LICENCE", licence
+    rate, channels = parameters.sample_rate or facts.sample_rate, parameters.channels or facts.channels
+    yield "PARAMETERS", f"seed {parameters.seed}, {noise}, {rate} Hz, channels: {channels}"
+    yield "SOFTWARE", software
