@@ -48,7 +48,7 @@ def main() -> None:
             given, output = f"in-{seconds:g}", f"out-{seconds:g}"
             write_noise(folder / given / "recording.wav", seconds)
             usages[seconds] = measure([*command, given, output], env=convert.ENVIRONMENT, cwd=folder, timeout=3600)
-            frames = soundfile.info(folder / output / "recording.flac").frames
+            frames = soundfile.info(folder / output / "recording.wav").frames
             assert frames == round(seconds * convert.SAMPLE_RATE), f"{frames} samples"
     rows = [
         {

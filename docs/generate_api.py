@@ -47,7 +47,7 @@ ALIASES = {
     "AnyStore": "str | Path | Store",
     "AnyProgress": "Progress | bool | None",
     "Names": "str | Sequence[str] | None",
-    "AudioFormat": "'flac' | 'wav'",
+    "AudioFormat": "'keep' | 'flac' | 'wav'",
     "PublishedModel": "ModelCard",
     "Audio": "NDArray[float32]",
 }

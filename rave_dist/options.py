@@ -45,10 +45,10 @@ NEED_CUDA: frozenset[ComputeOption] = frozenset({"tf32", "fp16", "cuda-graphs"})
 ONE_WORKER_OPTIONS: frozenset[ComputeOption] = frozenset({"compile", "cuda-graphs"})
 """Options that cannot be combined with several workers, which exchange values within a step."""
 
-AudioFormat = Literal["flac", "wav"]
-"""Output format of a conversion."""
+AudioFormat = Literal["keep", "flac", "wav"]
+"""Output format of a conversion; ``keep`` is WAV for recordings in WAV and its relatives, FLAC for all others."""
 
-DEFAULT_FORMAT: AudioFormat = "flac"
+DEFAULT_FORMAT: AudioFormat = "keep"
 DEFAULT_SEED = 0
 DEFAULT_LATENT_NOISE = 1.0
 """Level of the noise around the latents: 1, as RAVE and the streaming file play, so that both are the same instrument."""

@@ -119,7 +119,7 @@ def base(store: Store, run: str) -> int:
 
 
 def convert(store: Store, recordings: str, model: str) -> int:
-    plan = plan_conversion(find(store, model), [recordings], OUTPUT, ConversionParameters())
+    plan = plan_conversion(find(store, model), [recordings], OUTPUT, ConversionParameters(format="flac"))
     job = begin(store, [plan], chunk_seconds=10.0)
     (record,) = finish(job, in_process.convert_all(job))
     return 3 if record.failed else 0

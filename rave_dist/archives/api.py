@@ -82,7 +82,7 @@ def convert(
         output: a folder or ``s3://`` prefix; for a single source it may be a file name ending in .flac or .wav.
         sample_rate: of the results, in Hz; None keeps each source's.
         channels: of the results; None keeps each source's.
-        format: ``flac``, or ``wav`` with 24 bits.
+        format: ``keep`` for WAV where the recording is WAV or a relative of it, otherwise FLAC; or ``flac`` or ``wav`` for all.
         seed: picks all noise.
         latent_noise: level of the noise around the latents: 1 as the streaming file plays, 0 for their mean.
         salvage: convert the readable part of damaged files.

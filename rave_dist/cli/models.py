@@ -67,7 +67,9 @@ def convert(
             show_default=False,
         ),
     ] = None,
-    file_format: Annotated[AudioFormat, typer.Option("--format", help="Format of the results: FLAC or WAV.")] = DEFAULT_FORMAT,
+    file_format: Annotated[
+        AudioFormat, typer.Option("--format", help="FLAC or WAV; keep: WAV stays WAV, all else becomes FLAC.")
+    ] = DEFAULT_FORMAT,
     sample_rate: Annotated[
         int | None, typer.Option("--sample-rate", min=8000, max=192_000, help="Hertz.  [default: that of each source]")
     ] = None,

@@ -161,6 +161,16 @@ class Converter(StreamConverter):
         Raises:
             AudioError: the result is NaN or infinite.
             ConversionError: the device is out of memory.
+
+        Example:
+            >>> import numpy as np
+            >>> from rave_dist.audio.dsp.chunks import cut
+            >>> from rave_dist.conversion.stream import Noises
+            >>> converter = rd.Converter.load("store", "rebana")
+            >>> hop, context = converter.card.hop, converter.card.receptive_field
+            >>> (chunk,) = cut([np.zeros((1, hop), dtype=np.float32)], hop=hop, core=hop, context=context)
+            >>> converter.play(chunk, Noises(seed=0, noise=1.0, latent_noise=1.0)).shape == (1, hop)
+            True
         """
         width = self.card.channels
         channels, length = chunk.samples.shape

@@ -1,9 +1,10 @@
 """Plans the conversion of a corpus: output names, finished files, and conflicts of inputs and OUTPUT.
 
 OUTPUT has the folder tree of the sources below the deepest folder that contains all inputs. Only the extension of a name
-changes. Where two sources would get the same name (``take.wav`` and ``take.mp3``, or names that differ only in case), or one
-the name of a folder (``take.wav`` next to ``take.flac/``), they keep their extension as well (``take.wav.flac``), and are
-numbered if that is not enough. A source that FLAC cannot hold becomes a WAV file of the same name when it is opened.
+changes, and that of a WAV file does not. Where two sources would get the same name (``take.ogg`` and ``take.mp3``, or names
+that differ only in case), or one the name of a folder (``take.mp3`` next to ``take.flac/``), they keep their extension as well
+(``take.ogg.flac``), and are numbered if that is not enough. A source that FLAC cannot hold becomes a WAV file of the same name
+when it is opened, so next to ``take.wav`` it keeps its extension too.
 
 A conversion's id is a hash of the model's version, the parameters and OUTPUT. Workers and chunks are excluded because they
 do not change the result, and inputs so that a corpus may grow. The journal has one entry per output, with the hashes of
@@ -23,9 +24,10 @@ from unicodedata import normalize
 from rave_dist.audio.io.patterns import Glob
 from rave_dist.audio.io.sources import AudioSource, Listing, find_sources
 from rave_dist.audio.io.walk import is_audio_name
-from rave_dist.audio.io.write import check_writable_as
+from rave_dist.audio.io.write import check_writable_as, output_format
 from rave_dist.errors import ConversionError, MissingKeyError
 from rave_dist.identity import content_id
+from rave_dist.options import AudioFormat
 from rave_dist.records import ConversionFolder, ConversionItem, ConversionParameters, ModelCard, PassedOver
 from rave_dist.storage.schemes import is_remote, local_path
 from rave_dist.storage.store import Store
@@ -137,9 +139,7 @@ def _list(inputs: Sequence[str], output: str, parameters: ConversionParameters, 
     """The sources, and OUTPUT as a full path or address; refuses what cannot be converted."""
     if not inputs:
         raise ConversionError("there is nothing to convert", fix="give at least one file, folder, glob or s3:// prefix")
-    check_writable_as(
-        parameters.format, sample_rate=parameters.sample_rate or 1, channels=parameters.channels or 1, where=output
-    )
+    check_format(parameters, where=output)
     whole = Store(output).uri
     if not is_remote(whole) and not as_file and os.path.exists(whole) and not os.path.isdir(whole):
         raise ConversionError("OUTPUT is a file", where=output, fix="give a folder, or for one source a name.flac or name.wav")
@@ -178,6 +178,29 @@ def _plan(
     )
 
 
+def check_format(parameters: ConversionParameters, *, where: str) -> None:
+    """Checks that the format that all outputs are to have supports the sample rate and the channel count.
+
+    Raises:
+        AudioError: it does not.
+    """
+    if parameters.format != "keep":
+        rate, channels = parameters.sample_rate or 1, parameters.channels or 1
+        check_writable_as(parameters.format, sample_rate=rate, channels=channels, where=where)
+
+
+def output_tag(plan: Plan, key: str) -> str:
+    """Changes with an output's content: its tag in its store, and on a disk the time at which it was last touched.
+
+    The modification time alone is that of its recording.
+
+    Raises:
+        StoreError: there is none.
+    """
+    tag = plan.output.stat(key).tag
+    return f"{tag}-{os.stat(plan.output.address(key)).st_ctime_ns}" if plan.output.is_local else tag
+
+
 def read_entry(store: Store, plan: Plan, task: Task) -> ConversionItem | None:
     """The journal's entry of a task, if there is one that this version can read."""
     try:
@@ -203,7 +226,7 @@ def split_done(store: Store, plan: Plan) -> tuple[list[Task], list[ConversionIte
             return None
         if entry.source_fingerprint != task.source.fingerprint or not plan.output.exists(plan.written_key(entry)):
             return None
-        return entry if plan.output.stat(plan.written_key(entry)).tag == entry.output_tag else None
+        return entry if output_tag(plan, plan.written_key(entry)) == entry.output_tag else None
 
     with ThreadPoolExecutor(_JOURNAL_THREADS) as pool:
         entries = list(pool.map(done, plan.tasks))
@@ -226,32 +249,38 @@ def _names_a_file(output: str) -> str | None:
     return extension[1:]
 
 
-def _names(sources: Sequence[AudioSource], file_format: str) -> list[str]:
+def _names(sources: Sequence[AudioSource], file_format: AudioFormat) -> list[str]:
     """An output key for every source, unique even on file systems that ignore case and Unicode normalisation."""
     trees = [_parts(source.name.removesuffix(_printable(source.relative))) for source in sources]
     shared = 0
     while all(len(tree) > shared and tree[shared] == trees[0][shared] for tree in trees):
         shared += 1
     paths = ["/".join(tree[shared:] + _parts(_printable(source.relative))) for source, tree in zip(sources, trees, strict=True)]
-    short = [f"{_without_extension(path)}.{file_format}" for path in paths]
+    endings = [output_format(path) if file_format == "keep" else file_format for path in paths]
+    short = [f"{_without_extension(path)}.{ending}" for path, ending in zip(paths, endings, strict=True)]
     folders = {_fold(str(folder)) for path in paths for folder in PurePosixPath(path).parents}
     wanted = Counter(_fold(name) for name in short)
+
+    def is_alone(name: str) -> bool:
+        """No other has this name, or that of the WAV file in the place of a FLAC file."""
+        return wanted[_fold(name)] == 1 and (name.endswith(".wav") or not wanted[_fold(as_wav(name))])
+
     names: list[str] = []
-    taken: set[str] = {_fold(name) for name in short if wanted[_fold(name)] == 1}
-    for path, name in zip(paths, short, strict=True):
-        if wanted[_fold(name)] > 1 or _meets(name, folders):
-            name, number = f"{path}.{file_format}", 1
-            while _fold(name) in taken or _meets(name, folders):
+    taken = {_fold(name) for name in short if is_alone(name)} | {_fold(as_wav(name)) for name in short if is_alone(name)}
+    for path, name, ending in zip(paths, short, endings, strict=True):
+        if not is_alone(name) or _meets(name, folders):
+            name, number = f"{path}.{ending}", 1
+            while _meets(name, taken) or _meets(name, folders):
                 number += 1
-                name = f"{path}-{number}.{file_format}"
-            taken.add(_fold(name))
+                name = f"{path}-{number}.{ending}"
+            taken |= {_fold(name), _fold(as_wav(name))}
         names.append(name)
     return names
 
 
-def _meets(name: str, folders: set[str]) -> bool:
-    """Whether an output, or the WAV file in its place, has the name of a folder of outputs."""
-    return bool({_fold(name), _fold(as_wav(name))} & folders)
+def _meets(name: str, names: set[str]) -> bool:
+    """Whether an output, or the WAV file in its place, has one of these names."""
+    return bool({_fold(name), _fold(as_wav(name))} & names)
 
 
 def as_wav(key: str) -> str:

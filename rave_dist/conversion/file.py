@@ -10,7 +10,7 @@ from pathlib import Path
 
 from rave_dist.audio.dsp.resample import resampled_length
 from rave_dist.audio.io.open import Decoder, open_audio
-from rave_dist.audio.io.write import AudioWriter, subtype_for
+from rave_dist.audio.io.write import AudioWriter, Format, subtype_for
 from rave_dist.audio.types import Audio
 from rave_dist.conversion.broadcast import Writing, run_together
 from rave_dist.conversion.describe import Origin, describe
@@ -44,13 +44,14 @@ class ConvertedFile:
 class Target:
     """A file that is to be written.
 
-    ``parameters`` are the sample rate, channels, format, seed and latent noise; ``origin`` is how the file names its source:
-    without it the file has no metadata.
+    ``parameters`` are the sample rate, channels, seed and latent noise; ``origin`` is how the file names its source: without it
+    the file has no metadata.
     """
 
     path: Path
     converter: StreamConverter
     parameters: ConversionParameters
+    file_format: Format
     origin: Origin | None = None
 
 
@@ -154,7 +155,7 @@ def _write(
         target.path,
         sample_rate=sample_rate,
         channels=channels,
-        file_format=parameters.format,
+        file_format=target.file_format,
         subtype=subtype,
         metadata=metadata,
         expected_samples=expected,

@@ -13,9 +13,8 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from rave_dist.audio.io.write import check_writable_as
 from rave_dist.conversion.convert import Converter
-from rave_dist.conversion.corpus import Plan, Task, plan_conversion, plan_conversions
+from rave_dist.conversion.corpus import Plan, Task, check_format, plan_conversion, plan_conversions
 from rave_dist.conversion.item import Outcome
 from rave_dist.conversion.job import Job, attempt, begin, finish
 from rave_dist.errors import AudioError, ConversionError, StoreError
@@ -69,8 +68,7 @@ def look_at(
     """
     if not is_remote(folder) and not os.path.isdir(local_path(folder)):
         raise ConversionError("only a folder can be watched", where=folder, fix="give one folder or s3:// prefix that exists")
-    rate, channels = parameters.sample_rate or 1, parameters.channels or 1
-    check_writable_as(parameters.format, sample_rate=rate, channels=channels, where=output)
+    check_format(parameters, where=output)
     several = below or len(cards) != 1
 
     def look() -> Plans:

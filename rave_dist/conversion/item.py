@@ -12,8 +12,9 @@ from pathlib import Path
 from rave_dist.audio.io.open import open_audio
 from rave_dist.audio.io.snapshot import Snapshot
 from rave_dist.audio.io.sources import check_as_listed, local_copy
-from rave_dist.audio.io.write import flac_refusal
-from rave_dist.conversion.corpus import FOREIGN, FOREIGN_FIX, Plan, Task, as_wav, counts_as_done, read_entry
+from rave_dist.audio.io.write import Format, flac_refusal
+from rave_dist.audio.metadata.times import keep_time
+from rave_dist.conversion.corpus import FOREIGN, FOREIGN_FIX, Plan, Task, as_wav, counts_as_done, output_tag, read_entry
 from rave_dist.conversion.describe import Origin
 from rave_dist.conversion.file import ConvertedFile, Target, convert_together
 from rave_dist.conversion.levels import decibels
@@ -186,7 +187,7 @@ class _Output:
         key = plan.written_key(entry)
         if not plan.output.exists(key):
             return None
-        tag = plan.output.stat(key).tag
+        tag = output_tag(plan, key)
         if tag != entry.output_tag:
             with local_copy(plan.output.address(key)) as path:
                 if hash_file(path) != entry.output_sha256:
@@ -196,24 +197,23 @@ class _Output:
 
     def prepare(self, sound: _Readable, stack: ExitStack) -> Target | None:
         """The file to write, in a temporary folder if OUTPUT is remote; None if it cannot be written."""
-        plan, parameters = self.plan, self.plan.parameters
+        plan = self.plan
+        file_format: Format = "wav" if self._key.endswith(".wav") else "flac"
         target: Target | None = None
         with self._ending():
-            if parameters.format == "flac" and (
-                refusal := flac_refusal(sample_rate=sound.sample_rate, channels=sound.channels)
-            ):
+            if file_format == "flac" and (refusal := flac_refusal(sample_rate=sound.sample_rate, channels=sound.channels)):
                 if plan.is_file:
                     fix = "end OUTPUT in .wav, or set --sample-rate or --channels"
                     raise AudioError(refusal, where=self._task.source.name, fix=fix)
                 self._refusal = refusal
-                self._key, parameters = as_wav(self._key), parameters.model_copy(update={"format": "wav"})
+                self._key, file_format = as_wav(self._key), "wav"
             _check_place(plan, self._key)
             place = Path(plan.output.address(self._key))
             if not plan.output.is_local:
                 place = Path(stack.enter_context(temporary_folder("conversion"))) / "output"
             damage = sound.damage.what if sound.damage else None
             origin = Origin(self.item.source_sha256, self._task.source.name, damage=damage)
-            target = Target(place, self._converter, parameters, origin)
+            target = Target(place, self._converter, plan.parameters, file_format, origin)
         return target
 
     def finish(self, target: Target, made: ConvertedFile | Exception, sound: _Readable) -> None:
@@ -223,12 +223,14 @@ class _Output:
                 raise made
             if not self.plan.output.is_local:
                 self.plan.output.upload(target.path, self._key)
+            elif not is_remote(self._task.source.uri):
+                keep_time(Path(self._task.source.uri), target.path)
             levels = made.levels
             self.item = self.item.model_copy(
                 update={
                     "output": self.plan.output.address(self._key),
                     "output_sha256": hash_file(target.path),
-                    "output_tag": self.plan.output.stat(self._key).tag,
+                    "output_tag": output_tag(self.plan, self._key),
                     "state": "salvaged" if sound.damage else "converted",
                     "reason": sound.damage and sound.damage.what,
                     "fix": _INTACT if sound.damage else "",

@@ -60,6 +60,8 @@ COLUMNS: tuple[Column, ...] = (
     Column("silent_fix", pa.string(), "what to do about it; else null"),
     Column("other_format", pa.string(), "why the result is a WAV file in the place of FLAC; else null"),
     Column("notes", pa.list_(pa.string()), "remarks about an intact recording: a wrong header, further tracks"),
+    Column("carried", pa.list_(pa.string()), "metadata that the result has: kinds of chunks, and names of tags"),
+    Column("not_carried", pa.list_(pa.string()), "metadata of the recording that the result does not have, and why"),
     Column("model", pa.string(), "NAME@VERSION of the model, the same in every row"),
 )
 """The columns, in order."""
@@ -129,7 +131,8 @@ def _arrow(rows: Sequence[dict[str, Any]], schema: Any) -> Any:
 
 def _row(item: ConversionItem, model: str) -> dict[str, Any]:
     shared = {name: getattr(item, name) for name in SCHEMA.names if name in ConversionItem.model_fields}
-    row: dict[str, Any] = {**shared, "notes": list(item.notes), "model": model}
+    lists = {name: list(getattr(item, name)) for name in ("notes", "carried", "not_carried")}
+    row: dict[str, Any] = {**shared, **lists, "model": model}
     for name in ("clipped", "silent"):
         problem: Problem | None = getattr(item, name)
         row |= {name: problem and problem.what, f"{name}_fix": problem and problem.fix}

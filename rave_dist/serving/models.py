@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from ray import serve
 
 from rave_dist.audio.io.open import probe
+from rave_dist.audio.io.write import Format
 from rave_dist.conversion.convert import MEMORY_PER_FILE_BYTE, MODELS_SHARE, Converter
 from rave_dist.conversion.describe import Origin
 from rave_dist.conversion.file import Target, convert_file
@@ -149,7 +150,8 @@ class ModelReplica:
                 raise RequestError("the request of this conversion was cancelled")
             check(seconds)
 
-        target = Target(result, model, parameters, Origin(hash_file(source)))
+        file_format: Format = "wav" if parameters.format == "wav" else "flac"
+        target = Target(result, model, parameters, file_format, Origin(hash_file(source)))
         converted = convert_file(source, target, on_read=on_read)
         remarks = {"salvaged": converted.damage}
         for name, problem in (("silent", converted.silent), ("clipped", converted.clipped)):

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, StringConstraints
 
 from rave_dist.identity import content_id
-from rave_dist.options import DEFAULT_LATENT_NOISE, StrictRecord
+from rave_dist.options import DEFAULT_FORMAT, DEFAULT_LATENT_NOISE, AudioFormat, StrictRecord
 from rave_dist.records import ConversionParameters, ConversionRecord, Problem, Record, now
 
 JobState = Literal["queued", "running", "done", "partial", "failed", "cancelled"]
@@ -41,7 +41,7 @@ class Parameters(StrictRecord):
 
     sample_rate: int | None = Field(default=None, ge=8000, le=192_000, description="Hertz; by default that of the recording.")
     channels: int | None = Field(default=None, ge=1, le=8, description="By default those of the recording.")
-    format: Literal["flac", "wav"] = "flac"
+    format: AudioFormat = Field(default=DEFAULT_FORMAT, description="keep: WAV stays WAV, all else becomes FLAC.")
     seed: int = Field(default=0, ge=0, lt=2**31, description="Picks all noise.")
     latent_noise: float = Field(
         default=DEFAULT_LATENT_NOISE, ge=0, le=1000, description="Noise around the latents; 0 for their mean."
@@ -57,6 +57,7 @@ class ConvertQuery(Parameters):
     """The query of ``POST /v1/convert``."""
 
     model: Reference = Field(description="NAME or NAME@VERSION.")
+    format: Literal["flac", "wav"] = "flac"
 
 
 class JobRequest(StrictRecord):

@@ -164,7 +164,7 @@ def test_an_archive_on_s3_is_converted_to_s3(two_nodes: Any, folder: Path, place
     document = _command(two_nodes, folder, *arguments)
     assert (document["converted"], document["skipped"], document["failed"]) == (4, 0, [])
     for index in range(4):
-        with place.open(f"converted/{index}.flac") as file:
+        with place.open(f"converted/{index}.wav") as file:
             samples, rate = soundfile.read(io.BytesIO(file.read()))
         assert (rate, len(samples)) == (RATE, 6 * RATE)
     again = _command(two_nodes, folder, *arguments)

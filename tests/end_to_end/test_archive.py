@@ -136,7 +136,9 @@ def test_an_archive_of_sixty_files(
 
     def convert(*options: str, code: int = 3) -> dict[str, object]:
         outcome = rave_dist(
-            *("convert", "--store", local_store.uri, "--model", "rebana", "--json", *options), archive, tmp_path / "out"
+            *("convert", "--store", local_store.uri, "--model", "rebana", "--format", "flac", "--json", *options),
+            archive,
+            tmp_path / "out",
         )
         assert outcome.code == code, outcome.stderr
         assert "Traceback" not in outcome.stderr

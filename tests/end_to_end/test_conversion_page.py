@@ -36,7 +36,7 @@ def converted(folder: Path, model: str, gain: float, sources: list[Path]) -> Con
     record = ConversionRecord(
         id=f"{model:0>12}".replace("o", "0"),
         model=f"{model}@0",
-        parameters=ConversionParameters(),
+        parameters=ConversionParameters(format="flac"),
         converted=len(items) - 1,
         skipped=0,
         failed=(failed,),

@@ -101,7 +101,7 @@ def test_a_library_from_recordings_to_converted_archive(
     converted = rave_dist(*arguments)
     assert converted.code == 0, converted.stderr
     assert (converted.document["converted"], converted.document["skipped"], converted.document["failed"]) == (1, 0, [])
-    assert soundfile.info(tmp_path / "out/dawn.flac").frames == soundfile.info(archive).frames
+    assert soundfile.info(tmp_path / "out/dawn.wav").frames == soundfile.info(archive).frames
     assert hashlib.sha256(archive.read_bytes()).hexdigest() == digest
     assert rave_dist(*arguments).document["skipped"] == 1
 

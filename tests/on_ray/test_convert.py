@@ -30,7 +30,7 @@ Publish = Callable[..., ModelCard]
 
 
 def convert(store: Store, card: ModelCard, given: str, output: str, **options: object) -> ConversionRecord:
-    return convert_corpus(store, plan_conversion(card, [given], output, ConversionParameters()), **options)  # type: ignore[arg-type]
+    return convert_corpus(store, plan_conversion(card, [given], output, ConversionParameters(format="flac")), **options)  # type: ignore[arg-type]
 
 
 def hashes(folder: Path) -> dict[str, str]:
@@ -77,7 +77,7 @@ def test_ray_and_the_command_s_own_process_write_the_same_bytes_and_one_resumes_
     local_store: Store, publish_tiny: Publish, recordings: Path, tmp_path: Path
 ) -> None:
     card = publish_tiny(local_store, "drum")
-    plan = plan_conversion(card, [str(recordings)], str(tmp_path / "here"), ConversionParameters())
+    plan = plan_conversion(card, [str(recordings)], str(tmp_path / "here"), ConversionParameters(format="flac"))
     job = begin(local_store, [plan], chunk_seconds=20.0)
     (here,) = finish(job, in_process.convert_all(job))
     there = convert(local_store, card, str(recordings), str(tmp_path / "there"), workers=2)
@@ -169,7 +169,7 @@ def test_a_long_file_is_spread_over_the_workers_to_the_same_bytes_and_survives_o
     """A worker is killed in the middle: the run continues with the parts that are there."""
     card = publish_tiny(local_store, "drum")
     given = str(long_recording.parent)
-    plan = plan_conversion(card, [given], str(tmp_path / "here"), ConversionParameters())
+    plan = plan_conversion(card, [given], str(tmp_path / "here"), ConversionParameters(format="flac"))
     job = begin(local_store, [plan], chunk_seconds=20.0)
     (here,) = finish(job, in_process.convert_all(job))
     kept: list[str] = []
@@ -194,7 +194,7 @@ def test_several_models_on_ray_give_the_bytes_of_each_alone(
     local_store: Store, publish_tiny: Publish, recordings: Path, tmp_path: Path
 ) -> None:
     cards = [publish_tiny(local_store, name) for name in ("drum", "gong")]
-    plans = plan_conversions(cards, [str(recordings)], str(tmp_path / "out"), ConversionParameters())
+    plans = plan_conversions(cards, [str(recordings)], str(tmp_path / "out"), ConversionParameters(format="flac"))
     job = begin(local_store, plans, chunk_seconds=20.0)
     records = finish(job, on_ray.convert_all(job, workers=2))
     assert [(record.converted, len(record.failed)) for record in records] == [(7, 1)] * 2

@@ -94,7 +94,7 @@ def test_served_conversion_is_the_commands_sample_for_sample(service: Service, t
     for name, make in SOUNDS.items():
         (recordings / name).write_bytes(make())
     card = service.cards["rebana"]
-    plan = plan_conversion(card, [str(recordings)], str(tmp_path / "out"), ConversionParameters())
+    plan = plan_conversion(card, [str(recordings)], str(tmp_path / "out"), ConversionParameters(format="flac"))
     record = convert_corpus(service.store, plan)
     assert record.converted == len(SOUNDS)
     for name in SOUNDS:
@@ -269,7 +269,10 @@ def test_a_job_does_not_replace_a_recording_unless_it_is_asked_to(service: Servi
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(_sound())
     before = (tmp_path / "out" / "a.flac").read_bytes()
-    asked = {"model": "rebana", "inputs": [str(tmp_path / "recordings")], "output": str(tmp_path / "out")}
+    asked = {
+        **{"model": "rebana", "inputs": [str(tmp_path / "recordings")], "output": str(tmp_path / "out")},
+        "parameters": {"format": "flac"},
+    }
     job = _finished(service, asked)
     assert (job["state"], job["result"]["converted"], job["done"], job["total"]) == ("partial", 1, 2, 2)
     assert "overwrite: true" in job["result"]["failed"][0]["fix"]

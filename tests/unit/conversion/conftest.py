@@ -104,7 +104,7 @@ def convert(scripted: Callable[..., tuple[Path, ModelCard]], local_store: Store)
         path, card = scripted(kind)
         converter = Converter(path, card)
         before = hashes(given)
-        plan = plan_conversion(card, [str(given)], str(output), ConversionParameters(**parameters))  # type: ignore[arg-type]
+        plan = plan_conversion(card, [str(given)], str(output), ConversionParameters(**{"format": "flac", **parameters}))  # type: ignore[arg-type]
         job = begin(local_store, [replace(plan, protected=protected)], chunk_seconds=0.5)
         (record,) = finish(job, (outcome for work in job.to_do for outcome in attempt(job, work, {0: converter})))
         assert hashes(given) == before

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import soundfile
 
-from rave_dist.conversion.corpus import Plan, plan_conversion, split_done
+from rave_dist.conversion.corpus import Plan, output_tag, plan_conversion, split_done
 from rave_dist.conversion.job import begin, finish
 from rave_dist.errors import AudioError, ConversionError
 from rave_dist.records import ConversionItem, ConversionParameters, ModelCard
 from rave_dist.storage.store import Store
 
-PARAMETERS = ConversionParameters()
+PARAMETERS = ConversionParameters(format="flac")
 
 
 @pytest.fixture
@@ -62,6 +62,22 @@ def test_names_that_would_meet_keep_their_extension(card: ModelCard, make: Calla
         "A.aiff": "A.aiff.wav",
         "b.wav": "b.wav",
         "take.1.wav": "take.1.wav",
+    }
+
+
+def test_wav_stays_wav_and_all_else_becomes_flac(card: ModelCard, make: Callable[..., Path]) -> None:
+    """A file in FLAC's name may become a WAV file, so it does not have that name where there is one."""
+    root = make("in/a.WAV", "in/b.w64", "in/c.flac", "in/d.mp3", "in/take.wav", "in/take.ogg", "in/e.rf64", "in/f.aiff")
+    plan = plan_conversion(card, [str(root / "in")], str(root / "out"), ConversionParameters())
+    assert outputs(plan) == {
+        "a.WAV": "a.wav",
+        "b.w64": "b.wav",
+        "c.flac": "c.flac",
+        "d.mp3": "d.flac",
+        "take.wav": "take.wav",
+        "take.ogg": "take.ogg.flac",
+        "e.rf64": "e.wav",
+        "f.aiff": "f.flac",
     }
 
 
@@ -183,7 +199,7 @@ def test_a_damaged_journal_entry_is_no_entry(card: ModelCard, make: Callable[...
                 source_sha256="0",
                 source_fingerprint=task.source.fingerprint,
                 output=plan.output.address(task.output),
-                output_tag=plan.output.stat(task.output).tag,
+                output_tag=output_tag(plan, task.output),
                 state="converted",
             )
         )

@@ -20,7 +20,7 @@ from wavinfo import WavInfoReader
 import rave_dist
 from rave_dist.conversion.convert import Converter
 from rave_dist.conversion.corpus import plan_conversion
-from rave_dist.conversion.item import convert_item
+from rave_dist.conversion.item import convert_source
 from rave_dist.identity import hash_file
 from rave_dist.records import ConversionItem, ConversionParameters, ModelCard
 from rave_dist.storage.store import Store
@@ -37,7 +37,8 @@ def run(scripted: Callable[..., tuple[Path, ModelCard]], local_store: Store, tmp
         card = card.model_copy(update={"credit": {"name": "Jörg Weiß", "licence": "CC BY-NC 4.0"}})
         plan = plan_conversion(card, [str(source)], str(tmp_path / output), ConversionParameters(**parameters))  # type: ignore[arg-type]
         before = source.read_bytes()
-        item = convert_item(local_store, plan, plan.tasks[0], Converter(path, card), chunk_seconds=0.5).item
+        (outcome,) = convert_source(local_store, plan.tasks[0], [(plan, Converter(path, card))], chunk_seconds=0.5)
+        item = outcome.item
         assert item.state == "converted", item.reason
         assert source.read_bytes() == before
         return Path(item.output), item

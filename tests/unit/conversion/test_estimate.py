@@ -16,7 +16,7 @@ from rave_dist.conversion.job import Job, Work
 from rave_dist.records import ConversionParameters, ModelCard
 from rave_dist.storage.store import Store
 
-PLAIN = ConversionParameters()
+PLAIN = ConversionParameters(format="flac")
 
 
 @pytest.fixture

@@ -67,7 +67,7 @@ class Inbox:
     def follow(self, happens: Happens, *, looks: int = 12, kinds: Sequence[str] = ("mirror",)) -> ConversionRecord:
         """The record of the first model."""
         models = [self.scripted(kind) for kind in kinds]
-        look = look_at([card for _, card in models], str(self.folder), str(self.output), ConversionParameters())
+        look = look_at([card for _, card in models], str(self.folder), str(self.output), ConversionParameters(format="flac"))
         self.clock = Clock(happens, looks)
         arrivals = follow(
             look, poll_seconds=POLL, settle_seconds=SETTLE, say=self.said.append, clock=self.clock, wait=self.clock.wait
@@ -194,7 +194,7 @@ def test_a_folder_that_is_away_for_a_while_is_said_once(inbox: Inbox) -> None:
     moved = inbox.folder.with_name("moved")
     calls = 0
     _, card = inbox.scripted("mirror")
-    look = look_at([card], str(inbox.folder), str(inbox.output), ConversionParameters())
+    look = look_at([card], str(inbox.folder), str(inbox.output), ConversionParameters(format="flac"))
 
     def failing() -> tuple[Plan, ...]:
         nonlocal calls
@@ -228,8 +228,8 @@ def test_what_cannot_be_followed_is_an_error_at_once(inbox: Inbox) -> None:
     for folder in (inbox.folder / "absent", inbox.folder / "a.wav"):
         sound(inbox.folder / "a.wav")
         with pytest.raises(ConversionError, match="only a folder can be watched"):
-            look_at([card], str(folder), str(inbox.output), ConversionParameters())
-    look = look_at([card], str(inbox.folder), str(inbox.folder / "out"), ConversionParameters())
+            look_at([card], str(folder), str(inbox.output), ConversionParameters(format="flac"))
+    look = look_at([card], str(inbox.folder), str(inbox.folder / "out"), ConversionParameters(format="flac"))
     with pytest.raises(ConversionError, match="OUTPUT is inside"):
         next(follow(look))
 
@@ -243,6 +243,7 @@ def test_the_command_converts_what_arrives_until_sigterm_and_ends_with_the_total
     sound(inbox.folder / "first.wav", 1)
     (inbox.folder / "bad.wav").write_bytes(b"not a sound")
     arguments = ["--store", local_store.uri, "--model", "frames@1", "--watch", "--page", str(tmp_path / "page.html")]
+    arguments += ["--format", "flac"]
     program = [sys.executable, "-m", "rave_dist", "convert", *arguments, str(inbox.folder), str(inbox.output)]
     command = subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
@@ -274,7 +275,9 @@ def test_what_cannot_be_combined_with_watching_is_refused(
     local_store: Store, inputs: tuple[str, ...], workers: int | None
 ) -> None:
     with pytest.raises(ConversionError) as caught:
-        watch(local_store, ["m"], inputs, "out", parameters=ConversionParameters(), chunk_seconds=1, workers=workers)
+        watch(
+            local_store, ["m"], inputs, "out", parameters=ConversionParameters(format="flac"), chunk_seconds=1, workers=workers
+        )
     assert caught.value.fix
 
 

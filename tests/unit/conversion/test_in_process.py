@@ -68,7 +68,7 @@ class Told(Silent):
 
 
 def convert(store: Store, card: ModelCard, given: Path, output: Path) -> ConversionRecord:
-    plan = plan_conversion(card, [str(given)], str(output), ConversionParameters())
+    plan = plan_conversion(card, [str(given)], str(output), ConversionParameters(format="flac"))
     job = begin(store, [plan], chunk_seconds=0.5)
     return finish(job, in_process.convert_all(job))[0]
 
@@ -102,7 +102,7 @@ def test_a_command_that_is_stopped_resumes(local_store: Store, publish: Publish,
 
     job = begin(
         local_store,
-        [plan_conversion(card, [str(recordings)], str(tmp_path / "out"), ConversionParameters())],
+        [plan_conversion(card, [str(recordings)], str(tmp_path / "out"), ConversionParameters(format="flac"))],
         chunk_seconds=0.5,
     )
     with pytest.raises(KeyboardInterrupt):
@@ -153,7 +153,12 @@ def test_the_caller_s_threads_stay_as_they_were(local_store: Store, publish: Pub
 
 
 def request(store: Store, recordings: Path, output: Path, **options: Any) -> ConversionRecord:
-    values: dict[str, Any] = {"parameters": ConversionParameters(), "chunk_seconds": 20.0, "workers": None, **options}
+    values: dict[str, Any] = {
+        "parameters": ConversionParameters(format="flac"),
+        "chunk_seconds": 20.0,
+        "workers": None,
+        **options,
+    }
     return archives.convert(store, ["frames@1"], [str(recordings)], str(output), **values)[0]
 
 
@@ -266,6 +271,8 @@ def test_the_command_names_what_came_out_wrong_with_a_fix_and_exit_code_3(
             "--model",
             kind,
             "--trust",  # one of these networks has operators that no export has
+            "--format",
+            "flac",
             *options,
             str(tmp_path / "in"),
             str(tmp_path / kind),

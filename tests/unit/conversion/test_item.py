@@ -32,7 +32,7 @@ def run(scripted: Callable[..., tuple[Path, ModelCard]], local_store: Store) -> 
     ) -> dict[str, Outcome]:
         path, card = scripted(kind)
         converter = Converter(path, card)
-        plan = plan_conversion(card, [str(given)], str(output), ConversionParameters(**parameters))  # type: ignore[arg-type]
+        plan = plan_conversion(card, [str(given)], str(output), ConversionParameters(**{"format": "flac", **parameters}))  # type: ignore[arg-type]
         to_do, _ = split_done(store, plan)
         return {Path(t.source.uri).name: convert_source(store, t, [(plan, converter)], chunk_seconds=0.5)[0] for t in to_do}
 
@@ -211,7 +211,7 @@ def test_a_source_that_grows_is_named_and_leaves_neither_output_nor_journal_of_a
 ) -> None:
     converter = Growing(*scripted("frames"))
     converter.source = recordings / "mono.wav"
-    parameters = ConversionParameters(salvage=salvage)
+    parameters = ConversionParameters(format="flac", salvage=salvage)
     plan = plan_conversion(converter.card, [str(converter.source)], str(tmp_path / "out"), parameters)
     (outcome,) = convert_source(local_store, plan.tasks[0], [(plan, converter)], chunk_seconds=0.5)
     assert (outcome.item.state, outcome.item.reason) == ("failed", "the file changed while it was read")
@@ -221,6 +221,26 @@ def test_a_source_that_grows_is_named_and_leaves_neither_output_nor_journal_of_a
     plan = plan_conversion(converter.card, [str(converter.source)], str(tmp_path / "out"), parameters)
     (done,) = convert_source(local_store, plan.tasks[0], [(plan, Converter(*scripted("frames")))], chunk_seconds=0.5)
     assert (done.item.state, done.item.source_sha256) == ("converted", hash_file(converter.source))
+
+
+def test_an_output_has_the_time_of_its_recording_and_is_still_known_from_another(run: Run, tmp_path: Path) -> None:
+    """Two conversions write the same file, of the same size and time: neither takes the other's result for its own."""
+    source = tmp_path / "in" / "dawn.wav"
+    source.parent.mkdir()
+    soundfile.write(source, np.random.default_rng(0).standard_normal(8000) * 0.1, 16000)
+    os.utime(source, (1_234_567_890, 1_234_567_890))
+    made = {}
+    for seed in (1, 2):
+        outcome = run(source.parent, tmp_path / "out", format="keep", seed=seed)["dawn.wav"]
+        output = Path(outcome.item.output)
+        assert output.name == "dawn.wav"
+        assert output.stat().st_mtime == source.stat().st_mtime == 1_234_567_890
+        made[seed] = output.read_bytes()
+    assert made[1] != made[2]
+    assert len(made[1]) == len(made[2])
+    assert run(source.parent, tmp_path / "out", format="keep", seed=2) == {}
+    run(source.parent, tmp_path / "out", format="keep", seed=1)
+    assert output.read_bytes() == made[1]
 
 
 def test_remarks_about_a_source_are_in_its_entry(run: Run, tmp_path: Path) -> None:

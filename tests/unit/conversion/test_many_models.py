@@ -52,7 +52,9 @@ def recordings(tmp_path: Path) -> Path:
 
 
 def convert(store: Store, cards: list[ModelCard], given: Path, output: Path) -> tuple[ConversionRecord, ...]:
-    job = begin(store, plan_conversions(cards, [str(given)], str(output), ConversionParameters()), chunk_seconds=0.5)
+    job = begin(
+        store, plan_conversions(cards, [str(given)], str(output), ConversionParameters(format="flac")), chunk_seconds=0.5
+    )
     return finish(job, in_process.convert_all(job))
 
 
@@ -69,7 +71,9 @@ def test_each_model_s_results_are_those_of_the_model_alone(
     assert [record.model for record in records] == [card.reference for card in cards]
     assert [(record.converted, len(record.failed)) for record in records] == [(4, 1)] * 3
     for card in cards:
-        plan = plan_conversion(card, [str(recordings)], str(tmp_path / "alone" / card.name), ConversionParameters())
+        plan = plan_conversion(
+            card, [str(recordings)], str(tmp_path / "alone" / card.name), ConversionParameters(format="flac")
+        )
         job = begin(local_store, [plan], chunk_seconds=0.5)
         finish(job, in_process.convert_all(job))
     assert hashes(tmp_path / "all") == hashes(tmp_path / "alone")
@@ -79,7 +83,9 @@ def test_each_model_s_results_are_those_of_the_model_alone(
 def test_a_conversion_with_one_model_and_one_with_all_continue_each_other(
     local_store: Store, cards: list[ModelCard], recordings: Path, tmp_path: Path
 ) -> None:
-    plan = plan_conversion(cards[0], [str(recordings)], str(tmp_path / "out" / cards[0].name), ConversionParameters())
+    plan = plan_conversion(
+        cards[0], [str(recordings)], str(tmp_path / "out" / cards[0].name), ConversionParameters(format="flac")
+    )
     job = begin(local_store, [plan], chunk_seconds=0.5)
     finish(job, in_process.convert_all(job))
     (tmp_path / "out" / cards[0].name / "deep" / "1.flac").unlink()
@@ -147,7 +153,7 @@ def test_a_model_is_loaded_once_however_many_fit_in_memory(
     monkeypatch.setattr(in_process, "in_groups", lambda job, _: in_groups(job, memory))
     job = begin(
         local_store,
-        plan_conversions(cards, [str(recordings)], str(tmp_path / "out"), ConversionParameters()),
+        plan_conversions(cards, [str(recordings)], str(tmp_path / "out"), ConversionParameters(format="flac")),
         chunk_seconds=0.5,
     )
     assert len(list(in_groups(job, memory))) == groups
@@ -159,7 +165,7 @@ def test_a_model_is_loaded_once_however_many_fit_in_memory(
 def test_a_model_larger_than_memory_is_alone(
     local_store: Store, cards: list[ModelCard], recordings: Path, tmp_path: Path
 ) -> None:
-    plans = plan_conversions(cards, [str(recordings)], str(tmp_path / "out"), ConversionParameters())
+    plans = plan_conversions(cards, [str(recordings)], str(tmp_path / "out"), ConversionParameters(format="flac"))
     groups = list(in_groups(begin(local_store, plans, chunk_seconds=0.5), 0))
     assert [group.models for group in groups] == [(0,), (1,), (2,)]
     assert all(work.plans == group.models for group in groups for work in group.to_do)
@@ -177,7 +183,7 @@ def test_a_model_that_fails_on_a_source_fails_alone(
     (tmp_path / "in").mkdir()
     soundfile.write(tmp_path / "in" / "loud.wav", np.full(16000, 0.95), 16000)
     soundfile.write(tmp_path / "in" / "soft.wav", np.full(16000, 0.05), 16000)
-    plans = plan_conversions(found, [str(tmp_path / "in")], str(tmp_path / "out"), ConversionParameters())
+    plans = plan_conversions(found, [str(tmp_path / "in")], str(tmp_path / "out"), ConversionParameters(format="flac"))
     job: Job = begin(local_store, plans, chunk_seconds=0.5, trust=True)
     records = {record.model.partition("@")[0]: record for record in finish(job, in_process.convert_all(job))}
     assert {name: record.converted for name, record in records.items()} == {"frames": 2, "mirror": 2, "broken": 1, "fussy": 1}
@@ -205,7 +211,9 @@ def test_folders_are_named_by_models_and_by_versions_where_names_are_equal(
 ) -> None:
     later = cards[0].model_copy(update={"version": "2"})
     capital = cards[1].model_copy(update={"name": "Mirror"})
-    plans = plan_conversions([*cards, later, capital, later], [str(recordings)], str(tmp_path / "out"), ConversionParameters())
+    plans = plan_conversions(
+        [*cards, later, capital, later], [str(recordings)], str(tmp_path / "out"), ConversionParameters(format="flac")
+    )
     folders = [plan.output.uri.removeprefix(f"{tmp_path / 'out'}/") for plan in plans]
     assert folders == ["frames@1", "mirror@1", "quiet", "frames@2", "Mirror@1"]
 
@@ -213,9 +221,9 @@ def test_folders_are_named_by_models_and_by_versions_where_names_are_equal(
 def test_several_models_need_a_folder(cards: list[ModelCard], recordings: Path, tmp_path: Path) -> None:
     one = str(recordings / "deep" / "0.wav")
     with pytest.raises(ConversionError, match="one file, but there are 3 models"):
-        plan_conversions(cards, [one], str(tmp_path / "x.flac"), ConversionParameters())
+        plan_conversions(cards, [one], str(tmp_path / "x.flac"), ConversionParameters(format="flac"))
     with pytest.raises(ConversionError, match="no models") as caught:
-        plan_conversions([], [one], str(tmp_path / "out"), ConversionParameters())
+        plan_conversions([], [one], str(tmp_path / "out"), ConversionParameters(format="flac"))
     assert caught.value.fix
     with pytest.raises(ConversionError, match="inside the input"):
-        plan_conversions(cards, [str(recordings)], str(recordings / "out"), ConversionParameters())
+        plan_conversions(cards, [str(recordings)], str(recordings / "out"), ConversionParameters(format="flac"))

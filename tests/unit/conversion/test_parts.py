@@ -65,7 +65,7 @@ def plan(converter: Converter, tmp_path: Path) -> Plan:
     (tmp_path / "in").mkdir()
     samples = np.random.default_rng(0).standard_normal((int(7.3 * 22050), 2)) * 0.1
     soundfile.write(tmp_path / "in" / "long.wav", samples, 22050)
-    return plan_conversion(converter.card, [str(tmp_path / "in")], str(tmp_path / "out"), ConversionParameters())
+    return plan_conversion(converter.card, [str(tmp_path / "in")], str(tmp_path / "out"), ConversionParameters(format="flac"))
 
 
 def convert(store: Store, plan: Plan, players: Players, *, ahead: int = 3) -> str:

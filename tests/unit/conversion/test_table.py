@@ -36,7 +36,7 @@ def converted(tmp_path: Path, local_store: Store, convert: Convert) -> tuple[Pla
     (folder / "z.wav").write_text("not a sound")
     record = convert(folder, tmp_path / "out", kind="broken")
     card = model_card(name="broken", version="1")
-    return plan_conversion(card, [str(folder)], str(tmp_path / "out"), ConversionParameters()), record
+    return plan_conversion(card, [str(folder)], str(tmp_path / "out"), ConversionParameters(format="flac")), record
 
 
 def test_every_source_is_a_row_with_what_the_journal_says(
@@ -134,7 +134,9 @@ def test_rows_keep_the_order_of_the_sources_over_several_groups(
     monkeypatch.setattr(table_module, "GROUP_ROWS", 7)
     tasks = tuple(Task(AudioSource(f"/in/{i}.wav", 1, "1-1", f"{i}.wav"), f"{i}.flac") for i in range(30))
     card = model_card()
-    plan = Plan(id="0" * 12, card=card, parameters=ConversionParameters(), output=Store(str(tmp_path / "out")), tasks=tasks)
+    plan = Plan(
+        id="0" * 12, card=card, parameters=ConversionParameters(format="flac"), output=Store(str(tmp_path / "out")), tasks=tasks
+    )
     for task in tasks:
         if task.output != "11.flac":  # an entry that is missing is no row
             item = ConversionItem(source=task.source.name, source_sha256="", output=task.output, state="failed", reason="x")

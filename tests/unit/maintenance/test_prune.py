@@ -154,7 +154,7 @@ def test_old_versions_go_unless_something_refers_to_them(any_store: Store, publi
     record = RunRecord(library="tiny", instrument="drums", run_id=oldest.run_id, dataset="", model=oldest.reference)
     record.save(any_store, record.key)
     assert _found(any_store, keep=1) == {f"models: {second.key}", f"runs: {second.run_key}"}
-    request = ConversionRequest(model=second.reference, parameters=ConversionParameters(), output="/out")
+    request = ConversionRequest(model=second.reference, parameters=ConversionParameters(format="flac"), output="/out")
     request.save(any_store, ConversionFolder.of("abc").request)
     assert _found(any_store, keep=1) == set()
     any_store.delete(ConversionFolder.of("abc").request)

@@ -51,7 +51,7 @@ def fill(store: Store, model: TinyModel, folder: Path) -> None:
     save_checkpoint(store, spec.folder.checkpoints, 4, {"step": 4})
     card = model.publish(store)
     write_record(store, record_of(store, spec).model_copy(update={"state": "done", "model": card.reference}))
-    plan = plan_conversion(card, [str(wav)], str(folder / "converted"), ConversionParameters())
+    plan = plan_conversion(card, [str(wav)], str(folder / "converted"), ConversionParameters(format="flac"))
     job = begin(store, [plan], chunk_seconds=10.0)
     assert finish(job, in_process.convert_all(job))[0].converted == 1
 

@@ -93,7 +93,7 @@ def test_a_conversion_whose_files_are_gone_says_so(local_store: Store) -> None:
     record = ConversionRecord(
         id="0123",
         model="drum@1",
-        parameters=ConversionParameters(),
+        parameters=ConversionParameters(format="flac"),
         converted=1,
         skipped=0,
         failed=(),

@@ -29,7 +29,9 @@ def planned(backend: Any, tmp_path: Path) -> Callable[..., Plan]:
         soundfile.write(folder / f"{name}.wav", np.full(100, 0.1), 8000)
 
     def make(**parameters: Any) -> Plan:
-        return plan_conversion(backend.cards[0], [str(folder)], str(tmp_path / "out"), ConversionParameters(**parameters))
+        return plan_conversion(
+            backend.cards[0], [str(folder)], str(tmp_path / "out"), ConversionParameters(**{"format": "flac", **parameters})
+        )
 
     return make
 
@@ -188,7 +190,7 @@ def test_a_link_below_an_input_does_not_lead_out_of_what_the_operator_allows(
     for name, target in (("own.wav", tmp_path / "recordings" / "a.wav"), ("other.wav", tmp_path / "private.wav")):
         (tmp_path / "archive" / name).symlink_to(target)
     card = planned().card
-    plan = plan_conversion(card, [str(tmp_path / "archive")], str(tmp_path / "out"), ConversionParameters())
+    plan = plan_conversion(card, [str(tmp_path / "archive")], str(tmp_path / "out"), ConversionParameters(format="flac"))
     access = Access(local_store.uri, inputs=(str(tmp_path / "archive"), str(tmp_path / "recordings")))
     kept, refused = access.split(local_store, plan, overwrite=False)
     assert [task.output for task in kept.tasks] == ["own.flac"]

@@ -22,12 +22,12 @@ def test_fifteen_megabytes_of_many_channels_are_refused_by_their_header(card: Mo
     """256 channels of 16 bit at 100 Hz: 290 s, but 3.3 thousand million samples for the model."""
     sound = AudioInfo(100, 256, 29_000, "WAV")
     with pytest.raises(LimitError, match=r"256, which are allowed for 7\.65 seconds"):
-        work_limit(Limits(), sound, card, ConversionParameters())
+        work_limit(Limits(), sound, card, ConversionParameters(format="flac"))
 
 
 @pytest.mark.parametrize("samples", [None, 0, 100])
 def test_a_header_that_lies_is_found_out_while_decoding(card: ModelCard, samples: int | None) -> None:
-    check = work_limit(Limits(), AudioInfo(100, 256, samples, "WAV"), card, ConversionParameters())
+    check = work_limit(Limits(), AudioInfo(100, 256, samples, "WAV"), card, ConversionParameters(format="flac"))
     check(7.0)
     with pytest.raises(LimitError, match="too many channels"):
         check(8.0)
@@ -43,8 +43,8 @@ def test_channels_that_are_asked_for_are_work_too(card: ModelCard) -> None:
 
 def test_seconds_are_limited_as_before(card: ModelCard) -> None:
     with pytest.raises(LimitError, match="longer than 900 seconds"):
-        work_limit(Limits(), AudioInfo(8000, 1, 8000 * 901, "WAV"), card, ConversionParameters())
-    stereo = work_limit(Limits(), AudioInfo(44_100, 2, 44_100 * 900, "FLAC"), card, ConversionParameters())
+        work_limit(Limits(), AudioInfo(8000, 1, 8000 * 901, "WAV"), card, ConversionParameters(format="flac"))
+    stereo = work_limit(Limits(), AudioInfo(44_100, 2, 44_100 * 900, "FLAC"), card, ConversionParameters(format="flac"))
     stereo(900.0)
     with pytest.raises(LimitError, match="longer than 900 seconds"):
         stereo(900.1)
@@ -52,4 +52,4 @@ def test_seconds_are_limited_as_before(card: ModelCard) -> None:
 
 def test_so_many_channels_that_one_second_is_too_much(card: ModelCard) -> None:
     with pytest.raises(LimitError, match="4000"):
-        work_limit(Limits(), AudioInfo(48_000, 4000, 10, "WAV"), card, ConversionParameters())
+        work_limit(Limits(), AudioInfo(48_000, 4000, 10, "WAV"), card, ConversionParameters(format="flac"))

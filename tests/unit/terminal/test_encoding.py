@@ -39,7 +39,7 @@ def test_messages_in_any_encoding(tmp_path: Path, encoding: str) -> None:
 @pytest.mark.parametrize(
     ("option", "said"),
     [
-        ("--format=mp3", "'mp3' is not one of 'flac'"),
+        ("--format=mp3", "'mp3' is not one of 'keep'"),
         ("--seed=x", "whole number"),
         ("--sample-rate=44.1", "whole number"),
         ("--chunk-seconds=0", "0.5"),
