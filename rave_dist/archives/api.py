@@ -9,7 +9,7 @@ from typing import overload
 from rave_dist import archives
 from rave_dist.arguments import AnyProgress, AnyStore, reporting, store_of
 from rave_dist.options import DEFAULT_CHUNK_SECONDS, DEFAULT_FORMAT, DEFAULT_LATENT_NOISE, DEFAULT_SEED, AudioFormat
-from rave_dist.records import ConversionParameters
+from rave_dist.records import ConversionParameters, Treatment
 from rave_dist.views import Conversion
 
 
@@ -26,6 +26,11 @@ def convert(
     seed: int = ...,
     latent_noise: float = ...,
     salvage: bool = ...,
+    denoise: float = ...,
+    gate: float | None = ...,
+    skip_silence: float | None = ...,
+    mix: float = ...,
+    match_loudness: bool = ...,
     chunk_seconds: float = ...,
     workers: int | None = ...,
     page: str | Path | None = ...,
@@ -46,6 +51,11 @@ def convert(
     seed: int = ...,
     latent_noise: float = ...,
     salvage: bool = ...,
+    denoise: float = ...,
+    gate: float | None = ...,
+    skip_silence: float | None = ...,
+    mix: float = ...,
+    match_loudness: bool = ...,
     chunk_seconds: float = ...,
     workers: int | None = ...,
     page: str | Path | None = ...,
@@ -65,6 +75,11 @@ def convert(
     seed: int = DEFAULT_SEED,
     latent_noise: float = DEFAULT_LATENT_NOISE,
     salvage: bool = False,
+    denoise: float = 0.0,
+    gate: float | None = None,
+    skip_silence: float | None = None,
+    mix: float = 1.0,
+    match_loudness: bool = False,
     chunk_seconds: float = DEFAULT_CHUNK_SECONDS,
     workers: int | None = None,
     page: str | Path | None = None,
@@ -86,6 +101,11 @@ def convert(
         seed: picks all noise.
         latent_noise: level of the noise around the latents: 1 as the streaming file plays, 0 for their mean.
         salvage: convert the readable part of damaged files.
+        denoise: share of the background noise that is removed before the model, 0 to 1.
+        gate: silence where the recording is less than this many dB above its noise floor in every third of an octave.
+        skip_silence: silence where the recording is below this peak in dBFS.
+        mix: share of the model's output, 0 to 1; the rest is the recording.
+        match_loudness: give each result the loudness of its recording (BS.1770), without clipping.
         chunk_seconds: seconds of audio in memory at once; it does not change the result.
         workers: files converted at once, on Ray; None converts in this process if that takes about a minute, otherwise on Ray.
         page: an HTML file or address to write a page to: totals, problems, credit, and a sample to listen to.
@@ -109,7 +129,13 @@ def convert(
     given = [inputs] if isinstance(inputs, str | Path) else inputs
     place = store_of(store)
     parameters = ConversionParameters(
-        sample_rate=sample_rate, channels=channels, format=format, seed=seed, latent_noise=latent_noise, salvage=salvage
+        sample_rate=sample_rate,
+        channels=channels,
+        format=format,
+        seed=seed,
+        latent_noise=latent_noise,
+        salvage=salvage,
+        treatment=Treatment(denoise=denoise, gate=gate, skip_silence=skip_silence, mix=mix, match_loudness=match_loudness),
     )
     with reporting(progress) as shown:
         records = archives.convert(

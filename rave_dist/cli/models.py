@@ -13,7 +13,7 @@ from rave_dist.archives import watched
 from rave_dist.cli.options import Debug, InputsBelow, Json, OutputsBelow, StoreUri, Trust, existing, finish
 from rave_dist.errors import RaveDistError
 from rave_dist.options import DEFAULT_CHUNK_SECONDS, DEFAULT_FORMAT, DEFAULT_LATENT_NOISE, DEFAULT_SEED, AudioFormat
-from rave_dist.records import ConversionParameters, Problem
+from rave_dist.records import ConversionParameters, Problem, Treatment
 from rave_dist.storage.store import Store
 from rave_dist.terminal import console
 from rave_dist.terminal.conversion import show_conversions, show_conversions_end
@@ -81,6 +81,38 @@ def convert(
             "--latent-noise", min=0, max=1000, help="Noise around the latents: 1 as the streaming file plays, 0 for their mean."
         ),
     ] = DEFAULT_LATENT_NOISE,
+    denoise: Annotated[
+        float,
+        typer.Option("--denoise", min=0, max=1, help="Share of the background noise that is removed before the model."),
+    ] = 0.0,
+    gate: Annotated[
+        float | None,
+        typer.Option(
+            "--gate",
+            metavar="DB",
+            min=0,
+            max=100,
+            help="Silence where the recording is less than this above its noise floor, e.g. 12.",
+            show_default=False,
+        ),
+    ] = None,
+    skip_silence: Annotated[
+        float | None,
+        typer.Option(
+            "--skip-silence",
+            metavar="DBFS",
+            min=-200,
+            max=0,
+            help="Silence where the recording is below this peak, e.g. -90.",
+            show_default=False,
+        ),
+    ] = None,
+    mix: Annotated[
+        float, typer.Option("--mix", min=0, max=1, help="Share of the model's output; the rest is the recording.")
+    ] = 1.0,
+    match_loudness: Annotated[
+        bool, typer.Option("--match-loudness", help="Give each result the loudness of its recording, without clipping.")
+    ] = False,
     trust: Trust = False,
     salvage: Annotated[bool, typer.Option("--salvage", help="Convert the readable part of damaged files.")] = False,
     page: Annotated[
@@ -103,7 +135,13 @@ def convert(
     if (models is None) == (not model):
         raise typer.BadParameter("name one or several models with --model, or give --models all", param_hint="--model")
     parameters = ConversionParameters(
-        sample_rate=sample_rate, channels=channels, format=file_format, seed=seed, latent_noise=latent_noise, salvage=salvage
+        sample_rate=sample_rate,
+        channels=channels,
+        format=file_format,
+        seed=seed,
+        latent_noise=latent_noise,
+        salvage=salvage,
+        treatment=Treatment(denoise=denoise, gate=gate, skip_silence=skip_silence, mix=mix, match_loudness=match_loudness),
     )
     began, place = time.monotonic(), existing(store)
     with shown_progress() as progress:

@@ -137,6 +137,7 @@ def plan_conversions(
 
 def _list(inputs: Sequence[str], output: str, parameters: ConversionParameters, *, as_file: bool) -> tuple[Listing, str]:
     """The sources, and OUTPUT as a full path or address; refuses what cannot be converted."""
+    parameters.treatment.check()
     if not inputs:
         raise ConversionError("there is nothing to convert", fix="give at least one file, folder, glob or s3:// prefix")
     check_format(parameters, where=output)

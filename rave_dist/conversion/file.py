@@ -15,7 +15,8 @@ from rave_dist.audio.types import Audio
 from rave_dist.conversion.broadcast import Writing, run_together
 from rave_dist.conversion.describe import Origin, describe
 from rave_dist.conversion.levels import Peaks, SourceLevels, find_clipping, find_silence
-from rave_dist.conversion.stream import StreamConverter
+from rave_dist.conversion.stream import Conversion, StreamConverter
+from rave_dist.conversion.treatment import Fork, Profile, after, before
 from rave_dist.errors import AudioError, StoreError
 from rave_dist.options import DEFAULT_CHUNK_SECONDS
 from rave_dist.records import ConversionParameters, Problem
@@ -28,7 +29,7 @@ SecondsRead = Callable[[float], None]
 class ConvertedFile:
     """A written file: its seconds, its levels before clipping, the damage of a salvaged source, and what came out wrong.
 
-    ``carried`` and ``not_carried`` are those of `ConversionItem`.
+    ``carried`` and ``not_carried`` are those of `ConversionItem`; ``notes`` are remarks about its loudness.
     """
 
     seconds: float
@@ -38,14 +39,15 @@ class ConvertedFile:
     clipped: Problem | None
     carried: tuple[str, ...] = ()
     not_carried: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Target:
     """A file that is to be written.
 
-    ``parameters`` are the sample rate, channels, seed and latent noise; ``origin`` is how the file names its source: without it
-    the file has no metadata.
+    ``parameters`` are the sample rate, channels, seed, latent noise and treatment; ``origin`` is how the file names its source:
+    without it the file has no metadata; ``profile`` is of the source: without it there is no treatment.
     """
 
     path: Path
@@ -53,6 +55,7 @@ class Target:
     parameters: ConversionParameters
     file_format: Format
     origin: Origin | None = None
+    profile: Profile | None = None
 
 
 def convert_file(
@@ -132,12 +135,14 @@ def _write(
     chunk_seconds: float,
 ) -> Writing[ConvertedFile]:
     """Writes a target block by block."""
-    parameters = target.parameters
+    parameters, profile = target.parameters, target.profile
     sample_rate = parameters.sample_rate or decoder.sample_rate
     channels = parameters.channels or decoder.channels
-    recorded = SourceLevels(decoder.subtype, channels)
-    conversion = target.converter.convert(
-        recorded.of(blocks),
+    recorded, treatment, notes = SourceLevels(decoder.subtype, channels), parameters.treatment, list[str]()
+    received = Fork(recorded.of(blocks))
+    recording = received.reader()
+    conversion = played = target.converter.convert(
+        recording if profile is None else before(recording, profile, treatment, sample_rate=decoder.sample_rate),
         sample_rate=decoder.sample_rate,
         channels=decoder.channels,
         seed=parameters.seed,
@@ -146,6 +151,9 @@ def _write(
         out_channels=channels,
         chunk_seconds=chunk_seconds,
     )
+    if profile is not None:
+        rates, wet = (decoder.sample_rate, sample_rate), played.unlimited()
+        conversion = Conversion(after(wet, received, profile, treatment, rates=rates, channels=channels, notes=notes))
     expected = source_samples and resampled_length(source_samples, decoder.sample_rate, sample_rate)
     subtype, metadata = subtype_for(decoder.subtype), None
     if target.origin is not None:
@@ -169,10 +177,11 @@ def _write(
         conversion.samples / sample_rate,
         conversion.levels,
         damage=None,
-        silent=find_silence(recorded, conversion.levels),
+        silent=find_silence(recorded, played.levels),
         clipped=find_clipping(recorded, conversion.levels, sample_rate),
         carried=metadata.kinds if metadata else (),
         not_carried=metadata.remarks if metadata else (),
+        notes=tuple(notes),
     )
 
 

@@ -19,9 +19,10 @@ from rave_dist.conversion.describe import Origin
 from rave_dist.conversion.file import ConvertedFile, Target, convert_together
 from rave_dist.conversion.levels import decibels
 from rave_dist.conversion.stream import StreamConverter
+from rave_dist.conversion.treatment import Profile
 from rave_dist.errors import AudioError, StoreError, from_os_error, is_disk_full
 from rave_dist.identity import hash_file
-from rave_dist.records import ConversionItem, ConversionParameters
+from rave_dist.records import ConversionItem, ConversionParameters, Treatment
 from rave_dist.storage.schemes import is_remote, split
 from rave_dist.storage.store import Store
 from rave_dist.temporary import temporary_folder
@@ -52,6 +53,7 @@ class _Readable:
     samples: int
     damage: AudioError | None
     notes: tuple[str, ...]
+    profile: Profile | None
 
 
 def convert_source(
@@ -213,7 +215,7 @@ class _Output:
                 place = Path(stack.enter_context(temporary_folder("conversion"))) / "output"
             damage = sound.damage.what if sound.damage else None
             origin = Origin(self.item.source_sha256, self._task.source.name, damage=damage)
-            target = Target(place, self._converter, plan.parameters, file_format, origin)
+            target = Target(place, self._converter, plan.parameters, file_format, origin, sound.profile)
         return target
 
     def finish(self, target: Target, made: ConvertedFile | Exception, sound: _Readable) -> None:
@@ -241,7 +243,7 @@ class _Output:
                     "silent": made.silent,
                     "clipped": made.clipped,
                     "other_format": self._refusal,
-                    "notes": sound.notes,
+                    "notes": (*sound.notes, *made.notes),
                     "carried": made.carried,
                     "not_carried": made.not_carried,
                 }
@@ -250,15 +252,20 @@ class _Output:
 
 
 def _inspect(path: Path, parameters: ConversionParameters) -> _Readable:
-    samples, damage = 0, None
+    samples, damage, profile = 0, None, None
     with open_audio(path) as decoder:
+        rate, channels = parameters.sample_rate or decoder.sample_rate, parameters.channels or decoder.channels
+        if parameters.treatment != Treatment():
+            recorded = {"sample_rate": decoder.sample_rate, "channels": decoder.channels}
+            profile = Profile(parameters.treatment, out_channels=channels, **recorded)
         try:
             for block in decoder.blocks():
                 samples += block.shape[1]
+                if profile is not None:
+                    profile.add(block)
         except AudioError as error:
             damage = error
-        rate, channels = parameters.sample_rate or decoder.sample_rate, parameters.channels or decoder.channels
-        return _Readable(rate, channels, samples, damage, decoder.notes)
+        return _Readable(rate, channels, samples, damage, decoder.notes, profile)
 
 
 def _check_place(plan: Plan, key: str) -> None:

@@ -162,6 +162,12 @@ class Conversion(Iterator[Audio]):
         """Clipped samples of all channels so far."""
         return self.levels.over
 
+    def unlimited(self) -> Iterator[Audio]:
+        """The same blocks as they were before they are limited to full scale, counted likewise."""
+        for block in self._blocks:
+            self.levels.add(block)
+            yield block
+
     def __next__(self) -> Audio:
         block = next(self._blocks)
         self.levels.add(block)

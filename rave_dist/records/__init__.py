@@ -7,7 +7,7 @@
 """
 
 from rave_dist.records.base import Problem, Record, now
-from rave_dist.records.conversion import ConversionItem, ConversionParameters, ConversionRecord, ConversionRequest
+from rave_dist.records.conversion import ConversionItem, ConversionParameters, ConversionRecord, ConversionRequest, Treatment
 from rave_dist.records.dataset import DatasetManifest, DatasetPointer, Rejection, Shard, SourceRecord
 from rave_dist.records.folders import (
     BaseFolder,
@@ -106,6 +106,7 @@ __all__ = [
     "Shard",
     "SourceRecord",
     "TrainingSpec",
+    "Treatment",
     "UploadedRecording",
     "UploadedRecordings",
     "Validation",

@@ -2,11 +2,55 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
+from pydantic import SerializerFunctionWrapHandler, model_serializer
+
+from rave_dist.errors import ConversionError
 from rave_dist.options import DEFAULT_FORMAT, DEFAULT_LATENT_NOISE, DEFAULT_SEED, AudioFormat
 from rave_dist.records.base import Problem, Record
 from rave_dist.records.passed_over import PassedOver
+
+_RANGES = {"denoise": (0, 1, ""), "gate": (0, 100, " dB"), "skip_silence": (-200, 0, " dBFS"), "mix": (0, 1, "")}
+
+
+class Treatment(Record):
+    """What is done to a recording before the model, and to the result after it; by default nothing.
+
+    Only what differs from the default is stored, so that new fields change no identity.
+
+    Attributes:
+        denoise: share of the background noise that is removed before the model, 0 to 1.
+        gate: dB above the noise floor of the recording, below which the output is silent.
+        skip_silence: dBFS, below which the output is silent.
+        mix: share of the model's output, 0 to 1; the rest is the recording.
+        match_loudness: gives the output the integrated loudness of the recording.
+    """
+
+    denoise: float = 0.0
+    gate: float | None = None
+    skip_silence: float | None = None
+    mix: float = 1.0
+    match_loudness: bool = False
+
+    def check(self) -> None:
+        """Checks the values.
+
+        Raises:
+            ConversionError: one is NaN, infinite or out of range.
+        """
+        for name, (least, most, unit) in _RANGES.items():
+            value = getattr(self, name)
+            if value is not None and not least <= value <= most:  # NaN compares as false
+                option = f"--{name.replace('_', '-')}"
+                raise ConversionError(
+                    f"must be between {least} and {most}{unit}, not {value:g}", where=option, fix="correct it"
+                )
+
+    @model_serializer(mode="wrap")
+    def _without_defaults(self, standard: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        fields = type(self).model_fields
+        return {name: value for name, value in standard(self).items() if value != fields[name].default}
 
 
 class ConversionParameters(Record):
@@ -22,6 +66,15 @@ class ConversionParameters(Record):
     seed: int = DEFAULT_SEED
     latent_noise: float = DEFAULT_LATENT_NOISE
     salvage: bool = False
+    treatment: Treatment = Treatment()
+
+    @model_serializer(mode="wrap")
+    def _without_no_treatment(self, standard: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Omits a treatment that does nothing, which must not change the hash that identifies a conversion."""
+        values: dict[str, Any] = standard(self)
+        if self.treatment == Treatment():
+            values.pop("treatment", None)
+        return values
 
 
 class ConversionRequest(Record):
@@ -45,7 +98,7 @@ class ConversionItem(Record):
         silent: set if the output is silent and the recording is not.
         clipped: set if the output is clipped and the recording is not.
         other_format: set if the output is a WAV file because FLAC cannot hold it.
-        notes: remarks about an intact source: a wrong header, further tracks.
+        notes: remarks about an intact source: a wrong header, further tracks; and about the loudness of the output.
         carried: which metadata the output has: kinds of chunks, and names of tags.
         not_carried: which of the source's metadata it does not have, and why.
     """

@@ -20,7 +20,7 @@ from rave_dist.conversion.corpus import plan_conversion, plan_conversions
 from rave_dist.conversion.job import Job, begin, finish, in_groups
 from rave_dist.errors import ConversionError
 from rave_dist.identity import hash_file
-from rave_dist.records import ConversionParameters, ConversionRecord, ModelCard
+from rave_dist.records import ConversionParameters, ConversionRecord, ModelCard, Treatment
 from rave_dist.storage.store import Store
 
 Scripted = Callable[..., tuple[Path, ModelCard]]
@@ -78,6 +78,19 @@ def test_each_model_s_results_are_those_of_the_model_alone(
         finish(job, in_process.convert_all(job))
     assert hashes(tmp_path / "all") == hashes(tmp_path / "alone")
     assert len(hashes(tmp_path / "all")) == 12
+
+
+def test_each_model_s_treated_results_are_those_of_the_model_alone(
+    local_store: Store, cards: list[ModelCard], recordings: Path, tmp_path: Path
+) -> None:
+    treatment = Treatment(denoise=0.9, gate=6.0, mix=0.7, match_loudness=True)
+    parameters = ConversionParameters(format="flac", treatment=treatment)
+    for folder, groups in {"all": [cards], "alone": [[card] for card in cards]}.items():
+        for group in groups:
+            plans = plan_conversions(group, [str(recordings)], str(tmp_path / folder), parameters)
+            job = begin(local_store, plans, chunk_seconds=0.5)
+            assert {record.converted for record in finish(job, in_process.convert_all(job))} == {4}
+    assert hashes(tmp_path / "all") == hashes(tmp_path / "alone")
 
 
 def test_a_conversion_with_one_model_and_one_with_all_continue_each_other(

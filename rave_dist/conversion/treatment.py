@@ -1,0 +1,152 @@
+"""Treatment of a recording before the model and of the result after it, so that background noise does not become artefacts.
+
+::
+
+    first pass     source ─> Profile: noise floor, loudness
+    second pass    source ─┬─> before: denoise ─> model ─┐
+                           └─> dry sound, gate ──────────┴─> after: mix ─> gate ─> loudness ─> file
+
+Both passes are streams in constant memory, and the samples do not depend on the blocks. The mix comes before the gate, so
+that silence is silent; the loudness comes last and needs the whole output, which is kept in a temporary file meanwhile.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+
+from rave_dist.audio.dsp.channels import map_channels
+from rave_dist.audio.dsp.gate import Gate, sounding
+from rave_dist.audio.dsp.noise_profile import NoiseProfile
+from rave_dist.audio.dsp.resample import resample
+from rave_dist.audio.dsp.spectral_gate import denoise
+from rave_dist.audio.metrics.loudness import LEAST_SAMPLE_RATE, SILENCE_LUFS, LoudnessMeter
+from rave_dist.audio.types import Audio
+from rave_dist.conversion.match_loudness import match_loudness
+from rave_dist.records import Treatment
+
+
+class Profile:
+    """What a treatment needs to know of a recording beforehand; one pass in constant memory, for any blocks.
+
+    Args:
+        treatment: what will be done.
+        sample_rate: of the recording, in Hz.
+        channels: of the recording.
+        out_channels: of the output.
+
+    Attributes:
+        noise: the noise floor, if it is needed.
+        loudness: the meter of the recording with the output's channels, if it is needed and defined.
+    """
+
+    def __init__(self, treatment: Treatment, *, sample_rate: int, channels: int, out_channels: int) -> None:
+        self._out_channels = out_channels
+        self.noise: NoiseProfile | None = None
+        self.loudness: LoudnessMeter | None = None
+        if treatment.denoise or treatment.gate is not None:
+            self.noise = NoiseProfile(sample_rate=sample_rate, channels=channels)
+        if treatment.match_loudness and sample_rate >= LEAST_SAMPLE_RATE:
+            self.loudness = LoudnessMeter(sample_rate=sample_rate, channels=out_channels)
+
+    def add(self, block: Audio) -> None:
+        """Adds the next block, float32 [channels, n]."""
+        if self.noise is not None:
+            self.noise.add(block)
+        if self.loudness is not None:
+            self.loudness.add(map_channels(block, self._out_channels))
+
+
+class Fork:
+    """A stream for several readers, all created before the first block is read, and each read to the end.
+
+    Only blocks that some reader has not read yet are held; `itertools.tee` holds up to 57 more.
+    """
+
+    def __init__(self, blocks: Iterable[Audio]) -> None:
+        self._blocks = iter(blocks)
+        self._queues: list[deque[Audio]] = []
+
+    def reader(self) -> Iterator[Audio]:
+        """All blocks, from the first."""
+        queue: deque[Audio] = deque()
+        self._queues.append(queue)
+        return self._read(queue)
+
+    def _read(self, queue: deque[Audio]) -> Iterator[Audio]:
+        while True:
+            if not queue:
+                block = next(self._blocks, None)
+                if block is None:
+                    return
+                for each in self._queues:
+                    each.append(block)
+            yield queue.popleft()
+
+
+def before(blocks: Iterator[Audio], profile: Profile, treatment: Treatment, *, sample_rate: int) -> Iterator[Audio]:
+    """What the model receives, at the rate and with the channels of the recording."""
+    if treatment.denoise and profile.noise is not None:
+        return denoise(blocks, floor=profile.noise.floor, sample_rate=sample_rate, amount=treatment.denoise)
+    return blocks
+
+
+def after(
+    wet: Iterator[Audio],
+    source: Fork,
+    profile: Profile,
+    treatment: Treatment,
+    *,
+    rates: tuple[int, int],
+    channels: int,
+    notes: list[str],
+) -> Iterator[Audio]:
+    """What is written.
+
+    Args:
+        wet: the model's output, not limited to full scale, float32 [channels, n].
+        source: the recording as in its file, before its first block is read.
+        profile: of the whole recording.
+        treatment: what is done.
+        rates: of the recording and of the output, in Hz.
+        channels: of the output.
+        notes: a remark is appended where the loudness cannot be matched.
+    """
+    if treatment.mix < 1:
+        mapped = (map_channels(block, channels) for block in source.reader())
+        dry = resample(mapped, rate=rates[0], new_rate=rates[1], channels=channels)
+        wet = _mixed(wet, dry, np.float32(treatment.mix))
+    if treatment.gate is not None or treatment.skip_silence is not None:
+        hops = sounding(
+            source.reader(),
+            sample_rate=rates[0],
+            floor=None if treatment.gate is None or profile.noise is None else profile.noise.floor,
+            above_db=treatment.gate or 0.0,
+            peak=0.0 if treatment.skip_silence is None else 10 ** (treatment.skip_silence / 20),
+        )
+        wet = _gated(wet, Gate(hops, rate=rates[0], new_rate=rates[1]))
+    if treatment.match_loudness:
+        target = SILENCE_LUFS if profile.loudness is None else profile.loudness.integrated
+        wet = match_loudness(wet, target, sample_rate=rates[1], channels=channels, notes=notes)
+    return wet
+
+
+def _mixed(wet: Iterator[Audio], dry: Iterator[Audio], share: np.float32) -> Iterator[Audio]:
+    held: deque[Audio] = deque()
+    length = 0
+    for block in wet:
+        wanted = block.shape[1]
+        while length < wanted:
+            more = next(dry)
+            held.append(more)
+            length += more.shape[1]
+        joined = np.concatenate(held, axis=1)
+        yield share * block + (1 - share) * joined[:, :wanted]
+        held, length = deque([joined[:, wanted:]]), length - wanted
+
+
+def _gated(blocks: Iterator[Audio], gate: Gate) -> Iterator[Audio]:
+    for block in blocks:
+        yield block * gate.read(block.shape[1])
