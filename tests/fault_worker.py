@@ -34,7 +34,7 @@ from rave_dist.registry.publish import place, publish
 from rave_dist.registry.store import find, model_version
 from rave_dist.storage.store import Store
 from rave_dist.training.continuation import plan_continuation
-from rave_dist.training.heartbeat import record_of, stop_key, write_record
+from rave_dist.training.heartbeat import Heartbeat, record_of, stop_key, write_record
 from rave_dist.training.state.initialization import load_initial_weights, store_initial_weights, weights_of_model
 from rave_dist.training.state.outputs import read_result
 from rave_dist.training.worker import work
@@ -141,6 +141,9 @@ def work_on(job: dict[str, Any]) -> int:
     tempfile.tempdir = job.pop("scratch")
     logging.disable()
     torch.set_num_threads(1)
+    defaults = Heartbeat.__init__.__kwdefaults__
+    assert defaults is not None
+    defaults["every"] = 3600.0  # no write whose moment depends on how fast the machine is
     leases._WATCHED_BEATS = 0.1  # a second is enough to see that a killed holder gives no sign of life
     try:
         return STAGES[job.pop("stage")](Store(STORE), **job)

@@ -7,6 +7,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rave_dist.audio.dsp.resample import resampled_length
 from rave_dist.audio.io.open import Decoder, open_audio
@@ -16,10 +17,12 @@ from rave_dist.conversion.broadcast import Writing, run_together
 from rave_dist.conversion.describe import Origin, describe
 from rave_dist.conversion.levels import Peaks, SourceLevels, find_clipping, find_silence
 from rave_dist.conversion.stream import Conversion, StreamConverter
-from rave_dist.conversion.treatment import Fork, Profile, after, before
 from rave_dist.errors import AudioError, StoreError
 from rave_dist.options import DEFAULT_CHUNK_SECONDS
 from rave_dist.records import ConversionParameters, Problem
+
+if TYPE_CHECKING:
+    from rave_dist.conversion.treatment import Profile  # which imports scipy
 
 SecondsRead = Callable[[float], None]
 """Called with the seconds of the source read so far, before the block that ends there is used, and at the end; may raise."""
@@ -139,10 +142,8 @@ def _write(
     sample_rate = parameters.sample_rate or decoder.sample_rate
     channels = parameters.channels or decoder.channels
     recorded, treatment, notes = SourceLevels(decoder.subtype, channels), parameters.treatment, list[str]()
-    received = Fork(recorded.of(blocks))
-    recording = received.reader()
-    conversion = played = target.converter.convert(
-        recording if profile is None else before(recording, profile, treatment, sample_rate=decoder.sample_rate),
+    play = partial(
+        target.converter.convert,
         sample_rate=decoder.sample_rate,
         channels=decoder.channels,
         seed=parameters.seed,
@@ -151,9 +152,16 @@ def _write(
         out_channels=channels,
         chunk_seconds=chunk_seconds,
     )
-    if profile is not None:
+    received = recorded.of(blocks)
+    if profile is None:
+        conversion = played = play(received)
+    else:
+        from rave_dist.conversion.treatment import Fork, after, before  # imported here: it imports scipy
+
+        fork = Fork(received)
+        played = play(before(fork.reader(), profile, treatment, sample_rate=decoder.sample_rate))
         rates, wet = (decoder.sample_rate, sample_rate), played.unlimited()
-        conversion = Conversion(after(wet, received, profile, treatment, rates=rates, channels=channels, notes=notes))
+        conversion = Conversion(after(wet, fork, profile, treatment, rates=rates, channels=channels, notes=notes))
     expected = source_samples and resampled_length(source_samples, decoder.sample_rate, sample_rate)
     subtype, metadata = subtype_for(decoder.subtype), None
     if target.origin is not None:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rave_dist.audio.io.open import open_audio
 from rave_dist.audio.io.snapshot import Snapshot
@@ -19,13 +20,15 @@ from rave_dist.conversion.describe import Origin
 from rave_dist.conversion.file import ConvertedFile, Target, convert_together
 from rave_dist.conversion.levels import decibels
 from rave_dist.conversion.stream import StreamConverter
-from rave_dist.conversion.treatment import Profile
 from rave_dist.errors import AudioError, StoreError, from_os_error, is_disk_full
 from rave_dist.identity import hash_file
 from rave_dist.records import ConversionItem, ConversionParameters, Treatment
 from rave_dist.storage.schemes import is_remote, split
 from rave_dist.storage.store import Store
 from rave_dist.temporary import temporary_folder
+
+if TYPE_CHECKING:
+    from rave_dist.conversion.treatment import Profile
 
 _S3_KEY_BYTES = 1024
 _LEAST_FREE_BYTES = 16 << 20
@@ -256,6 +259,8 @@ def _inspect(path: Path, parameters: ConversionParameters) -> _Readable:
     with open_audio(path) as decoder:
         rate, channels = parameters.sample_rate or decoder.sample_rate, parameters.channels or decoder.channels
         if parameters.treatment != Treatment():
+            from rave_dist.conversion.treatment import Profile  # imported here: it imports scipy
+
             recorded = {"sample_rate": decoder.sample_rate, "channels": decoder.channels}
             profile = Profile(parameters.treatment, out_channels=channels, **recorded)
         try:

@@ -223,7 +223,7 @@ def test_the_bounds_themselves_are_allowed() -> None:
 
 def test_no_treatment_changes_no_identity() -> None:
     """Conversions made before there was a treatment are found again, and a new option changes none that does not use it."""
-    earlier = {"sample_rate": None, "channels": None, "format": "flac", "seed": 0, "latent_noise": 1.0, "salvage": False}
+    earlier = {"sample_rate": None, "channels": None, "format": "keep", "seed": 0, "latent_noise": 1.0, "salvage": False}
     assert ConversionParameters().to_json() == earlier
     assert content_id(ConversionParameters(treatment=Treatment(mix=1.0)).to_json()) == content_id(earlier)
     assert ConversionParameters(treatment=Treatment(gate=12.0)).to_json() == earlier | {"treatment": {"gate": 12.0}}
