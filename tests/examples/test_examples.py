@@ -41,7 +41,7 @@ def test_the_readmes_example_runs(folder: Path, monkeypatch: pytest.MonkeyPatch)
     exec(program, names)
     assert names["outcome"].complete
     assert names["audio"].shape == (1, 44100)
-    assert (folder / "converted" / "kingfisher.flac").is_file()
+    assert (folder / "converted" / "kingfisher.wav").is_file()
 
 
 @pytest.mark.usefixtures("ray_session")
