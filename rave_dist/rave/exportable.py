@@ -253,11 +253,22 @@ class OfflineRave(ScriptedRave):
         Returns:
             ``[B, C, T]``.
         """
+        z = self.encode_at(x, position, seed, latent_noise)
+        return self.decode_at(z, position, seed, noise, latent_noise)
+
+    @torch.jit.export
+    def encode_at(self, x: Tensor, position: int, seed: int, latent_noise: float) -> Tensor:
+        """The first half of `convert`: latents ``[B, latents, T / hop]`` of a stretch ``[B, C, T]`` of a longer sound."""
         if x.shape[-1] % self.hop != 0 or position % self.hop != 0:
-            raise ValueError("convert needs a length and a position that are multiples of the hop")
-        frame = position // self.hop
-        z = self.latents.encode(self.analyse(x), frame, seed, latent_noise)
-        return self.synthesise(self.latents.decode(z, frame, seed, latent_noise, noise), position, seed, noise)
+            raise ValueError("a conversion needs a length and a position that are multiples of the hop")
+        z: Tensor = self.latents.encode(self.analyse(x), position // self.hop, seed, latent_noise)
+        return z
+
+    @torch.jit.export
+    def decode_at(self, z: Tensor, position: int, seed: int, noise: float, latent_noise: float) -> Tensor:
+        """The second half of `convert`: sound ``[B, C, F * hop]`` of latents ``[B, latents, F]``."""
+        full = self.latents.decode(z, position // self.hop, seed, latent_noise, noise)
+        return self.synthesise(full, position, seed, noise)
 
 
 class ModulatedDecoder(nn.Module):

@@ -75,6 +75,15 @@ def test_a_chunk_off_the_grid_or_without_context_is_wrong(kind: str, exports: Ex
     assert apart(off[..., 30 * hop : 31 * hop], whole[..., 30 * hop + hop // 2 : 31 * hop + hop // 2]) > 100 * TOLERANCE
 
 
+@pytest.mark.parametrize("kind", EVERY_KIND)
+def test_both_halves_of_a_conversion_are_the_conversion(kind: str, exports: Exports, drums: Drums) -> None:
+    made = exports(kind)
+    x, position = drums(made.channels, 16 * made.hop), 5 * made.hop
+    z = made.offline.encode_at(x, position, 3, 0.5)
+    assert z.shape == (1, made.offline.latent_size, 16)
+    assert torch.equal(made.offline.decode_at(z, position, 3, 0.7, 0.5), made.offline.convert(x, position, 3, 0.7, 0.5))
+
+
 @pytest.mark.parametrize("kind", ["v1", "v2_small", "noise", "stereo", "wasserstein"])
 def test_noise_has_its_place_its_row_and_its_level(kind: str, exports: Exports, drums: Drums) -> None:
     made = exports(kind)
