@@ -64,11 +64,12 @@ def noise(kind: str) -> Sound:
 
 def convert(converter, sound: Sound, treatment) -> Sound:  # type: ignore[no-untyped-def]
     """As the command converts a file."""
-    from rave_dist.conversion.treatment import Fork, Profile, after, before
+    from rave_dist.conversion.broadcast import Broadcast
+    from rave_dist.conversion.treatment import Profile, after, before
 
     profile = Profile(treatment, sample_rate=RATE, channels=1, out_channels=1)
     profile.add(sound[None])
-    source = Fork([sound[None]])
+    source = Broadcast([sound[None]])
     received = before(source.reader(), profile, treatment, sample_rate=RATE)
     wet = converter.convert(received, sample_rate=RATE, channels=1).unlimited()
     blocks = after(wet, source, profile, treatment, rates=(RATE, RATE), channels=1, notes=[])

@@ -53,17 +53,13 @@ def convert(
     """
     check_page(page)
     progress.stage("listing recordings")
-    from rave_dist.conversion.corpus import plan_conversion, plan_conversions
+    from rave_dist.conversion.corpus import plan_conversions
     from rave_dist.conversion.estimate import is_small
     from rave_dist.conversion.job import begin, finish
-    from rave_dist.registry.store import find, list_latest
+    from rave_dist.registry.store import find_all
 
     # Before Ray, so that errors appear at once.
-    cards = list_latest(store) if models is None else [find(store, model) for model in models]
-    if models is not None and len(cards) == 1:
-        plans = [plan_conversion(cards[0], inputs, output, parameters)]
-    else:
-        plans = plan_conversions(cards, inputs, output, parameters)
+    plans = plan_conversions(find_all(store, models), inputs, output, parameters, apart=models is None)
     report = partial(progress.advance, unit="recordings" if len(plans) == 1 else "conversions")
     job = begin(store, plans, chunk_seconds=chunk_seconds, workers=workers, trust=trust)
     if not workers and not os.environ.get("RAY_ADDRESS") and is_small(job):

@@ -58,10 +58,10 @@ def watch(
     from rave_dist.conversion.follow import convert_arrivals, follow, look_at
     from rave_dist.conversion.in_process import load_all
     from rave_dist.conversion.stream import chunk_samples
-    from rave_dist.registry.store import find, list_latest
+    from rave_dist.registry.store import find_all
 
-    cards = list_latest(store) if models is None else [find(store, model) for model in models]
-    look = look_at(cards, inputs[0], output, parameters, below=models is None)
+    cards = find_all(store, models)
+    look = look_at(cards, inputs[0], output, parameters, apart=models is None)
     for card in cards:
         chunk_samples(card, chunk_seconds)
     Store(output).check_writable()

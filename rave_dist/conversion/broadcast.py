@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from typing import TypeVar
 
 from rave_dist.audio.types import Audio
@@ -16,19 +16,22 @@ Writing = Generator[None, None, Result]
 class Broadcast:
     """A stream that is read once and given to several readers, which get the same arrays.
 
-    Blocks are held until the slowest open reader has them. An error of the stream is raised in the reader that meets it first.
+    All readers are created before the first block is read. Blocks are held until the slowest open reader has them;
+    `itertools.tee` holds up to 57 more. An error of the stream is raised in the reader that meets it first.
 
     Args:
         blocks: the stream, float32 [C, T].
-        readers: how many.
+
+    Attributes:
+        has_failed: whether the stream has raised an error.
     """
 
-    def __init__(self, blocks: Iterator[Audio], readers: int) -> None:
-        self._blocks = blocks
+    def __init__(self, blocks: Iterable[Audio]) -> None:
+        self._blocks = iter(blocks)
         self._held: deque[Audio] = deque()
         self._first = 0  # number of the first block that is held
-        self._next = dict.fromkeys(range(readers), 0)  # of the open readers: the number of the block that each needs
         self._ended = False
+        self._readers: list[Reader] = []
         self.has_failed = False
 
     @property
@@ -36,30 +39,24 @@ class Broadcast:
         """Number of blocks that are held."""
         return len(self._held)
 
-    def read(self, reader: int) -> Iterator[Audio]:
-        """The blocks for a reader."""
-        while self._has(self._next[reader]):
-            block = self._held[self._next[reader] - self._first]
-            self._next[reader] += 1
-            self._drop()
-            yield block
+    def reader(self) -> Reader:
+        """All blocks, from the first."""
+        reader = Reader(self)
+        self._readers.append(reader)
+        return reader
 
-    def close(self, reader: int) -> None:
+    def close(self, reader: Reader) -> None:
         """Holds nothing for a reader any more."""
-        self._next.pop(reader, None)
+        self._readers.remove(reader)
         self._drop()
 
-    def slowest(self) -> int:
-        """The open reader that has read least."""
-        return min(self._next, key=lambda reader: self._next[reader])
+    def slowest(self) -> Reader | None:
+        """The open reader that has read least; None if all are closed."""
+        return min(self._readers, key=lambda reader: reader.taken, default=None)
 
-    def __bool__(self) -> bool:
-        """Whether a reader is open."""
-        return bool(self._next)
-
-    def _has(self, number: int) -> bool:
-        """Whether there is a block of this number, which is read from the stream if need be."""
-        while not self._ended and number >= self._first + len(self._held):
+    def take(self, reader: Reader) -> Audio | None:
+        """The next block for a reader, read from the stream if need be; None at its end."""
+        while not self._ended and reader.taken >= self._first + len(self._held):
             self.has_failed = True  # unless this returns
             block = next(self._blocks, None)
             self.has_failed = False
@@ -67,13 +64,32 @@ class Broadcast:
                 self._ended = True
             else:
                 self._held.append(block)
-        return number < self._first + len(self._held)
+        if reader.taken >= self._first + len(self._held):
+            return None
+        block = self._held[reader.taken - self._first]
+        reader.taken += 1
+        self._drop()
+        return block
 
     def _drop(self) -> None:
-        needed = min(self._next.values(), default=self._first + len(self._held))
+        needed = min((reader.taken for reader in self._readers), default=self._first + len(self._held))
         while self._first < needed:
             self._held.popleft()
             self._first += 1
+
+
+class Reader(Iterator[Audio]):
+    """The blocks of a `Broadcast` for one reader; ``taken`` is how many it has."""
+
+    def __init__(self, source: Broadcast) -> None:
+        self._source = source
+        self.taken = 0
+
+    def __next__(self) -> Audio:
+        block = self._source.take(self)
+        if block is None:
+            raise StopIteration
+        return block
 
 
 def run_together(
@@ -95,12 +111,12 @@ def run_together(
     Raises:
         Exception: the first error of the stream, or another error of a work; the other works are closed.
     """
-    source = Broadcast(blocks, len(works))
-    running = [work(source.read(reader)) for reader, work in enumerate(works)]
-    results: dict[int, Result | Exception] = {}
+    source = Broadcast(blocks)
+    readers = [source.reader() for _ in works]
+    running = {reader: work(reader) for reader, work in zip(readers, works, strict=True)}
+    results: dict[Reader, Result | Exception] = {}
     try:
-        while source:
-            reader = source.slowest()
+        while (reader := source.slowest()) is not None:
             try:
                 next(running[reader])
                 continue
@@ -112,6 +128,6 @@ def run_together(
                 results[reader] = error
             source.close(reader)
     finally:
-        for work in running:
+        for work in running.values():
             work.close()
-    return [results[reader] for reader in range(len(works))]
+    return [results[reader] for reader in readers]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -206,3 +206,29 @@ class Converter(StreamConverter):
             first = (rows - 1) * width
             out = np.concatenate([out[:first], out[first:].mean(axis=0, keepdims=True)])
         return np.asarray(out, dtype=np.float32)
+
+
+def memory_for(card: ModelCard) -> int:
+    """Bytes of memory that a loaded model needs."""
+    return MEMORY_PER_FILE_BYTE * card.files["offline"].bytes
+
+
+def load_converters(
+    store: Store, cards: Mapping[int, ModelCard], *, device: str | None = None, trust: bool = False
+) -> dict[int, Converter]:
+    """Loads models from a store into this process, by their numbers.
+
+    Args:
+        store: a `Store`.
+        cards: the models.
+        device: where they run; None for the GPU of this machine if it has one.
+        trust: load a file with operators that no export has.
+
+    Raises:
+        StoreError: a stored file is not the published one.
+        UntrustedModelError: a file has operators that no export has.
+        ConversionError: a file cannot convert.
+    """
+    torch.set_num_threads(1)  # a process for every core is faster; the samples do not depend on the number of threads
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    return {number: Converter.load(store, card, device=device, trust=trust) for number, card in cards.items()}

@@ -105,21 +105,30 @@ def plan_conversion(card: ModelCard, inputs: Sequence[str], output: str, paramet
 
 
 def plan_conversions(
-    cards: Iterable[ModelCard], inputs: Sequence[str], output: str, parameters: ConversionParameters
+    cards: Iterable[ModelCard], inputs: Sequence[str], output: str, parameters: ConversionParameters, *, apart: bool = False
 ) -> list[Plan]:
-    """A plan for each model, all of the same sources, which are listed once; each has its own folder below OUTPUT.
+    """A plan for each model, all of the same sources, which are listed once; of several models each has a folder below OUTPUT.
 
     The folder has the model's name, or NAME@VERSION where two of the models have the same name. So each plan is that of a
     conversion with this model alone and that folder as OUTPUT.
 
+    Args:
+        cards: the models; each counts once.
+        inputs: as in `plan_conversion`.
+        output: OUTPUT.
+        parameters: of the conversions.
+        apart: one model has a folder below OUTPUT too.
+
     Raises:
-        ConversionError: as `plan_conversion`; no models, or OUTPUT is a file.
+        ConversionError: as `plan_conversion`; no models, or OUTPUT is a file and there are several.
         AudioError: as `plan_conversion`.
         StoreError: as `plan_conversion`.
     """
     cards = list({card.reference: card for card in cards}.values())
     if not cards:
         raise ConversionError("there are no models to convert with", fix="publish a model, or name one with --model")
+    if len(cards) == 1 and not apart:
+        return [plan_conversion(cards[0], inputs, output, parameters)]
     if _names_a_file(output):
         raise ConversionError(
             f"OUTPUT is one file, but there are {len(cards)} models", where=output, fix="give a folder as OUTPUT"

@@ -13,7 +13,7 @@ from rave_dist.audio.dsp.resample import resampled_length
 from rave_dist.audio.io.open import Decoder, open_audio
 from rave_dist.audio.io.write import AudioWriter, Format, subtype_for
 from rave_dist.audio.types import Audio
-from rave_dist.conversion.broadcast import Writing, run_together
+from rave_dist.conversion.broadcast import Broadcast, Writing, run_together
 from rave_dist.conversion.describe import Origin, describe
 from rave_dist.conversion.levels import Peaks, SourceLevels, find_clipping, find_silence
 from rave_dist.conversion.stream import Conversion, StreamConverter
@@ -156,9 +156,9 @@ def _write(
     if profile is None:
         conversion = played = play(received)
     else:
-        from rave_dist.conversion.treatment import Fork, after, before  # imported here: it imports scipy
+        from rave_dist.conversion.treatment import after, before  # imported here: it imports scipy
 
-        fork = Fork(received)
+        fork = Broadcast(received)
         played = play(before(fork.reader(), profile, treatment, sample_rate=decoder.sample_rate))
         rates, wet = (decoder.sample_rate, sample_rate), played.unlimited()
         conversion = Conversion(after(wet, fork, profile, treatment, rates=rates, channels=channels, notes=notes))

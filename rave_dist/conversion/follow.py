@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from rave_dist.conversion.convert import Converter
-from rave_dist.conversion.corpus import Plan, Task, check_format, plan_conversion, plan_conversions
+from rave_dist.conversion.corpus import Plan, Task, check_format, plan_conversions
 from rave_dist.conversion.item import Outcome
 from rave_dist.conversion.job import Job, attempt, begin, finish
 from rave_dist.errors import AudioError, ConversionError, StoreError
@@ -51,16 +51,16 @@ class _Seen:
 
 
 def look_at(
-    cards: Sequence[ModelCard], folder: str, output: str, parameters: ConversionParameters, *, below: bool = False
+    cards: Sequence[ModelCard], folder: str, output: str, parameters: ConversionParameters, *, apart: bool = False
 ) -> Look:
-    """A function that lists a folder or prefix as `plan_conversion` does, or `plan_conversions` for several models.
+    """A function that lists a folder or prefix as `plan_conversions` does.
 
     Args:
         cards: the models.
         folder: the folder.
         output: OUTPUT.
         parameters: of the conversion.
-        below: one model also has its folder in OUTPUT.
+        apart: one model has a folder below OUTPUT too.
 
     Raises:
         ConversionError: there is no such folder. By the function itself: OUTPUT is a file, inside of it or contains it.
@@ -69,18 +69,15 @@ def look_at(
     if not is_remote(folder) and not os.path.isdir(local_path(folder)):
         raise ConversionError("only a folder can be watched", where=folder, fix="give one folder or s3:// prefix that exists")
     check_format(parameters, where=output)
-    several = below or len(cards) != 1
 
     def look() -> Plans:
         try:
-            if several:
-                return tuple(plan_conversions(cards, [folder], output, parameters))
-            plan = plan_conversion(cards[0], [folder], output, parameters)
+            plans = tuple(plan_conversions(cards, [folder], output, parameters, apart=apart))
         except AudioError:
             return ()  # no recording matches: the other reason was checked above
-        if plan.is_file:
+        if plans[0].is_file:
             raise ConversionError("OUTPUT is one file, but a folder is watched", where=output, fix="give a folder as OUTPUT")
-        return (plan,)
+        return plans
 
     return look
 

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 import psutil
 import torch
 
-from rave_dist.conversion.convert import MEMORY_PER_FILE_BYTE, MODELS_SHARE, Converter
+from rave_dist.conversion.convert import MODELS_SHARE, Converter, load_converters, memory_for
 from rave_dist.conversion.item import Outcome
-from rave_dist.conversion.job import Job, attempt, in_groups, load_converters
+from rave_dist.conversion.job import Job, attempt, in_groups
 from rave_dist.errors import ConversionError
 from rave_dist.records import ModelCard
 from rave_dist.storage.store import Store
@@ -30,7 +30,7 @@ def convert_all(job: Job) -> Iterator[Outcome]:
     threads = torch.get_num_threads()
     try:
         for group in in_groups(job, MODELS_SHARE * psutil.virtual_memory().available):
-            converters = load_converters(group, device="cuda" if torch.cuda.is_available() else "cpu")
+            converters = load_converters(group.store, group.cards, trust=group.trust)
             for work in group.to_do:
                 yield from attempt(group, work, converters)
     finally:
@@ -44,11 +44,9 @@ def load_all(store: Store, cards: Sequence[ModelCard], *, trust: bool = False) -
         ConversionError: a model cannot be loaded, or they do not fit in memory together.
         StoreError: the store cannot be used.
     """
-    needed = sum(MEMORY_PER_FILE_BYTE * card.files["offline"].bytes for card in cards)
+    needed = sum(map(memory_for, cards))
     if len(cards) > 1 and needed > MODELS_SHARE * psutil.virtual_memory().available:
         raise ConversionError(
             f"{len(cards)} models do not fit in memory together", where=store.uri, fix="name fewer models, in several commands"
         )
-    torch.set_num_threads(1)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    return {number: Converter.load(store, card, device=device, trust=trust) for number, card in enumerate(cards)}
+    return load_converters(store, dict(enumerate(cards)), trust=trust)

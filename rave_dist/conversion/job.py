@@ -9,12 +9,12 @@ from itertools import chain
 
 import torch
 
-from rave_dist.conversion.convert import MEMORY_PER_FILE_BYTE, Converter
+from rave_dist.conversion.convert import Converter, memory_for
 from rave_dist.conversion.corpus import Plan, Task, split_done
 from rave_dist.conversion.item import Outcome, convert_source, failed_item
 from rave_dist.conversion.stream import StreamConverter, chunk_samples
 from rave_dist.errors import ConversionError, RaveDistError
-from rave_dist.records import ConversionRecord, ConversionRequest, Problem, now
+from rave_dist.records import ConversionRecord, ConversionRequest, ModelCard, Problem, now
 from rave_dist.storage.store import Store
 
 OUT_OF_MEMORY = Problem(what="not enough memory", fix="use fewer workers (--workers) or shorter chunks (--chunk-seconds)")
@@ -48,6 +48,11 @@ class Job:
     to_do: tuple[Work, ...]
     done: tuple[Outcome, ...]
     trust: bool = False
+
+    @property
+    def cards(self) -> dict[int, ModelCard]:
+        """The models to load, by the positions of their plans."""
+        return {number: self.plans[number].card for number in self.models}
 
 
 def begin(store: Store, plans: Sequence[Plan], *, chunk_seconds: float, workers: int | None = None, trust: bool = False) -> Job:
@@ -96,7 +101,7 @@ def in_groups(job: Job, memory: float) -> Iterator[Job]:
     groups: list[list[int]] = []
     left = 0.0
     for number in job.models:
-        needed = MEMORY_PER_FILE_BYTE * job.plans[number].card.files["offline"].bytes
+        needed = memory_for(job.plans[number].card)
         if needed > left or not groups:
             groups.append([])
             left = memory
@@ -133,18 +138,6 @@ def finish(
         record.save(job.store, plan.folder.record)
         records.append(record)
     return tuple(records)
-
-
-def load_converters(job: Job, *, device: str) -> dict[int, Converter]:
-    """Loads a job's models from the store into this process, by the positions of their plans.
-
-    Raises:
-        StoreError: a stored file is not the published one.
-        UntrustedModelError: a file has operators that no export has.
-        ConversionError: a file cannot convert.
-    """
-    torch.set_num_threads(1)  # Ray has a worker for every CPU; the samples do not depend on the number of threads
-    return {number: Converter.load(job.store, job.plans[number].card, device=device, trust=job.trust) for number in job.models}
 
 
 def attempt(job: Job, work: Work, converters: Mapping[int, StreamConverter]) -> list[Outcome]:

@@ -8,12 +8,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import ray
-import torch
 from ray.exceptions import OutOfMemoryError, RayError, RayTaskError, WorkerCrashedError
 
-from rave_dist.conversion.convert import Converter
+from rave_dist.conversion.convert import Converter, load_converters
 from rave_dist.conversion.item import Outcome
-from rave_dist.conversion.job import OUT_OF_MEMORY, Job, Work, attempt, give_up, internal_error, load_converters
+from rave_dist.conversion.job import OUT_OF_MEMORY, Job, Work, attempt, give_up, internal_error
 from rave_dist.conversion.stream import StreamConverter
 from rave_dist.errors import RaveDistError
 from rave_dist.records import Problem
@@ -28,7 +27,7 @@ DIED_TWICE = Problem(
 
 def load_here(job: Job) -> dict[int, Converter]:
     """Loads the models of a job in a process of the cluster, on the GPU that Ray has given it."""
-    return load_converters(job, device="cuda" if ray.get_gpu_ids() and torch.cuda.is_available() else "cpu")
+    return load_converters(job.store, job.cards, device=None if ray.get_gpu_ids() else "cpu", trust=job.trust)
 
 
 def run(job: Job, work: Work, converters: Mapping[int, StreamConverter]) -> bytes:

@@ -13,7 +13,7 @@ that silence is silent; the loudness comes last and needs the whole output, whic
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -24,6 +24,7 @@ from rave_dist.audio.dsp.resample import resample
 from rave_dist.audio.dsp.spectral_gate import denoise
 from rave_dist.audio.metrics.loudness import LEAST_SAMPLE_RATE, SILENCE_LUFS, LoudnessMeter
 from rave_dist.audio.types import Audio
+from rave_dist.conversion.broadcast import Broadcast
 from rave_dist.conversion.match_loudness import match_loudness
 from rave_dist.records import Treatment
 
@@ -59,33 +60,6 @@ class Profile:
             self.loudness.add(map_channels(block, self._out_channels))
 
 
-class Fork:
-    """A stream for several readers, all created before the first block is read, and each read to the end.
-
-    Only blocks that some reader has not read yet are held; `itertools.tee` holds up to 57 more.
-    """
-
-    def __init__(self, blocks: Iterable[Audio]) -> None:
-        self._blocks = iter(blocks)
-        self._queues: list[deque[Audio]] = []
-
-    def reader(self) -> Iterator[Audio]:
-        """All blocks, from the first."""
-        queue: deque[Audio] = deque()
-        self._queues.append(queue)
-        return self._read(queue)
-
-    def _read(self, queue: deque[Audio]) -> Iterator[Audio]:
-        while True:
-            if not queue:
-                block = next(self._blocks, None)
-                if block is None:
-                    return
-                for each in self._queues:
-                    each.append(block)
-            yield queue.popleft()
-
-
 def before(blocks: Iterator[Audio], profile: Profile, treatment: Treatment, *, sample_rate: int) -> Iterator[Audio]:
     """What the model receives, at the rate and with the channels of the recording."""
     if treatment.denoise and profile.noise is not None:
@@ -95,7 +69,7 @@ def before(blocks: Iterator[Audio], profile: Profile, treatment: Treatment, *, s
 
 def after(
     wet: Iterator[Audio],
-    source: Fork,
+    source: Broadcast,
     profile: Profile,
     treatment: Treatment,
     *,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import pickle
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,24 @@ def list_models(store: Store, on_invalid: Callable[[DamagedObjectError], None] =
 
 def list_latest(store: Store) -> list[ModelCard]:
     """The latest version of every published model, by name; models without a valid card are left out."""
-    return [find(store, name) for name in dict.fromkeys(card.name for card in list_models(store))]
+    named: dict[str, dict[str, ModelCard]] = {}
+    for card in list_models(store):
+        named.setdefault(card.name, {})[card.version] = card
+    # As `find` decides, which reads a card again.
+    return [
+        next((cards[version] for version in versions(store, name) if version in cards), list(cards.values())[-1])
+        for name, cards in named.items()
+    ]
+
+
+def find_all(store: Store, references: Sequence[str] | None) -> list[ModelCard]:
+    """The models of these references, or the latest version of every published model.
+
+    Raises:
+        ModelNotFoundError: as `find`.
+        DamagedObjectError: as `find`.
+    """
+    return list_latest(store) if references is None else [find(store, reference) for reference in references]
 
 
 def find(store: Store, reference: str) -> ModelCard:

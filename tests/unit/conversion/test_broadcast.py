@@ -45,8 +45,8 @@ def test_every_reader_gets_the_whole_stream(at_once: tuple[int, ...]) -> None:
 
 def test_what_is_held_does_not_grow_with_the_stream() -> None:
     held: list[int] = []
-    source = Broadcast(stream(10_000), 2)
-    fast, slow = source.read(0), source.read(1)
+    source = Broadcast(stream(10_000))
+    fast, slow = source.reader(), source.reader()
     for _ in range(1000):
         for _ in range(10):
             next(fast)

@@ -87,7 +87,7 @@ def test_each_model_s_treated_results_are_those_of_the_model_alone(
     parameters = ConversionParameters(format="flac", treatment=treatment)
     for folder, groups in {"all": [cards], "alone": [[card] for card in cards]}.items():
         for group in groups:
-            plans = plan_conversions(group, [str(recordings)], str(tmp_path / folder), parameters)
+            plans = plan_conversions(group, [str(recordings)], str(tmp_path / folder), parameters, apart=True)
             job = begin(local_store, plans, chunk_seconds=0.5)
             assert {record.converted for record in finish(job, in_process.convert_all(job))} == {4}
     assert hashes(tmp_path / "all") == hashes(tmp_path / "alone")

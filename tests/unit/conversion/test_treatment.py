@@ -11,7 +11,8 @@ import pytest
 from rave_dist.audio.dsp.channels import map_channels
 from rave_dist.audio.dsp.resample import resample
 from rave_dist.audio.metrics.loudness import loudness
-from rave_dist.conversion.treatment import Fork, Profile, after, before
+from rave_dist.conversion.broadcast import Broadcast
+from rave_dist.conversion.treatment import Profile, after, before
 from rave_dist.errors import ConversionError
 from rave_dist.identity import content_id
 from rave_dist.records import ConversionParameters, Treatment
@@ -35,7 +36,7 @@ def treat(
     profile = Profile(treatment, sample_rate=RATE, channels=len(sound), out_channels=channels)
     for part in split(sound, block):
         profile.add(part)
-    source = Fork(split(sound, block))
+    source = Broadcast(split(sound, block))
     heard = before(source.reader(), profile, treatment, sample_rate=RATE)
     mapped = (map_channels(part, channels) for part in heard)
 
@@ -133,7 +134,7 @@ def test_a_peak_is_not_clipped_for_loudness() -> None:
     treatment = Treatment(match_loudness=True)
     profile = Profile(treatment, sample_rate=RATE, channels=1, out_channels=1)
     profile.add(sound)
-    blocks = after(split(clicks, 5000), Fork([sound]), profile, treatment, rates=(RATE, RATE), channels=1, notes=notes)
+    blocks = after(split(clicks, 5000), Broadcast([sound]), profile, treatment, rates=(RATE, RATE), channels=1, notes=notes)
     result = np.concatenate(list(blocks), axis=1)
     assert np.abs(result).max() == pytest.approx(1, abs=1e-6)
     np.testing.assert_allclose(result, clicks / 40, atol=1e-6)
@@ -177,21 +178,13 @@ def test_memory_does_not_grow_with_the_length() -> None:
     for part in blocks():
         profile.add(part)
     tracemalloc.start()
-    source = Fork(blocks())
+    source = Broadcast(blocks())
     wet = chunks(before(source.reader(), profile, ALL, sample_rate=RATE))
     length = sum(part.shape[1] for part in after(wet, source, profile, ALL, rates=(RATE, RATE), channels=1, notes=[]))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert length == 600 * RATE
     assert peak < 40 << 20, "the recording has 115 MB"
-
-
-def test_a_fork_gives_every_reader_all_blocks_and_holds_what_is_unread() -> None:
-    fork = Fork(np.full((1, 1), number, np.float32) for number in range(5))
-    first, second = fork.reader(), fork.reader()
-    assert [float(next(first)[0, 0]) for _ in range(3)] == [0, 1, 2]
-    assert [float(block[0, 0]) for block in second] == [0, 1, 2, 3, 4]
-    assert [float(block[0, 0]) for block in first] == [3, 4]
 
 
 @pytest.mark.parametrize(

@@ -9,10 +9,10 @@ import pytest
 
 from rave_dist.errors import ModelNotFoundError, StoreError
 from rave_dist.identity import hash_file
-from rave_dist.records import ExportRecord, ModelCard, Rollback, RunFolder, RunResult
+from rave_dist.records import ExportRecord, ModelCard, ModelFolder, Rollback, RunFolder, RunResult
 from rave_dist.registry.publications import announce, versions
 from rave_dist.registry.publish import place
-from rave_dist.registry.store import fetch, find, list_models, model_version
+from rave_dist.registry.store import fetch, find, find_all, list_models, model_version
 from rave_dist.storage.store import Store
 
 Publish = Callable[..., ModelCard]
@@ -80,6 +80,17 @@ def test_a_model_whose_order_of_publications_was_lost_is_its_newest(local_store:
     card = publish_tiny(local_store, "drums")
     local_store.delete_folder("models/drums/publications")
     assert find(local_store, "drums") == card
+
+
+def test_all_models_are_the_latest_version_of_each_as_found_by_name(local_store: Store, publish_tiny: Publish) -> None:
+    for name, number in (("drums", 0), ("bass", 1), ("drums", 2), ("drums", 3), ("drums", 0)):
+        publish_tiny(local_store, name, number)
+    announce(local_store, "drums", "0" * 12)  # its publisher died before it wrote the card
+    everything = find_all(local_store, None)
+    assert everything == [find(local_store, "bass"), find(local_store, "drums")] == find_all(local_store, ["bass", "drums"])
+    for entry in local_store.list(ModelFolder.publications("drums")):
+        local_store.delete(entry.key)
+    assert find_all(local_store, None)[1] == find(local_store, "drums")
 
 
 def test_concurrent_publishers_get_one_number_each(any_store: Store) -> None:
