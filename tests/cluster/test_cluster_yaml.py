@@ -41,6 +41,25 @@ def test_the_schema_refuses_what_is_misspelt(written: dict[str, Any]) -> None:
         validate_config(prepare_config({**written, "head_start_ray_command": []}))
 
 
+def test_only_what_the_repository_has_is_copied(written: dict[str, Any], tmp_path: Path) -> None:
+    """An environment has gigabytes, and there may be several."""
+    ignored = (ROOT / ".gitignore").read_text(encoding="utf-8").split()
+    for name in (".git", ".venv", *(pattern.strip("/").replace("*", "x") for pattern in ignored if pattern != "*.pyc")):
+        for folder in (tmp_path, tmp_path / "rave_dist"):
+            (folder / name).mkdir(parents=True)
+            (folder / name / "file").touch()
+    excluded = [f"--exclude={pattern}" for pattern in written["rsync_exclude"]]
+    listed = subprocess.run(
+        ["rsync", "--recursive", "--dry-run", "--out-format=%n", *excluded, f"{tmp_path}/", f"{tmp_path}/copy"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.splitlines()
+    # A folder of that name in the package is not the one that a command makes.
+    inside = {f"rave_dist/{name}/file" for name in ("demo", "store", "build", "dist")}
+    assert {name for name in listed if name.endswith("/file")} == inside
+
+
 def test_every_node_demands_the_token(written: dict[str, Any]) -> None:
     head, worker = _starts(written)
     for command in (head, worker):
