@@ -57,13 +57,14 @@ def write_first_manifest(folder: Path, output: Path) -> FirstManifest:
         output: the manifest; never overwritten.
 
     Raises:
-        LibraryError: no such folder, no folder with recordings in it, or the manifest exists.
+        LibraryError: no such folder, a file in its place, no folder with recordings in it, or the manifest exists.
         StoreError: a folder cannot be read, or the manifest cannot be written.
     """
     if os.path.lexists(output):
         raise LibraryError("this file already exists", where=str(output), fix="delete it, or choose another with --output")
     if not folder.is_dir():
-        raise LibraryError("there is no such folder", where=str(folder), fix="give the folder with the instruments' folders")
+        what = "this is a file, not a folder" if folder.exists() else "there is no such folder"
+        raise LibraryError(what, where=str(folder), fix="give the folder with the instruments' folders")
     instruments, warnings = find_instruments(folder)
     if not instruments:
         raise LibraryError(

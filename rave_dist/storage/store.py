@@ -351,7 +351,7 @@ class Store:
         """Refuses a folder that does not exist, which is more often a misspelt address than an empty store.
 
         Raises:
-            StoreError: there is no such folder; S3 has none, only keys.
+            StoreError: there is no such folder, or it is a file; S3 has none, only keys.
 
         Example:
             >>> rd.Store("stroe").check_exists()
@@ -360,7 +360,8 @@ class Store:
             rave_dist.errors.StoreError: ...there is no such folder...
         """
         if self.is_local and not Path(self.uri).is_dir():
-            raise StoreError("there is no such folder", where=self.uri, fix="check the address of the store")
+            what = "this is a file, not a folder" if os.path.exists(self.uri) else "there is no such folder"
+            raise StoreError(what, where=self.uri, fix="check the address of the store")
 
     def check_writable(self, *, needed_bytes: int = 0) -> None:
         """Tries every operation that a run needs, to detect a wrong address or an unsuitable store before any work.

@@ -531,4 +531,7 @@ def test_settings_that_cannot_be_used_are_said_so(name: str, value: str, monkeyp
 def test_a_misspelt_folder_is_not_an_empty_store(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="no such folder"):
         Store(str(tmp_path / "misspelt")).check_exists()
+    (tmp_path / "library.yaml").touch()
+    with pytest.raises(StoreError, match="this is a file, not a folder"):
+        Store(str(tmp_path / "library.yaml")).check_exists()
     Store(str(tmp_path)).check_exists()
