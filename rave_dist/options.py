@@ -194,6 +194,12 @@ class BaseSpec(StrictRecord):
     ema: bool = key("use the averaged weights (EMA) of a stock run", True, default=False)
     train: bool = key("train a joint base on all instruments first; belongs in `defaults`", True, default=False)
     budget: Budget | None = key("budget of the joint base", {"hours": 4}, without="the library's budget")
+    freeze_encoder: bool = key(
+        "train only the decoder: instruments of one base then share its encoder, and conversions with several of them are "
+        "faster, see docs/bases.md",
+        True,
+        default=False,
+    )
 
     @classmethod
     def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
@@ -214,6 +220,8 @@ class BaseSpec(StrictRecord):
             raise ValueError("budget requires train: true")
         if self.stock is None and (self.resume or self.ema):
             raise ValueError("resume and ema require stock: the folder of a RAVE run")
+        if self.resume and self.freeze_encoder:
+            raise ValueError("resume and freeze_encoder cannot be combined: the optimizers are those of all weights")
         if self.resume and self.ema:
             raise ValueError("resume and ema cannot be combined: the optimizers belong to the weights, not to their average")
         return self

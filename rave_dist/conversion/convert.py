@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from rave_dist.audio.dsp.chunks import Chunk
 from rave_dist.audio.types import Audio
+from rave_dist.conversion.encodings import Encodings
 from rave_dist.conversion.stream import Noises, StreamConverter
 from rave_dist.errors import AudioError, ConversionError
 from rave_dist.options import DEFAULT_CHUNK_SECONDS, DEFAULT_LATENT_NOISE, DEFAULT_SEED
@@ -36,6 +39,7 @@ class Converter(StreamConverter):
         model_path: its offline TorchScript.
         card: its card.
         device: where it runs: ``cpu`` or ``cuda``.
+        encodings: of its encoder, if it shares them with other models.
 
     Raises:
         ConversionError: the file is not TorchScript, or cannot convert.
@@ -46,8 +50,11 @@ class Converter(StreamConverter):
         ('rebana', 'cpu')
     """
 
-    def __init__(self, model_path: Path | str, card: ModelCard, *, device: str = "cpu") -> None:
+    def __init__(
+        self, model_path: Path | str, card: ModelCard, *, device: str = "cpu", encodings: Encodings | None = None
+    ) -> None:
         self.card = card
+        self._encodings = encodings
         self.device = torch.device(device)
         try:
             self._model = torch.jit.load(str(model_path), map_location=self.device).eval()  # type: ignore[no-untyped-call]
@@ -65,7 +72,15 @@ class Converter(StreamConverter):
             )
 
     @classmethod
-    def load(cls, store: str | Path | Store, model: str | ModelCard, *, device: str = "cpu", trust: bool = False) -> Converter:
+    def load(
+        cls,
+        store: str | Path | Store,
+        model: str | ModelCard,
+        *,
+        device: str = "cpu",
+        trust: bool = False,
+        encodings: Encodings | None = None,
+    ) -> Converter:
         """Loads a published model from a store.
 
         Args:
@@ -73,6 +88,7 @@ class Converter(StreamConverter):
             model: NAME, NAME@VERSION, or its card.
             device: where it runs: ``cpu`` or ``cuda``.
             trust: load a file with operators that no export of rave-dist has; a model file is a program.
+            encodings: of its encoder, if it shares them with other models.
 
         Raises:
             ModelNotFoundError: no such model or version.
@@ -88,7 +104,7 @@ class Converter(StreamConverter):
         place.check_exists()
         card = find(place, model) if isinstance(model, str) else model
         with temporary_folder("model") as folder:
-            return cls(fetch(place, card, folder=Path(folder), trust=trust), card, device=device)
+            return cls(fetch(place, card, folder=Path(folder), trust=trust), card, device=device, encodings=encodings)
 
     def convert_array(
         self,
@@ -186,8 +202,7 @@ class Converter(StreamConverter):
         with exact, torch.inference_mode(), torch.jit.optimized_execution(False):  # type: ignore[attr-defined]
             for row in range(0, rows, at_once):
                 try:
-                    rows_x = x[row : row + at_once].to(self.device)
-                    y = self._model.convert(rows_x, chunk.position, noises.seed + row, noises.noise, noises.latent_noise)
+                    y = self._play(x[row : row + at_once], chunk.position, noises, row)
                 except torch.OutOfMemoryError as error:
                     raise ConversionError(
                         f"the device does not have enough memory for {length / self.card.sample_rate:.0f} s at once",
@@ -206,6 +221,18 @@ class Converter(StreamConverter):
             first = (rows - 1) * width
             out = np.concatenate([out[:first], out[first:].mean(axis=0, keepdims=True)])
         return np.asarray(out, dtype=np.float32)
+
+    def _play(self, x: Tensor, position: int, noises: Noises, row: int) -> Tensor:
+        """The model's output [B, C, T] for rows of a batch, of which the first has the number ``row``."""
+        seed = noises.seed + row
+        y: Tensor
+        if self._encodings is None:
+            y = self._model.convert(x.to(self.device), position, seed, noises.noise, noises.latent_noise)
+        else:
+            h = self._encodings.find(x, lambda: self._model.analyse(x.to(self.device)))
+            z = self._model.latents_at(h, position, seed, noises.latent_noise)
+            y = self._model.decode_at(z, position, seed, noises.noise, noises.latent_noise)
+        return y
 
 
 def memory_for(card: ModelCard) -> int:
@@ -231,4 +258,9 @@ def load_converters(
     """
     torch.set_num_threads(1)  # a process for every core is faster; the samples do not depend on the number of threads
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    return {number: Converter.load(store, card, device=device, trust=trust) for number, card in cards.items()}
+    encoders = Counter(card.encoder for card in cards.values() if card.encoder)
+    encodings = {encoder: Encodings() for encoder, count in encoders.items() if count > 1}
+    return {
+        number: Converter.load(store, card, device=device, trust=trust, encodings=encodings.get(card.encoder))
+        for number, card in cards.items()
+    }

@@ -151,12 +151,14 @@ class Library:
             True
         """
         settings = self.settings(instrument)
+        initial = settings.base
         return TrainingSpec(
             library=self.name,
             instrument=instrument,
             dataset=dataset,
             seed=self.seed(instrument),
             base=base,
+            freeze_encoder=initial is not None and initial.freeze_encoder,
             **{key: getattr(settings, key) for key in Settings.model_fields if key != "base"},
         )
 

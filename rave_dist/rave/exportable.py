@@ -134,8 +134,9 @@ class ScriptedRave(nn_tilde.Module):  # type: ignore[misc]  # nn_tilde is untype
                 test_buffer_size=-(-8192 // self.hop) * self.hop,
             )
 
+    @torch.jit.export
     def analyse(self, x: Tensor) -> Tensor:
-        """Network output ``[B, H, T / hop]`` for sound ``[B, C, T]``."""
+        """Network output ``[B, H, T / hop]`` for sound ``[B, C, T]``, the same for all models with this encoder."""
         if self.input_mode == "pqmf":
             bands = self.pqmf(x.reshape(-1, 1, x.shape[-1]))
             x = bands.reshape(x.shape[0], -1, bands.shape[-1])
@@ -259,9 +260,16 @@ class OfflineRave(ScriptedRave):
     @torch.jit.export
     def encode_at(self, x: Tensor, position: int, seed: int, latent_noise: float) -> Tensor:
         """The first half of `convert`: latents ``[B, latents, T / hop]`` of a stretch ``[B, C, T]`` of a longer sound."""
-        if x.shape[-1] % self.hop != 0 or position % self.hop != 0:
-            raise ValueError("a conversion needs a length and a position that are multiples of the hop")
-        z: Tensor = self.latents.encode(self.analyse(x), position // self.hop, seed, latent_noise)
+        if x.shape[-1] % self.hop != 0:
+            raise ValueError("a conversion needs a length that is a multiple of the hop")
+        return self.latents_at(self.analyse(x), position, seed, latent_noise)
+
+    @torch.jit.export
+    def latents_at(self, h: Tensor, position: int, seed: int, latent_noise: float) -> Tensor:
+        """Latents ``[B, latents, F]`` of the network output ``[B, H, F]`` for a stretch."""
+        if position % self.hop != 0:
+            raise ValueError("a conversion needs a position that is a multiple of the hop")
+        z: Tensor = self.latents.encode(h, position // self.hop, seed, latent_noise)
         return z
 
     @torch.jit.export

@@ -27,6 +27,7 @@ class StepConfig:
         accumulation_steps: equal parts of the batch whose gradients are added up in a step.
         losses: weights of further losses, by name (`rave_dist.extensions.LOSSES`).
         workers: processes that divide the batch.
+        freeze_encoder: train only the decoder.
     """
 
     config: tuple[str, ...]
@@ -39,6 +40,7 @@ class StepConfig:
     accumulation_steps: int = 1
     losses: Mapping[str, float] = field(default_factory=dict)
     workers: int = 1
+    freeze_encoder: bool = False
 
     @staticmethod
     def of(spec: TrainingSpec, *, accumulation_steps: int = 1) -> StepConfig:
@@ -60,6 +62,7 @@ class StepConfig:
             accumulation_steps=accumulation_steps,
             losses=spec.losses,
             workers=spec.workers,
+            freeze_encoder=spec.freeze_encoder,
         )
 
     def of_one_worker(self) -> StepConfig:

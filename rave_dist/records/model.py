@@ -105,6 +105,7 @@ class ModelCard(Record):
     Attributes:
         version: hash of weights and configuration.
         engine: the software of its network, with the licence.
+        encoder: hash of all that the encoder's output depends on; models with the same one share it. Empty if unknown.
         latents: dimensions that the exports expose.
         latent_size: dimensions of the network's latent space.
         hop: samples per latent frame.
@@ -135,6 +136,7 @@ class ModelCard(Record):
     override: dict[str, Any] = Field(default_factory=dict)
     sample_rate: int = Field(ge=1, le=1_000_000)
     channels: int = Field(ge=1, le=64)
+    encoder: str = ""
     latents: Count
     latent_size: Count
     hop: int = Field(ge=1, le=1 << 20)

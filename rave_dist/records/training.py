@@ -30,10 +30,11 @@ class TrainingSpec(Record):
     """The parameters of one run, with its checkpoint policy, its recovery and its place on a cluster.
 
     ``window`` (samples) and ``batch`` are None for the configuration's default; ``auto`` is that batch, with the accumulation
-    steps that the memory needs. ``base`` is the id of the initial weights (`BaseFolder`); None for new ones. ``augment`` has
-    the probability of each augmentation, ``compute`` the options of arithmetic and speed (`rave_dist.training.step.precision`);
-    ``workers`` is the number of processes that divide the batch. For extensions (`rave_dist.extensions`), ``losses`` has the
-    weight of each further loss, ``exports`` and ``metrics`` the names of further files and metrics of the published model.
+    steps that the memory needs. ``base`` is the id of the initial weights (`BaseFolder`); None for new ones; with
+    ``freeze_encoder`` the encoder keeps them. ``augment`` has the probability of each augmentation, ``compute`` the options of
+    arithmetic and speed (`rave_dist.training.step.precision`); ``workers`` is the number of processes that divide the batch.
+    For extensions (`rave_dist.extensions`), ``losses`` has the weight of each further loss, ``exports`` and ``metrics`` the
+    names of further files and metrics of the published model.
     ``continues`` is the run whose checkpoint it starts from (`rave_dist.training.continuation`).
     """
 
@@ -56,6 +57,7 @@ class TrainingSpec(Record):
     workers: int = 1
     credit: dict[str, str] = Field(default_factory=dict)
     base: str | None = None
+    freeze_encoder: bool = False
     augment: dict[str, float] = STOCK_AUGMENTATIONS
     losses: dict[str, float] = Field(default_factory=dict)
     exports: tuple[str, ...] = ()
@@ -81,8 +83,8 @@ class TrainingSpec(Record):
     @property
     def step_id(self) -> str:
         """Hash of the parameters that decide how long a step takes."""
-        step = ("config", "override", "sample_rate", "channels", "window", "batch", "losses", "compute")
-        return content_id(self.model_dump(mode="json", include=set(step)))
+        step = {"config", "override", "sample_rate", "channels", "window", "batch", "losses", "compute"}
+        return content_id(self.model_dump(mode="json", include=step | ({"freeze_encoder"} if self.freeze_encoder else set())))
 
     @property
     def worker_step_id(self) -> str:
@@ -96,7 +98,8 @@ class TrainingSpec(Record):
         return ["recordings" if name == "dataset" else name for name in changed]
 
     def _id(self, *excluded: str) -> str:
-        absent = () if self.losses else ("losses",)  # so that runs without losses of extensions keep their identity
+        # So that runs without them keep their identity.
+        absent = [name for name in ("losses", "freeze_encoder") if not getattr(self, name)]
         return content_id(self.model_dump(mode="json", exclude={*self.NOT_IDENTITY, *absent, *excluded}))
 
     @property

@@ -39,7 +39,7 @@ from rave_dist.records import (
 )
 from rave_dist.registry.export import check_export, export_further, export_run
 from rave_dist.registry.publications import announce, refresh_credit
-from rave_dist.registry.store import find_card, model_version
+from rave_dist.registry.store import encoder_version, find_card, model_version
 from rave_dist.storage.store import Store
 from rave_dist.temporary import temporary_folder
 
@@ -103,7 +103,8 @@ def publish(
             report("measuring")
             metrics = _metrics(store, spec, dataset, out, exported) if sounds else {}
             seconds = dataset.used_seconds
-            return place(store, spec, result, exported, out, version=version, seconds=seconds, metrics=metrics, further=further)
+            found = {"version": version, "encoder": encoder_version(run, spec)}
+            return place(store, spec, result, exported, out, **found, seconds=seconds, metrics=metrics, further=further)
     return refresh_credit(store, card, spec.credit)
 
 
@@ -115,6 +116,7 @@ def place(
     out: Path,
     *,
     version: str,
+    encoder: str = "",
     seconds: float,
     metrics: Mapping[str, Metrics] = MappingProxyType({}),
     further: Mapping[str, Path] = MappingProxyType({}),
@@ -128,6 +130,7 @@ def place(
         exported: the record of ``out``.
         out: the export's folder.
         version: from `model_version`.
+        encoder: from `encoder_version`.
         seconds: audio that the model was trained on.
         metrics: from `rave_dist.registry.metrics`.
         further: from `rave_dist.registry.export.export_further`.
@@ -143,6 +146,7 @@ def place(
         override=spec.override,
         sample_rate=spec.sample_rate,
         channels=spec.channels,
+        encoder=encoder,
         latents=exported.latents,
         latent_size=exported.latent_size,
         hop=exported.hop,

@@ -8,13 +8,13 @@ from __future__ import annotations
 import hashlib
 import pickle
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rave_dist.errors import DamagedObjectError, MissingKeyError, ModelNotFoundError
 from rave_dist.identity import ID_LENGTH, canonical_json
-from rave_dist.records import ModelCard, ModelFolder, RunFolder
+from rave_dist.records import ModelCard, ModelFolder, RunFolder, TrainingSpec
 from rave_dist.registry.files import PUBLISH_AGAIN
 from rave_dist.registry.files import fetch as fetch
 from rave_dist.registry.publications import versions
@@ -135,7 +135,29 @@ def model_version(run: RunFolder, *, where: str = "") -> str:
         weights: dict[str, Any] = torch.load(run.weights, map_location="cpu", weights_only=True)
     except (EOFError, RuntimeError, pickle.UnpicklingError) as error:
         raise DamagedObjectError("the weights are damaged", where=where or str(run.weights), fix=_TRAIN_AGAIN) from error
-    digest = hashlib.sha256(Path(run.config).read_bytes())
+    return _hash_weights(weights, hashlib.sha256(Path(run.config).read_bytes()))
+
+
+def encoder_version(run: RunFolder, spec: TrainingSpec) -> str:
+    """Hash of all that the output of a run's encoder depends on, equal for models that share it.
+
+    Args:
+        run: a local run folder, with intact weights.
+        spec: the run.
+    """
+    import torch
+
+    weights: dict[str, Any] = torch.load(run.weights, map_location="cpu", weights_only=True)
+    # It says whether phase 2 has begun.
+    kept = {name: value for name, value in weights.items() if name.startswith("encoder.") and not name.endswith("warmed_up")}
+    facts = {key: getattr(spec, key) for key in ("config", "override", "sample_rate", "channels")}
+    return _hash_weights(kept, hashlib.sha256(canonical_json(facts)))
+
+
+def _hash_weights(weights: Mapping[str, Any], digest: hashlib._Hash) -> str:
+    """Hash of names, types, shapes and values of tensors, after what ``digest`` has."""
+    import torch
+
     for name, tensor in sorted(weights.items()):
         digest.update(f"\n{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         digest.update(tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy())

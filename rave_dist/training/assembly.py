@@ -205,6 +205,7 @@ def _sampler_and_step(
         compute=config.compute,
         accumulation_steps=config.accumulation_steps,
         losses=config.losses,
+        freeze_encoder=config.freeze_encoder,
         division=division,
     )
     return windows, training_step

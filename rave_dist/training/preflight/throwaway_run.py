@@ -38,6 +38,7 @@ class ThrowawayRun:
             compute=config.compute,
             accumulation_steps=config.accumulation_steps,
             losses=config.losses,
+            freeze_encoder=config.freeze_encoder,
         )
         self.cycle = int(self.model.update_discriminator_every)
         """Number of steps of phase 2 that train both networks."""

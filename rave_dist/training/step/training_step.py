@@ -69,6 +69,7 @@ class TrainingStep:
         compute: precision and speed options (`rave_dist.training.step.precision`).
         accumulation_steps: equal parts of the batch whose gradients are added up in a step; at most one per window.
         losses: weights of further losses of the generator, by their names in `rave_dist.extensions.LOSSES`.
+        freeze_encoder: train only the decoder; also the statistics and codebooks of the encoder stay as they are.
         division: how the batch is divided, for several workers; None for ``accumulation_steps`` in this process.
 
     Raises:
@@ -87,6 +88,7 @@ class TrainingStep:
         compute: Collection[ComputeOption] = (),
         accumulation_steps: int = 1,
         losses: Mapping[str, float] | None = None,
+        freeze_encoder: bool = False,
         division: Division | None = None,
     ) -> None:
         if phase_1_steps < 1:
@@ -112,6 +114,7 @@ class TrainingStep:
             self._compute.compiled(network)
             for network in (model.encoder, model.decoder, lean_discriminator(model.discriminator))
         )
+        self._freezes_encoder = freeze_encoder
         self._detaches_encoder = isinstance(model.encoder, blocks.VariationalEncoder | blocks.WasserteinEncoder)
         self._crop: tuple[int, int] | None = None
 
@@ -127,6 +130,8 @@ class TrainingStep:
         self._beta_on_device = torch.zeros((), device=self.device)
         self._discriminator_parameters = list(model.discriminator.parameters())
         model.pqmf.requires_grad_(False)
+        if freeze_encoder:
+            model.encoder.requires_grad_(False)
         if quantize and isinstance(model.encoder, blocks.DiscreteEncoder):
             model.encoder.enabled.fill_(1)
         _keep_flags_on_host(model)
@@ -214,6 +219,8 @@ class TrainingStep:
     def _enter(self, step: int) -> None:
         model, warmed_up = self.model, self.phase(step) == 2
         model.beta_factor = self.beta(step)
+        if self._freezes_encoder:
+            model.encoder.eval()  # after a validation, too
         if self._records:  # a recorded step reads it in place
             model.beta_factor = self._beta_on_device.fill_(model.beta_factor)
         if model.warmed_up != warmed_up or self._crop is None:
@@ -231,7 +238,7 @@ class TrainingStep:
         if source is None:
             with torch.no_grad():
                 source = model._mel_encode(batch)
-        constant = model.warmed_up and self._detaches_encoder
+        constant = self._freezes_encoder or (model.warmed_up and self._detaches_encoder)
         with torch.set_grad_enabled(torch.is_grad_enabled() and not constant):
             with self._compute.networks():
                 encoded = self._encoder(source)

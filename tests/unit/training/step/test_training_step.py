@@ -12,6 +12,7 @@ from rave_dist.rave.config import configure
 from rave_dist.rave.models import build_model
 from rave_dist.rave.window import check_window, latent_hop
 from rave_dist.training.evaluation.receptive_field import set_receptive_field
+from rave_dist.training.evaluation.validation import measuring
 from rave_dist.training.step.training_step import TrainingStep
 
 torch.set_num_threads(1)
@@ -60,6 +61,40 @@ def test_each_step_trains_what_its_phase_trains() -> None:
     assert all(parameter.requires_grad for parameter in model.discriminator.parameters())
     rate = step.generator_optimizer.param_groups[0]["lr"]
     assert rate == pytest.approx(1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("config", "override"),
+    [
+        (("v1",), {}),
+        (("v2_small",), {}),
+        (("v2_small", "wasserstein"), {"NOISE_AUGMENTATION": 3}),
+        (("v2_small", "spherical"), {}),
+        (("discrete",), {"NUM_QUANTIZERS": 2, "CODEBOOK_SIZE": 16, "NOISE_AUGMENTATION": 4}),
+    ],
+    ids=str,
+)
+def test_a_frozen_encoder_stays_as_it_is_with_its_statistics_and_codebooks(
+    config: tuple[str, ...], override: dict[str, Any]
+) -> None:
+    model = build(*config, **override)
+    for layer in getattr(getattr(model.encoder, "rvq", None), "layers", ()):
+        layer._codebook.inited.fill_(1)  # as in every trained model
+        layer._codebook.embed.normal_()
+    step = TrainingStep(model, phase_1_steps=2, warmup_steps=1, device="cpu", quantize=True, freeze_encoder=True)
+    flags = {"warmed_up", "enabled"}
+    encoder = {name: value.clone() for name, value in model.encoder.state_dict().items() if name not in flags}
+    decoder = snapshot(model.decoder)
+    window = 73728 if config == ("discrete",) else WINDOW
+    for index in range(4):
+        step(noise(window=window, seed=index), index)
+        with measuring(model):  # and training mode again
+            pass
+        assert changed(model.decoder, decoder), index
+    after = model.encoder.state_dict()
+    assert [name for name, value in encoder.items() if not torch.equal(value, after[name])] == []
+    assert step.generator_optimizer.state_dict()["state"].keys() < set(range(len([*model.encoder.parameters(), *decoder])))
 
 
 def test_a_spherical_encoder_is_trained_in_both_phases_as_rave_does() -> None:
