@@ -16,10 +16,10 @@ import numpy as np
 import torch
 from harness import report
 
+from rave_dist.allocator import hold_freed_memory
 from rave_dist.library.schema import AUGMENTATIONS
 from rave_dist.rave.imports import rave_module
 from rave_dist.training.data.loader import Windows
-from rave_dist.training.step.memory import hold_freed_memory
 
 WINDOW, BATCH, SAMPLE_RATE, SECONDS = 131072, 8, 44100, 60
 

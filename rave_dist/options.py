@@ -53,7 +53,7 @@ DEFAULT_SEED = 0
 DEFAULT_LATENT_NOISE = 1.0
 """Level of the noise around the latents: 1, as RAVE and the streaming file play, so that both are the same instrument."""
 
-DEFAULT_CHUNK_SECONDS = 20.0
+DEFAULT_CHUNK_SECONDS = 10.0
 """Default of a conversion, for the command line and for Python."""
 
 

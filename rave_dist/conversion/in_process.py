@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 import psutil
 import torch
 
+from rave_dist.allocator import holding_freed_memory
 from rave_dist.conversion.convert import MODELS_SHARE, Converter, load_converters, memory_for
 from rave_dist.conversion.item import Outcome
 from rave_dist.conversion.job import Job, attempt, in_groups
@@ -29,10 +30,11 @@ def convert_all(job: Job) -> Iterator[Outcome]:
         return
     threads = torch.get_num_threads()
     try:
-        for group in in_groups(job, MODELS_SHARE * psutil.virtual_memory().available):
-            converters = load_converters(group.store, group.cards, trust=group.trust)
-            for work in group.to_do:
-                yield from attempt(group, work, converters)
+        with holding_freed_memory():
+            for group in in_groups(job, MODELS_SHARE * psutil.virtual_memory().available):
+                converters = load_converters(group.store, group.cards, trust=group.trust)
+                for work in group.to_do:
+                    yield from attempt(group, work, converters)
     finally:
         torch.set_num_threads(threads)
 

@@ -10,6 +10,7 @@ from typing import Any
 import ray
 from ray.exceptions import OutOfMemoryError, RayError, RayTaskError, WorkerCrashedError
 
+from rave_dist.allocator import hold_freed_memory
 from rave_dist.conversion.convert import Converter, load_converters
 from rave_dist.conversion.item import Outcome
 from rave_dist.conversion.job import OUT_OF_MEMORY, Job, Work, attempt, give_up, internal_error
@@ -27,6 +28,7 @@ DIED_TWICE = Problem(
 
 def load_here(job: Job) -> dict[int, Converter]:
     """Loads the models of a job in a process of the cluster, on the GPU that Ray has given it."""
+    hold_freed_memory()  # chunks need the same memory again
     return load_converters(job.store, job.cards, device=None if ray.get_gpu_ids() else "cpu", trust=job.trust)
 
 

@@ -103,7 +103,8 @@ class FilteredNoise(nn.Module):
         """Noise for features ``[B, F, T]`` whose first sample has the absolute index ``position``: ``[B, bands, T]``."""
         amplitude = 2 * torch.sigmoid(self.net(x) - 5) ** 2.3 + 1e-7
         rows, _, frames = amplitude.shape
-        amplitude = amplitude.permute(0, 2, 1).reshape(rows, frames, self.bands, -1)
+        # Contiguous, for one product of matrices instead of one for each frame.
+        amplitude = amplitude.permute(0, 2, 1).contiguous().reshape(rows, frames, self.bands, -1)
         response = amplitude @ self.filters
         noise = uniform(x, 0, seed, rows, self.bands, position, frames * self.size)
         noise = noise.reshape(rows, self.bands, frames, self.size).permute(0, 2, 1, 3)

@@ -395,7 +395,6 @@ class Store:
 
 def _number(text: str) -> float:
     """A finite number: NaN and infinity are not JSON, though Python reads them."""
-    value = float(text)
-    if not math.isfinite(value):
-        raise ValueError(f"{text} is not a number")
-    return value
+    if math.isfinite(value := float(text)):
+        return value
+    raise ValueError(f"{text} is not a number")

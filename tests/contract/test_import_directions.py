@@ -15,6 +15,7 @@ import pytest
 STAGES = ("dataset", "training", "registry", "conversion", "serving", "reports")
 
 CORE = {
+    "allocator",
     "errors",
     "exit_codes",
     "extensions",
@@ -41,6 +42,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "suggest": set(),
     "extensions": {"errors", "options"},
     "isolated": {"errors", "temporary"},
+    "allocator": set(),
     "temporary": set(),
     "leases": {"errors", "identity", "records", "storage"},
     "identity": {"errors"},

@@ -1,15 +1,8 @@
-"""Memory: detecting that a device is out of memory, and keeping freed memory between operations on a CPU.
-
-glibc requests every tensor above 32 MiB from the system and returns it when it is freed, and the system clears each page
-again: at RAVE's own batch of 8 that is a third of a discriminator step. A training process needs the same memory in its next
-step, so it keeps it, at the price of about a tenth more resident memory.
-"""
+"""Memory: detecting that a device is out of memory, and how much a step needs."""
 
 from __future__ import annotations
 
-import ctypes
 import resource
-import sys
 
 import psutil
 import torch
@@ -17,20 +10,7 @@ import torch
 from rave_dist.scheduling.cards import CPU
 from rave_dist.training import host_memory
 
-_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # malloc.h
-_NEVER = 2**31 - 1
 _FULL = ("can't allocate memory", "could not create a primitive")  # PyTorch's allocator; oneDNN
-
-
-def hold_freed_memory() -> bool:
-    """Makes this process's allocator keep freed memory; returns whether that is supported (glibc on Linux)."""
-    if not sys.platform.startswith("linux"):
-        return False
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (OSError, AttributeError):  # another C library
-        return False
-    return bool(mallopt(_MMAP_THRESHOLD, _NEVER)) and bool(mallopt(_TRIM_THRESHOLD, _NEVER))
 
 
 class PeakMemory:

@@ -16,7 +16,7 @@ and back-propagates each through all networks involved. Omitted here:
 - the graph of the spectral distances: their gradient is computed with their value (`rave_dist.training.step.spectral_loss`);
 - two-dimensional convolutions over independent columns (`rave_dist.training.step.discriminators`);
 - returning memory to the system between operations, and Adam's separate passes over all weights, on a CPU
-  (`rave_dist.training.step.memory`, `rave_dist.training.step.precision`);
+  (`rave_dist.allocator`, `rave_dist.training.step.precision`);
 - every synchronisation of host and device (``.item()``, ``bool`` of device tensors).
 
 Random numbers are drawn in RAVE's order, so equal seeds give equal steps.
@@ -38,6 +38,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from rave_dist.allocator import hold_freed_memory
 from rave_dist.errors import ConfigurationError
 from rave_dist.extensions import LOSSES
 from rave_dist.options import ComputeOption
@@ -47,7 +48,6 @@ from rave_dist.rave.window import band_crop
 from rave_dist.training.step.cuda_graph import CudaGraphStep
 from rave_dist.training.step.discriminators import lean_discriminator
 from rave_dist.training.step.division import Division
-from rave_dist.training.step.memory import hold_freed_memory
 from rave_dist.training.step.precision import Optimizer, Precision, to_float32
 from rave_dist.training.step.spectral_loss import lean_distance
 
