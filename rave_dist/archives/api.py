@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import overload
 
 from rave_dist import archives
 from rave_dist.arguments import AnyProgress, AnyStore, reporting, store_of
 from rave_dist.options import DEFAULT_CHUNK_SECONDS, DEFAULT_FORMAT, DEFAULT_LATENT_NOISE, DEFAULT_SEED, AudioFormat
-from rave_dist.records import ConversionParameters, Treatment
+from rave_dist.records import Controls, ConversionParameters, Treatment
 from rave_dist.views import Conversion
 
 
@@ -25,6 +26,9 @@ def convert(
     format: AudioFormat = ...,
     seed: int = ...,
     latent_noise: float = ...,
+    noise: float = ...,
+    temperature: float = ...,
+    latents: Mapping[int, tuple[float, float]] = ...,
     salvage: bool = ...,
     denoise: float = ...,
     gate: float | None = ...,
@@ -50,6 +54,9 @@ def convert(
     format: AudioFormat = ...,
     seed: int = ...,
     latent_noise: float = ...,
+    noise: float = ...,
+    temperature: float = ...,
+    latents: Mapping[int, tuple[float, float]] = ...,
     salvage: bool = ...,
     denoise: float = ...,
     gate: float | None = ...,
@@ -74,6 +81,9 @@ def convert(
     format: AudioFormat = DEFAULT_FORMAT,
     seed: int = DEFAULT_SEED,
     latent_noise: float = DEFAULT_LATENT_NOISE,
+    noise: float = 1.0,
+    temperature: float = 1.0,
+    latents: Mapping[int, tuple[float, float]] = MappingProxyType({}),
     salvage: bool = False,
     denoise: float = 0.0,
     gate: float | None = None,
@@ -100,6 +110,9 @@ def convert(
         format: ``keep`` for WAV where the recording is WAV or a relative of it, otherwise FLAC; or ``flac`` or ``wav`` for all.
         seed: picks all noise.
         latent_noise: level of the noise around the latents: 1 as the streaming file plays, 0 for their mean.
+        noise: level of the model's noise generator, if it has one; 0 leaves it out.
+        temperature: factor on all latents, which for variational models lie around the mean of the training set.
+        latents: (scale, bias) of single latents, which count from 1; applied after the temperature.
         salvage: convert the readable part of damaged files.
         denoise: share of the background noise that is removed before the model, 0 to 1.
         gate: silence where the recording is less than this many dB above its noise floor in every third of an octave.
@@ -136,6 +149,7 @@ def convert(
         latent_noise=latent_noise,
         salvage=salvage,
         treatment=Treatment(denoise=denoise, gate=gate, skip_silence=skip_silence, mix=mix, match_loudness=match_loudness),
+        controls=Controls(noise=noise, temperature=temperature, latents=dict(latents)),
     )
     with reporting(progress) as shown:
         records = archives.convert(

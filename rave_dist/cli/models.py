@@ -10,10 +10,10 @@ import typer
 
 from rave_dist import archives, pipeline
 from rave_dist.archives import watched
-from rave_dist.cli.options import Debug, InputsBelow, Json, OutputsBelow, StoreUri, Trust, existing, finish
+from rave_dist.cli.options import Debug, InputsBelow, Json, OutputsBelow, StoreUri, Trust, existing, finish, latent_change
 from rave_dist.errors import RaveDistError
 from rave_dist.options import DEFAULT_CHUNK_SECONDS, DEFAULT_FORMAT, DEFAULT_LATENT_NOISE, DEFAULT_SEED, AudioFormat
-from rave_dist.records import ConversionParameters, Problem, Treatment
+from rave_dist.records import Controls, ConversionParameters, Problem, Treatment
 from rave_dist.storage.store import Store
 from rave_dist.terminal import console
 from rave_dist.terminal.conversion import show_conversions, show_conversions_end
@@ -81,6 +81,23 @@ def convert(
             "--latent-noise", min=0, max=1000, help="Noise around the latents: 1 as the streaming file plays, 0 for their mean."
         ),
     ] = DEFAULT_LATENT_NOISE,
+    noise: Annotated[
+        float,
+        typer.Option("--noise", min=0, max=1000, help="Level of the model's noise generator; 0 leaves it out."),
+    ] = 1.0,
+    temperature: Annotated[
+        float,
+        typer.Option("--temperature", min=0, max=1000, help="Factor on all latents: below 1 plainer, above 1 further out."),
+    ] = 1.0,
+    latent: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--latent",
+            metavar="N=scale:S,bias:B",
+            help="Change latent N, from 1; can be repeated, e.g. 3=scale:1.2,bias:-0.1.",
+            show_default=False,
+        ),
+    ] = None,
     denoise: Annotated[
         float,
         typer.Option("--denoise", min=0, max=1, help="Share of the background noise that is removed before the model."),
@@ -142,6 +159,7 @@ def convert(
         latent_noise=latent_noise,
         salvage=salvage,
         treatment=Treatment(denoise=denoise, gate=gate, skip_silence=skip_silence, mix=mix, match_loudness=match_loudness),
+        controls=Controls(noise=noise, temperature=temperature, latents=dict(map(latent_change, latent or ()))),
     )
     began, place = time.monotonic(), existing(store)
     with shown_progress() as progress:

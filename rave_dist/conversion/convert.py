@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor
 from rave_dist.audio.dsp.chunks import Chunk
 from rave_dist.audio.types import Audio
 from rave_dist.conversion.encodings import Encodings
-from rave_dist.conversion.stream import Noises, StreamConverter
+from rave_dist.conversion.stream import Playing, StreamConverter
 from rave_dist.errors import AudioError, ConversionError
 from rave_dist.options import DEFAULT_CHUNK_SECONDS, DEFAULT_LATENT_NOISE, DEFAULT_SEED
 from rave_dist.records import ModelCard
@@ -114,6 +115,8 @@ class Converter(StreamConverter):
         seed: int = DEFAULT_SEED,
         noise: float = 1.0,
         latent_noise: float = DEFAULT_LATENT_NOISE,
+        temperature: float = 1.0,
+        latents: Mapping[int, tuple[float, float]] = MappingProxyType({}),
         out_sample_rate: int | None = None,
         out_channels: int | None = None,
         chunk_seconds: float = DEFAULT_CHUNK_SECONDS,
@@ -130,6 +133,8 @@ class Converter(StreamConverter):
             seed: picks all noise.
             noise: level of the model's noise generator, if it has one; 0 leaves it out.
             latent_noise: level of the noise around the latents; 1 as RAVE and the streaming file play, 0 for their mean.
+            temperature: factor on all latents, which for variational models lie around the mean of the training set.
+            latents: (scale, bias) of single latents, which count from 1; applied after the temperature.
             out_sample_rate: of the result, in Hz; None keeps the sound's.
             out_channels: of the result; None keeps the sound's.
             chunk_seconds: seconds of audio in the model at once.
@@ -155,24 +160,26 @@ class Converter(StreamConverter):
             seed=seed,
             noise=noise,
             latent_noise=latent_noise,
+            temperature=temperature,
+            latents=latents,
             out_sample_rate=out_sample_rate,
             out_channels=out_channels,
             chunk_seconds=chunk_seconds,
         )
         return np.concatenate([np.zeros((out_channels or audio.shape[0], 0), np.float32), *blocks], axis=1)
 
-    def _play_all(self, chunks: Iterable[Chunk], noises: Noises) -> Iterator[Audio]:
+    def _play_all(self, chunks: Iterable[Chunk], playing: Playing) -> Iterator[Audio]:
         """What the model makes of the cores of chunks, [C, T] each, in order."""
-        return map(partial(self.play, noises=noises), chunks)  # holds no chunk while it waits
+        return map(partial(self.play, playing=playing), chunks)  # holds no chunk while it waits
 
-    def play(self, chunk: Chunk, noises: Noises) -> Audio:
+    def play(self, chunk: Chunk, playing: Playing) -> Audio:
         """What the model makes of a chunk's core.
 
         Output: [C, T], float32, not limited to full scale.
 
         Args:
             chunk: samples at the model's rate, with context.
-            noises: of the conversion.
+            playing: how the model plays.
 
         Raises:
             AudioError: the result is NaN or infinite.
@@ -181,11 +188,11 @@ class Converter(StreamConverter):
         Example:
             >>> import numpy as np
             >>> from rave_dist.audio.dsp.chunks import cut
-            >>> from rave_dist.conversion.stream import Noises
+            >>> from rave_dist.conversion.stream import Playing
             >>> converter = rd.Converter.load("store", "rebana")
             >>> hop, context = converter.card.hop, converter.card.receptive_field
             >>> (chunk,) = cut([np.zeros((1, hop), dtype=np.float32)], hop=hop, core=hop, context=context)
-            >>> converter.play(chunk, Noises(seed=0, noise=1.0, latent_noise=1.0)).shape == (1, hop)
+            >>> converter.play(chunk, Playing(seed=0, latent_noise=1.0)).shape == (1, hop)
             True
         """
         width = self.card.channels
@@ -202,7 +209,7 @@ class Converter(StreamConverter):
         with exact, torch.inference_mode(), torch.jit.optimized_execution(False):  # type: ignore[attr-defined]
             for row in range(0, rows, at_once):
                 try:
-                    y = self._play(x[row : row + at_once], chunk.position, noises, row)
+                    y = self._play(x[row : row + at_once], chunk.position, playing, row)
                 except torch.OutOfMemoryError as error:
                     raise ConversionError(
                         f"the device does not have enough memory for {length / self.card.sample_rate:.0f} s at once",
@@ -222,16 +229,23 @@ class Converter(StreamConverter):
             out = np.concatenate([out[:first], out[first:].mean(axis=0, keepdims=True)])
         return np.asarray(out, dtype=np.float32)
 
-    def _play(self, x: Tensor, position: int, noises: Noises, row: int) -> Tensor:
+    def _play(self, x: Tensor, position: int, playing: Playing, row: int) -> Tensor:
         """The model's output [B, C, T] for rows of a batch, of which the first has the number ``row``."""
-        seed = noises.seed + row
+        seed, level, controls = playing.seed + row, playing.latent_noise, playing.controls
         y: Tensor
-        if self._encodings is None:
-            y = self._model.convert(x.to(self.device), position, seed, noises.noise, noises.latent_noise)
-        else:
-            h = self._encodings.find(x, lambda: self._model.analyse(x.to(self.device)))
-            z = self._model.latents_at(h, position, seed, noises.latent_noise)
-            y = self._model.decode_at(z, position, seed, noises.noise, noises.latent_noise)
+        if self._encodings is None and not (controls.latents or controls.temperature != 1):
+            y = self._model.convert(x.to(self.device), position, seed, controls.noise, level)
+            return y
+
+        def analyse() -> Tensor:
+            h: Tensor = self._model.analyse(x.to(self.device))
+            return h
+
+        h = analyse() if self._encodings is None else self._encodings.find(x, analyse)
+        z = controls.temperature * self._model.latents_at(h, position, seed, level)
+        for number, (scale, bias) in controls.latents.items():
+            z[:, number - 1] = scale * z[:, number - 1] + bias
+        y = self._model.decode_at(z, position, seed, controls.noise, level)
         return y
 
 

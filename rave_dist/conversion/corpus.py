@@ -86,7 +86,7 @@ def plan_conversion(card: ModelCard, inputs: Sequence[str], output: str, paramet
     then determines the format.
 
     Raises:
-        ConversionError: no inputs, or OUTPUT is inside an input or contains one.
+        ConversionError: no inputs, OUTPUT is inside an input or contains one, or the model lacks a latent.
         AudioError: no recording matches an input, or the format does not support the parameters.
         StoreError: an input or OUTPUT cannot be read.
     """
@@ -174,6 +174,7 @@ def _plan(
     *,
     file: str = "",
 ) -> Plan:
+    parameters.controls.check(card.latents, where=card.reference)
     identity = parameters.to_json()
     del identity["salvage"]  # selects which files are converted, not how
     return Plan(

@@ -93,8 +93,8 @@ def _tags(facts: Facts, card: ModelCard, parameters: ConversionParameters, origi
     software = f"rave-dist {rave_dist.__version__}"
     engine = f"{card.engine.name} {card.engine.version}"
     damage = f"; damaged source: {origin.damage}" if origin.damage else ""
-    treatment = "".join(f", {name} {value:g}" for name, value in parameters.treatment.to_json().items())
-    noise = f"latent noise {parameters.latent_noise:g}{treatment}"
+    changes = "".join(f", {name} {value}" for name, value in parameters.changes.items())
+    noise = f"latent noise {parameters.latent_noise:g}{changes}"
     yield "TITLE", f"Derived from {origin.called} by {card.reference}"
     yield (
         "DESCRIPTION",

@@ -19,7 +19,7 @@ from rave_dist.audio.dsp.chunks import Chunk
 from rave_dist.audio.io.sources import AudioSource
 from rave_dist.audio.types import Audio
 from rave_dist.conversion.corpus import Plan, Task
-from rave_dist.conversion.stream import Noises, StreamConverter, chunk_samples
+from rave_dist.conversion.stream import Playing, StreamConverter, chunk_samples
 from rave_dist.errors import MissingKeyError
 from rave_dist.identity import content_id
 from rave_dist.records import ModelCard
@@ -32,7 +32,7 @@ _PART_SECONDS = 30.0  # what is lost with a killed process; less costs more obje
 _LOSSY = (".mp3", ".ogg", ".oga", ".opus", ".m4a", ".aac", ".wma", ".mp4", ".webm")
 _LOSSY_BYTES, _OTHER_BYTES = 16_000, 176_400  # per second: 128 kbit/s, and a CD
 
-Play = Callable[[str, list[Chunk], Noises], Callable[[], Audio]]
+Play = Callable[[str, list[Chunk], Playing], Callable[[], Audio]]
 """Starts to play chunks whose result is to be kept under a key, and returns what waits for the result, [C, T]."""
 
 
@@ -103,20 +103,20 @@ class PartsConverter(StreamConverter):
         self.card = card
         self._store, self._parts, self._play, self._ahead = store, parts, play, ahead
 
-    def _play_all(self, chunks: Iterator[Chunk], noises: Noises) -> Iterator[Audio]:
+    def _play_all(self, chunks: Iterator[Chunk], playing: Playing) -> Iterator[Audio]:
         found = self._parts.found()
-        playing: deque[Callable[[], Audio]] = deque()
+        waiting: deque[Callable[[], Audio]] = deque()
         number = 0
         while part := list(islice(chunks, self._parts.chunks)):
             key = self._parts.key(number)
-            kept = partial(self._read, key, part, noises)
-            playing.append(kept if key in found else self._play(key, part, noises))
+            kept = partial(self._read, key, part, playing)
+            waiting.append(kept if key in found else self._play(key, part, playing))
             number += 1
-            if len(playing) >= self._ahead:
-                yield playing.popleft()()
-        while playing:
-            yield playing.popleft()()
+            if len(waiting) >= self._ahead:
+                yield waiting.popleft()()
+        while waiting:
+            yield waiting.popleft()()
 
-    def _read(self, key: str, part: list[Chunk], noises: Noises) -> Audio:
+    def _read(self, key: str, part: list[Chunk], playing: Playing) -> Audio:
         audio = read_part(self._store, key)
-        return self._play(key, part, noises)() if audio is None else audio
+        return self._play(key, part, playing)() if audio is None else audio

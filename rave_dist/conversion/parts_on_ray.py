@@ -17,7 +17,7 @@ from rave_dist.conversion.convert import Converter
 from rave_dist.conversion.item import Outcome
 from rave_dist.conversion.job import Job, Work
 from rave_dist.conversion.parts import Parts, PartsConverter, write_part
-from rave_dist.conversion.stream import Noises
+from rave_dist.conversion.stream import Playing
 from rave_dist.conversion.tasks_on_ray import DIED_TWICE, in_tasks, load_here, run, unpack
 from rave_dist.errors import AudioError, RaveDistError
 
@@ -58,12 +58,12 @@ class _Player:
         except RaveDistError as error:
             self._converters = error  # an actor that fails to start would be restarted repeatedly
 
-    def play(self, model: int, key: str, part: list[Chunk], noises: Noises) -> Audio | RaveDistError:
+    def play(self, model: int, key: str, part: list[Chunk], playing: Playing) -> Audio | RaveDistError:
         """The played part, [C, T], or the error of this model or sound."""
         if isinstance(self._converters, RaveDistError):
             return self._converters
         try:
-            audio = np.concatenate([self._converters[model].play(chunk, noises) for chunk in part], axis=1)
+            audio = np.concatenate([self._converters[model].play(chunk, playing) for chunk in part], axis=1)
             write_part(self._store, key, audio)
         except RaveDistError as error:
             return error
@@ -74,9 +74,9 @@ def _convert(job: Job, work: Work, players: list[Any]) -> bytes:
     """Reads a file, has its parts played, and writes its outputs; then the parts are removed."""
     turns = count()
 
-    def play(model: int, key: str, part: list[Chunk], noises: Noises) -> Callable[[], Audio]:
+    def play(model: int, key: str, part: list[Chunk], playing: Playing) -> Callable[[], Audio]:
         player = players[next(turns) % len(players)]
-        return partial(_result, player.play.remote(model, key, part, noises))
+        return partial(_result, player.play.remote(model, key, part, playing))
 
     ahead = max(2, -(-_AHEAD * len(players) // len(work.plans)))
     parts = {number: Parts(job.store, job.plans[number], work.task, job.chunk_seconds) for number in work.plans}

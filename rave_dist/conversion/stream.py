@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -24,17 +25,17 @@ from rave_dist.audio.types import Audio
 from rave_dist.conversion.levels import Peaks
 from rave_dist.errors import ConversionError
 from rave_dist.options import DEFAULT_CHUNK_SECONDS, DEFAULT_LATENT_NOISE, DEFAULT_SEED
-from rave_dist.records import ModelCard
+from rave_dist.records import Controls, ModelCard
 
 _CHUNK_BYTES = 32 << 20  # of which about ten copies exist at once
 
 
-class Noises(NamedTuple):
-    """The noise of a conversion: its seed, and the levels of the model's noise generator and of the noise of the latents."""
+class Playing(NamedTuple):
+    """How a model plays: the seed and the level of the noise around the latents, and what is changed inside the model."""
 
     seed: int
-    noise: float
     latent_noise: float
+    controls: Controls = Controls()
 
 
 class StreamConverter(ABC):
@@ -55,6 +56,8 @@ class StreamConverter(ABC):
         seed: int = DEFAULT_SEED,
         noise: float = 1.0,
         latent_noise: float = DEFAULT_LATENT_NOISE,
+        temperature: float = 1.0,
+        latents: Mapping[int, tuple[float, float]] = MappingProxyType({}),
         out_sample_rate: int | None = None,
         out_channels: int | None = None,
         chunk_seconds: float = DEFAULT_CHUNK_SECONDS,
@@ -77,6 +80,8 @@ class StreamConverter(ABC):
             seed: picks all noise.
             noise: level of the model's noise generator, if it has one; 0 leaves it out.
             latent_noise: level of the noise around the latents; 1 as RAVE and the streaming file play, 0 for their mean.
+            temperature: factor on all latents, which for variational models lie around the mean of the training set.
+            latents: (scale, bias) of single latents, which count from 1; applied after the temperature.
             out_sample_rate: of the result, in Hz; None keeps the source's.
             out_channels: of the result; None keeps the source's.
             chunk_seconds: seconds of audio in the model at once; less where all channels together exceed 32 MiB.
@@ -85,7 +90,8 @@ class StreamConverter(ABC):
             An iterator of blocks, which counts samples and clipped samples.
 
         Raises:
-            ConversionError: chunks shorter than one frame of the model, or a rate or channel count below 1.
+            ConversionError: chunks shorter than one frame of the model, a rate or channel count below 1, or a level or change
+                that the model does not have.
             AudioError: while iterating: what ``blocks`` raise, or the model's result is NaN or infinite.
 
         Example:
@@ -98,24 +104,25 @@ class StreamConverter(ABC):
         if min(sample_rate, channels, out_sample_rate or 1, out_channels or 1) < 1:
             raise ConversionError("sample rates and channel counts start at 1", fix="correct the rate or the channels")
         core = min(chunk_samples(self.card, chunk_seconds), _most_samples(self.card, out_channels or channels))
-        levels = (noise, latent_noise)
-        if not all(0 <= level < math.inf for level in levels):
+        if not 0 <= latent_noise < math.inf:
             raise ConversionError("the level of a noise is negative, NaN or infinite", fix="give 0 or more; 1 is as trained")
-        noises = Noises(seed, *levels)
+        controls = Controls(noise=noise, temperature=temperature, latents=dict(latents))
+        controls.check(self.card.latents, where=self.card.reference)
+        playing = Playing(seed, latent_noise, controls)
         return Conversion(
             self._stream(
-                blocks, noises, core, channels=out_channels or channels, rates=(sample_rate, out_sample_rate or sample_rate)
+                blocks, playing, core, channels=out_channels or channels, rates=(sample_rate, out_sample_rate or sample_rate)
             )
         )
 
     @abstractmethod
-    def _play_all(self, chunks: Iterator[Chunk], noises: Noises) -> Iterator[Audio]:
+    def _play_all(self, chunks: Iterator[Chunk], playing: Playing) -> Iterator[Audio]:
         """What the model makes of the cores of chunks, [C, T] each, in order."""
 
     def _stream(
         self,
         blocks: Iterable[Audio],
-        noises: Noises,
+        playing: Playing,
         core: int,
         *,
         channels: int,
@@ -132,7 +139,7 @@ class StreamConverter(ABC):
 
         there = resample(mapped(), rate=rates[0], new_rate=card.sample_rate, channels=channels)
         chunks = cut(there, hop=card.hop, core=core, context=card.receptive_field)
-        back = resample(self._play_all(chunks, noises), rate=card.sample_rate, new_rate=rates[1], channels=channels)
+        back = resample(self._play_all(chunks, playing), rate=card.sample_rate, new_rate=rates[1], channels=channels)
         # Both resamplings round the length, so the sum may be off by a sample.
         for block in back:
             block = block[:, : max(0, resampled_length(received, *rates) - produced)]

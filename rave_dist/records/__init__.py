@@ -7,7 +7,14 @@
 """
 
 from rave_dist.records.base import Problem, Record, now
-from rave_dist.records.conversion import ConversionItem, ConversionParameters, ConversionRecord, ConversionRequest, Treatment
+from rave_dist.records.conversion import (
+    Controls,
+    ConversionItem,
+    ConversionParameters,
+    ConversionRecord,
+    ConversionRequest,
+    Treatment,
+)
 from rave_dist.records.dataset import DatasetManifest, DatasetPointer, Rejection, Shard, SourceRecord
 from rave_dist.records.folders import (
     BaseFolder,
@@ -68,6 +75,7 @@ __all__ = [
     "BestWeights",
     "CheckpointInfo",
     "Continuation",
+    "Controls",
     "ConversionFolder",
     "ConversionItem",
     "ConversionParameters",

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal
 
-from pydantic import SerializerFunctionWrapHandler, model_serializer
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from rave_dist.errors import ConversionError
 from rave_dist.options import DEFAULT_FORMAT, DEFAULT_LATENT_NOISE, DEFAULT_SEED, AudioFormat
 from rave_dist.records.base import Problem, Record
 from rave_dist.records.passed_over import PassedOver
 
+_LARGEST_LEVEL = 1000
 _RANGES = {"denoise": (0, 1, ""), "gate": (0, 100, " dB"), "skip_silence": (-200, 0, " dBFS"), "mix": (0, 1, "")}
+
+
+def _changed(record: Record, standard: SerializerFunctionWrapHandler) -> dict[str, Any]:
+    """The fields that differ from their defaults, so that new ones change no identity."""
+    fields = type(record).model_fields
+    values = standard(record).items()
+    return {
+        name: value for name, value in values if getattr(record, name) != fields[name].get_default(call_default_factory=True)
+    }
 
 
 class Treatment(Record):
@@ -49,8 +60,46 @@ class Treatment(Record):
 
     @model_serializer(mode="wrap")
     def _without_defaults(self, standard: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        fields = type(self).model_fields
-        return {name: value for name, value in standard(self).items() if value != fields[name].default}
+        return _changed(self, standard)
+
+
+class Controls(Record):
+    """What is changed inside the model; by default nothing. Only what differs from the default is stored.
+
+    Attributes:
+        noise: level of the model's noise generator, if it has one; 1 is as trained, 0 leaves it out.
+        temperature: factor on all latents, which for variational models lie around the mean of the training set.
+        latents: (scale, bias) of single latents, which count from 1: a value becomes scale times it plus bias, after the
+            temperature.
+    """
+
+    noise: float = 1.0
+    temperature: float = 1.0
+    latents: dict[int, tuple[float, float]] = Field(default_factory=dict)
+
+    def check(self, latents: int, *, where: str) -> None:
+        """Checks the values for a model.
+
+        Args:
+            latents: of the model.
+            where: the model.
+
+        Raises:
+            ConversionError: a value is NaN, infinite or negative, or there is no such latent.
+        """
+        for name in ("noise", "temperature"):
+            if not 0 <= getattr(self, name) <= _LARGEST_LEVEL:  # NaN compares as false
+                what = f"must be between 0 and {_LARGEST_LEVEL}, not {getattr(self, name):g}"
+                raise ConversionError(what, where=f"--{name}", fix="correct it; 1 is as trained")
+        for number, change in self.latents.items():
+            if not 1 <= number <= latents:
+                raise ConversionError(f"there is no latent {number}", where=where, fix=f"use 1 to {latents}")
+            if not all(map(math.isfinite, change)):
+                raise ConversionError("scale and bias must be finite", where=f"--latent {number}", fix="correct them")
+
+    @model_serializer(mode="wrap")
+    def _without_defaults(self, standard: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return _changed(self, standard)
 
 
 class ConversionParameters(Record):
@@ -67,13 +116,22 @@ class ConversionParameters(Record):
     latent_noise: float = DEFAULT_LATENT_NOISE
     salvage: bool = False
     treatment: Treatment = Treatment()
+    controls: Controls = Controls()
+
+    @property
+    def changes(self) -> dict[str, str]:
+        """In words, what controls and treatment change, by the names of their options."""
+        edits = {f"latent {n}": f"scale {scale:g} bias {bias:g}" for n, (scale, bias) in self.controls.latents.items()}
+        values = {**self.controls.to_json(), **self.treatment.to_json()}
+        return {**{name: f"{value:g}" for name, value in values.items() if name != "latents"}, **edits}
 
     @model_serializer(mode="wrap")
-    def _without_no_treatment(self, standard: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Omits a treatment that does nothing, which must not change the hash that identifies a conversion."""
+    def _without_no_change(self, standard: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Omits what changes nothing, and must not change the hash that identifies a conversion."""
         values: dict[str, Any] = standard(self)
-        if self.treatment == Treatment():
-            values.pop("treatment", None)
+        for name, default in (("treatment", Treatment()), ("controls", Controls())):
+            if getattr(self, name) == default:
+                values.pop(name, None)
         return values
 
 

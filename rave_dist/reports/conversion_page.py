@@ -181,7 +181,7 @@ def _parameters(record: ConversionRecord) -> dict[str, str]:
         "channels": str(given.channels) if given.channels else "those of each recording",
         "seed": str(given.seed),
         "latent noise": f"{given.latent_noise:g}",
-        "treatment": ", ".join(f"{name} {value:g}" for name, value in given.treatment.to_json().items()) or "none",
+        "changes": ", ".join(f"{name} {value}" for name, value in given.changes.items()) or "none",
         "damaged files": "the readable part is converted" if given.salvage else "not converted",
     }
 

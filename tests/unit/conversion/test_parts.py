@@ -18,7 +18,7 @@ from rave_dist.conversion.convert import Converter
 from rave_dist.conversion.corpus import Plan, plan_conversion
 from rave_dist.conversion.item import convert_source
 from rave_dist.conversion.parts import LONG_SECONDS, Parts, PartsConverter, is_long, write_part
-from rave_dist.conversion.stream import Noises
+from rave_dist.conversion.stream import Playing
 from rave_dist.identity import hash_file
 from rave_dist.records import ConversionParameters, ModelCard
 from rave_dist.storage.store import Store
@@ -36,7 +36,7 @@ class Players:
         self.fails_at = -1
         self._store, self._converter = store, converter
 
-    def play(self, key: str, part: list[Chunk], noises: Noises) -> Callable[[], Audio]:
+    def play(self, key: str, part: list[Chunk], playing: Playing) -> Callable[[], Audio]:
         self.waiting += 1
         self.most_waiting = max(self.most_waiting, self.waiting)
 
@@ -46,7 +46,7 @@ class Players:
             if number == self.fails_at:
                 raise KeyboardInterrupt
             self.played.append(number)
-            audio = np.concatenate([self._converter.play(chunk, noises) for chunk in part], axis=1)
+            audio = np.concatenate([self._converter.play(chunk, playing) for chunk in part], axis=1)
             write_part(self._store, key, audio)
             return audio
 
