@@ -101,7 +101,7 @@ def train(folder: Path, steps: int):  # type: ignore[no-untyped-def]
 
     store = Store(str(folder / "store"))
     names = []
-    for name, segments in list(recordings("generated", folder / "sounds").items())[:2]:
+    for name, segments in recordings("generated", folder / "sounds").items():
         parts = split(segments, sample_rate=RATE, window=defaults((CONFIG,)).window)
         values = {"config": (CONFIG,), "sample_rate": RATE, "channels": 1, "budget": Budget(steps=steps), "seed": 1}
         spec = TrainingSpec(library="bench", instrument=name, dataset="none", **values)

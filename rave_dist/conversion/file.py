@@ -16,10 +16,11 @@ from rave_dist.audio.types import Audio
 from rave_dist.conversion.broadcast import Broadcast, Writing, run_together
 from rave_dist.conversion.describe import Origin, describe
 from rave_dist.conversion.levels import Peaks, SourceLevels, find_clipping, find_silence
+from rave_dist.conversion.preserved import Features, compare
 from rave_dist.conversion.stream import Conversion, StreamConverter
 from rave_dist.errors import AudioError, StoreError
 from rave_dist.options import DEFAULT_CHUNK_SECONDS
-from rave_dist.records import ConversionParameters, Problem
+from rave_dist.records import ConversionParameters, Preservation, Problem
 
 if TYPE_CHECKING:
     from rave_dist.conversion.treatment import Profile  # which imports scipy
@@ -32,7 +33,8 @@ SecondsRead = Callable[[float], None]
 class ConvertedFile:
     """A written file: its seconds, its levels before clipping, the damage of a salvaged source, and what came out wrong.
 
-    ``carried`` and ``not_carried`` are those of `ConversionItem`; ``notes`` are remarks about its loudness.
+    ``carried`` and ``not_carried`` are those of `ConversionItem`; ``notes`` are remarks about its loudness; ``preserved`` is
+    None where the length of the source was not known.
     """
 
     seconds: float
@@ -43,6 +45,7 @@ class ConvertedFile:
     carried: tuple[str, ...] = ()
     not_carried: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    preserved: Preservation | None = None
 
 
 @dataclass(frozen=True)
@@ -119,11 +122,16 @@ def convert_together(
     """
     damage: list[str] = []
     with _open(source) as decoder:
+        blocks, recorded = _blocks(decoder, on_read, damage if salvage else None), None
+        if source_samples:
+            recorded = Features(source_samples / decoder.sample_rate, decoder.sample_rate)
+            blocks = recorded.of(blocks)
         works = [
-            partial(_write, source, decoder, target, source_samples=source_samples, chunk_seconds=chunk_seconds)
+            partial(
+                _write, source, decoder, target, source_samples=source_samples, features=recorded, chunk_seconds=chunk_seconds
+            )
             for target in targets
         ]
-        blocks = _blocks(decoder, on_read, damage if salvage else None)
         made = run_together(blocks, works, ends_one=(AudioError, OSError))
     return [replace(file, damage=damage[0] if damage else None) if isinstance(file, ConvertedFile) else file for file in made]
 
@@ -135,9 +143,10 @@ def _write(
     blocks: Iterator[Audio],
     *,
     source_samples: int | None,
+    features: Features | None,
     chunk_seconds: float,
 ) -> Writing[ConvertedFile]:
-    """Writes a target block by block."""
+    """Writes a target block by block; ``features`` are of the source."""
     parameters, profile = target.parameters, target.profile
     sample_rate = parameters.sample_rate or decoder.sample_rate
     channels = parameters.channels or decoder.channels
@@ -166,6 +175,7 @@ def _write(
         rates, wet = (decoder.sample_rate, sample_rate), played.unlimited()
         conversion = Conversion(after(wet, fork, profile, treatment, rates=rates, channels=channels, notes=notes))
     expected = source_samples and resampled_length(source_samples, decoder.sample_rate, sample_rate)
+    result = source_samples and features and Features(source_samples / decoder.sample_rate, sample_rate)
     subtype, metadata = subtype_for(decoder.subtype), None
     if target.origin is not None:
         bits = int(subtype.removeprefix("PCM_"))
@@ -179,7 +189,7 @@ def _write(
         metadata=metadata,
         expected_samples=expected,
     ) as writer:
-        for block in conversion:
+        for block in result.of(conversion) if result else conversion:
             writer.write(block)
             yield
         if not conversion.samples:
@@ -193,6 +203,7 @@ def _write(
         carried=metadata.kinds if metadata else (),
         not_carried=metadata.remarks if metadata else (),
         notes=tuple(notes),
+        preserved=compare(features, result) if features and result else None,
     )
 
 

@@ -249,6 +249,7 @@ class _Output:
                     "notes": (*sound.notes, *made.notes),
                     "carried": made.carried,
                     "not_carried": made.not_carried,
+                    **(made.preserved.model_dump() if made.preserved else {}),
                 }
             )
             self.is_open = False

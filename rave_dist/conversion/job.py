@@ -12,6 +12,7 @@ import torch
 from rave_dist.conversion.convert import Converter, memory_for
 from rave_dist.conversion.corpus import Plan, Task, split_done
 from rave_dist.conversion.item import Outcome, convert_source, failed_item
+from rave_dist.conversion.preserved import medians
 from rave_dist.conversion.stream import StreamConverter, chunk_samples
 from rave_dist.errors import ConversionError, RaveDistError
 from rave_dist.records import ConversionRecord, ConversionRequest, ModelCard, Problem, now
@@ -200,5 +201,6 @@ def _record(plan: Plan, outcomes: list[Outcome]) -> ConversionRecord:
         seconds=sum(item.seconds for item in fresh),
         passed_over=plan.passed_over,
         notes=(*plan.notes, *(f"{o.item.source}: {note}" for o in outcomes for note in o.item.notes)),
+        preserved=medians(o.item for o in outcomes),
         created_at=now(),
     )

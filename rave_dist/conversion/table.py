@@ -59,6 +59,11 @@ COLUMNS: tuple[Column, ...] = (
     Column("silent", pa.string(), "set if the result is silent and the recording is not: what was measured; else null"),
     Column("silent_fix", pa.string(), "what to do about it; else null"),
     Column("other_format", pa.string(), "why the result is a WAV file in the place of FLAC; else null"),
+    Column("pitch_cents", pa.float64(), "median deviation of the pitch in cents; null without a pitch in both"),
+    Column(
+        "pitch_kept", pa.float64(), "share of the recording's frames with a pitch that have one in the result; null without any"
+    ),
+    Column("onset_f_measure", pa.float64(), "F-measure of the onsets, within 50 ms; null if the recording has none"),
     Column("notes", pa.list_(pa.string()), "remarks about an intact recording: a wrong header, further tracks"),
     Column("carried", pa.list_(pa.string()), "metadata that the result has: kinds of chunks, and names of tags"),
     Column("not_carried", pa.list_(pa.string()), "metadata of the recording that the result does not have, and why"),

@@ -13,6 +13,7 @@ from rave_dist.records.conversion import (
     ConversionParameters,
     ConversionRecord,
     ConversionRequest,
+    Preservation,
     Treatment,
 )
 from rave_dist.records.dataset import DatasetManifest, DatasetPointer, Rejection, Shard, SourceRecord
@@ -100,6 +101,7 @@ __all__ = [
     "PassedOver",
     "PastCredit",
     "PlayedLevels",
+    "Preservation",
     "Problem",
     "Publication",
     "Record",

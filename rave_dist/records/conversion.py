@@ -143,7 +143,32 @@ class ConversionRequest(Record):
     output: str
 
 
-class ConversionItem(Record):
+class Preservation(Record):
+    """What a result keeps of its recording's pitch and rhythm; None where the recording has none, or it was not measured.
+
+    Attributes:
+        pitch_cents: median deviation in cents where recording and result have a pitch.
+        pitch_kept: share of the recording's frames with a pitch that have one in the result.
+        onset_f_measure: F-measure of the onsets, 1 if each has its counterpart within 50 ms.
+    """
+
+    pitch_cents: float | None = None
+    pitch_kept: float | None = None
+    onset_f_measure: float | None = None
+
+    @property
+    def in_words(self) -> str:
+        """What was measured, empty if nothing was."""
+        return ", ".join(
+            [
+                *([] if self.pitch_cents is None else [f"pitch to {self.pitch_cents:.0f} cents"]),
+                *([] if self.pitch_kept is None else [f"{self.pitch_kept:.0%} of the frames with a pitch"]),
+                *([] if self.onset_f_measure is None else [f"onsets with an F-measure of {self.onset_f_measure:.2f}"]),
+            ]
+        )
+
+
+class ConversionItem(Preservation):
     """The outcome of one source, an entry of the journal.
 
     Attributes:
@@ -193,7 +218,7 @@ class ConversionRecord(Record):
 
     ``silent``, ``clipped`` and ``other_format`` have the items of which `ConversionItem` says so, earlier conversions included.
     ``passed_over`` counts the files and folders below the inputs that are not used; ``notes`` are remarks about
-    the inputs and the sources.
+    the inputs and the sources; ``preserved`` has the medians over all files, earlier conversions included.
     """
 
     id: str
@@ -209,6 +234,7 @@ class ConversionRecord(Record):
     seconds: float
     passed_over: tuple[PassedOver, ...] = ()
     notes: tuple[str, ...] = ()
+    preserved: Preservation = Preservation()
     created_at: str
 
     @property

@@ -137,6 +137,7 @@ def _model(store: Store, each: ConvertedWith, sample: Sample) -> dict[str, Any]:
             "silent": len(record.silent),
             "clipped": len(record.clipped),
             "clipped_seconds": round(clipped_seconds, 3),
+            "preserved": record.preserved.model_dump(),
         },
     }
 

@@ -97,7 +97,9 @@ def row(source: str, results: Sequence[ConversionItem | None], names: Sequence[s
     name = PurePosixPath(source).name
     cells = []
     for index, title in enumerate(("Recording", *names)):
+        item = results[index - 1] if index else None
         cell: dict[str, Any] = {"title": title, "reason": reasons.get(index, ""), "sound": ""}
+        cell["preserved"] = item.in_words if item else ""
         if index in found:
             cell |= _player(found[index], sounds[index], gains[index], peak=peak, title=f"{title}, {name}")
             if not budget.take(len(cell["sound"]) + len(cell["wave"])):

@@ -35,6 +35,8 @@ def show_conversions(records: Sequence[ConversionRecord]) -> None:
             f"{record.model}: {record.converted} converted ({clock(record.seconds)}), "
             f"{record.skipped} skipped, {len(record.failed)} failed{found}"
         )
+        if kept := record.preserved.in_words:
+            out.print(f"{record.model} keeps, in the median: {kept}")
 
 
 def show_conversions_end(

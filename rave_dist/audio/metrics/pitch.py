@@ -23,21 +23,23 @@ _QUIET = 1e-3  # of full scale: a frame below -60 dBFS has no pitch
 _FRAMES_AT_ONCE = 256
 
 
-def pitches(sound: Audio, sample_rate: int) -> NDArray[np.float64]:
+def pitches(
+    sound: Audio, sample_rate: int, *, lowest_hz: float = LOWEST_HZ, highest_hz: float = HIGHEST_HZ, every: int = 1
+) -> NDArray[np.float64]:
     """The pitch in Hz every 512 samples (at 44100 Hz; in proportion at other rates), NaN where there is none.
 
-    Input: [samples]. Output: [frames], of windows of two of the longest periods.
+    Input: [samples]. Output: [frames], of windows of two of the longest periods; of them only every ``every``-th.
     """
-    longest = int(np.ceil(sample_rate / LOWEST_HZ))
+    longest, shortest = int(np.ceil(sample_rate / lowest_hz)), int(sample_rate / highest_hz)
     window, hop = 2 * longest, max(1, round(512 * sample_rate / 44100))
     if len(sound) < window:
         return np.zeros(0)
-    frames = np.lib.stride_tricks.sliding_window_view(sound, window)[::hop]
+    frames = np.lib.stride_tricks.sliding_window_view(sound, window)[:: hop * every]
     parts = [frames[i : i + _FRAMES_AT_ONCE] for i in range(0, len(frames), _FRAMES_AT_ONCE)]
-    return np.concatenate([_pitch_of(part.astype(np.float64), sample_rate, longest) for part in parts])
+    return np.concatenate([_pitch_of(part.astype(np.float64), sample_rate, longest, shortest) for part in parts])
 
 
-def _pitch_of(frames: NDArray[np.float64], sample_rate: int, longest: int) -> NDArray[np.float64]:
+def _pitch_of(frames: NDArray[np.float64], sample_rate: int, longest: int, shortest: int) -> NDArray[np.float64]:
     """[frames, window] to [frames]."""
     count, window = frames.shape
     spectrum = np.fft.rfft(frames, 2 * window)
@@ -46,7 +48,6 @@ def _pitch_of(frames: NDArray[np.float64], sample_rate: int, longest: int) -> ND
     lags = np.arange(correlation.shape[1])
     both = energy[:, window - lags] + energy[:, -1:] - energy[:, lags]
     similarity = 2 * correlation / np.maximum(both, 1e-12)
-    shortest = int(sample_rate / HIGHEST_HZ)
     middle = similarity[:, 1:-1]
     peak = (middle > similarity[:, :-2]) & (middle >= similarity[:, 2:])
     peak[:, : shortest - 1] = False
@@ -70,7 +71,11 @@ def pitch_deviation(a: Audio, b: Audio, sample_rate: int) -> tuple[float | None,
         The median absolute difference where both have a pitch, and the share of the frames with a pitch in ``a`` that have one
         in ``b`` too; None where there are no such frames.
     """
-    x, y = pitches(a, sample_rate), pitches(b, sample_rate)
+    return deviation(pitches(a, sample_rate), pitches(b, sample_rate))
+
+
+def deviation(x: NDArray[np.float64], y: NDArray[np.float64]) -> tuple[float | None, float | None]:
+    """`pitch_deviation` of two recordings of which the pitches are known. Input: two [frames] of one length."""
     asked = np.isfinite(x)
     if not asked.any():
         return None, None
