@@ -1,4 +1,4 @@
-"""What a conversion ends with: the table of each journal, and the page, if it is asked for."""
+"""What a conversion ends with: the page, if it is asked for."""
 
 from __future__ import annotations
 
@@ -48,10 +48,10 @@ def write_outcome(
     page: str | Path | None = None,
     progress: Progress = SILENT,
 ) -> None:
-    """Writes what a conversion ends with: the table of each model's journal, and one page of all, if it is asked for.
+    """Writes the page of a conversion, if it is asked for.
 
     Args:
-        store: with the journals.
+        store: with the tables of the journals.
         plans: of the conversions, one per model.
         records: their outcomes, in the same order.
         page: the HTML file, from `check_page`.
@@ -60,13 +60,10 @@ def write_outcome(
     Raises:
         StoreError: the store cannot be read or written, or the page cannot be.
     """
-    from rave_dist.conversion.table import read_table, write_table
-
-    for plan in plans:
-        write_table(store, plan)
     if page is None:
         return
     progress.stage("writing the page")
+    from rave_dist.conversion.table import read_table
     from rave_dist.reports.conversion_page import ConvertedWith, write_conversion_page
 
     models = [

@@ -17,6 +17,12 @@ from rave_dist.audio.metadata.read import read_metadata
 from rave_dist.audio.metadata.record import Metadata
 from rave_dist.records import ConversionParameters, ModelCard
 
+OWN_TAGS = (
+    *("TITLE", "DESCRIPTION", "COMMENT", "DERIVED_FROM", "DERIVED_FROM_SHA256", "DERIVED_FROM_FORMAT", "DERIVED_FROM_DAMAGE"),
+    *("MODEL", "MODEL_VERSION", "ENGINE", "ENGINE_LICENCE", "PERFORMER", "MODEL_LICENCE", "PARAMETERS", "SOFTWARE"),
+)
+"""The tags that a result has of its own; a recording's tag of such a name becomes ``SOURCE_`` and the name."""
+
 _LICENCES = ("licence", "license")
 
 

@@ -116,7 +116,7 @@ def in_groups(job: Job, memory: float) -> Iterator[Job]:
 def finish(
     job: Job, outcomes: Iterable[Outcome], progress: Callable[[int, int], None] | None = None
 ) -> tuple[ConversionRecord, ...]:
-    """Collects the outcomes and writes the records.
+    """Collects the outcomes and writes the records and the tables of the journals.
 
     Args:
         job: from `begin`.
@@ -133,10 +133,13 @@ def finish(
     for outcome in outcomes:
         taken.append(outcome)
         report(len(taken), total)
+    from rave_dist.conversion.table import write_table  # imported here: it imports pyarrow, which the workers do not need
+
     records = []
     for plan in job.plans:
         record = _record(plan, [outcome for outcome in taken if outcome.conversion == plan.id])
         record.save(job.store, plan.folder.record)
+        write_table(job.store, plan)
         records.append(record)
     return tuple(records)
 

@@ -19,6 +19,7 @@ from markupsafe import Markup
 
 from rave_dist.identity import content_id
 from rave_dist.records import ConversionFolder, ConversionItem, ConversionRecord, ModelCard, Problem, now
+from rave_dist.reports.carried import Carried
 from rave_dist.reports.conversion_sample import SAMPLED, Budget, Sample, row, sampled_sources
 from rave_dist.reports.excerpts import EXCERPT_SECONDS
 from rave_dist.reports.page import template
@@ -112,12 +113,14 @@ def _title(conversions: Sequence[ConvertedWith]) -> str:
 def _model(store: Store, each: ConvertedWith, sample: Sample) -> dict[str, Any]:
     """The template's variables of one model; its items are offered to the sample."""
     states: Counter[str] = Counter()
+    carried = Carried()
     seconds = clipped_seconds = 0.0
     for item in each.items:
         states[item.state] += 1
         seconds += item.seconds
         clipped_seconds += item.clipped_seconds
         sample.add(item)
+        carried.add(item)
     record, folder = each.record, ConversionFolder.of(each.record.id)
     return {
         "card": each.card,
@@ -126,6 +129,8 @@ def _model(store: Store, each: ConvertedWith, sample: Sample) -> dict[str, Any]:
         "output": each.output.uri,
         "table": store.address(folder.table),
         "citation": _citation(each.card),
+        "kept": list(carried.kept),
+        "left": list(carried.left),
         "totals": {
             "files": states.total(),
             "seconds": round(seconds, 3),

@@ -98,6 +98,14 @@ def test_items_come_back_as_they_went_in(converted: tuple[Plan, ConversionRecord
     assert again == [item.model_copy(update={"source_fingerprint": "", "output_tag": ""}) for item in journal]
 
 
+def test_each_way_of_converting_ends_with_the_table(
+    converted: tuple[Plan, ConversionRecord], local_store: Store, tmp_path: Path
+) -> None:
+    assert [Path(item.source).name for item in read_table(local_store, converted[1].id)] == sorted(
+        path.name for path in (tmp_path / "in").iterdir()
+    )
+
+
 def test_a_conversion_without_a_table_says_so(local_store: Store) -> None:
     with pytest.raises(MissingKeyError, match="nothing is stored there"):
         list(read_table(local_store, "0" * 12))

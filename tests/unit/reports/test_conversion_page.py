@@ -16,7 +16,7 @@ import pytest
 import soundfile
 
 from rave_dist.audio.metrics.loudness import loudness
-from rave_dist.records import ConversionItem, ConversionParameters, ConversionRecord, PassedOver, Problem
+from rave_dist.records import ConversionItem, ConversionParameters, ConversionRecord, PassedOver, Preservation, Problem
 from rave_dist.reports import conversion_page
 from rave_dist.reports.conversion_page import ConvertedWith, write_conversion_page
 from rave_dist.storage.store import Store
@@ -95,6 +95,21 @@ def test_the_page_counts_names_and_cites(tmp_path: Path, local_store: Store) -> 
     assert one.card.engine.terms in page.replace("&#39;", "'")
     assert facts["models"][0]["table"] == f"{local_store.uri}/conversions/{one.record.id}/journal.parquet"
     assert not re.search(r'(?:src|href)="(?!data:|#)', page), "nothing comes from elsewhere"
+
+
+def test_the_page_says_what_of_the_recordings_the_results_keep(tmp_path: Path, local_store: Store) -> None:
+    one = archive(tmp_path, 3, preserved=Preservation(pitch_cents=12.0, pitch_kept=0.9, onset_f_measure=0.8))
+    changes = {"carried": ("bext", "4 cue points"), "not_carried": ("bext UMID: it identifies <b>",), "pitch_cents": 34.0}
+    items = [item.model_copy(update=changes) for item in one.items]
+    page, facts = written(local_store, [replace(one, items=items)], tmp_path / "page.html")
+    assert "pitch to 12 cents, 90% of the frames with a pitch, onsets with an F-measure of 0.80" in page
+    assert page.count("keeps pitch to 34 cents") == 2, "in each row"
+    assert facts["models"][0]["totals"]["preserved"]["onset_f_measure"] == 0.8
+    assert "2 kinds and tags carried over" in page
+    assert '<td class="wrap">cue points</td><td class="num">3</td>' in page
+    assert '<td class="wrap">bext UMID</td><td class="wrap">it identifies &lt;b&gt;</td><td class="num">3</td>' in page
+    bare, _ = written(local_store, [one], tmp_path / "bare.html")
+    assert 'id="carried"' not in bare
 
 
 def test_every_row_is_the_same_moment_at_the_same_loudness(tmp_path: Path, local_store: Store) -> None:
