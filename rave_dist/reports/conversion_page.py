@@ -7,17 +7,14 @@ the journal's table, and sounds for which there is no room are counted.
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from markupsafe import Markup
-
 from rave_dist.identity import content_id
+from rave_dist.pages.render import render as rendered
 from rave_dist.records import ConversionFolder, ConversionItem, ConversionRecord, ModelCard, Problem, now
 from rave_dist.reports.carried import Carried
 from rave_dist.reports.conversion_sample import SAMPLED, Budget, Sample, row, sampled_sources
@@ -83,11 +80,14 @@ def render(store: Store, conversions: Sequence[ConvertedWith]) -> str:
     samples = [Sample(seed) for _ in conversions]
     models = [_model(store, each, sample) for each, sample in zip(conversions, samples, strict=True)]
     rows, left_out = _rows(conversions, samples)
-    script = (_FOLDER / "conversion.js").read_text(encoding="utf-8")
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    style = "".join((_FOLDER / name).read_text(encoding="utf-8") for name in ("page.css", "conversion.css"))
-    return template("conversion.html").render(
-        title=_title(conversions),
+    heading = _title(conversions)
+    return rendered(
+        template("conversion.html"),
+        _FOLDER,
+        styles=("page.css", "conversion.css"),
+        script="conversion.js",
+        title=f"{heading} · rave-dist",
+        heading=heading,
         written=now(),
         store=store.uri,
         models=models,
@@ -99,9 +99,6 @@ def render(store: Store, conversions: Sequence[ConvertedWith]) -> str:
         passed_over=conversions[0].record.passed_over,
         notes=tuple(dict.fromkeys(note for each in conversions for note in each.record.notes)),
         document=_document(models, rows),
-        style=Markup(style),
-        script=Markup(script),
-        script_hash=f"sha256-{digest}",
     )
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +14,8 @@ from rave_dist.audio.io.sources import MISSING_FIX
 from rave_dist.audio.metrics import spectral
 from rave_dist.errors import RaveDistError
 from rave_dist.library.manifest import Library
+from rave_dist.pages.render import environment
+from rave_dist.pages.render import render as rendered
 from rave_dist.records import Problem, RunRecord, now
 from rave_dist.reports import listening
 from rave_dist.reports.facts import Facts, TrainingCurves, facts_of, gather
@@ -58,9 +58,12 @@ def render(library: str, store: Store, instruments: Sequence[dict[str, Any]], *,
 
     User data is escaped; a content security policy forbids all requests and other scripts.
     """
-    script = (_FOLDER / "page.js").read_text(encoding="utf-8")
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    return template("page.html").render(
+    return rendered(
+        template("page.html"),
+        _FOLDER,
+        styles=("page.css",),
+        script="page.js",
+        title=f"{library} · rave-dist",
         library=library,
         store=store.uri,
         written=now(),
@@ -71,24 +74,15 @@ def render(library: str, store: Store, instruments: Sequence[dict[str, Any]], *,
             "instruments": [item["document"] for item in instruments],
             "base": base and base["document"],
         },
-        style=Markup((_FOLDER / "page.css").read_text(encoding="utf-8")),
-        script=Markup(script),
-        script_hash=f"sha256-{digest}",
         states=[(s, sum(i["record"].state == s for i in instruments)) for s in ("done", "running", "waiting", "failed")],
     )
 
 
 def template(name: str) -> jinja2.Template:
     """An HTML template of this folder; it escapes all values and has the filters clock, number, size and percent."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_FOLDER),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(clock=clock, number=number, size=size, percent=percent)
-    return environment.get_template(name)
+    found = environment(_FOLDER)
+    found.filters.update(clock=clock, number=number, size=size, percent=percent)
+    return found.get_template(name)
 
 
 def _listen(store: Store, facts: Sequence[Facts]) -> list[listening.Examples | None]:

@@ -5,37 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import cache
 from html import escape
-from importlib import resources
+from pathlib import Path
 from typing import Any
 
-_HEAD = """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<link rel="icon" href="data:,">
-<title>rave-dist: the HTTP interface</title>
-<style>
-:root { color-scheme: light dark; }
-body { max-width: 60rem; margin: 0 auto; padding: 2rem 1.25rem 4rem; font: 16px/1.5 system-ui, sans-serif; }
-h2 { margin: 2.4rem 0 0.4rem; font: 600 1.1rem ui-monospace, monospace; }
-table { border-collapse: collapse; width: 100%; }
-td, th { padding: 0.3rem 0.8rem 0.3rem 0; text-align: left; vertical-align: top; border-bottom: 1px solid #8884; }
-code { font-family: ui-monospace, monospace; }
-</style>
-</head>
-<body>
-<h1>The HTTP interface</h1>
-<p>Errors are JSON: <code>{"error": {"what": …, "where": …, "fix": …}}</code>. The same description for programs:
-<a href="/openapi.json">/openapi.json</a>.</p>
-"""
+from markupsafe import Markup
+
+from rave_dist.pages.render import environment, render
+
+_FOLDER = Path(__file__).parent
 
 
 @cache
 def page_html() -> str:
     """The HTML of ``/``; read once."""
-    return resources.files("rave_dist.serving").joinpath("page.html").read_text(encoding="utf-8")
+    page = environment(_FOLDER).get_template("page.html")
+    return render(page, _FOLDER, styles=("page.css",), script="page.js", title="rave-dist")
 
 
 def routes_html(schema: dict[str, Any]) -> str:
@@ -49,7 +33,9 @@ def routes_html(schema: dict[str, Any]) -> str:
         for path, operations in schema["paths"].items()
         for method, operation in operations.items()
     ]
-    return f"{_HEAD}{''.join(routes)}</body>\n</html>\n"
+    page = environment(_FOLDER).get_template("routes.html")
+    title = "rave-dist: the HTTP interface"
+    return render(page, _FOLDER, styles=("routes.css",), title=title, routes=Markup("".join(routes)))
 
 
 def _route(method: str, path: str, operation: dict[str, Any], schema: dict[str, Any]) -> Iterator[str]:

@@ -57,10 +57,12 @@ MAY_IMPORT: dict[str, set[str]] = {
     "cluster": {"errors", "scheduling", "signals", "temporary"},
     "scheduling": {"errors", "suggest"},
     "audio": CORE,
+    "pages": set(),
     "rave": {"errors", "records", "options", "suggest"},
     "sample_data": GROUND,
     "init_manifest": GROUND,
     **dict.fromkeys(STAGES, GROUND),
+    **dict.fromkeys(("serving", "reports"), GROUND | {"pages"}),
     "training": GROUND | {"rave"},
     "registry": GROUND | {"rave"},
     "initial_weights": GROUND,
@@ -118,7 +120,7 @@ DOORS: dict[str, set[str]] = {
     "registry.store": {"conversion", "serving", "reports"},
     "conversion.convert": {"serving", "reports"},
     "conversion.file": {"serving"},
-    "conversion.describe": {"serving"},  # its results name their source and model as the command's do
+    "conversion.describe": {"serving", "reports"},  # results of the service name their source and model as the command's do
     "conversion.item": {"serving"},  # items that a job refuses are reported as the command reports failed ones
     "conversion.on_ray": {"serving"},  # corpus jobs are the command's own
     "conversion.corpus": {"serving"},  # and are refused where the command would refuse them

@@ -1,0 +1,1 @@
+"""What all HTML pages have in common: head, colours, and a policy that forbids requests and other scripts."""
