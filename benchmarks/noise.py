@@ -1,13 +1,14 @@
 """Noise of field recordings through models: artefacts between calls, with and without the guard against it.
 
-    python benchmarks/noise.py [--json] [--store URI --model NAME ...] [--steps N]
+    python benchmarks/noise.py [--json] [--store URI] [--model NAME ...] [--steps N] [--page FILE.html]
 
 Three kingfisher-like trills in 12 s over pink noise, rain-like noise (hiss and 40 drops per second) and mains hum with its
 harmonics and a little hiss, the calls 20, 10 and 0 dB above the noise (RMS during the calls). Each is converted as it is and
 with the guard (``denoise`` 1, ``gate`` 12 dB), and so are the clean calls. Artefacts are what the model plays more than 0.25 s
 from a call; their level is that between the calls of the result. The correlation is that of the envelopes (RMS of 10 ms)
-during the calls, with the conversion of the clean calls. Without a store, two small models are trained here on the
-generated instruments for a few hundred steps: they are no instruments, but they answer noise with sound.
+during the calls, with the conversion of the clean calls. A store without models gets four, of the generated instruments,
+trained here for a few hundred steps each: sketches of instruments, which answer noise with sound. The page has the sounds at
+10 dB.
 """
 
 from __future__ import annotations
@@ -85,8 +86,8 @@ def envelope(sound: Sound) -> NDArray[np.float64]:
     return np.sqrt(np.mean(np.square(sound[: len(sound) // hop * hop].astype(np.float64)).reshape(-1, hop), axis=1))
 
 
-def train(folder: Path, steps: int):  # type: ignore[no-untyped-def]
-    """Small models of the generated instruments, as a published store: (store, names)."""
+def train(store, folder: Path, steps: int) -> None:  # type: ignore[no-untyped-def]
+    """Publishes small models of the generated instruments; ``folder`` is for what is needed on the way."""
     from warm_start import CONFIG, recordings
 
     from rave_dist.dataset.split import split
@@ -96,11 +97,8 @@ def train(folder: Path, steps: int):  # type: ignore[no-untyped-def]
     from rave_dist.registry.export import export_run
     from rave_dist.registry.publish import place
     from rave_dist.registry.store import model_version
-    from rave_dist.storage.store import Store
     from rave_dist.training.trainer import train as train_run
 
-    store = Store(str(folder / "store"))
-    names = []
     for name, segments in recordings("generated", folder / "sounds").items():
         parts = split(segments, sample_rate=RATE, window=defaults((CONFIG,)).window)
         values = {"config": (CONFIG,), "sample_rate": RATE, "channels": 1, "budget": Budget(steps=steps), "seed": 1}
@@ -112,16 +110,32 @@ def train(folder: Path, steps: int):  # type: ignore[no-untyped-def]
         exported = export_run(folder / "runs" / name, folder / "out" / name, name=name)
         result = RunResult.load(store, spec.folder.result)
         place(store, spec, result, exported, folder / "out" / name, version=model_version(run), seconds=0.0)
-        names.append(name)
-    return store, names
+
+
+def player(sound: Sound, title: str, name: str):  # type: ignore[no-untyped-def]
+    """A sound for the page."""
+    from rave_dist.reports.players import make_player
+
+    return make_player(sound[None], RATE, title=title, caption=name, name=name)
+
+
+def write_page(target: Path, rows: list[dict[str, object]], players: list[list[dict[str, object]]]) -> None:
+    """A page with the table, and a row of sounds for each model and noise."""
+    from rave_dist.reports.page import template
+
+    cells = [[f"{value:.3g}" if isinstance(value, float) else value for value in row.values()] for row in rows]
+    lead = "with calls 10 dB above it; the clean calls are what the guard should come close to"
+    values = {"title": "Noise", "lead": lead, "columns": list(rows[0]), "rows": cells, "players": players, "notes": ()}
+    target.write_text(f'<!doctype html><meta charset="utf-8"><title>Noise</title>{template("notebook.html").render(values)}')
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true")
-    parser.add_argument("--store", help="a store with published models  [default: models trained here]")
+    parser.add_argument("--store", help="a store with published models, or where to keep those trained here")
     parser.add_argument("--model", action="append", help="NAME or NAME@VERSION  [default: all in the store]")
-    parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--page", type=Path, help="an HTML file to write, to hear it")
     arguments = parser.parse_args()
 
     import torch
@@ -137,16 +151,17 @@ def main() -> None:
     reach = round(0.25 * RATE)
     near = np.convolve(during, np.ones(2 * reach + 1), "same") > 0.5
     frames = envelope(during.astype(np.float32)) > 0.5
-    rows, gains, correlations = [], [], []
+    rows, gains, correlations, players = [], [], [], []
     with tempfile.TemporaryDirectory(prefix="rave-dist-bench-") as folder:
-        if arguments.store:
-            store = Store(arguments.store)
-            names = arguments.model or sorted({card.name for card in list_models(store)})
-        else:
-            store, names = train(Path(folder), arguments.steps)
-        for name in names:
+        store = Store(arguments.store or str(Path(folder, "store")))
+        if not list_models(store):
+            train(store, Path(folder), arguments.steps)
+        steps = {}
+        for name in arguments.model or sorted({card.name for card in list_models(store)}):
             converter = Converter.load(store, name)
-            ideal = envelope(convert(converter, clean, Treatment()))[frames]
+            steps[name] = f"{converter.card.step} steps of {'+'.join(converter.card.config)}"
+            best = convert(converter, clean, Treatment())
+            ideal = envelope(best)[frames]
             for kind in KINDS:
                 for ratio in RATIOS_DB:
                     sound = clean + np.float32(10 ** ((level(clean[during]) - ratio) / 20)) * noise(kind)
@@ -156,11 +171,14 @@ def main() -> None:
                     if ratio == 10:
                         gains.append(lower)
                         correlations.append(found[1])
+                        kinds = {"recording": sound, "result": plain, "guarded": guarded, "clean calls": best}
+                        players.append([player(each, title, f"{name}, {kind}") for title, each in kinds.items()])
                     rows.append(
                         {
                             "model": name,
                             "noise": kind,
                             "calls over noise, dB": ratio,
+                            "clean calls, dBFS": level(best[during]),
                             "between calls, dBFS": level(plain[~near]),
                             "guarded, dBFS": level(guarded[~near]),
                             "lower by, dB": lower,
@@ -176,9 +194,11 @@ def main() -> None:
         notes=[
             f"goals at 10 dB: artefacts at least {GOAL_DB:g} dB lower, correlation at least {GOAL_CORRELATION:g}",
             f"digital silence counts as {20 * np.log10(FLOOR):.0f} dBFS",
-            "models of the given store" if arguments.store else f"models of v2_tiny after {arguments.steps} steps",
+            "models: " + ", ".join(f"{name} ({words})" for name, words in steps.items()),
         ],
     )
+    if arguments.page:
+        write_page(arguments.page, rows, players)
 
 
 if __name__ == "__main__":
