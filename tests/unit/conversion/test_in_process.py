@@ -229,8 +229,9 @@ def test_the_command_writes_table_and_page_and_says_where(
     (record,) = (local_store.read_json(entry.key) for entry in local_store.list("conversions") if "record" in entry.key)
     assert code == 3
     assert lines[0].startswith("frames@1: 3 converted (0:03.0), 0 skipped, 1 failed")
-    assert lines[1].startswith("0.00 hours of audio in 0:")
-    assert lines[2:] == [f"journal: {local_store.uri}/conversions/{record['id']}/journal.parquet", f"page: {page}"]
+    assert lines[1].startswith("frames@1 keeps, in the median: onsets")
+    assert lines[2].startswith("0.00 hours of audio in 0:")
+    assert lines[3:] == [f"journal: {local_store.uri}/conversions/{record['id']}/journal.parquet", f"page: {page}"]
     assert {Path(item.source).name for item in read_table(local_store, record["id"])} == {
         "0.wav",
         "1.wav",
