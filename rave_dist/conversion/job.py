@@ -6,12 +6,14 @@ import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
+from pathlib import Path
 
 import torch
 
 from rave_dist.conversion.convert import Converter, memory_for
 from rave_dist.conversion.corpus import Plan, Task, split_done
 from rave_dist.conversion.item import Outcome, convert_source, failed_item
+from rave_dist.conversion.leftovers import find_leftovers, remove_leftovers
 from rave_dist.conversion.preserved import medians
 from rave_dist.conversion.stream import StreamConverter, chunk_samples
 from rave_dist.errors import ConversionError, RaveDistError
@@ -39,7 +41,8 @@ class Work:
 class Job:
     """Conversions of the same sources in progress: the remaining work, the largest source first, and what was finished before.
 
-    ``models`` are the positions of the plans with remaining work, whose models each process loads.
+    ``models`` are the positions of the plans with remaining work, whose models each process loads; ``leftovers`` are temporary
+    files of killed commands.
     """
 
     store: Store
@@ -49,6 +52,7 @@ class Job:
     to_do: tuple[Work, ...]
     done: tuple[Outcome, ...]
     trust: bool = False
+    leftovers: tuple[Path, ...] = ()
 
     @property
     def cards(self) -> dict[int, ModelCard]:
@@ -74,6 +78,7 @@ def begin(store: Store, plans: Sequence[Plan], *, chunk_seconds: float, workers:
         raise ConversionError("a conversion needs at least one worker", fix="give --workers 1 or more")
     for plan in plans:
         chunk_samples(plan.card, chunk_seconds)
+    leftovers = find_leftovers(store, plans)
     wanted: dict[Task, list[int]] = {}
     done: list[Outcome] = []
     for number, plan in enumerate(plans):
@@ -87,7 +92,7 @@ def begin(store: Store, plans: Sequence[Plan], *, chunk_seconds: float, workers:
     to_do = sorted(wanted, key=lambda task: -task.source.bytes)
     works = tuple(Work(task, tuple(wanted[task])) for task in to_do)
     models = tuple(sorted(set(chain.from_iterable(wanted.values()))))
-    return Job(store, tuple(plans), models, chunk_seconds, works, tuple(done), trust)
+    return Job(store, tuple(plans), models, chunk_seconds, works, tuple(done), trust, leftovers)
 
 
 def in_groups(job: Job, memory: float) -> Iterator[Job]:
@@ -141,6 +146,7 @@ def finish(
         record.save(job.store, plan.folder.record)
         write_table(job.store, plan)
         records.append(record)
+    remove_leftovers(job.leftovers)
     return tuple(records)
 
 

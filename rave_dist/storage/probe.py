@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from rave_dist.storage.store import Store
 
 _CONSISTENCY = "use a store with read-after-write consistency"
+_FOLDER = ".write-check-"
 
 
 def probe(store: Store, *, needed_bytes: int = 0) -> None:
@@ -46,6 +47,11 @@ def probe(store: Store, *, needed_bytes: int = 0) -> None:
         raise StoreError("an object that was just written cannot be read", where=store.uri, fix=_CONSISTENCY) from error
     except StoreError as error:  # where it stands is a temporary name
         raise StoreError(error.what, where=store.uri, fix=error.fix) from error
+
+
+def is_check(name: str) -> bool:
+    """Whether a name is one of the temporary folder of a probe."""
+    return name.startswith(_FOLDER)
 
 
 def in_words(size: int) -> str:
@@ -105,7 +111,7 @@ def _expect(held: bool, store: Store, what: str, fix: str) -> None:
 @contextmanager
 def _temporary_folder(store: Store) -> Iterator[str]:
     """The key of a new folder; it is removed at the end, and so is every folder that did not exist before."""
-    folder = f".write-check-{uuid.uuid4().hex[:8]}"
+    folder = f"{_FOLDER}{uuid.uuid4().hex[:8]}"
     place = Path(store.address(folder))
     made = [path for path in (place, *place.parents) if not os.path.exists(path)] if store.is_local else []
     try:
