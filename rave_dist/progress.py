@@ -26,7 +26,7 @@ class Progress(Protocol):
 
         Args:
             done: number of finished units.
-            total: number of all units.
+            total: number of all units; 0 if it is not known yet.
             unit: name of the units in the plural, for example "recordings".
             name: the instrument, if a stage has several.
         """

@@ -53,15 +53,18 @@ def convert(
     """
     check_page(page)
     progress.stage("listing recordings")
+    from rave_dist.audio.io.sources import find_sources
     from rave_dist.conversion.corpus import plan_conversions
     from rave_dist.conversion.estimate import is_small
     from rave_dist.conversion.job import begin, finish
     from rave_dist.registry.store import find_all
 
+    find = partial(find_sources, listed=partial(progress.advance, total=0, unit="recordings"))
     # Before Ray, so that errors appear at once.
-    plans = plan_conversions(find_all(store, models), inputs, output, parameters, apart=models is None)
+    plans = plan_conversions(find_all(store, models), inputs, output, parameters, apart=models is None, find=find)
     report = partial(progress.advance, unit="recordings" if len(plans) == 1 else "conversions")
-    job = begin(store, plans, chunk_seconds=chunk_seconds, workers=workers, trust=trust)
+    progress.stage("looking for finished ones")
+    job = begin(store, plans, chunk_seconds=chunk_seconds, workers=workers, trust=trust, progress=report)
     if not workers and not os.environ.get("RAY_ADDRESS") and is_small(job):
         from rave_dist.conversion import in_process
 

@@ -1,10 +1,6 @@
 """Plans the conversion of a corpus: output names, finished files, and conflicts of inputs and OUTPUT.
 
-OUTPUT has the folder tree of the sources below the deepest folder that contains all inputs. Only the extension of a name
-changes, and that of a WAV file does not. Where two sources would get the same name (``take.ogg`` and ``take.mp3``, or names
-that differ only in case), or one the name of a folder (``take.mp3`` next to ``take.flac/``), they keep their extension as well
-(``take.ogg.flac``), and are numbered if that is not enough. A source that FLAC cannot hold becomes a WAV file of the same name
-when it is opened, so next to ``take.wav`` it keeps its extension too.
+OUTPUT has the folder tree of the sources below the deepest folder that contains all inputs (`rave_dist.conversion.names`).
 
 A conversion's id is a hash of the model's version, the parameters and OUTPUT. Workers and chunks are excluded because they
 do not change the result, and inputs so that a corpus may grow. The journal has one entry per output, with the hashes of
@@ -15,31 +11,35 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
-from unicodedata import normalize
+from itertools import islice
+from pathlib import Path
 
 from rave_dist.audio.io.patterns import Glob
 from rave_dist.audio.io.sources import AudioSource, Listing, find_sources
 from rave_dist.audio.io.walk import is_audio_name
-from rave_dist.audio.io.write import check_writable_as, output_format
+from rave_dist.audio.io.write import check_writable_as
+from rave_dist.conversion.names import fold, output_names
 from rave_dist.errors import ConversionError, MissingKeyError
 from rave_dist.identity import content_id
-from rave_dist.options import AudioFormat
 from rave_dist.records import ConversionFolder, ConversionItem, ConversionParameters, ModelCard, PassedOver
 from rave_dist.storage.schemes import is_remote, local_path
 from rave_dist.storage.store import Store
 
 _CODE = 2  # increased when the same model and parameters produce other samples than before
 _JOURNAL_THREADS = 16
+_ENTRIES_AT_ONCE = 1000
+
+Find = Callable[[Sequence[str]], Listing]
+"""Lists inputs, as `rave_dist.audio.io.sources.find_sources` does."""
 
 FOREIGN = "a file that this service did not write is in the place of its output"
 FOREIGN_FIX = "choose another OUTPUT; overwrite: true replaces the file"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)  # there may be a hundred thousand
 class Task:
     """One source and the key of its output below the plan's OUTPUT."""
 
@@ -79,8 +79,15 @@ class Plan:
         return entry.output.removeprefix(f"{self.output.uri}/")
 
 
-def plan_conversion(card: ModelCard, inputs: Sequence[str], output: str, parameters: ConversionParameters) -> Plan:
-    """Lists the sources and names their outputs.
+def plan_conversion(
+    card: ModelCard,
+    inputs: Sequence[str],
+    output: str,
+    parameters: ConversionParameters,
+    *,
+    find: Find = find_sources,
+) -> Plan:
+    """Lists the sources with ``find`` and names their outputs.
 
     OUTPUT is a folder or an S3 prefix; for a single source it may be a file, ``x.flac`` or ``x.wav``, and its extension
     then determines the format.
@@ -93,7 +100,7 @@ def plan_conversion(card: ModelCard, inputs: Sequence[str], output: str, paramet
     as_file = _names_a_file(output)
     if as_file:
         parameters = parameters.model_copy(update={"format": as_file})
-    listing, whole = _list(inputs, output, parameters, as_file=bool(as_file))
+    listing, whole = _list(inputs, output, parameters, as_file=bool(as_file), find=find)
     if not as_file:
         return _plan(card, Store(whole), parameters, listing, _tasks(listing, parameters))
     if len(listing.sources) > 1:
@@ -105,7 +112,13 @@ def plan_conversion(card: ModelCard, inputs: Sequence[str], output: str, paramet
 
 
 def plan_conversions(
-    cards: Iterable[ModelCard], inputs: Sequence[str], output: str, parameters: ConversionParameters, *, apart: bool = False
+    cards: Iterable[ModelCard],
+    inputs: Sequence[str],
+    output: str,
+    parameters: ConversionParameters,
+    *,
+    apart: bool = False,
+    find: Find = find_sources,
 ) -> list[Plan]:
     """A plan for each model, all of the same sources, which are listed once; of several models each has a folder below OUTPUT.
 
@@ -118,6 +131,7 @@ def plan_conversions(
         output: OUTPUT.
         parameters: of the conversions.
         apart: one model has a folder below OUTPUT too.
+        find: lists the inputs.
 
     Raises:
         ConversionError: as `plan_conversion`; no models, or OUTPUT is a file and there are several.
@@ -128,23 +142,25 @@ def plan_conversions(
     if not cards:
         raise ConversionError("there are no models to convert with", fix="publish a model, or name one with --model")
     if len(cards) == 1 and not apart:
-        return [plan_conversion(cards[0], inputs, output, parameters)]
+        return [plan_conversion(cards[0], inputs, output, parameters, find=find)]
     if _names_a_file(output):
         raise ConversionError(
             f"OUTPUT is one file, but there are {len(cards)} models", where=output, fix="give a folder as OUTPUT"
         )
-    listing, whole = _list(inputs, output, parameters, as_file=False)
+    listing, whole = _list(inputs, output, parameters, as_file=False, find=find)
     tasks = _tasks(listing, parameters)
-    names = Counter(_fold(card.name) for card in cards)
+    names = Counter(fold(card.name) for card in cards)
     return [
         _plan(
-            card, Store(f"{whole}/{card.name if names[_fold(card.name)] == 1 else card.reference}"), parameters, listing, tasks
+            card, Store(f"{whole}/{card.name if names[fold(card.name)] == 1 else card.reference}"), parameters, listing, tasks
         )
         for card in cards
     ]
 
 
-def _list(inputs: Sequence[str], output: str, parameters: ConversionParameters, *, as_file: bool) -> tuple[Listing, str]:
+def _list(
+    inputs: Sequence[str], output: str, parameters: ConversionParameters, *, as_file: bool, find: Find
+) -> tuple[Listing, str]:
     """The sources, and OUTPUT as a full path or address; refuses what cannot be converted."""
     parameters.treatment.check()
     if not inputs:
@@ -155,14 +171,14 @@ def _list(inputs: Sequence[str], output: str, parameters: ConversionParameters, 
         raise ConversionError("OUTPUT is a file", where=output, fix="give a folder, or for one source a name.flac or name.wav")
     for pattern in inputs:
         _refuse_inside(pattern, whole)
-    listing = find_sources(inputs)
+    listing = find(tuple(inputs))
     for source in listing.sources:
         _refuse_overwriting(source, whole, as_file=as_file)
     return listing, whole
 
 
 def _tasks(listing: Listing, parameters: ConversionParameters) -> tuple[Task, ...]:
-    return tuple(Task(*pair) for pair in zip(listing.sources, _names(listing.sources, parameters.format), strict=True))
+    return tuple(Task(*pair) for pair in zip(listing.sources, output_names(listing.sources, parameters.format), strict=True))
 
 
 def _plan(
@@ -222,8 +238,8 @@ def read_entry(store: Store, plan: Plan, task: Task) -> ConversionItem | None:
         return None  # not an entry: the task is repeated, which replaces it
 
 
-def split_done(store: Store, plan: Plan) -> tuple[list[Task], list[ConversionItem]]:
-    """The remaining tasks, and the entries of the finished ones.
+def finished(store: Store, plan: Plan) -> Iterator[ConversionItem | None]:
+    """The entry of each of a plan's tasks that is finished, in their order; None for the others.
 
     A task is finished if the journal says so and the sizes and tags of source and output are unchanged. No audio is read.
 
@@ -239,10 +255,10 @@ def split_done(store: Store, plan: Plan) -> tuple[list[Task], list[ConversionIte
             return None
         return entry if output_tag(plan, plan.written_key(entry)) == entry.output_tag else None
 
+    tasks = iter(plan.tasks)
     with ThreadPoolExecutor(_JOURNAL_THREADS) as pool:
-        entries = list(pool.map(done, plan.tasks))
-    to_do = [task for task, entry in zip(plan.tasks, entries, strict=True) if entry is None]
-    return to_do, [entry for entry in entries if entry is not None]
+        while some := list(islice(tasks, _ENTRIES_AT_ONCE)):
+            yield from pool.map(done, some)
 
 
 def counts_as_done(entry: ConversionItem, plan: Plan) -> bool:
@@ -258,62 +274,6 @@ def _names_a_file(output: str) -> str | None:
     if extension not in (".flac", ".wav"):
         raise ConversionError(f"cannot write {extension} files", where=output, fix="end OUTPUT in .flac or .wav")
     return extension[1:]
-
-
-def _names(sources: Sequence[AudioSource], file_format: AudioFormat) -> list[str]:
-    """An output key for every source, unique even on file systems that ignore case and Unicode normalisation."""
-    trees = [_parts(source.name.removesuffix(_printable(source.relative))) for source in sources]
-    shared = 0
-    while all(len(tree) > shared and tree[shared] == trees[0][shared] for tree in trees):
-        shared += 1
-    paths = ["/".join(tree[shared:] + _parts(_printable(source.relative))) for source, tree in zip(sources, trees, strict=True)]
-    endings = [output_format(path) if file_format == "keep" else file_format for path in paths]
-    short = [f"{_without_extension(path)}.{ending}" for path, ending in zip(paths, endings, strict=True)]
-    folders = {_fold(str(folder)) for path in paths for folder in PurePosixPath(path).parents}
-    wanted = Counter(_fold(name) for name in short)
-
-    def is_alone(name: str) -> bool:
-        """No other has this name, or that of the WAV file in the place of a FLAC file."""
-        return wanted[_fold(name)] == 1 and (name.endswith(".wav") or not wanted[_fold(as_wav(name))])
-
-    names: list[str] = []
-    taken = {_fold(name) for name in short if is_alone(name)} | {_fold(as_wav(name)) for name in short if is_alone(name)}
-    for path, name, ending in zip(paths, short, endings, strict=True):
-        if not is_alone(name) or _meets(name, folders):
-            name, number = f"{path}.{ending}", 1
-            while _meets(name, taken) or _meets(name, folders):
-                number += 1
-                name = f"{path}-{number}.{ending}"
-            taken |= {_fold(name), _fold(as_wav(name))}
-        names.append(name)
-    return names
-
-
-def _meets(name: str, names: set[str]) -> bool:
-    """Whether an output, or the WAV file in its place, has one of these names."""
-    return bool({_fold(name), _fold(as_wav(name))} & names)
-
-
-def as_wav(key: str) -> str:
-    """The key of the WAV file that is written where FLAC cannot hold an output."""
-    return str(PurePosixPath(key).with_suffix(".wav"))
-
-
-def _parts(path: str) -> list[str]:
-    return [part for part in path.removeprefix("s3:").split("/") if part]
-
-
-def _printable(path: str) -> str:
-    return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-
-
-def _fold(name: str) -> str:
-    return normalize("NFC", name).casefold()
-
-
-def _without_extension(path: str) -> str:
-    pure = PurePosixPath(path)
-    return str(pure.with_suffix("")) if is_audio_name(f"x{pure.suffix}") else path
 
 
 def _refuse_inside(pattern: str, output: str) -> None:

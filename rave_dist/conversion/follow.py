@@ -187,8 +187,10 @@ def convert_arrivals(
             if not each.tasks:
                 continue
             tasks |= {task.source.name: task for task in each.tasks}
-            job = begin(store, [replace(plan, tasks=each.tasks) for plan in plans], chunk_seconds=chunk_seconds)
-            for outcome in _convert(job, converters, known=outcomes):
+            done: list[Outcome] = []
+            now = [replace(plan, tasks=each.tasks) for plan in plans]
+            job = begin(store, now, chunk_seconds=chunk_seconds, on_done=done.append)
+            for outcome in _convert(job, converters, done, known=outcomes):
                 outcomes.setdefault(outcome.item.source, {})[outcome.conversion] = outcome
                 if outcome.item.state == "failed":
                     say(f"{outcome.item.source}: {outcome.item.reason}")
@@ -201,13 +203,15 @@ def convert_arrivals(
         tasks[name] for name in sorted(tasks, key=lambda name: os.fsencode(tasks[name].source.place)) if outcomes.get(name)
     )
     plans = tuple(replace(plan, tasks=kept) for plan in plans)
-    job = Job(store, plans, (), chunk_seconds, (), ())
+    job = Job(store, plans, (), chunk_seconds, ())
     return plans, finish(job, (outcome for found in outcomes.values() for outcome in found.values()))
 
 
-def _convert(job: Job, converters: Mapping[int, Converter], *, known: Mapping[str, Mapping[str, Outcome]]) -> Iterator[Outcome]:
-    """The outcomes of a job; a finished one only where there was none, or a failed one, in this command."""
-    for outcome in job.done:
+def _convert(
+    job: Job, converters: Mapping[int, Converter], done: Sequence[Outcome], *, known: Mapping[str, Mapping[str, Outcome]]
+) -> Iterator[Outcome]:
+    """The outcomes of a job; one that was done before only where there was none, or a failed one, in this command."""
+    for outcome in done:
         last = known.get(outcome.item.source, {}).get(outcome.conversion)
         if last is None or last.item.state == "failed":
             yield outcome

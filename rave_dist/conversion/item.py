@@ -15,10 +15,11 @@ from rave_dist.audio.io.snapshot import Snapshot
 from rave_dist.audio.io.sources import check_as_listed, local_copy
 from rave_dist.audio.io.write import Format, flac_refusal
 from rave_dist.audio.metadata.times import keep_time
-from rave_dist.conversion.corpus import FOREIGN, FOREIGN_FIX, Plan, Task, as_wav, counts_as_done, output_tag, read_entry
+from rave_dist.conversion.corpus import FOREIGN, FOREIGN_FIX, Plan, Task, counts_as_done, output_tag, read_entry
 from rave_dist.conversion.describe import Origin
 from rave_dist.conversion.file import ConvertedFile, Target, convert_together
 from rave_dist.conversion.levels import decibels
+from rave_dist.conversion.names import as_wav
 from rave_dist.conversion.stream import StreamConverter
 from rave_dist.errors import AudioError, StoreError, from_os_error, is_disk_full
 from rave_dist.identity import hash_file
@@ -38,7 +39,7 @@ _READABLE = "check that the file is there and can be read, then run the same com
 _INTACT = "replace the file with an intact copy, or leave it out"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Outcome:
     """A journal entry, the id of its conversion, and whether the task was already finished."""
 

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from itertools import chain
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
 
 from rave_dist.conversion.convert import Converter, memory_for
-from rave_dist.conversion.corpus import Plan, Task, split_done
+from rave_dist.conversion.corpus import Plan, Task, finished
 from rave_dist.conversion.item import Outcome, convert_source, failed_item
 from rave_dist.conversion.leftovers import find_leftovers, remove_leftovers
-from rave_dist.conversion.preserved import medians
 from rave_dist.conversion.stream import StreamConverter, chunk_samples
+from rave_dist.conversion.summary import Summary
 from rave_dist.errors import ConversionError, RaveDistError
-from rave_dist.records import ConversionRecord, ConversionRequest, ModelCard, Problem, now
+from rave_dist.records import ConversionRecord, ConversionRequest, ModelCard, Problem
 from rave_dist.storage.store import Store
 
 OUT_OF_MEMORY = Problem(what="not enough memory", fix="use fewer workers (--workers) or shorter chunks (--chunk-seconds)")
@@ -29,7 +28,7 @@ _UNFORESEEN = (
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Work:
     """A source, and the conversions that lack it: positions in `Job.plans`."""
 
@@ -39,10 +38,10 @@ class Work:
 
 @dataclass(frozen=True)
 class Job:
-    """Conversions of the same sources in progress: the remaining work, the largest source first, and what was finished before.
+    """Conversions of the same sources in progress: the remaining work, the largest source first.
 
-    ``models`` are the positions of the plans with remaining work, whose models each process loads; ``leftovers`` are temporary
-    files of killed commands.
+    ``models`` are the positions of the plans with remaining work, whose models each process loads; ``done`` sums up what was
+    finished before, by the ids of the plans; ``leftovers`` are temporary files of killed commands.
     """
 
     store: Store
@@ -50,7 +49,7 @@ class Job:
     models: tuple[int, ...]
     chunk_seconds: float
     to_do: tuple[Work, ...]
-    done: tuple[Outcome, ...]
+    done: Mapping[str, Summary] = field(default_factory=dict)
     trust: bool = False
     leftovers: tuple[Path, ...] = ()
 
@@ -60,15 +59,26 @@ class Job:
         return {number: self.plans[number].card for number in self.models}
 
 
-def begin(store: Store, plans: Sequence[Plan], *, chunk_seconds: float, workers: int | None = None, trust: bool = False) -> Job:
+def begin(
+    store: Store,
+    plans: Sequence[Plan],
+    *,
+    chunk_seconds: float,
+    workers: int | None = None,
+    trust: bool = False,
+    on_done: Callable[[Outcome], object] = lambda outcome: None,
+    progress: Callable[[int, int], object] = lambda count, total: None,
+) -> Job:
     """Checks conversions, stores their requests and lists the remaining work.
 
     Args:
         store: the library's store, for the models, the journals and the records.
-        plans: from `plan_conversion` or `plan_conversions`: of the same sources.
+        plans: from `plan_conversion` or `plan_conversions`: of the same tasks.
         chunk_seconds: seconds of audio in a model at once.
         workers: files converted at once; None for as many as the resources allow.
         trust: load a model file with operators that no export has.
+        on_done: called with each outcome that was finished before.
+        progress: called with the number of outputs that were looked up in the journal, and the total.
 
     Raises:
         ConversionError: chunks too short; workers below 1.
@@ -79,20 +89,28 @@ def begin(store: Store, plans: Sequence[Plan], *, chunk_seconds: float, workers:
     for plan in plans:
         chunk_samples(plan.card, chunk_seconds)
     leftovers = find_leftovers(store, plans)
-    wanted: dict[Task, list[int]] = {}
-    done: list[Outcome] = []
+    tasks = plans[0].tasks
+    wanted: list[tuple[int, ...]] = [()] * len(tasks)  # of each task: the plans that lack it
+    several: dict[tuple[int, ...], tuple[int, ...]] = {}  # one object for all equal ones
+    done: dict[str, Summary] = {}
     for number, plan in enumerate(plans):
         plan.output.check_writable()
         request = ConversionRequest(model=plan.card.reference, parameters=plan.parameters, output=plan.output.uri)
         request.save(store, plan.folder.request)
-        tasks, entries = split_done(store, plan)
-        done += [Outcome(entry, plan.id, skipped=True) for entry in entries]
-        for task in tasks:
-            wanted.setdefault(task, []).append(number)
-    to_do = sorted(wanted, key=lambda task: -task.source.bytes)
-    works = tuple(Work(task, tuple(wanted[task])) for task in to_do)
-    models = tuple(sorted(set(chain.from_iterable(wanted.values()))))
-    return Job(store, tuple(plans), models, chunk_seconds, works, tuple(done), trust, leftovers)
+        done[plan.id] = Summary()
+        for index, entry in enumerate(finished(store, plan)):
+            if entry is None:
+                wider = (*wanted[index], number)
+                wanted[index] = several.setdefault(wider, wider)
+            else:
+                outcome = Outcome(entry, plan.id, skipped=True)
+                done[plan.id].add(outcome)
+                on_done(outcome)
+            progress(number * len(tasks) + index + 1, len(plans) * len(tasks))
+    works = [Work(task, numbers) for task, numbers in zip(tasks, wanted, strict=True) if numbers]
+    works.sort(key=lambda work: -work.task.source.bytes)
+    models = tuple(sorted({number for work in works for number in work.plans}))
+    return Job(store, tuple(plans), models, chunk_seconds, tuple(works), done, trust, leftovers)
 
 
 def in_groups(job: Job, memory: float) -> Iterator[Job]:
@@ -114,7 +132,8 @@ def in_groups(job: Job, memory: float) -> Iterator[Job]:
         groups[-1].append(number)
         left -= needed
     for group in groups:
-        works = (Work(work.task, tuple(number for number in work.plans if number in group)) for work in job.to_do)
+        kept = {plans: tuple(number for number in plans if number in group) for plans in {work.plans for work in job.to_do}}
+        works = (Work(work.task, kept[work.plans]) for work in job.to_do)
         yield replace(job, models=tuple(group), to_do=tuple(work for work in works if work.plans))
 
 
@@ -131,18 +150,19 @@ def finish(
     Returns:
         The record of each plan, also stored as ``conversions/<id>/record.json``. It names the failed sources.
     """
-    taken = list(job.done)
-    total = sum(len(plan.tasks) for plan in job.plans)
+    found = {plan.id: job.done.get(plan.id, Summary()).copy() for plan in job.plans}
+    count, total = sum(summary.count for summary in found.values()), sum(len(plan.tasks) for plan in job.plans)
     report = progress or (lambda count, total: None)
-    report(len(taken), total)
+    report(count, total)
     for outcome in outcomes:
-        taken.append(outcome)
-        report(len(taken), total)
+        found[outcome.conversion].add(outcome)
+        count += 1
+        report(count, total)
     from rave_dist.conversion.table import write_table  # imported here: it imports pyarrow, which the workers do not need
 
     records = []
     for plan in job.plans:
-        record = _record(plan, [outcome for outcome in taken if outcome.conversion == plan.id])
+        record = found[plan.id].record(plan)
         record.save(job.store, plan.folder.record)
         write_table(job.store, plan)
         records.append(record)
@@ -190,26 +210,4 @@ def internal_error(error: BaseException) -> Problem:
     """The reason reported for an unexpected error."""
     return Problem(
         what=f"internal error: {error!r}", fix="leave the file out, and report this message; CONTRIBUTING says where"
-    )
-
-
-def _record(plan: Plan, outcomes: list[Outcome]) -> ConversionRecord:
-    outcomes = sorted(outcomes, key=lambda outcome: outcome.item.source)
-    fresh = [o.item for o in outcomes if not o.skipped and o.item.state != "failed"]
-    return ConversionRecord(
-        id=plan.id,
-        model=plan.card.reference,
-        parameters=plan.parameters,
-        converted=len(fresh),
-        skipped=sum(o.skipped for o in outcomes),
-        failed=tuple(o.item for o in outcomes if o.item.state == "failed"),
-        salvaged=tuple(o.item for o in outcomes if o.item.state == "salvaged"),
-        silent=tuple(o.item for o in outcomes if o.item.silent),
-        clipped=tuple(o.item for o in outcomes if o.item.clipped),
-        other_format=tuple(o.item for o in outcomes if o.item.other_format),
-        seconds=sum(item.seconds for item in fresh),
-        passed_over=plan.passed_over,
-        notes=(*plan.notes, *(f"{o.item.source}: {note}" for o in outcomes for note in o.item.notes)),
-        preserved=medians(o.item for o in outcomes),
-        created_at=now(),
     )

@@ -75,7 +75,7 @@ def convert_all(job: Job, *, workers: int | None = None) -> Iterator[Outcome]:
     memory = ray.cluster_resources().get("memory", math.inf)  # type: ignore[no-untyped-call]
     for group in in_groups(job, MODELS_SHARE * memory / pool):
         # As every worker gets it.
-        bare = replace(group, plans=tuple(replace(plan, tasks=()) for plan in group.plans), to_do=(), done=())
+        bare = replace(group, plans=tuple(replace(plan, tasks=()) for plan in group.plans), to_do=(), done={})
         # A GPU plays faster than a file can be read and kept, so there a long file is converted like any other.
         long: list[Work] = []
         short: list[Work] = []

@@ -9,6 +9,7 @@ its pitches and onsets.
 from __future__ import annotations
 
 import statistics
+from array import array
 from collections.abc import Iterable, Iterator
 
 import numpy as np
@@ -98,14 +99,29 @@ def compare(source: Features, result: Features) -> Preservation:
     )
 
 
-def medians(items: Iterable[Preservation]) -> Preservation:
-    """The median of each quantity over the files that have it."""
-    found: dict[str, list[float]] = {name: [] for name in Preservation.model_fields}
-    for item in items:
-        for name, values in found.items():
+class Medians:
+    """The median of each quantity over the files that have it; eight bytes are kept for a value."""
+
+    def __init__(self) -> None:
+        self._found = {name: array("d") for name in Preservation.model_fields}
+
+    def add(self, item: Preservation) -> None:
+        """Adds a file."""
+        for name, values in self._found.items():
             if (value := getattr(item, name)) is not None:
                 values.append(value)
-    return Preservation(**{name: statistics.median(values) for name, values in found.items() if values})
+
+    def copy(self) -> Medians:
+        """Another one, which starts with the same."""
+        other = Medians()
+        for name, values in self._found.items():
+            other._found[name].extend(values)
+        return other
+
+    @property
+    def preserved(self) -> Preservation:
+        """The medians so far."""
+        return Preservation(**{name: statistics.median(values) for name, values in self._found.items() if values})
 
 
 def _of_one_length(x: NDArray[np.float64], y: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

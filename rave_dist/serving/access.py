@@ -14,8 +14,9 @@ from dataclasses import dataclass, replace
 
 from rave_dist.audio.io.sources import local_copy
 from rave_dist.audio.metadata.read import read_comment
-from rave_dist.conversion.corpus import FOREIGN, FOREIGN_FIX, Plan, Task, as_wav, read_entry
+from rave_dist.conversion.corpus import FOREIGN, FOREIGN_FIX, Plan, Task, read_entry
 from rave_dist.conversion.item import failed_item
+from rave_dist.conversion.names import as_wav
 from rave_dist.errors import RaveDistError, RequestError, StoreError
 from rave_dist.identity import hash_file
 from rave_dist.records import ConversionFolder, ConversionItem, ConversionRequest, Problem

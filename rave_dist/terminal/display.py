@@ -8,14 +8,14 @@ from contextlib import contextmanager
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
-from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 from rich.spinner import Spinner
 
 from rave_dist.progress import Progress
 from rave_dist.records import RunRecord
 from rave_dist.terminal import console
-from rave_dist.time_left import duration, library_time_left
+from rave_dist.time_left import TimeLeft, duration, library_time_left
 
 LINE_SECONDS = 20.0
 """Minimum interval of lines in a pipe that report only an advance."""
@@ -45,18 +45,23 @@ class Lines:
         self._clock = clock
         self._stage = ""
         self._said: dict[str, tuple[object, float]] = {}
+        self._began: dict[str, tuple[int, float]] = {}  # the first count of each advance in this stage, and its time
 
     def stage(self, name: str) -> None:
         """One line for each new stage."""
         if name != self._stage:
-            self._stage = name
+            self._stage, self._began = name, {}
             if name:
                 self.say(name)
 
     def advance(self, done: int, total: int, unit: str, *, name: str = "") -> None:
-        """The first count, the last one, and some between them."""
-        if self._due(f"{unit} {name}", done == total):
-            self.say(f"{name or self._stage}: {done:,} of {total:,} {unit}")
+        """The first count, the last one, and some between them, which say how long the rest takes."""
+        key = f"{unit} {name}"
+        first, began = self._began.setdefault(key, (done, self._clock()))
+        if self._due(key, (self._stage, done == total)):
+            count = f"{done:,} of {total:,}" if total else f"{done:,}"
+            left = f", {TimeLeft((total - done) * (self._clock() - began) / (done - first))}" if first < done < total else ""
+            self.say(f"{name or self._stage}: {count} {unit}{left}")
 
     def runs(self, records: Sequence[RunRecord]) -> None:
         """A line for each run that changed or was not reported for a while; after a running one, the library's time left."""
@@ -102,8 +107,8 @@ class LiveDisplay:
         """A bar for each name and unit."""
         label = f"{name} {unit}".strip()
         if label not in self._tasks:
-            self._tasks[label] = self._bars.add_task(console.escape(label), total=total)
-        self._bars.update(self._tasks[label], completed=done, total=total)
+            self._tasks[label] = self._bars.add_task(console.escape(label), total=total or None)
+        self._bars.update(self._tasks[label], completed=done, total=total or None)
 
     def runs(self, records: Sequence[RunRecord]) -> None:
         """The table of runs."""
@@ -136,5 +141,5 @@ def _library_line(records: Sequence[RunRecord]) -> str | None:
 
 
 def _bars(out: Console) -> Bars:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     return Bars(*columns, console=out)

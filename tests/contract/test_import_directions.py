@@ -124,6 +124,7 @@ DOORS: dict[str, set[str]] = {
     "conversion.item": {"serving"},  # items that a job refuses are reported as the command reports failed ones
     "conversion.on_ray": {"serving"},  # corpus jobs are the command's own
     "conversion.corpus": {"serving"},  # and are refused where the command would refuse them
+    "conversion.names": {"serving"},
 }
 
 ONLY_IN_RAVE = {"rave", "gin", "cached_conv", "torchaudio", "pytorch_lightning", "lightning"}

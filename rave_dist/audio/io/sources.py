@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +27,7 @@ MISSING_FIX = "fetch the missing files (git annex get, dvc pull, git lfs pull), 
 _NO_SUCH_PATH = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)  # there may be a hundred thousand
 class AudioSource:
     """One recording before it is opened.
 
@@ -76,7 +76,7 @@ def list_sources(patterns: Sequence[str]) -> list[AudioSource]:
     return list(find_sources(patterns).sources)
 
 
-def find_sources(patterns: Sequence[str]) -> Listing:
+def find_sources(patterns: Sequence[str], listed: Callable[[int], object] = lambda count: None) -> Listing:
     """The recordings that patterns match.
 
     Folders, prefixes and globs pass over hidden files, files of the operating system and names that are not audio; a file
@@ -85,6 +85,7 @@ def find_sources(patterns: Sequence[str]) -> Listing:
     Args:
         patterns: files, folders (recursively), globs (``**`` for any depth), ``s3://bucket/prefix`` or another scheme's
             address, also with globs. A path that exists is not a glob. The address of `UploadedRecordings` means these.
+        listed: called with the number of recordings that were found so far.
 
     Raises:
         AudioError: no recording matches a pattern.
@@ -109,6 +110,7 @@ def find_sources(patterns: Sequence[str]) -> Listing:
             if isinstance(each, AudioSource):
                 matches += 1
                 found.setdefault(each.place, each)
+                listed(len(found))
                 continue
             here.add(each)
             if each.path not in found and (name := hash(each.path)) not in seen:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from rave_dist.conversion.corpus import Plan, output_tag, plan_conversion, split_done
+from rave_dist.conversion.corpus import Plan, finished, output_tag, plan_conversion
 from rave_dist.conversion.job import begin, finish
 from rave_dist.errors import AudioError, ConversionError
 from rave_dist.records import ConversionItem, ConversionParameters, ModelCard
@@ -204,10 +204,10 @@ def test_a_damaged_journal_entry_is_no_entry(card: ModelCard, make: Callable[...
             )
         )
         any_store.write_json(plan.journal_key(task), entries[-1].to_json())
-    assert split_done(any_store, plan) == ([], entries)
+    assert list(finished(any_store, plan)) == entries
     any_store.write_bytes(plan.journal_key(plan.tasks[0]), b'{"source": "a')
     any_store.write_bytes(plan.journal_key(plan.tasks[1]), b'{"source": 1}')
-    assert split_done(any_store, plan)[1] == []
+    assert list(finished(any_store, plan)) == [None, None]
 
 
 def test_a_file_name_that_is_not_utf_8_has_an_output(card: ModelCard, tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ def card(scripted: Callable[..., tuple[Path, ModelCard]]) -> ModelCard:
 def job(card: ModelCard, sources: Sequence[AudioSource]) -> Job:
     """A job of which nothing is done."""
     works = tuple(Work(Task(source, f"{source.relative}.flac"), (0,)) for source in sources)
-    return Job(Store("store"), (Plan("id", card, PLAIN, Store("out"), ()),), (0,), 20.0, works, ())
+    return Job(Store("store"), (Plan("id", card, PLAIN, Store("out"), ()),), (0,), 20.0, works)
 
 
 @pytest.mark.parametrize(

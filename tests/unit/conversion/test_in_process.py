@@ -182,8 +182,9 @@ def test_workers_an_address_or_a_large_corpus_take_ray(
     publish("frames")
     told = Told()
     assert request(local_store, recordings, tmp_path / "out", progress=told).converted == 3
-    assert told.stages == ["listing recordings", "converting"]
-    assert told.counts == [(n, 4, "recordings") for n in range(5)]
+    assert told.stages == ["listing recordings", "looking for finished ones", "converting"]
+    listing, looking = [(n, 0, "recordings") for n in range(1, 5)], [(n, 4, "recordings") for n in range(1, 5)]
+    assert told.counts == [*listing, *looking, *[(n, 4, "recordings") for n in range(5)]]
     with pytest.raises(ReachedRay):
         request(local_store, recordings, tmp_path / "out", workers=1)
     with pytest.raises(ConversionError, match="one worker"):

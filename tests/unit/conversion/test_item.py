@@ -13,7 +13,7 @@ import pytest
 import soundfile
 
 from rave_dist.conversion.convert import Converter
-from rave_dist.conversion.corpus import plan_conversion, split_done
+from rave_dist.conversion.corpus import finished, plan_conversion
 from rave_dist.conversion.item import Outcome, convert_source
 from rave_dist.errors import StoreError
 from rave_dist.identity import hash_file
@@ -33,7 +33,7 @@ def run(scripted: Callable[..., tuple[Path, ModelCard]], local_store: Store) -> 
         path, card = scripted(kind)
         converter = Converter(path, card)
         plan = plan_conversion(card, [str(given)], str(output), ConversionParameters(**{"format": "flac", **parameters}))  # type: ignore[arg-type]
-        to_do, _ = split_done(store, plan)
+        to_do = [task for task, done in zip(plan.tasks, finished(store, plan), strict=True) if done is None]
         return {Path(t.source.uri).name: convert_source(store, t, [(plan, converter)], chunk_seconds=0.5)[0] for t in to_do}
 
     return convert

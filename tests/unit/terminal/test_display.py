@@ -69,8 +69,29 @@ def test_counts_are_throttled_and_the_last_one_is_said(lines: Lines, screen: io.
     assert told[0] == "drums: 0 of 100 recordings"
     assert told[-1] == "drums: 100 of 100 recordings"
     assert len(told) == 1 + 100 // (int(LINE_SECONDS) + 1) + 1
+    assert told[1] == "drums: 21 of 100 recordings, about 79 s left"
     lines.advance(3, 3, "instruments")
     assert screen.getvalue().splitlines()[-1] == "reading recordings: 3 of 3 instruments"
+
+
+def test_a_count_without_a_total_and_a_stage_with_another_speed(lines: Lines, screen: io.StringIO, clock: Clock) -> None:
+    lines.stage("listing recordings")
+    for done in (1, 2, 3):
+        lines.advance(1000 * done, 0, "recordings")
+        clock.now += LINE_SECONDS + 1
+    lines.stage("converting")
+    lines.advance(0, 3000, "recordings")
+    clock.now += 600
+    lines.advance(1000, 3000, "recordings")
+    assert screen.getvalue().splitlines() == [
+        "listing recordings",
+        "listing recordings: 1,000 recordings",
+        "listing recordings: 2,000 recordings",
+        "listing recordings: 3,000 recordings",
+        "converting",
+        "converting: 0 of 3,000 recordings",
+        "converting: 1,000 of 3,000 recordings, about 20 min left",
+    ]
 
 
 def test_a_run_is_followed_from_waiting_to_done(lines: Lines, screen: io.StringIO, clock: Clock) -> None:
