@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
 from rave_dist.archives.outcome import check_page, write_outcome
+from rave_dist.archives.place import converting
 from rave_dist.progress import SILENT, Progress
 from rave_dist.records import ConversionParameters, ConversionRecord
 from rave_dist.storage.store import Store
@@ -55,7 +55,6 @@ def convert(
     progress.stage("listing recordings")
     from rave_dist.audio.io.sources import find_sources
     from rave_dist.conversion.corpus import plan_conversions
-    from rave_dist.conversion.estimate import is_small
     from rave_dist.conversion.job import begin, finish
     from rave_dist.registry.store import find_all
 
@@ -65,19 +64,8 @@ def convert(
     report = partial(progress.advance, unit="recordings" if len(plans) == 1 else "conversions")
     progress.stage("looking for finished ones")
     job = begin(store, plans, chunk_seconds=chunk_seconds, workers=workers, trust=trust, progress=report)
-    if not workers and not os.environ.get("RAY_ADDRESS") and is_small(job):
-        from rave_dist.conversion import in_process
-
+    with converting([job], workers=workers, progress=progress) as convert_all:
         progress.stage("converting")
-        records = finish(job, in_process.convert_all(job), report)
-    else:
-        progress.stage("starting Ray")  # before its import, which takes seconds
-        from rave_dist.cluster import connected
-
-        with connected(say=progress.say):
-            from rave_dist.conversion import on_ray
-
-            progress.stage("converting")
-            records = finish(job, on_ray.convert_all(job, workers=workers), report)
+        records = finish(job, convert_all(job), report)
     write_outcome(store, plans, records, page=page, progress=progress)
     return records

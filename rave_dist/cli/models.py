@@ -37,11 +37,23 @@ def models(store: StoreUri, as_json: Json = False, debug: Debug = False) -> None
 
 
 def convert(
-    paths: Annotated[
-        list[str],
-        typer.Argument(metavar="INPUT... OUTPUT", help="Files, folders or s3:// prefixes; the last one is OUTPUT."),
-    ],
+    context: typer.Context,
     store: StoreUri,
+    paths: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="INPUT... OUTPUT", help="Files, folders or s3:// prefixes; the last one is OUTPUT.", show_default=False
+        ),
+    ] = None,
+    manifest: Annotated[
+        Path | None,
+        typer.Option(
+            "--manifest",
+            metavar="CONVERSIONS.yaml",
+            help="Conversions to do instead, each with models, inputs, output and parameters.",
+            show_default=False,
+        ),
+    ] = None,
     model: Annotated[
         list[str] | None,
         typer.Option(
@@ -145,7 +157,12 @@ def convert(
     Several models convert in one pass, each to its own folder. Sources are never modified. A second run converts only missing
     files. Damaged files, and outputs that are silent or clipped where the recording is not, are reported (exit code 3).
     """
-    if len(paths) < 2:
+    if manifest is not None:
+        _refuse_other_options(context)
+        return _convert_manifest(
+            manifest, existing(store), chunk_seconds=chunk_seconds, workers=workers, trust=trust, as_json=as_json
+        )
+    if paths is None or len(paths) < 2:
         raise typer.BadParameter("give at least one INPUT, and OUTPUT last", param_hint="INPUT... OUTPUT")
     if models not in (None, "all"):
         raise typer.BadParameter(f"{models!r} is not 'all'; name single models with --model", param_hint="--models")
@@ -183,6 +200,41 @@ def convert(
     else:
         console.document({"conversions": [record.to_json() for record in records]})
     finish(all(record.is_complete for record in records))
+
+
+_WITH_A_MANIFEST = {"manifest", "store", "chunk_seconds", "workers", "trust", "as_json", "debug"}
+
+
+def _refuse_other_options(context: typer.Context) -> None:
+    """Refuses what belongs into the manifest."""
+    for parameter in context.command.params:
+        source = context.get_parameter_source(parameter.name or "")
+        if source is not None and source.name == "COMMANDLINE" and parameter.name not in _WITH_A_MANIFEST:
+            name = parameter.opts[0] if parameter.opts[0].startswith("-") else "INPUT... OUTPUT"
+            raise typer.BadParameter("belongs into the manifest of --manifest", param_hint=name)
+
+
+def _convert_manifest(
+    manifest: Path, store: Store, *, chunk_seconds: float, workers: int | None, trust: bool, as_json: bool
+) -> None:
+    from rave_dist.archives.batch import convert_batch
+    from rave_dist.library.conversions import read_conversions
+
+    began, conversions = time.monotonic(), read_conversions(manifest)
+    with shown_progress() as progress:
+        records, errors = convert_batch(
+            store, conversions, chunk_seconds=chunk_seconds, workers=workers, trust=trust, progress=progress
+        )
+    if as_json:
+        failures = [Problem.of(error).to_json() for error in errors]
+        console.document({"conversions": [record.to_json() for record in records], "failed": failures})
+    else:
+        if records:
+            show_conversions(records)
+            show_conversions_end(records, took=time.monotonic() - began, store=store)
+        for error in errors:
+            console.failure(error.where, error.what, error.fix)
+    finish(not errors and all(record.is_complete for record in records))
 
 
 def serve(

@@ -76,20 +76,20 @@ def _with_inner(key: Key, shown: set[type[StrictRecord]]) -> Iterator[Key]:
             yield from _with_inner(Key((*key.path, name), field), shown)
 
 
-def known_keys(location: Location) -> tuple[str, ...]:
-    """The keys that are allowed at the last part of a location."""
-    return tuple(_walk(location[:-1])[0].model_fields)
+def known_keys(location: Location, top: type[BaseModel] = LibraryManifest) -> tuple[str, ...]:
+    """The keys that are allowed at the last part of a location in a manifest of the kind ``top``."""
+    return tuple(_walk(location[:-1], top)[0].model_fields)
 
 
-def example(location: Location) -> str:
+def example(location: Location, top: type[BaseModel] = LibraryManifest) -> str:
     """An example of the key at a location, or of the nearest enclosing one; empty if there is none."""
-    found = _walk(location)[1]
+    found = _walk(location, top)[1]
     return ", or ".join(found.examples) if found is not None else ""
 
 
-def _walk(location: Location) -> tuple[type[BaseModel], Key | None]:
+def _walk(location: Location, top: type[BaseModel]) -> tuple[type[BaseModel], Key | None]:
     """The innermost model at a location, and the innermost key."""
-    model: type[BaseModel] = LibraryManifest
+    model = top
     found: Key | None = None
     parts = iter(location)
     for part in parts:
@@ -101,8 +101,8 @@ def _walk(location: Location) -> tuple[type[BaseModel], Key | None]:
         if inner is None:
             break
         model = inner
-        if get_origin(field.annotation) is dict:
-            next(parts, None)  # the name of an instrument
+        if get_origin(field.annotation) in (dict, tuple):
+            next(parts, None)  # the name of an instrument, or the number of a conversion
     return model, found
 
 

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any, Self
 
 from rave_dist.errors import LibraryError
+from rave_dist.library.paths import resolved
 from rave_dist.library.reading import read_manifest, read_stored_manifest, validate
 from rave_dist.library.schema import HOUSE_DEFAULTS, LibraryManifest, Settings, base_name
 from rave_dist.options import BaseSpec
 from rave_dist.records import TrainingSpec
-from rave_dist.storage.schemes import has_scheme, is_remote
+from rave_dist.storage.schemes import is_remote
 from rave_dist.storage.store import Store
 from rave_dist.suggest import suggest
 
@@ -66,10 +67,7 @@ class Library:
         self.manifest = manifest
         self.path = path
         self.name = manifest.name
-        address = manifest.store
-        if not has_scheme(address):
-            address = _resolved(path, address)
-        self.store = Store(address)
+        self.store = Store(resolved(path, manifest.store))
 
     @property
     def instruments(self) -> tuple[str, ...]:
@@ -92,7 +90,7 @@ class Library:
             >>> source == str(folder / "recordings" / "rebana")
             True
         """
-        return tuple(s if has_scheme(s) else _resolved(self.path, s) for s in self.manifest.instruments[instrument].sources)
+        return tuple(resolved(self.path, source) for source in self.manifest.instruments[instrument].sources)
 
     def settings(self, instrument: str) -> Settings:
         """Returns an instrument's settings: its own values override the library's defaults, these the built-in ones.
@@ -135,7 +133,7 @@ class Library:
         base = self.settings(instrument).base
         if base is None or base.stock is None:
             return base
-        return base.model_copy(update={"stock": _resolved(self.path, base.stock)})
+        return base.model_copy(update={"stock": resolved(self.path, base.stock)})
 
     def training_spec(self, instrument: str, *, dataset: str, base: str | None = None) -> TrainingSpec:
         """Returns all parameters of an instrument's training run on a dataset.
@@ -227,8 +225,3 @@ def _merged(*layers: Settings) -> Settings:
 
 def _seed_of(name: str) -> int:
     return zlib.crc32(name.encode()) & 0x7FFFFFFF
-
-
-def _resolved(manifest: Path, path: str) -> str:
-    """The absolute path of a path in the manifest, relative to its folder, without ``..``."""
-    return os.path.abspath(manifest.parent / os.path.expanduser(path))

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import re
+from pathlib import Path
 from typing import Annotated
 
 from pydantic import AfterValidator, StringConstraints
 from pydantic_core import PydanticCustomError
 
 from rave_dist.errors import StoreError
-from rave_dist.storage.schemes import is_remote, split
+from rave_dist.storage.schemes import has_scheme, is_remote, split
 
 _DRIVE = re.compile(r"([A-Za-z]):[\\/]?")
 _VARIABLE = re.compile(r"\$\{?[A-Za-z_][A-Za-z0-9_]*\}?(?=/|$)|%[A-Za-z_]+%")
@@ -50,3 +52,8 @@ def _refused(reason: str, fix: str) -> PydanticCustomError:
 
 
 PathText = Annotated[str, StringConstraints(min_length=1), AfterValidator(_check)]
+
+
+def resolved(manifest: Path, path: str) -> str:
+    """The absolute path of a path in a manifest, relative to its folder, without ``..``; an address stays as it is."""
+    return path if has_scheme(path) else os.path.abspath(manifest.parent / os.path.expanduser(path))

@@ -20,16 +20,8 @@ def read_manifest(path: Path) -> LibraryManifest:
     Raises:
         LibraryError: unreadable, not YAML, a repeated or unknown key, or a value of the wrong type.
     """
-    where = str(path)
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError as error:
-        raise LibraryError("there is no such file", where=where, fix="check the path of the library manifest") from error
-    except IsADirectoryError as error:
-        raise LibraryError("this is a folder", where=where, fix="give the YAML file in it") from error
-    except OSError as error:
-        raise from_os_error(error, where=where) from error
-    return _read(data, where)
+    written = read_yaml(path)
+    return validate(written.value, where=str(path), written=written)
 
 
 def read_stored_manifest(address: str) -> LibraryManifest:
@@ -45,23 +37,44 @@ def read_stored_manifest(address: str) -> LibraryManifest:
     except MissingKeyError as error:
         fix = "check the address of the library manifest"
         raise LibraryError("nothing is stored there", where=address, fix=fix) from error
-    return _read(data, address)
+    written = _parse(data, address)
+    return validate(written.value, where=address, written=written)
 
 
-def _read(data: bytes, where: str) -> LibraryManifest:
+def read_yaml(path: Path, *, kind: str = "library manifest") -> YamlText:
+    """Reads a file of YAML.
+
+    Args:
+        path: of the file.
+        kind: what messages call it.
+
+    Raises:
+        LibraryError: unreadable, not YAML, or a repeated key.
+    """
+    where = str(path)
+    try:
+        return _parse(path.read_bytes(), where, kind)
+    except FileNotFoundError as error:
+        raise LibraryError("there is no such file", where=where, fix=f"check the path of the {kind}") from error
+    except IsADirectoryError as error:
+        raise LibraryError("this is a folder", where=where, fix="give the YAML file in it") from error
+    except OSError as error:
+        raise from_os_error(error, where=where) from error
+
+
+def _parse(data: bytes, where: str, kind: str = "library manifest") -> YamlText:
     try:
         text = data.decode("utf-8-sig")
         if b"\0" in data[:4]:  # UTF-16 or UTF-32 without a mark
             raise UnicodeDecodeError("utf-8", data, 0, 1, "not text")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        fix = "save it as UTF-8 in the editor, or give a YAML library manifest"
+        fix = f"save it as UTF-8 in the editor, or give a YAML {kind}"
         raise LibraryError("not a text file in UTF-8", where=f"{where}, line {line}", fix=fix) from error
     try:
-        written = YamlText(text)
+        return YamlText(text)
     except YamlError as error:
         raise LibraryError(error.what, where=f"{where}, line {error.line}", fix=error.fix) from error
-    return validate(written.value, where=where, written=written)
 
 
 def validate(value: Any, *, where: str, written: YamlText | None = None) -> LibraryManifest:

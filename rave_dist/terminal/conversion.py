@@ -27,7 +27,8 @@ def show_conversions(records: Sequence[ConversionRecord]) -> None:
         err.print(f"[yellow]–[/] {escape(source)}: written as WAV, because {escape(reason)}")
     for (source, what, fix), models in said.items():
         failure(source, what if len(models) == len(records) else f"{', '.join(models)}: {what}", fix)
-    show_passed_over(records[0].passed_over, tuple(dict.fromkeys(note for record in records for note in record.notes)))
+    passed_over = tuple(dict.fromkeys(entry for record in records for entry in record.passed_over))
+    show_passed_over(passed_over, tuple(dict.fromkeys(note for record in records for note in record.notes)))
     for record in records:
         counts = (("salvaged", record.salvaged), ("silent", record.silent), ("clipped", record.clipped))
         found = "".join(f", {len(items)} {name}" for name, items in counts if items)
