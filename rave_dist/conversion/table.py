@@ -23,7 +23,7 @@ from rave_dist.records import ConversionFolder, ConversionItem, Problem
 from rave_dist.storage.store import Store
 from rave_dist.temporary import temporary_folder
 
-GROUP_ROWS = 5_000
+GROUP_ROWS = 1_000
 _READERS = 16  # entries read at once: from S3, each waits for an answer
 _METADATA = b"rave-dist"
 
