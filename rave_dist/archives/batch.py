@@ -13,7 +13,7 @@ from rave_dist.archives.place import converting
 from rave_dist.errors import ConversionError, RaveDistError
 from rave_dist.library.conversions import Conversion
 from rave_dist.progress import SILENT, Progress
-from rave_dist.records import ConversionRecord
+from rave_dist.records import Controls, ConversionRecord
 from rave_dist.storage.store import Store
 
 if TYPE_CHECKING:
@@ -32,8 +32,8 @@ class _Planned:
     def recordings(self) -> Hashable:
         """What is read: conversions in which this is equal read their recordings together."""
         plan = self.plans[0]
-        reading = plan.parameters.model_copy(update={"seed": 0, "latent_noise": 0.0})
-        return self.conversion.inputs, reading, plan.output.uri if plan.is_file else ""
+        reading = plan.parameters.model_copy(update={"seed": 0, "latent_noise": 0.0, "controls": Controls()})
+        return self.conversion.inputs, reading.model_dump_json(), plan.output.uri if plan.is_file else ""
 
 
 def convert_batch(
@@ -45,7 +45,7 @@ def convert_batch(
     trust: bool = False,
     progress: Progress = SILENT,
 ) -> tuple[tuple[ConversionRecord, ...], tuple[RaveDistError, ...]]:
-    """Converts what a manifest lists; conversions that differ only in models, seed, noise and OUTPUT share one pass.
+    """Converts what a manifest lists; conversions that differ only in models, seed, noise, latents and OUTPUT share one pass.
 
     Args:
         store: of the models, the journals and the records.

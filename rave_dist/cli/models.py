@@ -10,8 +10,9 @@ import typer
 
 from rave_dist import archives, pipeline
 from rave_dist.archives import watched
-from rave_dist.cli.options import Debug, InputsBelow, Json, OutputsBelow, StoreUri, Trust, existing, finish, latent_change
+from rave_dist.cli.options import Debug, InputsBelow, Json, OutputsBelow, StoreUri, Trust, existing, finish
 from rave_dist.errors import RaveDistError
+from rave_dist.library.conversions import latent_change
 from rave_dist.options import DEFAULT_CHUNK_SECONDS, DEFAULT_FORMAT, DEFAULT_LATENT_NOISE, DEFAULT_SEED, AudioFormat
 from rave_dist.records import Controls, ConversionParameters, Problem, Treatment
 from rave_dist.storage.store import Store

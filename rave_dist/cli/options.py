@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from rave_dist import exit_codes
-from rave_dist.errors import ConfigurationError, ConversionError
+from rave_dist.errors import ConfigurationError
 from rave_dist.storage.store import Store
 
 LibraryFile = Annotated[
@@ -88,22 +88,3 @@ def finish(complete: bool) -> None:
     """Ends a command of which some items may have failed."""
     if not complete:
         raise typer.Exit(exit_codes.PARTIAL)
-
-
-def latent_change(text: str) -> tuple[int, tuple[float, float]]:
-    """The number of a latent with its scale and bias, written ``N=scale:S,bias:B``, of which one part may be missing.
-
-    Raises:
-        ConversionError: it is written differently.
-    """
-    number, _, parts = text.partition("=")
-    named = [part.partition(":") for part in parts.split(",")]
-    try:
-        values = {name.strip(): float(value) for name, _, value in named}
-        if len(values) < len(named) or not values.keys() <= {"scale", "bias"}:
-            raise ValueError(text)
-        return int(number), (values.get("scale", 1.0), values.get("bias", 0.0))
-    except ValueError as error:
-        raise ConversionError(
-            f"{text!r} is not a change of a latent", where="--latent", fix="write it as 3=scale:1.2,bias:-0.1"
-        ) from error

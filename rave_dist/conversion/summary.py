@@ -12,8 +12,10 @@ from rave_dist.records import ConversionItem, ConversionRecord, now
 
 @dataclass
 class Summary:
-    """Counts of outcomes; ``seconds`` is the audio converted this time, ``named`` are the items that the record names,
-    ``medians`` those of pitch and rhythm that were kept.
+    """Counts of outcomes.
+
+    ``seconds`` is the audio converted this time; ``named`` are the items that the record names; ``medians`` are of what was
+    kept of pitch and rhythm.
     """
 
     count: int = 0

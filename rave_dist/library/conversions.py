@@ -8,19 +8,47 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, ValidationError
-from pydantic_core import InitErrorDetails
+from pydantic import AfterValidator, Field, ValidationError
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from rave_dist.errors import LibraryError
+from rave_dist.errors import ConversionError, LibraryError
 from rave_dist.library.messages import explain
 from rave_dist.library.paths import PathText, resolved
 from rave_dist.library.reading import read_yaml
 from rave_dist.library.schema import Paths, Strings
 from rave_dist.library.yaml_text import YamlText
 from rave_dist.options import AudioFormat, Number, StrictRecord, key
-from rave_dist.records import ConversionParameters, Treatment
+from rave_dist.records import Controls, ConversionParameters, Treatment
 
 _REQUIRED = ("models", "inputs", "output")
+
+
+def latent_change(text: str) -> tuple[int, tuple[float, float]]:
+    """The number of a latent with its scale and bias, written ``N=scale:S,bias:B``, of which one part may be missing.
+
+    Raises:
+        ConversionError: it is written differently.
+    """
+    number, _, parts = text.partition("=")
+    named = [part.partition(":") for part in parts.split(",")]
+    try:
+        values = {name.strip(): float(value) for name, _, value in named}
+        if len(values) < len(named) or not values.keys() <= {"scale", "bias"}:
+            raise ValueError(text)
+        return int(number), (values.get("scale", 1.0), values.get("bias", 0.0))
+    except ValueError as error:
+        raise ConversionError(
+            f"{text!r} is not a change of a latent", where="--latent", fix="write it as 3=scale:1.2,bias:-0.1"
+        ) from error
+
+
+def _check_latents(texts: tuple[str, ...]) -> tuple[str, ...]:
+    for text in texts:
+        try:
+            latent_change(text)
+        except ConversionError as error:
+            raise PydanticCustomError("latent", "is not a change of a latent", {"fix": error.fix}) from error
+    return texts
 
 
 class ConversionSettings(StrictRecord):
@@ -36,6 +64,11 @@ class ConversionSettings(StrictRecord):
     channels: Annotated[int, Field(ge=1, le=8)] | None = key("of the results", 1)
     seed: Annotated[int, Field(ge=0)] | None = key("picks all noise", 1)
     latent_noise: Annotated[Number, Field(ge=0, le=1000)] | None = key("noise around the latents", 0)
+    noise: Annotated[Number, Field(ge=0, le=1000)] | None = key("level of the model's noise generator", 0.5)
+    temperature: Annotated[Number, Field(ge=0, le=1000)] | None = key("factor on all latents", 0.7)
+    latent: Annotated[Strings, AfterValidator(_check_latents)] | None = key(
+        "changes of single latents, from 1", "3=scale:1.2,bias:-0.1", ["1=scale:1.2", "3=bias:-0.1"]
+    )
     denoise: Annotated[Number, Field(ge=0, le=1)] | None = key("share of the background noise that is removed", 1)
     gate: Annotated[Number, Field(ge=0, le=100)] | None = key("dB above the noise floor, below which results are silent", 12)
     skip_silence: Annotated[Number, Field(ge=-200, le=0)] | None = key("dBFS, below which results are silent", -90)
@@ -103,13 +136,15 @@ def _missing(given: list[dict[str, Any]]) -> Iterator[InitErrorDetails]:
 
 def _conversion(values: dict[str, Any], number: int, path: Path, written: YamlText) -> Conversion:
     treatment = Treatment(**{name: values[name] for name in Treatment.model_fields if name in values})
+    latents = dict(map(latent_change, values.get("latent", ())))
+    controls = Controls(**{name: values[name] for name in ("noise", "temperature") if name in values}, latents=latents)
     parameters = {name: values[name] for name in ConversionParameters.model_fields if name in values}
     place = Path(os.path.abspath(path))
     return Conversion(
         models=None if values["models"] == ("all",) else values["models"],
         inputs=tuple(resolved(place, each) for each in values["inputs"]),
         output=resolved(place, values["output"]) + "/" * values["output"].endswith("/"),
-        parameters=ConversionParameters(**parameters, treatment=treatment),
+        parameters=ConversionParameters(**parameters, treatment=treatment, controls=controls),
         page=resolved(place, values["page"]) if "page" in values else None,
         where=f"{path}, line {written.line(('conversions', number)) or 1}",
     )

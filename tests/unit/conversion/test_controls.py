@@ -11,12 +11,12 @@ import soundfile
 import torch
 
 from rave_dist.audio.types import Audio
-from rave_dist.cli.options import latent_change
 from rave_dist.conversion import in_process
 from rave_dist.conversion.convert import Converter
 from rave_dist.conversion.corpus import plan_conversion
 from rave_dist.conversion.job import begin, finish
 from rave_dist.errors import ConversionError
+from rave_dist.library.conversions import latent_change
 from rave_dist.records import Controls, ConversionParameters
 from rave_dist.storage.store import Store
 from tests.conftest import TinyModel

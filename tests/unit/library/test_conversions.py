@@ -10,7 +10,7 @@ import pytest
 from rave_dist.cli.main import command
 from rave_dist.errors import LibraryError
 from rave_dist.library.conversions import ConversionManifest, ConversionSettings, read_conversions
-from rave_dist.records import ConversionParameters, Treatment
+from rave_dist.records import Controls, ConversionParameters, Treatment
 
 GOOD = """\
 defaults:
@@ -26,6 +26,8 @@ conversions:
     format: wav
     match_loudness: true
     page: dusk.html
+    noise: 0.5
+    latent: 3=bias:-0.1
 """
 
 
@@ -41,13 +43,21 @@ def test_defaults_are_those_of_all_and_paths_are_relative_to_the_file(tmp_path: 
     assert first.parameters == ConversionParameters(format="flac", treatment=Treatment(mix=0.8))
     assert (second.models, second.inputs) == (("rebana", "bells@1"), (f"{tmp_path}/field/dusk", "s3://archive/dusk"))
     assert (second.output, second.page) == (os.path.expanduser("~/dusk.wav"), f"{tmp_path}/dusk.html")
-    assert second.parameters == ConversionParameters(format="wav", treatment=Treatment(match_loudness=True))
+    controls = Controls(noise=0.5, latents={3: (1.0, -0.1)})
+    assert second.parameters == ConversionParameters(format="wav", treatment=Treatment(match_loudness=True), controls=controls)
     assert (first.where, second.where) == (f"{tmp_path}/conversions.yaml, line 5", f"{tmp_path}/conversions.yaml, line 8")
 
 
 @pytest.mark.parametrize(
     ("old", "new", "where", "what", "fix"),
     [
+        (
+            "    latent: 3=bias:-0.1",
+            "    latent: 3=bais:-0.1",
+            "line 15",
+            "is not a change of a latent",
+            "3=scale:1.2,bias:-0.1",
+        ),
         ("    mix: 0.8", "    mxi: 0.8", "line 7", "unknown key 'conversions.0.mxi'", "did you mean 'mix'?"),
         ("  format: flac", "  fromat: flac", "line 3", "unknown key 'defaults.fromat'", "did you mean 'format'?"),
         ("    mix: 0.8", "    mix: 1.5", "line 7", "'conversions.0.mix' is 1.5: must be 1 or less", "for example mix: 0.8"),
