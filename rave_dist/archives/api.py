@@ -35,6 +35,7 @@ def convert(
     skip_silence: float | None = ...,
     mix: float = ...,
     match_loudness: bool = ...,
+    only_above: float | None = ...,
     chunk_seconds: float = ...,
     workers: int | None = ...,
     page: str | Path | None = ...,
@@ -63,6 +64,7 @@ def convert(
     skip_silence: float | None = ...,
     mix: float = ...,
     match_loudness: bool = ...,
+    only_above: float | None = ...,
     chunk_seconds: float = ...,
     workers: int | None = ...,
     page: str | Path | None = ...,
@@ -90,6 +92,7 @@ def convert(
     skip_silence: float | None = None,
     mix: float = 1.0,
     match_loudness: bool = False,
+    only_above: float | None = None,
     chunk_seconds: float = DEFAULT_CHUNK_SECONDS,
     workers: int | None = None,
     page: str | Path | None = None,
@@ -119,6 +122,7 @@ def convert(
         skip_silence: silence where the recording is below this peak in dBFS.
         mix: share of the model's output, 0 to 1; the rest is the recording.
         match_loudness: give each result the loudness of its recording (BS.1770), without clipping.
+        only_above: silence where the recording is less familiar to the model than this, 0 to 1.
         chunk_seconds: seconds of audio in memory at once; it does not change the result.
         workers: files converted at once, on Ray; None converts in this process if that takes about a minute, otherwise on Ray.
         page: an HTML file or address to write a page to: totals, problems, credit, and a sample to listen to.
@@ -148,7 +152,14 @@ def convert(
         seed=seed,
         latent_noise=latent_noise,
         salvage=salvage,
-        treatment=Treatment(denoise=denoise, gate=gate, skip_silence=skip_silence, mix=mix, match_loudness=match_loudness),
+        treatment=Treatment(
+            denoise=denoise,
+            gate=gate,
+            skip_silence=skip_silence,
+            mix=mix,
+            match_loudness=match_loudness,
+            only_above=only_above,
+        ),
         controls=Controls(noise=noise, temperature=temperature, latents=dict(latents)),
     )
     with reporting(progress) as shown:

@@ -143,6 +143,17 @@ def convert(
     match_loudness: Annotated[
         bool, typer.Option("--match-loudness", help="Give each result the loudness of its recording, without clipping.")
     ] = False,
+    only_above: Annotated[
+        float | None,
+        typer.Option(
+            "--only-above",
+            metavar="SCORE",
+            min=0,
+            max=1,
+            help="Silence where the recording is less familiar to the model, e.g. 0.5.",
+            show_default=False,
+        ),
+    ] = None,
     trust: Trust = False,
     salvage: Annotated[bool, typer.Option("--salvage", help="Convert the readable part of damaged files.")] = False,
     page: Annotated[
@@ -176,7 +187,14 @@ def convert(
         seed=seed,
         latent_noise=latent_noise,
         salvage=salvage,
-        treatment=Treatment(denoise=denoise, gate=gate, skip_silence=skip_silence, mix=mix, match_loudness=match_loudness),
+        treatment=Treatment(
+            denoise=denoise,
+            gate=gate,
+            skip_silence=skip_silence,
+            mix=mix,
+            match_loudness=match_loudness,
+            only_above=only_above,
+        ),
         controls=Controls(noise=noise, temperature=temperature, latents=dict(map(latent_change, latent or ()))),
     )
     began, place = time.monotonic(), existing(store)

@@ -15,7 +15,7 @@ from torch import Tensor
 from rave_dist.audio.dsp.chunks import Chunk
 from rave_dist.audio.types import Audio
 from rave_dist.conversion.encodings import Encodings
-from rave_dist.conversion.stream import Playing, StreamConverter
+from rave_dist.conversion.stream import Played, Playing, StreamConverter
 from rave_dist.errors import AudioError, ConversionError
 from rave_dist.options import DEFAULT_CHUNK_SECONDS, DEFAULT_LATENT_NOISE, DEFAULT_SEED
 from rave_dist.records import ModelCard
@@ -168,11 +168,27 @@ class Converter(StreamConverter):
         )
         return np.concatenate([np.zeros((out_channels or audio.shape[0], 0), np.float32), *blocks], axis=1)
 
-    def _play_all(self, chunks: Iterable[Chunk], playing: Playing) -> Iterator[Audio]:
-        """What the model makes of the cores of chunks, [C, T] each, in order."""
-        return map(partial(self.play, playing=playing), chunks)  # holds no chunk while it waits
+    def _play_all(self, chunks: Iterable[Chunk], playing: Playing) -> Iterator[Played]:
+        """What the model makes of the cores of chunks, in order."""
+        return map(partial(self._played, playing=playing), chunks)  # holds no chunk while it waits
 
-    def play(self, chunk: Chunk, playing: Playing) -> Audio:
+    def play_part(self, chunks: Iterable[Chunk], playing: Playing) -> Played:
+        """What the model makes of the cores of consecutive chunks.
+
+        Raises:
+            AudioError: as `play`.
+            ConversionError: as `play`.
+        """
+        played = [self._played(chunk, playing) for chunk in chunks]
+        latents = [each.latents for each in played if each.latents is not None]
+        return Played(np.concatenate([each.audio for each in played], axis=1), np.concatenate(latents, 2) if latents else None)
+
+    def _played(self, chunk: Chunk, playing: Playing) -> Played:
+        latents: list[Audio] | None = None if self.card.familiarity is None else []
+        audio = self.play(chunk, playing, latents)
+        return Played(audio, latents[0] if latents else None)
+
+    def play(self, chunk: Chunk, playing: Playing, latents: list[Audio] | None = None) -> Audio:
         """What the model makes of a chunk's core.
 
         Output: [C, T], float32, not limited to full scale.
@@ -180,6 +196,7 @@ class Converter(StreamConverter):
         Args:
             chunk: samples at the model's rate, with context.
             playing: how the model plays.
+            latents: those of the core, before they are changed, are appended, [rows, latents, frames].
 
         Raises:
             AudioError: the result is NaN or infinite.
@@ -202,14 +219,17 @@ class Converter(StreamConverter):
         samples = np.concatenate([chunk.samples, np.repeat(chunk.samples[-1:], alone, axis=0)])
         x = torch.from_numpy(samples.reshape(rows, width, length))
         at_once = _ROWS_AT_ONCE.get(self.device.type, 1)
-        results = []
+        frames = slice(chunk.core.start // self.card.hop, -(-chunk.core.stop // self.card.hop))
+        results, found = [], []
         # Unoptimised: TorchScript's profiling would compile other kernels, with other rounding, after some calls. On a GPU
         # PyTorch's defaults let convolutions round to 10 bits (TF32), choose kernels by length, and sum in any order.
         exact = torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False)
         with exact, torch.inference_mode(), torch.jit.optimized_execution(False):  # type: ignore[attr-defined]
             for row in range(0, rows, at_once):
                 try:
-                    y = self._play(x[row : row + at_once], chunk.position, playing, row)
+                    y, z = self._play(x[row : row + at_once], chunk.position, playing, row, wanted=latents is not None)
+                    if z is not None:
+                        found.append(z[..., frames].cpu())
                 except torch.OutOfMemoryError as error:
                     raise ConversionError(
                         f"the device does not have enough memory for {length / self.card.sample_rate:.0f} s at once",
@@ -217,6 +237,8 @@ class Converter(StreamConverter):
                         fix="use shorter chunks (--chunk-seconds)",
                     ) from error
                 results.append(y[..., chunk.core].cpu())
+        if latents is not None:
+            latents.append(torch.cat(found).numpy())
         out = torch.cat(results).reshape(rows * width, -1).numpy()
         if not np.isfinite(out).all():
             raise AudioError(
@@ -229,24 +251,29 @@ class Converter(StreamConverter):
             out = np.concatenate([out[:first], out[first:].mean(axis=0, keepdims=True)])
         return np.asarray(out, dtype=np.float32)
 
-    def _play(self, x: Tensor, position: int, playing: Playing, row: int) -> Tensor:
-        """The model's output [B, C, T] for rows of a batch, of which the first has the number ``row``."""
+    def _play(self, x: Tensor, position: int, playing: Playing, row: int, *, wanted: bool) -> tuple[Tensor, Tensor | None]:
+        """The model's output [B, C, T] for rows of a batch, of which the first has the number ``row``.
+
+        Where the latents are wanted, shared or changed, the two halves of a conversion are called, and they are returned as the
+        encoder gives them, [B, latents, frames].
+        """
         seed, level, controls = playing.seed + row, playing.latent_noise, playing.controls
         y: Tensor
-        if self._encodings is None and not (controls.latents or controls.temperature != 1):
+        if not (wanted or self._encodings is not None or controls.latents or controls.temperature != 1):
             y = self._model.convert(x.to(self.device), position, seed, controls.noise, level)
-            return y
+            return y, None
 
         def analyse() -> Tensor:
             h: Tensor = self._model.analyse(x.to(self.device))
             return h
 
         h = analyse() if self._encodings is None else self._encodings.find(x, analyse)
-        z = controls.temperature * self._model.latents_at(h, position, seed, level)
+        z: Tensor = self._model.latents_at(h, position, seed, level)
+        changed = controls.temperature * z
         for number, (scale, bias) in controls.latents.items():
-            z[:, number - 1] = scale * z[:, number - 1] + bias
-        y = self._model.decode_at(z, position, seed, controls.noise, level)
-        return y
+            changed[:, number - 1] = scale * changed[:, number - 1] + bias
+        y = self._model.decode_at(changed, position, seed, controls.noise, level)
+        return y, z
 
 
 def memory_for(card: ModelCard) -> int:

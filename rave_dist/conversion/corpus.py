@@ -191,6 +191,12 @@ def _plan(
     file: str = "",
 ) -> Plan:
     parameters.controls.check(card.latents, where=card.reference)
+    if parameters.treatment.only_above is not None and card.familiarity is None:
+        raise ConversionError(
+            "this model was published by an earlier version, and cannot say how familiar a sound is",
+            where=card.reference,
+            fix=f"leave out --only-above, or delete {card.key} in the store and publish the run again",
+        )
     identity = parameters.to_json()
     del identity["salvage"]  # selects which files are converted, not how
     return Plan(
@@ -253,7 +259,7 @@ def finished(store: Store, plan: Plan) -> Iterator[ConversionItem | None]:
             return None
         if entry.source_fingerprint != task.source.fingerprint or not plan.output.exists(plan.written_key(entry)):
             return None
-        return entry if output_tag(plan, plan.written_key(entry)) == entry.output_tag else None
+        return entry.without_scores if output_tag(plan, plan.written_key(entry)) == entry.output_tag else None
 
     tasks = iter(plan.tasks)
     with ThreadPoolExecutor(_JOURNAL_THREADS) as pool:

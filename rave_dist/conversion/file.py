@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from rave_dist.audio.dsp.resample import resampled_length
 from rave_dist.audio.io.open import Decoder, open_audio
 from rave_dist.audio.io.write import AudioWriter, Format, subtype_for
+from rave_dist.audio.metrics.familiarity import Familiarity
 from rave_dist.audio.types import Audio
 from rave_dist.conversion.broadcast import Broadcast, Writing, run_together
 from rave_dist.conversion.describe import Origin, describe
@@ -34,7 +35,7 @@ class ConvertedFile:
     """A written file: its seconds, its levels before clipping, the damage of a salvaged source, and what came out wrong.
 
     ``carried`` and ``not_carried`` are those of `ConversionItem`; ``notes`` are remarks about its loudness; ``preserved`` is
-    None where the length of the source was not known.
+    None where the length of the source was not known; ``familiarity`` is that of the source.
     """
 
     seconds: float
@@ -46,6 +47,7 @@ class ConvertedFile:
     not_carried: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     preserved: Preservation | None = None
+    familiarity: Familiarity | None = None
 
 
 @dataclass(frozen=True)
@@ -173,7 +175,9 @@ def _write(
         fork = Broadcast(received)
         played = play(before(fork.reader(), profile, treatment, sample_rate=decoder.sample_rate))
         rates, wet = (decoder.sample_rate, sample_rate), played.unlimited()
-        conversion = Conversion(after(wet, fork, profile, treatment, rates=rates, channels=channels, notes=notes))
+        known = played.familiarity
+        made = after(wet, fork, profile, treatment, rates=rates, channels=channels, notes=notes, familiarity=known)
+        conversion = Conversion(made)
     expected = source_samples and resampled_length(source_samples, decoder.sample_rate, sample_rate)
     result = source_samples and features and Features(source_samples / decoder.sample_rate, sample_rate)
     subtype, metadata = subtype_for(decoder.subtype), None
@@ -204,6 +208,7 @@ def _write(
         not_carried=metadata.remarks if metadata else (),
         notes=tuple(notes),
         preserved=compare(features, result) if features and result else None,
+        familiarity=played.familiarity,
     )
 
 

@@ -97,7 +97,7 @@ def convert_source(
             output.fail(error)
     for output in outputs:
         output.item.save(store, output.plan.journal_key(task))
-    return [Outcome(output.item, output.plan.id, output.is_skipped) for output in outputs]
+    return [Outcome(output.item.without_scores, output.plan.id, output.is_skipped) for output in outputs]
 
 
 def failed_item(plan: Plan, task: Task, reason: str | None, fix: str = "") -> ConversionItem:
@@ -246,6 +246,7 @@ class _Output:
                     "over_db": max(0.0, decibels(levels.peak)),
                     "silent": made.silent,
                     "clipped": made.clipped,
+                    **({} if made.familiarity is None else made.familiarity.facts),
                     "other_format": self._refusal,
                     "notes": (*sound.notes, *made.notes),
                     "carried": made.carried,

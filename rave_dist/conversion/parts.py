@@ -19,7 +19,7 @@ from rave_dist.audio.dsp.chunks import Chunk
 from rave_dist.audio.io.sources import AudioSource
 from rave_dist.audio.types import Audio
 from rave_dist.conversion.corpus import Plan, Task
-from rave_dist.conversion.stream import Playing, StreamConverter, chunk_samples
+from rave_dist.conversion.stream import Played, Playing, StreamConverter, chunk_samples
 from rave_dist.errors import MissingKeyError
 from rave_dist.identity import content_id
 from rave_dist.records import ModelCard
@@ -32,8 +32,8 @@ _PART_SECONDS = 30.0  # what is lost with a killed process; less costs more obje
 _LOSSY = (".mp3", ".ogg", ".oga", ".opus", ".m4a", ".aac", ".wma", ".mp4", ".webm")
 _LOSSY_BYTES, _OTHER_BYTES = 16_000, 176_400  # per second: 128 kbit/s, and a CD
 
-Play = Callable[[str, list[Chunk], Playing], Callable[[], Audio]]
-"""Starts to play chunks whose result is to be kept under a key, and returns what waits for the result, [C, T]."""
+Play = Callable[[str, list[Chunk], Playing], Callable[[], Played]]
+"""Starts to play chunks whose result is to be kept under a key, and returns what waits for the result."""
 
 
 def is_long(source: AudioSource) -> bool:
@@ -72,20 +72,24 @@ class Parts:
         self._store.delete_folder(self.folder)
 
 
-def write_part(store: Store, key: str, audio: Audio) -> None:
-    """Stores a part, [C, T]."""
+def write_part(store: Store, key: str, played: Played) -> None:
+    """Stores a part: its sound, then its latents if there are any."""
     data = io.BytesIO()
-    np.save(data, audio, allow_pickle=False)
+    for array in played:
+        if array is not None:
+            np.save(data, array, allow_pickle=False)
     store.write_bytes(key, data.getvalue())
 
 
-def read_part(store: Store, key: str) -> Audio | None:
-    """A stored part, [C, T]; None if it has been removed."""
+def read_part(store: Store, key: str) -> Played | None:
+    """A stored part; None if it has been removed."""
     try:
-        audio: Audio = np.load(io.BytesIO(store.read_bytes(key)), allow_pickle=False)
+        data = io.BytesIO(store.read_bytes(key))
     except MissingKeyError:
         return None
-    return audio
+    sound: Audio = np.load(data, allow_pickle=False)
+    latents: Audio | None = np.load(data, allow_pickle=False) if data.tell() < len(data.getbuffer()) else None
+    return Played(sound, latents)
 
 
 class PartsConverter(StreamConverter):
@@ -103,9 +107,9 @@ class PartsConverter(StreamConverter):
         self.card = card
         self._store, self._parts, self._play, self._ahead = store, parts, play, ahead
 
-    def _play_all(self, chunks: Iterator[Chunk], playing: Playing) -> Iterator[Audio]:
+    def _play_all(self, chunks: Iterator[Chunk], playing: Playing) -> Iterator[Played]:
         found = self._parts.found()
-        waiting: deque[Callable[[], Audio]] = deque()
+        waiting: deque[Callable[[], Played]] = deque()
         number = 0
         while part := list(islice(chunks, self._parts.chunks)):
             key = self._parts.key(number)
@@ -117,6 +121,6 @@ class PartsConverter(StreamConverter):
         while waiting:
             yield waiting.popleft()()
 
-    def _read(self, key: str, part: list[Chunk], playing: Playing) -> Audio:
-        audio = read_part(self._store, key)
-        return self._play(key, part, playing)() if audio is None else audio
+    def _read(self, key: str, part: list[Chunk], playing: Playing) -> Played:
+        played = read_part(self._store, key)
+        return self._play(key, part, playing)() if played is None else played

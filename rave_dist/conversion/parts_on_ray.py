@@ -7,17 +7,15 @@ from functools import partial
 from itertools import count
 from typing import Any
 
-import numpy as np
 import ray
 from ray.exceptions import RayError, RayTaskError
 
 from rave_dist.audio.dsp.chunks import Chunk
-from rave_dist.audio.types import Audio
 from rave_dist.conversion.convert import Converter
 from rave_dist.conversion.item import Outcome
 from rave_dist.conversion.job import Job, Work
 from rave_dist.conversion.parts import Parts, PartsConverter, write_part
-from rave_dist.conversion.stream import Playing
+from rave_dist.conversion.stream import Played, Playing
 from rave_dist.conversion.tasks_on_ray import DIED_TWICE, in_tasks, load_here, run, unpack
 from rave_dist.errors import AudioError, RaveDistError
 
@@ -58,23 +56,23 @@ class _Player:
         except RaveDistError as error:
             self._converters = error  # an actor that fails to start would be restarted repeatedly
 
-    def play(self, model: int, key: str, part: list[Chunk], playing: Playing) -> Audio | RaveDistError:
-        """The played part, [C, T], or the error of this model or sound."""
+    def play(self, model: int, key: str, part: list[Chunk], playing: Playing) -> Played | RaveDistError:
+        """The played part, or the error of this model or sound."""
         if isinstance(self._converters, RaveDistError):
             return self._converters
         try:
-            audio = np.concatenate([self._converters[model].play(chunk, playing) for chunk in part], axis=1)
-            write_part(self._store, key, audio)
+            played = self._converters[model].play_part(part, playing)
+            write_part(self._store, key, played)
         except RaveDistError as error:
             return error
-        return audio
+        return played
 
 
 def _convert(job: Job, work: Work, players: list[Any]) -> bytes:
     """Reads a file, has its parts played, and writes its outputs; then the parts are removed."""
     turns = count()
 
-    def play(model: int, key: str, part: list[Chunk], playing: Playing) -> Callable[[], Audio]:
+    def play(model: int, key: str, part: list[Chunk], playing: Playing) -> Callable[[], Played]:
         player = players[next(turns) % len(players)]
         return partial(_result, player.play.remote(model, key, part, playing))
 
@@ -91,13 +89,13 @@ def _convert(job: Job, work: Work, players: list[Any]) -> bytes:
     return packed
 
 
-def _result(reference: Any) -> Audio:
+def _result(reference: Any) -> Played:
     try:
-        audio: Audio | RaveDistError = ray.get(reference)
+        played: Played | RaveDistError = ray.get(reference)
     except RayTaskError as error:
         raise (error.cause if isinstance(error.cause, Exception) else error) from None
     except RayError as error:
         raise AudioError(DIED_TWICE.what, fix=DIED_TWICE.fix) from error
-    if isinstance(audio, RaveDistError):
-        raise audio
-    return audio
+    if isinstance(played, RaveDistError):
+        raise played
+    return played

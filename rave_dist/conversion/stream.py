@@ -21,6 +21,7 @@ import numpy as np
 from rave_dist.audio.dsp.channels import map_channels
 from rave_dist.audio.dsp.chunks import Chunk, cut
 from rave_dist.audio.dsp.resample import resample, resampled_length
+from rave_dist.audio.metrics.familiarity import Familiarity
 from rave_dist.audio.types import Audio
 from rave_dist.conversion.levels import Peaks
 from rave_dist.errors import ConversionError
@@ -36,6 +37,13 @@ class Playing(NamedTuple):
     seed: int
     latent_noise: float
     controls: Controls = Controls()
+
+
+class Played(NamedTuple):
+    """What a model makes of a stretch: the sound [C, T], and its latents [rows, latents, frames] where they are scored."""
+
+    audio: Audio
+    latents: Audio | None
 
 
 class StreamConverter(ABC):
@@ -108,22 +116,23 @@ class StreamConverter(ABC):
             raise ConversionError("the level of a noise is negative, NaN or infinite", fix="give 0 or more; 1 is as trained")
         controls = Controls(noise=noise, temperature=temperature, latents=dict(latents))
         controls.check(self.card.latents, where=self.card.reference)
-        playing = Playing(seed, latent_noise, controls)
-        return Conversion(
-            self._stream(
-                blocks, playing, core, channels=out_channels or channels, rates=(sample_rate, out_sample_rate or sample_rate)
-            )
-        )
+        playing, card, known = Playing(seed, latent_noise, controls), self.card, self.card.familiarity
+        meter = None
+        if known is not None:
+            meter = Familiarity(known, sample_rate=card.sample_rate, hop=card.hop, width=card.channels)
+        rates = (sample_rate, out_sample_rate or sample_rate)
+        return Conversion(self._stream(blocks, playing, core, meter, channels=out_channels or channels, rates=rates), meter)
 
     @abstractmethod
-    def _play_all(self, chunks: Iterator[Chunk], playing: Playing) -> Iterator[Audio]:
-        """What the model makes of the cores of chunks, [C, T] each, in order."""
+    def _play_all(self, chunks: Iterator[Chunk], playing: Playing) -> Iterator[Played]:
+        """What the model makes of the cores of chunks, in order."""
 
     def _stream(
         self,
         blocks: Iterable[Audio],
         playing: Playing,
         core: int,
+        meter: Familiarity | None,
         *,
         channels: int,
         rates: tuple[int, int],
@@ -138,8 +147,9 @@ class StreamConverter(ABC):
                 yield map_channels(block, channels)
 
         there = resample(mapped(), rate=rates[0], new_rate=card.sample_rate, channels=channels)
-        chunks = cut(there, hop=card.hop, core=core, context=card.receptive_field)
-        back = resample(self._play_all(chunks, playing), rate=card.sample_rate, new_rate=rates[1], channels=channels)
+        chunks = cut(there if meter is None else meter.of(there), hop=card.hop, core=core, context=card.receptive_field)
+        played = _measured(self._play_all(chunks, playing), meter)
+        back = resample(played, rate=card.sample_rate, new_rate=rates[1], channels=channels)
         # Both resamplings round the length, so the sum may be off by a sample.
         for block in back:
             block = block[:, : max(0, resampled_length(received, *rates) - produced)]
@@ -152,12 +162,14 @@ class StreamConverter(ABC):
 class Conversion(Iterator[Audio]):
     """The blocks of a converted recording, within ±1, with counts of the samples so far.
 
-    ``samples`` per channel; ``clipped_samples`` over all channels; ``levels`` are those before clipping.
+    ``samples`` per channel; ``clipped_samples`` over all channels; ``levels`` are those before clipping; ``familiarity`` is
+    that of the source, if the model's card says what its training audio is like.
     """
 
-    def __init__(self, blocks: Iterator[Audio]) -> None:
+    def __init__(self, blocks: Iterator[Audio], familiarity: Familiarity | None = None) -> None:
         self._blocks = blocks
         self.levels = Peaks()
+        self.familiarity = familiarity
 
     @property
     def samples(self) -> int:
@@ -179,6 +191,19 @@ class Conversion(Iterator[Audio]):
         block = next(self._blocks)
         self.levels.add(block)
         return np.clip(block, -1, 1)
+
+
+def _measured(played: Iterator[Played], meter: Familiarity | None) -> Iterator[Audio]:
+    """The sound of the played parts, whose latents are measured."""
+
+    def sound_of(part: Played) -> Audio:
+        if meter is not None and part.latents is not None:
+            meter.add_latents(part.latents)
+        return part.audio
+
+    yield from map(sound_of, played)  # holds no part while it waits
+    if meter is not None:
+        meter.finish()
 
 
 def _most_samples(card: ModelCard, channels: int) -> int:

@@ -21,6 +21,7 @@ class Summary:
     count: int = 0
     converted: int = 0
     skipped: int = 0
+    out_of_depth: int = 0
     seconds: float = 0.0
     named: list[ConversionItem] = field(default_factory=list)
     medians: Medians = field(default_factory=Medians)
@@ -33,6 +34,7 @@ class Summary:
         if not outcome.skipped and item.state != "failed":
             self.converted += 1
             self.seconds += item.seconds
+        self.out_of_depth += item.is_out_of_depth
         self.medians.add(item)
         if item.problems or item.other_format or item.notes:
             self.named.append(item)
@@ -55,6 +57,7 @@ class Summary:
             silent=tuple(item for item in items if item.silent),
             clipped=tuple(item for item in items if item.clipped),
             other_format=tuple(item for item in items if item.other_format),
+            out_of_depth=self.out_of_depth,
             seconds=round(self.seconds, 6),  # the same in any order of completion
             passed_over=plan.passed_over,
             notes=(*plan.notes, *(f"{item.source}: {note}" for item in items for note in item.notes)),

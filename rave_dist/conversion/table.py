@@ -58,6 +58,13 @@ COLUMNS: tuple[Column, ...] = (
     Column("over_db", pa.float64(), "by how much the loudest of them was over full scale"),
     Column("silent", pa.string(), "set if the result is silent and the recording is not: what was measured; else null"),
     Column("silent_fix", pa.string(), "what to do about it; else null"),
+    Column(
+        "familiarity",
+        pa.float64(),
+        "how familiar the recording is to the model: mean over half seconds, 0 to 1; null if unknown",
+    ),
+    Column("out_of_depth_seconds", pa.float64(), "time with a familiarity below 0.5"),
+    Column("scores", pa.string(), "familiarity of each half second in percent, two digits each; null if unknown"),
     Column("other_format", pa.string(), "why the result is a WAV file in the place of FLAC; else null"),
     Column("pitch_cents", pa.float64(), "median deviation of the pitch in cents; null without a pitch in both"),
     Column(
@@ -149,5 +156,5 @@ def _item(row: dict[str, Any]) -> ConversionItem:
         name: None if row[name] is None else Problem(what=row[name], fix=row[f"{name}_fix"] or "")
         for name in ("clipped", "silent")
     }
-    empty = {name: "" for name in ("source_sha256", "fix") if row[name] is None}
+    empty = {name: "" for name in ("source_sha256", "fix", "scores") if row[name] is None}
     return ConversionItem.model_validate({**row, **problems, **empty})

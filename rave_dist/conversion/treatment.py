@@ -4,7 +4,7 @@
 
     first pass     source ─> Profile: noise floor, loudness
     second pass    source ─┬─> before: denoise ─> model ─┐
-                           └─> dry sound, gate ──────────┴─> after: mix ─> gate ─> loudness ─> file
+                           └─> dry sound, gate ──────────┴─> after: mix ─> gate ─> familiar ─> loudness ─> file
 
 Both passes are streams in constant memory, and the samples do not depend on the blocks. The mix comes before the gate, so
 that silence is silent; the loudness comes last and needs the whole output, which is kept in a temporary file meanwhile.
@@ -18,10 +18,11 @@ from collections.abc import Iterator
 import numpy as np
 
 from rave_dist.audio.dsp.channels import map_channels
-from rave_dist.audio.dsp.gate import Gate, sounding
+from rave_dist.audio.dsp.gate import Gate, Hops, sounding
 from rave_dist.audio.dsp.noise_profile import NoiseProfile
 from rave_dist.audio.dsp.resample import resample
 from rave_dist.audio.dsp.spectral_gate import denoise
+from rave_dist.audio.metrics.familiarity import Familiarity
 from rave_dist.audio.metrics.loudness import LEAST_SAMPLE_RATE, SILENCE_LUFS, LoudnessMeter
 from rave_dist.audio.types import Audio
 from rave_dist.conversion.broadcast import Broadcast
@@ -76,6 +77,7 @@ def after(
     rates: tuple[int, int],
     channels: int,
     notes: list[str],
+    familiarity: Familiarity | None = None,
 ) -> Iterator[Audio]:
     """What is written.
 
@@ -87,6 +89,7 @@ def after(
         rates: of the recording and of the output, in Hz.
         channels: of the output.
         notes: a remark is appended where the loudness cannot be matched.
+        familiarity: of the recording, which is scored as ``wet`` is read.
     """
     if treatment.mix < 1:
         mapped = (map_channels(block, channels) for block in source.reader())
@@ -101,6 +104,8 @@ def after(
             peak=0.0 if treatment.skip_silence is None else 10 ** (treatment.skip_silence / 20),
         )
         wet = _gated(wet, Gate(hops, rate=rates[0], new_rate=rates[1]))
+    if treatment.only_above is not None and familiarity is not None:
+        wet = _familiar(wet, familiarity, treatment.only_above, rate=rates[1])
     if treatment.match_loudness:
         target = SILENCE_LUFS if profile.loudness is None else profile.loudness.integrated
         wet = match_loudness(wet, target, sample_rate=rates[1], channels=channels, notes=notes)
@@ -124,3 +129,27 @@ def _mixed(wet: Iterator[Audio], dry: Iterator[Audio], share: np.float32) -> Ite
 def _gated(blocks: Iterator[Audio], gate: Gate) -> Iterator[Audio]:
     for block in blocks:
         yield block * gate.read(block.shape[1])
+
+
+def _familiar(blocks: Iterator[Audio], familiarity: Familiarity, least: float, *, rate: int) -> Iterator[Audio]:
+    """Silences the half seconds that are less familiar; blocks are held until the half second after them is scored."""
+    gate = Gate(_decisions(familiarity.percent, least), rate=2, new_rate=rate, hop=1)
+    held: deque[Audio] = deque()
+    end = 0  # of the first block that is held
+    for block in blocks:
+        held.append(block)
+        while held and 2 * (end + held[0].shape[1]) <= rate * (len(familiarity.percent) - 1):
+            end += held[0].shape[1]
+            first = held.popleft()
+            yield first * gate.read(first.shape[1])
+    for block in held:
+        yield block * gate.read(block.shape[1])
+
+
+def _decisions(percent: bytearray, least: float) -> Iterator[Hops]:
+    """Which half seconds are familiar, as far as they are scored whenever more are asked for."""
+    done = 0
+    while done < len(percent):
+        more = np.frombuffer(bytes(percent[done:]), np.uint8) / 100 >= least
+        done += len(more)
+        yield more

@@ -73,6 +73,7 @@ class ConversionSettings(StrictRecord):
     gate: Annotated[Number, Field(ge=0, le=100)] | None = key("dB above the noise floor, below which results are silent", 12)
     skip_silence: Annotated[Number, Field(ge=-200, le=0)] | None = key("dBFS, below which results are silent", -90)
     mix: Annotated[Number, Field(ge=0, le=1)] | None = key("share of the model's output", 0.8)
+    only_above: Annotated[Number, Field(ge=0, le=1)] | None = key("familiarity, below which results are silent", 0.5)
     match_loudness: bool | None = key("whether each result gets the loudness of its recording", True)
     salvage: bool | None = key("whether the readable part of damaged files is converted", True)
     page: PathText | None = key("an HTML file to write a page to", "dawn.html")

@@ -17,6 +17,7 @@ from rave_dist.records.conversion import (
     Treatment,
 )
 from rave_dist.records.dataset import DatasetManifest, DatasetPointer, Rejection, Shard, SourceRecord
+from rave_dist.records.familiarity import OUT_OF_DEPTH, FamiliarityReference
 from rave_dist.records.folders import (
     BaseFolder,
     ConversionFolder,
@@ -69,6 +70,7 @@ from rave_dist.records.verdict import Verdict, VerdictWord
 
 __all__ = [
     "DRY_RUNS",
+    "OUT_OF_DEPTH",
     "STORE_LEASE",
     "UPLOADS",
     "BaseFolder",
@@ -90,6 +92,7 @@ __all__ = [
     "ExportFolder",
     "ExportKind",
     "ExportRecord",
+    "FamiliarityReference",
     "LeaseRecord",
     "ListeningRecord",
     "LossRow",

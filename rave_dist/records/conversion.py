@@ -13,7 +13,13 @@ from rave_dist.records.base import Problem, Record
 from rave_dist.records.passed_over import PassedOver
 
 _LARGEST_LEVEL = 1000
-_RANGES = {"denoise": (0, 1, ""), "gate": (0, 100, " dB"), "skip_silence": (-200, 0, " dBFS"), "mix": (0, 1, "")}
+_RANGES = {
+    "denoise": (0, 1, ""),
+    "gate": (0, 100, " dB"),
+    "skip_silence": (-200, 0, " dBFS"),
+    "mix": (0, 1, ""),
+    "only_above": (0, 1, ""),
+}
 
 
 def _changed(record: Record, standard: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -36,6 +42,7 @@ class Treatment(Record):
         skip_silence: dBFS, below which the output is silent.
         mix: share of the model's output, 0 to 1; the rest is the recording.
         match_loudness: gives the output the integrated loudness of the recording.
+        only_above: the output is silent where the recording is less familiar to the model, 0 to 1.
     """
 
     denoise: float = 0.0
@@ -43,6 +50,7 @@ class Treatment(Record):
     skip_silence: float | None = None
     mix: float = 1.0
     match_loudness: bool = False
+    only_above: float | None = None
 
     def check(self) -> None:
         """Checks the values.
@@ -180,6 +188,9 @@ class ConversionItem(Preservation):
         over_db: by how much the loudest of them was over full scale.
         silent: set if the output is silent and the recording is not.
         clipped: set if the output is clipped and the recording is not.
+        familiarity: mean over all half seconds, 0 to 1; None if the model's card has no reference for it.
+        out_of_depth_seconds: time with a familiarity below `OUT_OF_DEPTH`.
+        scores: the familiarity of each half second in percent, two digits each, 99 at most.
         other_format: set if the output is a WAV file because FLAC cannot hold it.
         notes: remarks about an intact source: a wrong header, further tracks; and about the loudness of the output.
         carried: which metadata the output has: kinds of chunks, and names of tags.
@@ -201,10 +212,23 @@ class ConversionItem(Preservation):
     over_db: float = 0.0
     silent: Problem | None = None
     clipped: Problem | None = None
+    familiarity: float | None = None
+    out_of_depth_seconds: float = 0.0
+    scores: str = ""
     other_format: str | None = None
     notes: tuple[str, ...] = ()
     carried: tuple[str, ...] = ()
     not_carried: tuple[str, ...] = ()
+
+    @property
+    def is_out_of_depth(self) -> bool:
+        """Whether most of the recording is unlike the model's training set."""
+        return self.out_of_depth_seconds > self.seconds / 2
+
+    @property
+    def without_scores(self) -> ConversionItem:
+        """The same without the scores of a long recording, which only the journal has."""
+        return self.model_copy(update={"scores": ""}) if self.scores else self
 
     @property
     def problems(self) -> tuple[Problem, ...]:
@@ -217,8 +241,9 @@ class ConversionRecord(Record):
     """The report of a conversion; ``seconds`` is the audio converted this time.
 
     ``silent``, ``clipped`` and ``other_format`` have the items of which `ConversionItem` says so, earlier conversions included.
-    ``passed_over`` counts the files and folders below the inputs that are not used; ``notes`` are remarks about
-    the inputs and the sources; ``preserved`` has the medians over all files, earlier conversions included.
+    ``out_of_depth`` counts the items that are out of the model's depth, ``passed_over`` the files and folders below the inputs
+    that are not used; ``notes`` are remarks about the inputs and the sources; ``preserved`` has the medians over all files,
+    earlier conversions included.
     """
 
     id: str
@@ -231,6 +256,7 @@ class ConversionRecord(Record):
     silent: tuple[ConversionItem, ...] = ()
     clipped: tuple[ConversionItem, ...] = ()
     other_format: tuple[ConversionItem, ...] = ()
+    out_of_depth: int = 0
     seconds: float
     passed_over: tuple[PassedOver, ...] = ()
     notes: tuple[str, ...] = ()

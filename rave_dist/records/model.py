@@ -9,6 +9,7 @@ from pydantic import AfterValidator, Field, StringConstraints, computed_field
 from pydantic_core import PydanticCustomError
 
 from rave_dist.records.base import Record
+from rave_dist.records.familiarity import FamiliarityReference
 from rave_dist.records.folders import ExportKind, ModelFolder, RunFolder
 from rave_dist.records.training import Rollback, Validation
 from rave_dist.records.verdict import Verdict, verdict_of
@@ -120,6 +121,7 @@ class ModelCard(Record):
         metrics: distances from held-out audio of the ``model``, and for comparison of an ``mp3`` at 64 kbit/s, of ``noise`` of
             the same loudness and of ``silence``; for a model of phase 2 also of the best weights of ``phase_1``, unless the run
             began after it.
+        familiarity: what its training audio is like, to score other sounds by; None if it was not measured.
         accumulation_steps: parts in which every step was computed; 1 unless the manifest has ``batch: auto``.
         credit: attribution of the recordings, from the manifest; publishing again refreshes it.
         past_credits: earlier attributions, the oldest first.
@@ -152,6 +154,7 @@ class ModelCard(Record):
     seconds: float
     validation: Validation
     metrics: dict[str, Metrics] = Field(default_factory=dict)
+    familiarity: FamiliarityReference | None = None
     rollbacks: tuple[Rollback, ...] = ()
     accumulation_steps: int = 1
     credit: dict[str, str] = Field(default_factory=dict)

@@ -11,12 +11,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from rave_dist.dataset.read import load_manifest, outline, read_segments
-from rave_dist.dataset.split import read_held_out
+from rave_dist.dataset.split import read_held_out, split
 from rave_dist.errors import MissingKeyError, TrainingError, VerificationError
 from rave_dist.identity import canonical_json, hash_file
 from rave_dist.rave.engine import installed_engine
@@ -26,6 +27,7 @@ from rave_dist.records import (
     DatasetManifest,
     ExportKind,
     ExportRecord,
+    FamiliarityReference,
     Metrics,
     ModelCard,
     ModelFile,
@@ -101,10 +103,10 @@ def publish(
             exported = export_run(Path(run.root), out, name=spec.instrument, fidelity=fidelity, should_sound=should_sound)
             further = export_further(out, exported, spec.exports, name=spec.instrument)
             report("measuring")
-            metrics = _metrics(store, spec, dataset, out, exported) if sounds else {}
+            measured: dict[str, Any] = _measured(store, spec, dataset, out, exported) if sounds else {}
             seconds = dataset.used_seconds
-            found = {"version": version, "encoder": encoder_version(run, spec)}
-            return place(store, spec, result, exported, out, **found, seconds=seconds, metrics=metrics, further=further)
+            found = {"version": version, "encoder": encoder_version(run, spec), **measured}
+            return place(store, spec, result, exported, out, **found, seconds=seconds, further=further)
     return refresh_credit(store, card, spec.credit)
 
 
@@ -119,6 +121,7 @@ def place(
     encoder: str = "",
     seconds: float,
     metrics: Mapping[str, Metrics] = MappingProxyType({}),
+    familiarity: FamiliarityReference | None = None,
     further: Mapping[str, Path] = MappingProxyType({}),
 ) -> ModelCard:
     """Adds an export to the registry: its files, its number in the order of publications, then its card.
@@ -133,6 +136,7 @@ def place(
         encoder: from `encoder_version`.
         seconds: audio that the model was trained on.
         metrics: from `rave_dist.registry.metrics`.
+        familiarity: from `rave_dist.registry.familiarity`.
         further: from `rave_dist.registry.export.export_further`.
     """
     folder = ModelFolder.of(spec.instrument, version)
@@ -164,6 +168,7 @@ def place(
         seconds=seconds,
         validation=result.validation,
         metrics=dict(metrics),
+        familiarity=familiarity,
         credit=spec.credit,
         files=_place_files(store, folder, out, exported),
         exports={name: _place_further(store, folder, path) for name, path in further.items()},
@@ -197,14 +202,19 @@ def _material(store: Store, dataset: DatasetManifest) -> npt.NDArray[np.float32]
     return pcm.astype(np.float32) / np.float32(32768)
 
 
-def _metrics(
-    store: Store, spec: TrainingSpec, dataset: DatasetManifest, out: Path, exported: ExportRecord
-) -> dict[str, Metrics]:
-    """The metrics of the offline exports on all held-out audio."""
+def _measured(store: Store, spec: TrainingSpec, dataset: DatasetManifest, out: Path, exported: ExportRecord) -> dict[str, Any]:
+    """The metrics of the offline exports on all held-out audio, and what the training audio is like to the model."""
+    from rave_dist.registry.familiarity import measure_familiarity, spread
     from rave_dist.registry.metrics import measure_export  # imported here: only publishing needs scipy, FFmpeg and torch
 
-    held_out = read_held_out(store, dataset, window=StepConfig.of(spec).window)
-    return measure_export(out, exported, held_out, sample_rate=spec.sample_rate, further=spec.metrics)
+    window, rate = StepConfig.of(spec).window, spec.sample_rate
+    held_out = read_held_out(store, dataset, window=window)
+    training = spread(split(outline(dataset), sample_rate=rate, window=window).train, rate)
+    read = read_segments(store, dataset, training)
+    return {
+        "metrics": measure_export(out, exported, held_out, sample_rate=rate, further=spec.metrics),
+        "familiarity": measure_familiarity(out / exported.offline, read, held_out, hop=exported.hop, sample_rate=rate),
+    }
 
 
 def _has_learnt(result: RunResult) -> bool:

@@ -112,10 +112,12 @@ def _model(store: Store, each: ConvertedWith, sample: Sample) -> dict[str, Any]:
     states: Counter[str] = Counter()
     carried = Carried()
     seconds = clipped_seconds = 0.0
+    out_of_depth = 0
     for item in each.items:
         states[item.state] += 1
         seconds += item.seconds
         clipped_seconds += item.clipped_seconds
+        out_of_depth += item.is_out_of_depth
         sample.add(item)
         carried.add(item)
     record, folder = each.record, ConversionFolder.of(each.record.id)
@@ -140,6 +142,7 @@ def _model(store: Store, each: ConvertedWith, sample: Sample) -> dict[str, Any]:
             "clipped": len(record.clipped),
             "clipped_seconds": round(clipped_seconds, 3),
             "preserved": record.preserved.model_dump(),
+            "out_of_depth": out_of_depth,
         },
     }
 

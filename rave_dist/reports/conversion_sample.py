@@ -21,6 +21,7 @@ from rave_dist.audio.types import Audio
 from rave_dist.errors import RaveDistError
 from rave_dist.identity import content_id
 from rave_dist.records import ConversionItem
+from rave_dist.reports.depth_strip import depth_strip
 from rave_dist.reports.excerpts import Excerpt, excerpt, loudest_start, match_levels, played
 from rave_dist.reports.waveform import waveform
 
@@ -98,10 +99,14 @@ def row(source: str, results: Sequence[ConversionItem | None], names: Sequence[s
     cells = []
     for index, title in enumerate(("Recording", *names)):
         item = results[index - 1] if index else None
-        cell: dict[str, Any] = {"title": title, "reason": reasons.get(index, ""), "sound": ""}
+        cell: dict[str, Any] = {"title": title, "reason": reasons.get(index, ""), "sound": "", "depth": ""}
         cell["preserved"] = item.in_words if item else ""
         if index in found:
             cell |= _player(found[index], sounds[index], gains[index], peak=peak, title=f"{title}, {name}")
+            item = results[index - 1] if index else None
+            if item is not None:
+                place = {"start": found[index].start, "seconds": found[index].seconds}
+                cell["depth"] = Markup(depth_strip(item.scores, title=cell["title"], **place))
             if not budget.take(len(cell["sound"]) + len(cell["wave"])):
                 cell |= {"sound": "", "reason": "left out: the page has no room for it"}
         cells.append(cell)

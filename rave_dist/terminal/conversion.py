@@ -32,6 +32,7 @@ def show_conversions(records: Sequence[ConversionRecord]) -> None:
     for record in records:
         counts = (("salvaged", record.salvaged), ("silent", record.silent), ("clipped", record.clipped))
         found = "".join(f", {len(items)} {name}" for name, items in counts if items)
+        found += f", {record.out_of_depth} out of the model's depth" if record.out_of_depth else ""
         out.print(
             f"{record.model}: {record.converted} converted ({clock(record.seconds)}), "
             f"{record.skipped} skipped, {len(record.failed)} failed{found}"

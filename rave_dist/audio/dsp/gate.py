@@ -102,12 +102,13 @@ class Gate:
         hops: whether the source's consecutive hops have sound.
         rate: sample rate of the source, in Hz.
         new_rate: of the output.
+        hop: samples of the source in a hop; None for those of `sounding`.
     """
 
-    def __init__(self, hops: Iterable[Hops], *, rate: int, new_rate: int) -> None:
+    def __init__(self, hops: Iterable[Hops], *, rate: int, new_rate: int, hop: int | None = None) -> None:
         self._hops = iter(hops)
         self._rate = rate
-        self._hop_time = hop_of(rate) * new_rate
+        self._hop_time = (hop or hop_of(rate)) * new_rate
         self._attack, self._hold, self._release = (ms * rate * new_rate // 1000 for ms in (_ATTACK_MS, _HOLD_MS, _RELEASE_MS))
         self._held: Hops = np.zeros(0, np.bool_)
         self._first = 0  # number of the first hop that is held

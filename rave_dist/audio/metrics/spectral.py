@@ -76,15 +76,15 @@ def mel_distance_db(a: Audio, b: Audio, sample_rate: int) -> float:
     return float(np.abs(x - y)[audible].mean()) if audible.any() else 0.0
 
 
-def mel_bands(sample_rate: int) -> NDArray[np.float32]:
+def mel_bands(sample_rate: int, bands: int = _MEL_BANDS) -> NDArray[np.float32]:
     """Triangles that are equally wide and spaced in mel, m = 2595 log10(1 + f / 700): [bands, n_fft // 2 + 1].
 
     Each has a height of 1 and its feet in the middles of its neighbours, the outermost at 0 and half the sample rate.
     """
     top = 2595 * np.log10(1 + sample_rate / 2 / 700)
-    corners = 700 * (10 ** (np.linspace(0, top, _MEL_BANDS + 2) / 2595) - 1)
+    corners = 700 * (10 ** (np.linspace(0, top, bands + 2) / 2595) - 1)
     frequencies = np.fft.rfftfreq(_MEL_WINDOW, 1 / sample_rate)
-    low, middle, high = (corners[offset : offset + _MEL_BANDS, None] for offset in range(3))
+    low, middle, high = (corners[offset : offset + bands, None] for offset in range(3))
     triangles = np.minimum((frequencies - low) / (middle - low), (high - frequencies) / (high - middle))
     return np.asarray(np.maximum(triangles, 0), dtype=np.float32)
 

@@ -12,13 +12,12 @@ import soundfile
 
 from rave_dist.audio.dsp.chunks import Chunk
 from rave_dist.audio.io.sources import AudioSource
-from rave_dist.audio.types import Audio
 from rave_dist.conversion import parts as parts_module
 from rave_dist.conversion.convert import Converter
 from rave_dist.conversion.corpus import Plan, plan_conversion
 from rave_dist.conversion.item import convert_source
 from rave_dist.conversion.parts import LONG_SECONDS, Parts, PartsConverter, is_long, write_part
-from rave_dist.conversion.stream import Playing
+from rave_dist.conversion.stream import Played, Playing
 from rave_dist.identity import hash_file
 from rave_dist.records import ConversionParameters, ModelCard
 from rave_dist.storage.store import Store
@@ -36,19 +35,19 @@ class Players:
         self.fails_at = -1
         self._store, self._converter = store, converter
 
-    def play(self, key: str, part: list[Chunk], playing: Playing) -> Callable[[], Audio]:
+    def play(self, key: str, part: list[Chunk], playing: Playing) -> Callable[[], Played]:
         self.waiting += 1
         self.most_waiting = max(self.most_waiting, self.waiting)
 
-        def result() -> Audio:
+        def result() -> Played:
             self.waiting -= 1
             number = int(Path(key).stem)
             if number == self.fails_at:
                 raise KeyboardInterrupt
             self.played.append(number)
-            audio = np.concatenate([self._converter.play(chunk, playing) for chunk in part], axis=1)
-            write_part(self._store, key, audio)
-            return audio
+            played = self._converter.play_part(part, playing)
+            write_part(self._store, key, played)
+            return played
 
         return result
 
