@@ -29,6 +29,7 @@ def convert(
     noise: float = ...,
     temperature: float = ...,
     latents: Mapping[int, tuple[float, float]] = ...,
+    named: Mapping[str, float] = ...,
     salvage: bool = ...,
     denoise: float = ...,
     gate: float | None = ...,
@@ -58,6 +59,7 @@ def convert(
     noise: float = ...,
     temperature: float = ...,
     latents: Mapping[int, tuple[float, float]] = ...,
+    named: Mapping[str, float] = ...,
     salvage: bool = ...,
     denoise: float = ...,
     gate: float | None = ...,
@@ -86,6 +88,7 @@ def convert(
     noise: float = 1.0,
     temperature: float = 1.0,
     latents: Mapping[int, tuple[float, float]] = MappingProxyType({}),
+    named: Mapping[str, float] = MappingProxyType({}),
     salvage: bool = False,
     denoise: float = 0.0,
     gate: float | None = None,
@@ -116,6 +119,7 @@ def convert(
         noise: level of the model's noise generator, if it has one; 0 leaves it out.
         temperature: factor on all latents, which for variational models lie around the mean of the training set.
         latents: (scale, bias) of single latents, which count from 1; applied after the temperature.
+        named: changes of latents by their names in the card, such as ``loudness``, in standard deviations.
         salvage: convert the readable part of damaged files.
         denoise: share of the background noise that is removed before the model, 0 to 1.
         gate: silence where the recording is less than this many dB above its noise floor in every third of an octave.
@@ -160,7 +164,7 @@ def convert(
             match_loudness=match_loudness,
             only_above=only_above,
         ),
-        controls=Controls(noise=noise, temperature=temperature, latents=dict(latents)),
+        controls=Controls(noise=noise, temperature=temperature, latents=dict(latents), named=dict(named)),
     )
     with reporting(progress) as shown:
         records = archives.convert(

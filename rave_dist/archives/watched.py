@@ -64,7 +64,7 @@ def watch(
     look = look_at(cards, inputs[0], output, parameters, apart=models is None)
     for card in cards:
         chunk_samples(card, chunk_seconds)
-        parameters.controls.check(card.latents, where=card.reference)
+        parameters.controls.resolved(card.named_latents, where=card.reference).check(card.latents, where=card.reference)
     Store(output).check_writable()
     converters = load_all(store, cards, trust=trust)
     patience = _CHUNK_PATIENCE_SECONDS

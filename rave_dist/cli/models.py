@@ -12,7 +12,7 @@ from rave_dist import archives, pipeline
 from rave_dist.archives import watched
 from rave_dist.cli.options import Debug, InputsBelow, Json, OutputsBelow, StoreUri, Trust, existing, finish
 from rave_dist.errors import RaveDistError
-from rave_dist.library.conversions import latent_change
+from rave_dist.library.conversions import latent_change, named_change
 from rave_dist.options import DEFAULT_CHUNK_SECONDS, DEFAULT_FORMAT, DEFAULT_LATENT_NOISE, DEFAULT_SEED, AudioFormat
 from rave_dist.records import Controls, ConversionParameters, Problem, Treatment
 from rave_dist.storage.store import Store
@@ -111,6 +111,15 @@ def convert(
             show_default=False,
         ),
     ] = None,
+    named: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="NAME=+0.5",
+            help="Move the latent of this name, e.g. loudness, by standard deviations; can be repeated.",
+            show_default=False,
+        ),
+    ] = None,
     denoise: Annotated[
         float,
         typer.Option("--denoise", min=0, max=1, help="Share of the background noise that is removed before the model."),
@@ -195,7 +204,12 @@ def convert(
             match_loudness=match_loudness,
             only_above=only_above,
         ),
-        controls=Controls(noise=noise, temperature=temperature, latents=dict(map(latent_change, latent or ()))),
+        controls=Controls(
+            noise=noise,
+            temperature=temperature,
+            latents=dict(map(latent_change, latent or ())),
+            named=dict(map(named_change, named or ())),
+        ),
     )
     began, place = time.monotonic(), existing(store)
     with shown_progress() as progress:

@@ -190,7 +190,9 @@ def _plan(
     *,
     file: str = "",
 ) -> Plan:
-    parameters.controls.check(card.latents, where=card.reference)
+    controls = parameters.controls.resolved(card.named_latents, where=card.reference)
+    controls.check(card.latents, where=card.reference)
+    parameters = parameters.model_copy(update={"controls": controls})
     if parameters.treatment.only_above is not None and card.familiarity is None:
         raise ConversionError(
             "this model was published by an earlier version, and cannot say how familiar a sound is",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -42,6 +43,31 @@ def latent_change(text: str) -> tuple[int, tuple[float, float]]:
         ) from error
 
 
+def named_change(text: str) -> tuple[str, float]:
+    """The name of a latent with an amount, written ``NAME=+0.5``.
+
+    Raises:
+        ConversionError: it is written differently.
+    """
+    name, _, amount = text.partition("=")
+    try:
+        value = float(amount)
+        if not name.strip() or not math.isfinite(value):
+            raise ValueError(text)
+    except ValueError as error:
+        raise ConversionError(f"{text!r} is not a change by name", where="--set", fix="write it as loudness=+0.5") from error
+    return name.strip(), value
+
+
+def _check_names(texts: tuple[str, ...]) -> tuple[str, ...]:
+    for text in texts:
+        try:
+            named_change(text)
+        except ConversionError as error:
+            raise PydanticCustomError("named", "is not a change by name", {"fix": error.fix}) from error
+    return texts
+
+
 def _check_latents(texts: tuple[str, ...]) -> tuple[str, ...]:
     for text in texts:
         try:
@@ -73,6 +99,9 @@ class ConversionSettings(StrictRecord):
     gate: Annotated[Number, Field(ge=0, le=100)] | None = key("dB above the noise floor, below which results are silent", 12)
     skip_silence: Annotated[Number, Field(ge=-200, le=0)] | None = key("dBFS, below which results are silent", -90)
     mix: Annotated[Number, Field(ge=0, le=1)] | None = key("share of the model's output", 0.8)
+    named: Annotated[Strings, AfterValidator(_check_names)] | None = key(
+        "changes of latents by their names", "loudness=+0.5", ["loudness=+0.5", "pitch=-1"]
+    )
     only_above: Annotated[Number, Field(ge=0, le=1)] | None = key("familiarity, below which results are silent", 0.5)
     match_loudness: bool | None = key("whether each result gets the loudness of its recording", True)
     salvage: bool | None = key("whether the readable part of damaged files is converted", True)
@@ -137,8 +166,10 @@ def _missing(given: list[dict[str, Any]]) -> Iterator[InitErrorDetails]:
 
 def _conversion(values: dict[str, Any], number: int, path: Path, written: YamlText) -> Conversion:
     treatment = Treatment(**{name: values[name] for name in Treatment.model_fields if name in values})
+    named = dict(map(named_change, values.get("named", ())))
     latents = dict(map(latent_change, values.get("latent", ())))
-    controls = Controls(**{name: values[name] for name in ("noise", "temperature") if name in values}, latents=latents)
+    levels = {name: values[name] for name in ("noise", "temperature") if name in values}
+    controls = Controls(**levels, latents=latents, named=named)
     parameters = {name: values[name] for name in ConversionParameters.model_fields if name in values}
     place = Path(os.path.abspath(path))
     return Conversion(

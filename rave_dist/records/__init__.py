@@ -29,6 +29,7 @@ from rave_dist.records.folders import (
     checkpoint_step,
     checkpoint_steps,
 )
+from rave_dist.records.latent_names import NamedLatent
 from rave_dist.records.lease import STORE_LEASE, LeaseRecord, library_lease
 from rave_dist.records.model import (
     Engine,
@@ -100,6 +101,7 @@ __all__ = [
     "ModelCard",
     "ModelFile",
     "ModelFolder",
+    "NamedLatent",
     "NotFiniteReport",
     "PassedOver",
     "PastCredit",

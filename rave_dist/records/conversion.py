@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
@@ -10,6 +11,7 @@ from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 from rave_dist.errors import ConversionError
 from rave_dist.options import DEFAULT_FORMAT, DEFAULT_LATENT_NOISE, DEFAULT_SEED, AudioFormat
 from rave_dist.records.base import Problem, Record
+from rave_dist.records.latent_names import NamedLatent
 from rave_dist.records.passed_over import PassedOver
 
 _LARGEST_LEVEL = 1000
@@ -79,11 +81,33 @@ class Controls(Record):
         temperature: factor on all latents, which for variational models lie around the mean of the training set.
         latents: (scale, bias) of single latents, which count from 1: a value becomes scale times it plus bias, after the
             temperature.
+        named: changes of latents by their names in the card, in standard deviations, towards more of what they follow.
     """
 
     noise: float = 1.0
     temperature: float = 1.0
     latents: dict[int, tuple[float, float]] = Field(default_factory=dict)
+    named: dict[str, float] = Field(default_factory=dict)
+
+    def resolved(self, names: Mapping[str, NamedLatent], *, where: str) -> Controls:
+        """The same with changes of the latents that have these names in a model, in place of names.
+
+        Args:
+            names: of the model's latents.
+            where: the model.
+
+        Raises:
+            ConversionError: the model has no latent of a name.
+        """
+        latents = dict(self.latents)
+        for name, amount in self.named.items():
+            known = names.get(name)
+            if known is None:
+                fix = f"use {', '.join(names)}, or --latent" if names else "use --latent, which takes numbers"
+                raise ConversionError(f"no latent of this model follows {name}", where=where, fix=fix)
+            scale, bias = latents.get(known.latent, (1.0, 0.0))
+            latents[known.latent] = (scale, bias + amount * math.copysign(known.deviation, known.correlation))
+        return self.model_copy(update={"latents": latents, "named": {}})
 
     def check(self, latents: int, *, where: str) -> None:
         """Checks the values for a model.
@@ -131,7 +155,7 @@ class ConversionParameters(Record):
         """In words, what controls and treatment change, by the names of their options."""
         edits = {f"latent {n}": f"scale {scale:g} bias {bias:g}" for n, (scale, bias) in self.controls.latents.items()}
         values = {**self.controls.to_json(), **self.treatment.to_json()}
-        return {**{name: f"{value:g}" for name, value in values.items() if name != "latents"}, **edits}
+        return {**{name: f"{value:g}" for name, value in values.items() if name not in ("latents", "named")}, **edits}
 
     @model_serializer(mode="wrap")
     def _without_no_change(self, standard: SerializerFunctionWrapHandler) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from pydantic_core import PydanticCustomError
 from rave_dist.records.base import Record
 from rave_dist.records.familiarity import FamiliarityReference
 from rave_dist.records.folders import ExportKind, ModelFolder, RunFolder
+from rave_dist.records.latent_names import NamedLatent
 from rave_dist.records.training import Rollback, Validation
 from rave_dist.records.verdict import Verdict, verdict_of
 
@@ -122,6 +123,7 @@ class ModelCard(Record):
             the same loudness and of ``silence``; for a model of phase 2 also of the best weights of ``phase_1``, unless the run
             began after it.
         familiarity: what its training audio is like, to score other sounds by; None if it was not measured.
+        named_latents: by what they follow in held-out audio: loudness, pitch, brightness, noisiness or attack.
         accumulation_steps: parts in which every step was computed; 1 unless the manifest has ``batch: auto``.
         credit: attribution of the recordings, from the manifest; publishing again refreshes it.
         past_credits: earlier attributions, the oldest first.
@@ -155,6 +157,7 @@ class ModelCard(Record):
     validation: Validation
     metrics: dict[str, Metrics] = Field(default_factory=dict)
     familiarity: FamiliarityReference | None = None
+    named_latents: dict[str, NamedLatent] = Field(default_factory=dict)
     rollbacks: tuple[Rollback, ...] = ()
     accumulation_steps: int = 1
     credit: dict[str, str] = Field(default_factory=dict)

@@ -32,6 +32,7 @@ from rave_dist.records import (
     ModelCard,
     ModelFile,
     ModelFolder,
+    NamedLatent,
     RunActivity,
     RunFolder,
     RunResult,
@@ -122,6 +123,7 @@ def place(
     seconds: float,
     metrics: Mapping[str, Metrics] = MappingProxyType({}),
     familiarity: FamiliarityReference | None = None,
+    named_latents: Mapping[str, NamedLatent] = MappingProxyType({}),
     further: Mapping[str, Path] = MappingProxyType({}),
 ) -> ModelCard:
     """Adds an export to the registry: its files, its number in the order of publications, then its card.
@@ -137,6 +139,7 @@ def place(
         seconds: audio that the model was trained on.
         metrics: from `rave_dist.registry.metrics`.
         familiarity: from `rave_dist.registry.familiarity`.
+        named_latents: from `rave_dist.registry.named_latents`.
         further: from `rave_dist.registry.export.export_further`.
     """
     folder = ModelFolder.of(spec.instrument, version)
@@ -169,6 +172,7 @@ def place(
         validation=result.validation,
         metrics=dict(metrics),
         familiarity=familiarity,
+        named_latents=dict(named_latents),
         credit=spec.credit,
         files=_place_files(store, folder, out, exported),
         exports={name: _place_further(store, folder, path) for name, path in further.items()},
@@ -203,9 +207,10 @@ def _material(store: Store, dataset: DatasetManifest) -> npt.NDArray[np.float32]
 
 
 def _measured(store: Store, spec: TrainingSpec, dataset: DatasetManifest, out: Path, exported: ExportRecord) -> dict[str, Any]:
-    """The metrics of the offline exports on all held-out audio, and what the training audio is like to the model."""
+    """What the card says of the offline exports: metrics, named latents, and what the training audio is like to the model."""
     from rave_dist.registry.familiarity import measure_familiarity, spread
     from rave_dist.registry.metrics import measure_export  # imported here: only publishing needs scipy, FFmpeg and torch
+    from rave_dist.registry.named_latents import name_latents
 
     window, rate = StepConfig.of(spec).window, spec.sample_rate
     held_out = read_held_out(store, dataset, window=window)
@@ -214,6 +219,7 @@ def _measured(store: Store, spec: TrainingSpec, dataset: DatasetManifest, out: P
     return {
         "metrics": measure_export(out, exported, held_out, sample_rate=rate, further=spec.metrics),
         "familiarity": measure_familiarity(out / exported.offline, read, held_out, hop=exported.hop, sample_rate=rate),
+        "named_latents": name_latents(out / exported.offline, held_out, sample_rate=rate, hop=exported.hop),
     }
 
 

@@ -241,7 +241,7 @@ def test_what_affects_the_result_makes_another_run(change: dict[str, Any]) -> No
 def test_every_field_of_a_spec_is_decided_on() -> None:
     # A new field changes the ids of all runs unless it is left out of them: think, then add it here.
     affecting = {"library", "instrument", "dataset", "config", "override", "sample_rate", "channels"}
-    affecting |= {"window", "batch", "budget", "seed", "base", "augment", "losses", "compute", "continues"}
+    affecting |= {"window", "batch", "budget", "seed", "base", "freeze_encoder", "augment", "losses", "compute", "continues"}
     assert set(TrainingSpec.model_fields) == affecting | set(TrainingSpec.NOT_IDENTITY)
     assert {"checkpoint", "recover", "placement", "workers", "credit", "exports", "metrics"} == set(TrainingSpec.NOT_IDENTITY)
 

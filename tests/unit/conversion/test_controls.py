@@ -16,8 +16,8 @@ from rave_dist.conversion.convert import Converter
 from rave_dist.conversion.corpus import plan_conversion
 from rave_dist.conversion.job import begin, finish
 from rave_dist.errors import ConversionError
-from rave_dist.library.conversions import latent_change
-from rave_dist.records import Controls, ConversionParameters
+from rave_dist.library.conversions import latent_change, named_change
+from rave_dist.records import Controls, ConversionParameters, NamedLatent
 from rave_dist.storage.store import Store
 from tests.conftest import TinyModel
 
@@ -119,3 +119,38 @@ def test_a_change_is_read_from_the_command_line() -> None:
         with pytest.raises(ConversionError, match="not a change of a latent") as caught:
             latent_change(text)
         assert caught.value.where == "--latent"
+
+
+def test_a_name_moves_its_latent_towards_more_by_standard_deviations() -> None:
+    names = {
+        "loudness": NamedLatent(latent=2, correlation=-0.8, deviation=1.5, loudness_db=3.0),
+        "pitch": NamedLatent(latent=1, correlation=0.6, deviation=0.2, loudness_db=0.0),
+    }
+    controls = Controls(latents={2: (1.2, 0.1)}, named={"loudness": 0.5, "pitch": -1.0})
+    found = controls.resolved(names, where="tabla@1")
+    assert found.named == {}
+    assert found.latents == {2: (1.2, pytest.approx(0.1 - 0.75)), 1: (1.0, pytest.approx(-0.2))}
+    with pytest.raises(ConversionError, match="no latent of this model follows attack") as caught:
+        Controls(named={"attack": 1.0}).resolved(names, where="tabla@1")
+    assert caught.value.fix == "use loudness, pitch, or --latent"
+    with pytest.raises(ConversionError, match="follows loudness"):
+        Controls(named={"loudness": 1.0}).resolved({}, where="tabla@1")
+
+
+def test_a_plan_has_the_numbers_of_its_model(converter: Converter, sound: Audio, tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", sound.T, RATE)
+    names = {"loudness": NamedLatent(latent=3, correlation=0.9, deviation=2.0, loudness_db=3.0)}
+    card = converter.card.model_copy(update={"named_latents": names})
+    parameters = ConversionParameters(controls=Controls(named={"loudness": 0.5}))
+    plan = plan_conversion(card, [str(tmp_path / "a.wav")], str(tmp_path / "out"), parameters)
+    assert plan.parameters.controls == Controls(latents={3: (1.0, 1.0)})
+    with pytest.raises(ConversionError, match="follows loudness"):
+        plan_conversion(converter.card, [str(tmp_path / "a.wav")], str(tmp_path / "out"), parameters)
+
+
+def test_a_change_by_name_is_read_from_the_command_line() -> None:
+    assert named_change("loudness=+0.5") == ("loudness", 0.5)
+    for text in ("loudness", "loudness=", "=1", "loudness=nan", "loudness=much"):
+        with pytest.raises(ConversionError, match="not a change by name") as caught:
+            named_change(text)
+        assert caught.value.where == "--set"
