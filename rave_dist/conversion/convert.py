@@ -175,9 +175,23 @@ class Converter(StreamConverter):
     def play_part(self, chunks: Iterable[Chunk], playing: Playing) -> Played:
         """What the model makes of the cores of consecutive chunks.
 
+        Args:
+            chunks: in order, at least one.
+            playing: how the model plays.
+
         Raises:
             AudioError: as `play`.
             ConversionError: as `play`.
+
+        Example:
+            >>> import numpy as np
+            >>> from rave_dist.audio.dsp.chunks import cut
+            >>> from rave_dist.conversion.stream import Playing
+            >>> converter = rd.Converter.load("store", "rebana")
+            >>> hop, context = converter.card.hop, converter.card.receptive_field
+            >>> chunks = cut([np.zeros((1, 2 * hop), dtype=np.float32)], hop=hop, core=hop, context=context)
+            >>> converter.play_part(chunks, Playing(seed=0, latent_noise=1.0)).audio.shape == (1, 2 * hop)
+            True
         """
         played = [self._played(chunk, playing) for chunk in chunks]
         latents = [each.latents for each in played if each.latents is not None]

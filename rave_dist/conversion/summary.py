@@ -14,8 +14,8 @@ from rave_dist.records import ConversionItem, ConversionRecord, now
 class Summary:
     """Counts of outcomes.
 
-    ``seconds`` is the audio converted this time; ``named`` are the items that the record names; ``medians`` are of what was
-    kept of pitch and rhythm.
+    ``seconds`` is the audio converted this time; ``named`` are the items that the record names; ``medians`` are those of kept
+    pitch and rhythm.
     """
 
     count: int = 0

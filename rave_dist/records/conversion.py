@@ -81,7 +81,7 @@ class Controls(Record):
         temperature: factor on all latents, which for variational models lie around the mean of the training set.
         latents: (scale, bias) of single latents, which count from 1: a value becomes scale times it plus bias, after the
             temperature.
-        named: changes of latents by their names in the card, in standard deviations, towards more of what they follow.
+        named: changes of latents by their names in the card, in standard deviations; above 0 for more of it.
     """
 
     noise: float = 1.0

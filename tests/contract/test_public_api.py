@@ -77,7 +77,7 @@ def test_python_and_the_command_line_have_the_same_defaults() -> None:
     options = {parameter.name: parameter.default for parameter in COMMANDS["convert"].params}
     signature = inspect.signature(rd.convert).parameters
     renamed = {"format": "file_format"}
-    shared = [name for name in signature if renamed.get(name, name) in options and name not in ("store", "model")]
+    shared = [name for name in signature if renamed.get(name, name) in options and name not in ("store", "model", "named")]
     samples = {"sample_rate", "channels", "format", "seed", "latent_noise", "salvage", "chunk_seconds"}
     treatment = {"denoise", "gate", "skip_silence", "mix", "match_loudness"}
     controls = {"noise", "temperature"}
