@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 from rave_dist.audio.io.sources import local_copy
 from rave_dist.audio.metadata.read import read_comment
-from rave_dist.conversion.corpus import FOREIGN, FOREIGN_FIX, Plan, Task, read_entry
+from rave_dist.conversion.corpus import FOREIGN, FOREIGN_FIX, Plan, Task, output_tag, read_entry
 from rave_dist.conversion.item import failed_item
 from rave_dist.conversion.names import as_wav
 from rave_dist.errors import RaveDistError, RequestError, StoreError
@@ -154,7 +154,7 @@ def _wrote(store: Store, plan: Plan, task: Task, key: str) -> bool:
     entry = read_entry(store, plan, task)
     if entry is None or entry.state == "failed" or plan.written_key(entry) != key:
         return False
-    return entry.output_tag == plan.output.stat(key).tag
+    return entry.output_tag == output_tag(plan, key)
 
 
 def _is_its_result(plan: Plan, task: Task, key: str) -> bool:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from rave_dist.conversion.corpus import Plan, plan_conversion
+from rave_dist.conversion.corpus import Plan, output_tag, plan_conversion
 from rave_dist.errors import RequestError
 from rave_dist.identity import hash_file
 from rave_dist.records import ConversionItem, ConversionParameters, ConversionRequest
@@ -45,7 +45,7 @@ def convert(store: Store, plan: Plan) -> None:
             source=task.source.name,
             source_sha256="0",
             output=plan.output.address(task.output),
-            output_tag=plan.output.stat(task.output).tag,
+            output_tag=output_tag(plan, task.output),
             state="converted",
         ).save(store, plan.journal_key(task))
 
