@@ -76,9 +76,9 @@ def publish_models(store, count: int, folder: Path) -> list:  # type: ignore[no-
 
 def cost(folder: Path, *, models: int, seconds: float, rounds: int) -> tuple[dict, float]:
     """The row of the comparison, and CPU-seconds of each model alone over those of one pass."""
-    from rave_dist.conversion.convert import load_converters
     from rave_dist.conversion.corpus import plan_conversions
     from rave_dist.conversion.job import attempt, begin
+    from rave_dist.conversion.loading import load_converters
     from rave_dist.records import ConversionParameters
     from rave_dist.storage.store import Store
 

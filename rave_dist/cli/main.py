@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from typer.core import TyperCommand, TyperGroup
 
 from rave_dist import __version__, exit_codes, signals
-from rave_dist.cli import library, machine, models, store
+from rave_dist.cli import latents, library, machine, models, store
 from rave_dist.errors import RaveDistError, known_error
 from rave_dist.records.words import words
 from rave_dist.terminal import console
@@ -20,7 +20,7 @@ COMMANDS = {
         *(library.init, library.schema, library.check, library.plan, library.run, library.submit, library.status),
         *(library.ingest, library.train, library.publish, library.report),
     ),
-    "Published models": (models.models, models.convert, models.serve, models.unpack),
+    "Published models": (models.models, models.convert, latents.encode, latents.decode, models.serve, models.unpack),
     "The store": (store.verify, store.prune),
     "This machine, and a cluster's": (machine.doctor, machine.hosts, machine.demo),
 }

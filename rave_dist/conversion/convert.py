@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
@@ -25,12 +24,6 @@ from rave_dist.temporary import temporary_folder
 
 # Several channels at once use a GPU better; on a CPU they save nothing and cost memory.
 _ROWS_AT_ONCE = {"cpu": 1, "cuda": 8}
-
-MEMORY_PER_FILE_BYTE = 2
-"""Bytes of memory that a loaded TorchScript needs for a byte of its file: weights, constants and code."""
-
-MODELS_SHARE = 0.5
-"""The part of memory that is used for models; the rest is for audio."""
 
 
 class Converter(StreamConverter):
@@ -226,44 +219,131 @@ class Converter(StreamConverter):
             >>> converter.play(chunk, Playing(seed=0, latent_noise=1.0)).shape == (1, hop)
             True
         """
-        width = self.card.channels
-        channels, length = chunk.samples.shape
-        rows = -(-channels // width)
-        alone = rows * width - channels  # an incomplete last row repeats its last channel
-        samples = np.concatenate([chunk.samples, np.repeat(chunk.samples[-1:], alone, axis=0)])
-        x = torch.from_numpy(samples.reshape(rows, width, length))
-        at_once = _ROWS_AT_ONCE.get(self.device.type, 1)
+        x = _rows(chunk.samples, self.card.channels)
         frames = slice(chunk.core.start // self.card.hop, -(-chunk.core.stop // self.card.hop))
-        results, found = [], []
+        found = []
+
+        def play(rows: Tensor, row: int) -> Tensor:
+            y, z = self._play(rows, chunk.position, playing, row, wanted=latents is not None)
+            if z is not None:
+                found.append(z[..., frames].cpu())
+            return y[..., chunk.core]
+
+        y = self._by_rows(x, play, x.shape[-1])
+        if latents is not None:
+            latents.append(torch.cat(found).numpy())
+        return _channels(y, len(chunk.samples))
+
+    def check_latents(self) -> None:
+        """Refuses an export without the two halves of a conversion.
+
+        Raises:
+            ConversionError: it has not.
+
+        Example:
+            >>> rd.Converter.load("store", "rebana").check_latents()
+        """
+        if not (hasattr(self._model, "encode_at") and hasattr(self._model, "decode_at")):
+            raise ConversionError(
+                "this export cannot encode and decode apart", where=self.card.reference, fix="publish the model again"
+            )
+
+    def encode_chunk(self, chunk: Chunk, playing: Playing) -> Audio:
+        """The latents of a chunk's core: the first half of `play`.
+
+        Output: [rows, latents, frames], a row for each ``card.channels`` channels.
+
+        Args:
+            chunk: samples at the model's rate, with context.
+            playing: how the model plays.
+
+        Raises:
+            AudioError: they are NaN or infinite.
+            ConversionError: the device is out of memory.
+
+        Example:
+            >>> import numpy as np
+            >>> from rave_dist.audio.dsp.chunks import cut
+            >>> from rave_dist.conversion.stream import Playing
+            >>> converter = rd.Converter.load("store", "rebana")
+            >>> hop = converter.card.hop
+            >>> (chunk,) = cut([np.zeros((2, hop), dtype=np.float32)], hop=hop, core=hop, context=(0, 0))
+            >>> z = converter.encode_chunk(chunk, Playing(seed=0, latent_noise=1.0))
+            >>> z.shape == (2, converter.card.latents, 1)
+            True
+        """
+        core = slice(chunk.core.start // self.card.hop, -(-chunk.core.stop // self.card.hop))
+        x = _rows(chunk.samples, self.card.channels)
+
+        def encode(rows: Tensor, row: int) -> Tensor:
+            z: Tensor = self._model.encode_at(rows.to(self.device), chunk.position, playing.seed + row, playing.latent_noise)
+            return z[..., core]
+
+        return self._by_rows(x, encode, x.shape[-1])
+
+    def decode_chunk(self, chunk: Chunk, playing: Playing, *, channels: int) -> Audio:
+        """The sound of a chunk of latents: the second half of `play`.
+
+        Output: [C, T], float32, whole frames, not limited to full scale.
+
+        Args:
+            chunk: of latents [rows · latents, frames]; its position and core count frames.
+            playing: how the model plays.
+            channels: of the sound.
+
+        Raises:
+            AudioError: the result is NaN or infinite.
+            ConversionError: the device is out of memory.
+
+        Example:
+            >>> import numpy as np
+            >>> from rave_dist.audio.dsp.chunks import cut
+            >>> from rave_dist.conversion.stream import Playing
+            >>> converter = rd.Converter.load("store", "rebana")
+            >>> z = np.zeros((converter.card.latents, 3), dtype=np.float32)
+            >>> (chunk,) = cut([z], hop=1, core=3, context=(0, 0))
+            >>> y = converter.decode_chunk(chunk, Playing(seed=0, latent_noise=1.0), channels=1)
+            >>> y.shape == (1, 3 * converter.card.hop)
+            True
+        """
+        hop, frames = self.card.hop, chunk.samples.shape[1]
+        core = slice(chunk.core.start * hop, chunk.core.stop * hop)
+        z = torch.from_numpy(np.ascontiguousarray(chunk.samples).reshape(-1, self.card.latents, frames))
+
+        def decode(rows: Tensor, row: int) -> Tensor:
+            seed, position = playing.seed + row, chunk.position * hop
+            y: Tensor = self._model.decode_at(
+                rows.to(self.device), position, seed, playing.controls.noise, playing.latent_noise
+            )
+            return y[..., core]
+
+        return _channels(self._by_rows(z, decode, frames * hop), channels)
+
+    def _by_rows(self, x: Tensor, apply: Callable[[Tensor, int], Tensor], samples: int) -> Audio:
+        """What the model makes of [rows, ...], in parts that suit the device; ``apply`` gets a part's first number."""
+        at_once = _ROWS_AT_ONCE.get(self.device.type, 1)
+        results = []
         # Unoptimised: TorchScript's profiling would compile other kernels, with other rounding, after some calls. On a GPU
         # PyTorch's defaults let convolutions round to 10 bits (TF32), choose kernels by length, and sum in any order.
         exact = torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False)
         with exact, torch.inference_mode(), torch.jit.optimized_execution(False):  # type: ignore[attr-defined]
-            for row in range(0, rows, at_once):
+            for row in range(0, len(x), at_once):
                 try:
-                    y, z = self._play(x[row : row + at_once], chunk.position, playing, row, wanted=latents is not None)
-                    if z is not None:
-                        found.append(z[..., frames].cpu())
+                    results.append(apply(x[row : row + at_once], row).cpu())
                 except torch.OutOfMemoryError as error:
                     raise ConversionError(
-                        f"the device does not have enough memory for {length / self.card.sample_rate:.0f} s at once",
+                        f"the device does not have enough memory for {samples / self.card.sample_rate:.0f} s at once",
                         where=self.card.reference,
                         fix="use shorter chunks (--chunk-seconds)",
                     ) from error
-                results.append(y[..., chunk.core].cpu())
-        if latents is not None:
-            latents.append(torch.cat(found).numpy())
-        out = torch.cat(results).reshape(rows * width, -1).numpy()
+        out: Audio = torch.cat(results).numpy()
         if not np.isfinite(out).all():
             raise AudioError(
                 "the model's output for this recording is NaN or infinite",
                 where=self.card.reference,
                 fix="convert it with another model or version; this one fails on such sounds",
             )
-        if alone:
-            first = (rows - 1) * width
-            out = np.concatenate([out[:first], out[first:].mean(axis=0, keepdims=True)])
-        return np.asarray(out, dtype=np.float32)
+        return out
 
     def _play(self, x: Tensor, position: int, playing: Playing, row: int, *, wanted: bool) -> tuple[Tensor, Tensor | None]:
         """The model's output [B, C, T] for rows of a batch, of which the first has the number ``row``.
@@ -290,32 +370,17 @@ class Converter(StreamConverter):
         return y, z
 
 
-def memory_for(card: ModelCard) -> int:
-    """Bytes of memory that a loaded model needs."""
-    return MEMORY_PER_FILE_BYTE * card.files["offline"].bytes
+def _rows(samples: Audio, width: int) -> Tensor:
+    """Channels [C, T] as rows [rows, width, T] for the model; an incomplete last row repeats its last channel."""
+    rows = -(-len(samples) // width)
+    samples = np.concatenate([samples, np.repeat(samples[-1:], rows * width - len(samples), axis=0)])
+    return torch.from_numpy(samples.reshape(rows, width, -1))
 
 
-def load_converters(
-    store: Store, cards: Mapping[int, ModelCard], *, device: str | None = None, trust: bool = False
-) -> dict[int, Converter]:
-    """Loads models from a store into this process, by their numbers.
-
-    Args:
-        store: a `Store`.
-        cards: the models.
-        device: where they run; None for the GPU of this machine if it has one.
-        trust: load a file with operators that no export has.
-
-    Raises:
-        StoreError: a stored file is not the published one.
-        UntrustedModelError: a file has operators that no export has.
-        ConversionError: a file cannot convert.
-    """
-    torch.set_num_threads(1)  # a process for every core is faster; the samples do not depend on the number of threads
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    encoders = Counter(card.encoder for card in cards.values() if card.encoder)
-    encodings = {encoder: Encodings() for encoder, count in encoders.items() if count > 1}
-    return {
-        number: Converter.load(store, card, device=device, trust=trust, encodings=encodings.get(card.encoder))
-        for number, card in cards.items()
-    }
+def _channels(y: Audio, channels: int) -> Audio:
+    """Rows of the model [rows, width, T] as channels [C, T]; those of an incomplete last row are averaged."""
+    out = y.reshape(y.shape[0] * y.shape[1], -1)
+    if len(out) != channels:
+        first = (len(y) - 1) * y.shape[1]
+        out = np.concatenate([out[:first], out[first:].mean(axis=0, keepdims=True)])
+    return np.asarray(out, dtype=np.float32)

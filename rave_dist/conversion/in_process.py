@@ -8,9 +8,10 @@ import psutil
 import torch
 
 from rave_dist.allocator import holding_freed_memory
-from rave_dist.conversion.convert import MODELS_SHARE, Converter, load_converters, memory_for
+from rave_dist.conversion.convert import Converter
 from rave_dist.conversion.item import Outcome
 from rave_dist.conversion.job import Job, attempt, in_groups
+from rave_dist.conversion.loading import MODELS_SHARE, load_converters, memory_for
 from rave_dist.errors import ConversionError
 from rave_dist.records import ModelCard
 from rave_dist.storage.store import Store

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import torch
 
-from rave_dist.conversion.convert import Converter, memory_for
+from rave_dist.conversion.convert import Converter
 from rave_dist.conversion.corpus import Plan, Task, finished
 from rave_dist.conversion.item import Outcome, convert_source, failed_item
 from rave_dist.conversion.leftovers import find_leftovers, remove_leftovers
+from rave_dist.conversion.loading import memory_for
 from rave_dist.conversion.stream import StreamConverter, chunk_samples
 from rave_dist.conversion.summary import Summary
 from rave_dist.errors import ConversionError, RaveDistError

@@ -21,10 +21,11 @@ import ray.data
 from ray.exceptions import RayError
 from ray.util.annotations import RayDeprecationWarning
 
-from rave_dist.conversion.convert import MODELS_SHARE, Converter
+from rave_dist.conversion.convert import Converter
 from rave_dist.conversion.corpus import Plan
 from rave_dist.conversion.item import Outcome
 from rave_dist.conversion.job import Job, Work, begin, finish, in_groups
+from rave_dist.conversion.loading import MODELS_SHARE
 from rave_dist.conversion.parts import is_long
 from rave_dist.conversion.parts_on_ray import convert_in_parts
 from rave_dist.conversion.tasks_on_ray import in_tasks, load_here, run, unpack

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -37,6 +37,15 @@ class Playing(NamedTuple):
     seed: int
     latent_noise: float
     controls: Controls = Controls()
+
+    def check(self) -> None:
+        """Refuses an impossible level.
+
+        Raises:
+            ConversionError: it is negative, NaN or infinite.
+        """
+        if not 0 <= self.latent_noise < math.inf:
+            raise ConversionError("the level of a noise is negative, NaN or infinite", fix="give 0 or more; 1 is as trained")
 
 
 class Played(NamedTuple):
@@ -111,12 +120,11 @@ class StreamConverter(ABC):
         """
         if min(sample_rate, channels, out_sample_rate or 1, out_channels or 1) < 1:
             raise ConversionError("sample rates and channel counts start at 1", fix="correct the rate or the channels")
-        core = min(chunk_samples(self.card, chunk_seconds), _most_samples(self.card, out_channels or channels))
-        if not 0 <= latent_noise < math.inf:
-            raise ConversionError("the level of a noise is negative, NaN or infinite", fix="give 0 or more; 1 is as trained")
+        core = core_samples(self.card, out_channels or channels, chunk_seconds)
         controls = Controls(noise=noise, temperature=temperature, latents=dict(latents))
         controls.check(self.card.latents, where=self.card.reference)
         playing, card, known = Playing(seed, latent_noise, controls), self.card, self.card.familiarity
+        playing.check()
         meter = None
         if known is not None:
             meter = Familiarity(known, sample_rate=card.sample_rate, hop=card.hop, width=card.channels)
@@ -138,7 +146,7 @@ class StreamConverter(ABC):
         rates: tuple[int, int],
     ) -> Iterator[Audio]:
         card = self.card
-        received = produced = 0
+        received = 0
 
         def mapped() -> Iterator[Audio]:
             nonlocal received
@@ -150,13 +158,24 @@ class StreamConverter(ABC):
         chunks = cut(there if meter is None else meter.of(there), hop=card.hop, core=core, context=card.receptive_field)
         played = _measured(self._play_all(chunks, playing), meter)
         back = resample(played, rate=card.sample_rate, new_rate=rates[1], channels=channels)
-        # Both resamplings round the length, so the sum may be off by a sample.
-        for block in back:
-            block = block[:, : max(0, resampled_length(received, *rates) - produced)]
-            produced += block.shape[1]
-            yield block
-        if produced < (length := resampled_length(received, *rates)):
-            yield np.zeros((channels, length - produced), np.float32)
+        yield from of_length(back, lambda: resampled_length(received, *rates), channels=channels)
+
+
+def of_length(blocks: Iterable[Audio], length: Callable[[], int], *, channels: int) -> Iterator[Audio]:
+    """A stream that was resampled twice, cut or lengthened with zeros: both resamplers round, so it may be off by a sample.
+
+    Args:
+        blocks: [C, T] each.
+        length: the exact length as far as it is known, in the end that of the whole.
+        channels: C.
+    """
+    produced = 0
+    for block in blocks:
+        block = block[:, : max(0, length() - produced)]
+        produced += block.shape[1]
+        yield block
+    if produced < length():
+        yield np.zeros((channels, length() - produced), np.float32)
 
 
 class Conversion(Iterator[Audio]):
@@ -206,9 +225,13 @@ def _measured(played: Iterator[Played], meter: Familiarity | None) -> Iterator[A
         meter.finish()
 
 
-def _most_samples(card: ModelCard, channels: int) -> int:
-    """The length of a chunk of `_CHUNK_BYTES`, a multiple of the model's frame."""
-    return max(1, _CHUNK_BYTES // (4 * channels * card.hop)) * card.hop
+def core_samples(card: ModelCard, channels: int, chunk_seconds: float) -> int:
+    """The length of a chunk of this duration, and at most `_CHUNK_BYTES`, a multiple of the model's frame.
+
+    Raises:
+        ConversionError: less than one frame.
+    """
+    return min(chunk_samples(card, chunk_seconds), max(1, _CHUNK_BYTES // (4 * channels * card.hop)) * card.hop)
 
 
 def chunk_samples(card: ModelCard, chunk_seconds: float) -> int:

@@ -11,9 +11,10 @@ import ray
 from ray.exceptions import OutOfMemoryError, RayError, RayTaskError, WorkerCrashedError
 
 from rave_dist.allocator import hold_freed_memory
-from rave_dist.conversion.convert import Converter, load_converters
+from rave_dist.conversion.convert import Converter
 from rave_dist.conversion.item import Outcome
 from rave_dist.conversion.job import OUT_OF_MEMORY, Job, Work, attempt, give_up, internal_error
+from rave_dist.conversion.loading import load_converters
 from rave_dist.conversion.stream import StreamConverter
 from rave_dist.errors import RaveDistError
 from rave_dist.records import Problem

@@ -20,9 +20,10 @@ from ray import serve
 
 from rave_dist.audio.io.open import probe
 from rave_dist.audio.io.write import Format
-from rave_dist.conversion.convert import MEMORY_PER_FILE_BYTE, MODELS_SHARE, Converter
+from rave_dist.conversion.convert import Converter
 from rave_dist.conversion.describe import Origin
 from rave_dist.conversion.file import Target, convert_file
+from rave_dist.conversion.loading import MEMORY_PER_FILE_BYTE, MODELS_SHARE
 from rave_dist.errors import AudioError, RequestError
 from rave_dist.identity import hash_file
 from rave_dist.records import ConversionParameters, ModelCard

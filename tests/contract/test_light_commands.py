@@ -23,6 +23,8 @@ COMMANDS = {
     "help": "--help",
     "version": "--version",
     "help of a command": "check --help",
+    "help of encode": "encode --help",
+    "help of decode": "decode --help",
     "a misspelt option": "check --nope",
     "a misspelt key": "check {0}/misspelt.yaml",
     "an absent manifest": "train {0}/absent.yaml",

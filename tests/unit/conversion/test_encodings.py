@@ -12,8 +12,7 @@ import torch
 from sample_records import model_card
 from torch import Tensor
 
-from rave_dist.conversion import convert as convert_module
-from rave_dist.conversion import in_process
+from rave_dist.conversion import in_process, loading
 from rave_dist.conversion.corpus import plan_conversions
 from rave_dist.conversion.encodings import Encodings
 from rave_dist.conversion.job import begin, finish
@@ -45,7 +44,7 @@ class Counting(Encodings):
 @pytest.fixture
 def cards(local_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[ModelCard]:
     """Three models, of which the first two have the same encoder."""
-    monkeypatch.setattr(convert_module, "Encodings", Counting)
+    monkeypatch.setattr(loading, "Encodings", Counting)
     monkeypatch.setattr(Counting, "encoded", 0)
     torch.set_num_threads(1)
     use_streaming(False)

@@ -1,0 +1,89 @@
+"""The commands for the latents of published models."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from rave_dist.archives import latents
+from rave_dist.cli.options import Debug, Json, StoreUri, Trust, existing, finish
+from rave_dist.options import DEFAULT_LATENT_NOISE, DEFAULT_SEED
+from rave_dist.terminal import console
+from rave_dist.terminal.display import shown_progress
+
+
+def encode(
+    paths: Annotated[
+        list[str],
+        typer.Argument(metavar="INPUT... OUTPUT", help="Files, folders or s3:// prefixes; OUTPUT is a folder or x.parquet."),
+    ],
+    store: StoreUri,
+    model: Annotated[str, typer.Option("--model", metavar="NAME[@VERSION]", help="The model.", show_default=False)],
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Picks all noise, that of decode too.")] = DEFAULT_SEED,
+    latent_noise: Annotated[
+        float, typer.Option("--latent-noise", min=0, max=1000, help="Noise around the latents; 0 for their mean.")
+    ] = DEFAULT_LATENT_NOISE,
+    trust: Trust = False,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Write the latents of recordings as Parquet tables, to edit with any tool.
+
+    A row per latent frame, a column per latent. `rave-dist decode` makes sound of them again: that of an unchanged table is the
+    conversion of its recording.
+    """
+    *inputs, output = _two(paths, "INPUT... OUTPUT")
+    with shown_progress() as progress:
+        written = latents.encode(
+            existing(store), model, inputs, output, seed=seed, latent_noise=latent_noise, trust=trust, progress=progress
+        )
+    _show(written, as_json)
+
+
+def decode(
+    paths: Annotated[
+        list[str],
+        typer.Argument(metavar="TABLE... OUTPUT", help="Tables or folders with some; OUTPUT is a folder, x.wav or x.flac."),
+    ],
+    store: StoreUri,
+    like: Annotated[
+        str | None,
+        typer.Option(
+            "--like",
+            metavar="ORIGINAL.parquet",
+            help="The table before it was edited, if the tool dropped its metadata.",
+            show_default=False,
+        ),
+    ] = None,
+    trust: Trust = False,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Play tables of latents through the model that each names, at the sample rate and with the channels of its recording.
+
+    The sound is as long as its rows: frames may be edited, moved, removed or added.
+    """
+    *tables, output = _two(paths, "TABLE... OUTPUT")
+    with shown_progress() as progress:
+        written = latents.decode(existing(store), tables, output, like=like, trust=trust, progress=progress)
+    _show(written, as_json)
+
+
+def _two(paths: list[str], metavar: str) -> list[str]:
+    if len(paths) < 2:
+        raise typer.BadParameter(f"give at least one {metavar.partition('.')[0]}, and OUTPUT last", param_hint=metavar)
+    return paths
+
+
+def _show(written: Sequence[latents.Written], as_json: bool) -> None:
+    if as_json:
+        console.document({"written": [each.to_json() for each in written]})
+    else:
+        for each in written:
+            if each.problem is not None:
+                console.failure(each.source, each.problem.what, each.problem.fix)
+            else:
+                console.out.print(console.escape(each.output))
+    finish(all(each.problem is None for each in written))
