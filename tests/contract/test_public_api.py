@@ -79,7 +79,7 @@ def test_python_and_the_command_line_have_the_same_defaults() -> None:
     renamed = {"format": "file_format"}
     shared = [name for name in signature if renamed.get(name, name) in options and name not in ("store", "model", "named")]
     samples = {"sample_rate", "channels", "format", "seed", "latent_noise", "salvage", "chunk_seconds"}
-    treatment = {"denoise", "gate", "skip_silence", "mix", "match_loudness"}
+    treatment = {"denoise", "gate", "skip_silence", "mix", "match_loudness", "only_above"}
     controls = {"noise", "temperature"}
     assert set(shared) == samples | controls | treatment | {"workers", "page"}
     assert {name: signature[name].default for name in shared} == {n: options[renamed.get(n, n)] for n in shared}
