@@ -11,7 +11,7 @@ import pytest
 import soundfile
 
 from rave_dist.audio.synthesis import plucked_string
-from rave_dist.conversion.preserved import Features, compare, medians, windows
+from rave_dist.conversion.preserved import Features, Medians, compare, windows
 from rave_dist.records import ConversionItem, ConversionRecord, Preservation
 from rave_dist.storage.store import Store
 
@@ -95,8 +95,11 @@ def test_windows_lie_inside_and_apart_and_are_few(seconds: float) -> None:
 
 def test_medians_are_over_the_files_that_have_the_quantity() -> None:
     items = [Preservation(pitch_cents=cents, onset_f_measure=0.5) for cents in (1.0, 9.0, None, 3.0)]
-    assert medians(items) == Preservation(pitch_cents=3.0, onset_f_measure=0.5)
-    assert medians([]) == Preservation()
+    medians = Medians()
+    assert medians.preserved == Preservation()
+    for item in items:
+        medians.add(item)
+    assert medians.preserved == medians.copy().preserved == Preservation(pitch_cents=3.0, onset_f_measure=0.5)
 
 
 def test_a_conversion_reports_it_for_each_file_and_in_the_median(
