@@ -20,6 +20,7 @@ from rave_dist.conversion.job import Job, Work, begin, finish
 from rave_dist.conversion.on_ray import convert_corpus
 from rave_dist.errors import ConversionError, StoreError
 from rave_dist.identity import hash_file
+from rave_dist.options import DEFAULT_CHUNK_SECONDS
 from rave_dist.records import ConversionParameters, ConversionRecord, ModelCard, ModelFile
 from rave_dist.storage.store import Store
 from tests.marked_command import READY_SECONDS
@@ -78,7 +79,7 @@ def test_ray_and_the_command_s_own_process_write_the_same_bytes_and_one_resumes_
 ) -> None:
     card = publish_tiny(local_store, "drum")
     plan = plan_conversion(card, [str(recordings)], str(tmp_path / "here"), ConversionParameters(format="flac"))
-    job = begin(local_store, [plan], chunk_seconds=20.0)
+    job = begin(local_store, [plan], chunk_seconds=DEFAULT_CHUNK_SECONDS)
     (here,) = finish(job, in_process.convert_all(job))
     there = convert(local_store, card, str(recordings), str(tmp_path / "there"), workers=2)
     assert (here.converted, len(here.failed)) == (there.converted, len(there.failed)) == (7, 1)
@@ -170,7 +171,7 @@ def test_a_long_file_is_spread_over_the_workers_to_the_same_bytes_and_survives_o
     card = publish_tiny(local_store, "drum")
     given = str(long_recording.parent)
     plan = plan_conversion(card, [given], str(tmp_path / "here"), ConversionParameters(format="flac"))
-    job = begin(local_store, [plan], chunk_seconds=20.0)
+    job = begin(local_store, [plan], chunk_seconds=DEFAULT_CHUNK_SECONDS)
     (here,) = finish(job, in_process.convert_all(job))
     kept: list[str] = []
 
@@ -195,7 +196,7 @@ def test_several_models_on_ray_give_the_bytes_of_each_alone(
 ) -> None:
     cards = [publish_tiny(local_store, name) for name in ("drum", "gong")]
     plans = plan_conversions(cards, [str(recordings)], str(tmp_path / "out"), ConversionParameters(format="flac"))
-    job = begin(local_store, plans, chunk_seconds=20.0)
+    job = begin(local_store, plans, chunk_seconds=DEFAULT_CHUNK_SECONDS)
     records = finish(job, on_ray.convert_all(job, workers=2))
     assert [(record.converted, len(record.failed)) for record in records] == [(7, 1)] * 2
     for card in cards:
