@@ -328,7 +328,7 @@ def _with(path: tuple[str, ...], shown: str) -> str:
     if path[0] in ("name", "store", "max_concurrent", "price", "on_end", "defaults", "instruments"):
         others = {"name": "name: drums", "store": "store: store", "instruments": "instruments: {tabla: {sources: recordings}}"}
         return "\n".join([shown, *(line for name, line in others.items() if name != path[0])])
-    needs = {"resume": "stock: x, ", "ema": "stock: x, ", "improvement": "patience: 1, "}
+    needs = {"resume": "stock: x, ", "ema": "stock: x, ", "freeze_encoder": "model: kompang, ", "improvement": "patience: 1, "}
     if path == ("base", "budget"):
         needs["budget"] = "train: true, "
     written = needs.get(path[-1], "") + shown
