@@ -261,14 +261,14 @@ class OfflineRave(ScriptedRave):
     def encode_at(self, x: Tensor, position: int, seed: int, latent_noise: float) -> Tensor:
         """The first half of `convert`: latents ``[B, latents, T / hop]`` of a stretch ``[B, C, T]`` of a longer sound."""
         if x.shape[-1] % self.hop != 0:
-            raise ValueError("a conversion needs a length that is a multiple of the hop")
+            raise ValueError("a conversion needs a length and a position that are multiples of the hop")
         return self.latents_at(self.analyse(x), position, seed, latent_noise)
 
     @torch.jit.export
     def latents_at(self, h: Tensor, position: int, seed: int, latent_noise: float) -> Tensor:
         """Latents ``[B, latents, F]`` of the network output ``[B, H, F]`` for a stretch."""
         if position % self.hop != 0:
-            raise ValueError("a conversion needs a position that is a multiple of the hop")
+            raise ValueError("a conversion needs a length and a position that are multiples of the hop")
         z: Tensor = self.latents.encode(h, position // self.hop, seed, latent_noise)
         return z
 
