@@ -190,12 +190,7 @@ class Converter(StreamConverter):
         latents = [each.latents for each in played if each.latents is not None]
         return Played(np.concatenate([each.audio for each in played], axis=1), np.concatenate(latents, 2) if latents else None)
 
-    def _played(self, chunk: Chunk, playing: Playing) -> Played:
-        latents: list[Audio] | None = None if self.card.familiarity is None else []
-        audio = self.play(chunk, playing, latents)
-        return Played(audio, latents[0] if latents else None)
-
-    def play(self, chunk: Chunk, playing: Playing, latents: list[Audio] | None = None) -> Audio:
+    def play(self, chunk: Chunk, playing: Playing) -> Audio:
         """What the model makes of a chunk's core.
 
         Output: [C, T], float32, not limited to full scale.
@@ -203,7 +198,6 @@ class Converter(StreamConverter):
         Args:
             chunk: samples at the model's rate, with context.
             playing: how the model plays.
-            latents: those of the core, before they are changed, are appended, [rows, latents, frames].
 
         Raises:
             AudioError: the result is NaN or infinite.
@@ -219,20 +213,26 @@ class Converter(StreamConverter):
             >>> converter.play(chunk, Playing(seed=0, latent_noise=1.0)).shape == (1, hop)
             True
         """
-        x = _rows(chunk.samples, self.card.channels)
-        frames = slice(chunk.core.start // self.card.hop, -(-chunk.core.stop // self.card.hop))
+        return self._played(chunk, playing).audio
+
+    def _played(self, chunk: Chunk, playing: Playing) -> Played:
+        """The same, with the latents of the core before they are changed, if they are scored."""
+        x, frames = _rows(chunk.samples, self.card.channels), self._frames(chunk)
+        scored = self.card.familiarity is not None
         found = []
 
         def play(rows: Tensor, row: int) -> Tensor:
-            y, z = self._play(rows, chunk.position, playing, row, wanted=latents is not None)
-            if z is not None:
+            y, z = self._play(rows, chunk.position, playing, row, wanted=scored)
+            if scored and z is not None:
                 found.append(z[..., frames].cpu())
             return y[..., chunk.core]
 
         y = self._by_rows(x, play, x.shape[-1])
-        if latents is not None:
-            latents.append(torch.cat(found).numpy())
-        return _channels(y, len(chunk.samples))
+        return Played(_channels(y, len(chunk.samples)), torch.cat(found).numpy() if scored else None)
+
+    def _frames(self, chunk: Chunk) -> slice:
+        """The latent frames of a chunk's core."""
+        return slice(chunk.core.start // self.card.hop, -(-chunk.core.stop // self.card.hop))
 
     def check_latents(self) -> None:
         """Refuses an export without the two halves of a conversion.
@@ -272,8 +272,7 @@ class Converter(StreamConverter):
             >>> z.shape == (2, converter.card.latents, 1)
             True
         """
-        core = slice(chunk.core.start // self.card.hop, -(-chunk.core.stop // self.card.hop))
-        x = _rows(chunk.samples, self.card.channels)
+        x, core = _rows(chunk.samples, self.card.channels), self._frames(chunk)
 
         def encode(rows: Tensor, row: int) -> Tensor:
             z: Tensor = self._model.encode_at(rows.to(self.device), chunk.position, playing.seed + row, playing.latent_noise)

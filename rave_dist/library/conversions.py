@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -59,22 +59,18 @@ def named_change(text: str) -> tuple[str, float]:
     return name.strip(), value
 
 
-def _check_names(texts: tuple[str, ...]) -> tuple[str, ...]:
-    for text in texts:
-        try:
-            named_change(text)
-        except ConversionError as error:
-            raise PydanticCustomError("named", "is not a change by name", {"fix": error.fix}) from error
-    return texts
+def _written_as(read: Callable[[str], object], what: str) -> AfterValidator:
+    """Refuses texts that cannot be read, with the fix."""
 
+    def check(texts: tuple[str, ...]) -> tuple[str, ...]:
+        for text in texts:
+            try:
+                read(text)
+            except ConversionError as error:
+                raise PydanticCustomError("change", "is not {what}", {"what": what, "fix": error.fix}) from error
+        return texts
 
-def _check_latents(texts: tuple[str, ...]) -> tuple[str, ...]:
-    for text in texts:
-        try:
-            latent_change(text)
-        except ConversionError as error:
-            raise PydanticCustomError("latent", "is not a change of a latent", {"fix": error.fix}) from error
-    return texts
+    return AfterValidator(check)
 
 
 class ConversionSettings(StrictRecord):
@@ -92,14 +88,14 @@ class ConversionSettings(StrictRecord):
     latent_noise: Annotated[Number, Field(ge=0, le=1000)] | None = key("noise around the latents", 0)
     noise: Annotated[Number, Field(ge=0, le=1000)] | None = key("level of the model's noise generator", 0.5)
     temperature: Annotated[Number, Field(ge=0, le=1000)] | None = key("factor on all latents", 0.7)
-    latent: Annotated[Strings, AfterValidator(_check_latents)] | None = key(
+    latent: Annotated[Strings, _written_as(latent_change, "a change of a latent")] | None = key(
         "changes of single latents, from 1", "3=scale:1.2,bias:-0.1", ["1=scale:1.2", "3=bias:-0.1"]
     )
     denoise: Annotated[Number, Field(ge=0, le=1)] | None = key("share of the background noise that is removed", 1)
     gate: Annotated[Number, Field(ge=0, le=100)] | None = key("dB above the noise floor, below which results are silent", 12)
     skip_silence: Annotated[Number, Field(ge=-200, le=0)] | None = key("dBFS, below which results are silent", -90)
     mix: Annotated[Number, Field(ge=0, le=1)] | None = key("share of the model's output", 0.8)
-    named: Annotated[Strings, AfterValidator(_check_names)] | None = key(
+    named: Annotated[Strings, _written_as(named_change, "a change by name")] | None = key(
         "changes of latents by their names", "loudness=+0.5", ["loudness=+0.5", "pitch=-1"]
     )
     only_above: Annotated[Number, Field(ge=0, le=1)] | None = key("familiarity, below which results are silent", 0.5)
