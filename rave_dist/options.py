@@ -16,6 +16,7 @@ from pydantic import (
     Field,
     GetJsonSchemaHandler,
     SerializerFunctionWrapHandler,
+    StringConstraints,
     model_serializer,
     model_validator,
 )
@@ -86,9 +87,21 @@ def _as_number(value: Any) -> Any:
     return value
 
 
+def as_tuple(value: Any) -> Any:
+    """Accepts a single text in place of a list."""
+    return (value,) if isinstance(value, str) else value
+
+
 _EXPONENT = re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+")
 Number = Annotated[float, BeforeValidator(_as_number)]
 Whole = Annotated[int, BeforeValidator(_as_number)]
+Text = Annotated[str, StringConstraints(min_length=1)]
+# The type after ``json_schema_input_type`` is that of the manifest, the other that of the record.
+Strings = Annotated[
+    tuple[Text, ...],
+    BeforeValidator(as_tuple, json_schema_input_type=Text | Annotated[list[Text], Field(min_length=1)]),
+    Field(min_length=1),
+]
 
 
 def _at_most_one(*keys: str) -> dict[str, Any]:

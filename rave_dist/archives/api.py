@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import overload
+from typing import Unpack, overload
 
 from rave_dist import archives
 from rave_dist.arguments import AnyProgress, AnyStore, reporting, store_of
 from rave_dist.options import DEFAULT_CHUNK_SECONDS, DEFAULT_FORMAT, DEFAULT_LATENT_NOISE, DEFAULT_SEED, AudioFormat
-from rave_dist.records import Controls, ConversionParameters, Treatment
+from rave_dist.records import AllParameters, ConversionParameters
 from rave_dist.views import Conversion
 
 
@@ -21,26 +21,11 @@ def convert(
     inputs: str | Path | Sequence[str | Path],
     output: str | Path,
     *,
-    sample_rate: int | None = ...,
-    channels: int | None = ...,
-    format: AudioFormat = ...,
-    seed: int = ...,
-    latent_noise: float = ...,
-    noise: float = ...,
-    temperature: float = ...,
-    latents: Mapping[int, tuple[float, float]] = ...,
-    named: Mapping[str, float] = ...,
-    salvage: bool = ...,
-    denoise: float = ...,
-    gate: float | None = ...,
-    skip_silence: float | None = ...,
-    mix: float = ...,
-    match_loudness: bool = ...,
-    only_above: float | None = ...,
     chunk_seconds: float = ...,
     workers: int | None = ...,
     page: str | Path | None = ...,
     progress: AnyProgress = ...,
+    **parameters: Unpack[AllParameters],
 ) -> Conversion: ...
 
 
@@ -51,26 +36,11 @@ def convert(
     inputs: str | Path | Sequence[str | Path],
     output: str | Path,
     *,
-    sample_rate: int | None = ...,
-    channels: int | None = ...,
-    format: AudioFormat = ...,
-    seed: int = ...,
-    latent_noise: float = ...,
-    noise: float = ...,
-    temperature: float = ...,
-    latents: Mapping[int, tuple[float, float]] = ...,
-    named: Mapping[str, float] = ...,
-    salvage: bool = ...,
-    denoise: float = ...,
-    gate: float | None = ...,
-    skip_silence: float | None = ...,
-    mix: float = ...,
-    match_loudness: bool = ...,
-    only_above: float | None = ...,
     chunk_seconds: float = ...,
     workers: int | None = ...,
     page: str | Path | None = ...,
     progress: AnyProgress = ...,
+    **parameters: Unpack[AllParameters],
 ) -> tuple[Conversion, ...]: ...
 
 
@@ -149,22 +119,23 @@ def convert(
     """
     given = [inputs] if isinstance(inputs, str | Path) else inputs
     place = store_of(store)
-    parameters = ConversionParameters(
+    parameters = ConversionParameters.of(
         sample_rate=sample_rate,
         channels=channels,
         format=format,
         seed=seed,
         latent_noise=latent_noise,
+        noise=noise,
+        temperature=temperature,
+        latents=latents,
+        named=named,
         salvage=salvage,
-        treatment=Treatment(
-            denoise=denoise,
-            gate=gate,
-            skip_silence=skip_silence,
-            mix=mix,
-            match_loudness=match_loudness,
-            only_above=only_above,
-        ),
-        controls=Controls(noise=noise, temperature=temperature, latents=dict(latents), named=dict(named)),
+        denoise=denoise,
+        gate=gate,
+        skip_silence=skip_silence,
+        mix=mix,
+        match_loudness=match_loudness,
+        only_above=only_above,
     )
     with reporting(progress) as shown:
         records = archives.convert(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from rave_dist.storage.store import Store
 from rave_dist.temporary import temporary_folder
 
 if TYPE_CHECKING:
+    from rave_dist.audio.io.write import Format
     from rave_dist.conversion.convert import Converter
 
 _TABLE = ".parquet"
@@ -71,14 +73,14 @@ def encode(
     """
     progress.stage("listing recordings")
     from rave_dist.audio.io.sources import find_sources, local_copy
-    from rave_dist.conversion.corpus import plan_conversion
+    from rave_dist.conversion.corpus import one_file, plan_conversion
     from rave_dist.records import ConversionParameters
     from rave_dist.registry.store import find
 
     card = find(store, model)
     if output.endswith(_TABLE):
         listed = find_sources(inputs).sources
-        place, name = _one_file(output, len(listed))
+        place, name = one_file(output, len(listed))
         named = [(listed[0], name)]
         if os.path.realpath(listed[0].uri) == os.path.realpath(place.address(name)):
             raise ConversionError("OUTPUT is this source itself", where=output, fix="choose another OUTPUT")
@@ -90,7 +92,6 @@ def encode(
     from rave_dist.conversion.loading import load_converters
 
     converter = load_converters(store, {0: card}, trust=trust)[0]
-    converter.check_latents()
     progress.stage("encoding")
     written = []
     for number, (source, key) in enumerate(named):
@@ -133,7 +134,8 @@ def decode(
         StoreError: a table, the store or OUTPUT cannot be used.
     """
     progress.stage("checking the tables")
-    from rave_dist.audio.io.write import Format, output_format
+    from rave_dist.audio.io.write import output_format
+    from rave_dist.conversion.corpus import one_file
     from rave_dist.conversion.latents_file import LatentsFile
     from rave_dist.registry.store import find
 
@@ -142,7 +144,7 @@ def decode(
     for path, _, table in found:
         table.info.check_fits(cards[table.info.model], where=str(path))
     if output.endswith(_SOUNDS):
-        place, key = _one_file(output, len(found))
+        place, key = one_file(output, len(found))
         keys = [key]
     else:
         place = Store(output)
@@ -171,6 +173,84 @@ def decode(
     return written
 
 
+def morph(
+    store: Store,
+    models: Sequence[str],
+    sounds: Sequence[str],
+    output: str,
+    *,
+    amount: tuple[float, float],
+    seed: int,
+    latent_noise: float,
+    trust: bool = False,
+    progress: Progress = SILENT,
+) -> Written:
+    """Writes a sound between two sounds, two instruments of one encoder, or both.
+
+    Args:
+        store: of the models.
+        models: one or two, NAME or NAME@VERSION.
+        sounds: one or two recordings.
+        output: a file ending in .wav or .flac.
+        amount: how far from the first to the second, 0 to 1, at the beginning and at the end.
+        seed: picks all noise.
+        latent_noise: level of the noise around the latents.
+        trust: load a model file with operators that no export has.
+        progress: receives the stage.
+
+    Returns:
+        The sound; if a recording cannot be read, with the problem.
+
+    Raises:
+        ModelNotFoundError: no such model or version.
+        ConversionError: neither two models nor two sounds, models without a common encoder, an amount that is out of range or
+            changes between two models, or an OUTPUT that is not a file.
+        AudioError: a recording is not found.
+        StoreError: the store or OUTPUT cannot be used.
+    """
+    from rave_dist.audio.io.sources import find_sources, local_copy
+    from rave_dist.conversion.corpus import one_file
+    from rave_dist.conversion.morph import Amount, check_one_encoder, morph_files
+    from rave_dist.registry.store import find
+
+    far = Amount(*amount)
+    far.check()
+    if not (len(models) in (1, 2) and len(sounds) in (1, 2)) or len(models) + len(sounds) < 3:
+        raise ConversionError(
+            f"there are {len(models)} models and {len(sounds)} sounds",
+            where="morph",
+            fix="give two sounds with one model, one sound with two models, or two of both",
+        )
+    if len(models) == 2 and far.start != far.end:
+        raise ConversionError("the amount cannot change between two models", where="--to", fix="leave out --to")
+    if not output.endswith(_SOUNDS):
+        raise ConversionError("OUTPUT is one sound", where=output, fix="end it in .wav or .flac")
+    cards = [find(store, model) for model in models]
+    if len(cards) == 2:
+        check_one_encoder(*cards)
+    progress.stage("listing recordings")
+    sources = [find_sources([sound]).sources for sound in sounds]
+    if several := next((given for given, found in zip(sounds, sources, strict=True) if len(found) > 1), None):
+        raise ConversionError("there are several recordings", where=several, fix="name one of them")
+    place, key = one_file(output, 1)
+    for (source,) in sources:
+        if os.path.realpath(source.uri) == os.path.realpath(place.address(key)):
+            raise ConversionError("OUTPUT is this source itself", where=output, fix="choose another OUTPUT")
+    progress.stage("loading the model")
+    from rave_dist.conversion.loading import load_converters
+
+    converters = list(load_converters(store, dict(enumerate(cards)), trust=trust).values())
+    progress.stage("converting")
+
+    def write(path: Path) -> float:
+        with ExitStack() as stack:
+            found = [(stack.enter_context(local_copy(source.uri)), PurePosixPath(source.name).name) for (source,) in sources]
+            kind: Format = "flac" if key.endswith(".flac") else "wav"
+            return morph_files(found, converters, path, kind, amount=far, seed=seed, latent_noise=latent_noise)
+
+    return _write(" and ".join(source.name for (source,) in sources), place, key, write)
+
+
 def _write(source: str, place: Store, key: str, write: Callable[[Path], float]) -> Written:
     """Writes one output, complete or not at all; what is wrong with its source is its problem alone."""
     output = place.address(key)
@@ -182,14 +262,6 @@ def _write(source: str, place: Store, key: str, write: Callable[[Path], float]) 
             return Written(source, output, problem=Problem(what=error.what, fix=error.fix))
         place.upload(path, key)
     return Written(source, output, seconds)
-
-
-def _one_file(output: str, count: int) -> tuple[Store, str]:
-    """The folder and the name of an OUTPUT that is a file."""
-    if count != 1:
-        raise ConversionError(f"OUTPUT is one file, but there are {count} inputs", where=output, fix="give a folder as OUTPUT")
-    folder, _, name = Store(output).uri.rpartition("/")
-    return Store(folder or "/"), name
 
 
 def _tables(given: Sequence[str]) -> Iterator[tuple[Path, str]]:

@@ -71,6 +71,52 @@ def decode(
     _show(written, as_json)
 
 
+def morph(
+    paths: Annotated[
+        list[str], typer.Argument(metavar="SOUND [SOUND] OUTPUT", help="One or two recordings, and x.wav or x.flac.")
+    ],
+    store: StoreUri,
+    model: Annotated[
+        list[str],
+        typer.Option(
+            "--model", metavar="NAME[@VERSION]", help="The model, or two from one base with freeze_encoder.", show_default=False
+        ),
+    ],
+    amount: Annotated[float, typer.Option("--amount", min=0, max=1, help="How far from the first to the second.")] = 0.5,
+    to: Annotated[
+        float | None,
+        typer.Option(
+            "--to", min=0, max=1, help="The amount at the end, with one model.  [default: --amount]", show_default=False
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Picks all noise.")] = DEFAULT_SEED,
+    latent_noise: Annotated[
+        float, typer.Option("--latent-noise", min=0, max=1000, help="Noise around the latents; 0 for their mean.")
+    ] = DEFAULT_LATENT_NOISE,
+    trust: Trust = False,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Write a sound between two sounds, or between two instruments of one encoder.
+
+    Two sounds are mixed in the model's latents, and the result ends with the shorter one; two instruments in their weights.
+    """
+    *sounds, output = _two(paths, "SOUND [SOUND] OUTPUT")
+    with shown_progress() as progress:
+        written = latents.morph(
+            existing(store),
+            model,
+            sounds,
+            output,
+            amount=(amount, amount if to is None else to),
+            seed=seed,
+            latent_noise=latent_noise,
+            trust=trust,
+            progress=progress,
+        )
+    _show([written], as_json)
+
+
 def _two(paths: list[str], metavar: str) -> list[str]:
     if len(paths) < 2:
         raise typer.BadParameter(f"give at least one {metavar.partition('.')[0]}, and OUTPUT last", param_hint=metavar)

@@ -20,7 +20,10 @@ COMMANDS = {
         *(library.init, library.schema, library.check, library.plan, library.run, library.submit, library.status),
         *(library.ingest, library.train, library.publish, library.report),
     ),
-    "Published models": (models.models, models.convert, latents.encode, latents.decode, models.serve, models.unpack),
+    "Published models": (
+        *(models.models, models.convert, latents.encode, latents.decode, latents.morph),
+        *(models.serve, models.unpack),
+    ),
     "The store": (store.verify, store.prune),
     "This machine, and a cluster's": (machine.doctor, machine.hosts, machine.demo),
 }

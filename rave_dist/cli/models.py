@@ -12,9 +12,9 @@ from rave_dist import archives, pipeline
 from rave_dist.archives import watched
 from rave_dist.cli.options import Debug, InputsBelow, Json, OutputsBelow, StoreUri, Trust, existing, finish
 from rave_dist.errors import RaveDistError
-from rave_dist.library.conversions import latent_change, named_change
 from rave_dist.options import DEFAULT_CHUNK_SECONDS, DEFAULT_FORMAT, DEFAULT_LATENT_NOISE, DEFAULT_SEED, AudioFormat
-from rave_dist.records import Controls, ConversionParameters, Problem, Treatment
+from rave_dist.records import ConversionParameters, Problem
+from rave_dist.records.conversion_options import latent_change, named_change
 from rave_dist.storage.store import Store
 from rave_dist.terminal import console
 from rave_dist.terminal.conversion import show_conversions, show_conversions_end
@@ -87,7 +87,7 @@ def convert(
         int | None, typer.Option("--sample-rate", min=8000, max=192_000, help="Hertz.  [default: that of each source]")
     ] = None,
     channels: Annotated[int | None, typer.Option("--channels", min=1, max=8, help="[default: those of each source]")] = None,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Picks all noise.")] = DEFAULT_SEED,
+    seed: Annotated[int, typer.Option("--seed", min=0, max=2**31 - 1, help="Picks all noise.")] = DEFAULT_SEED,
     latent_noise: Annotated[
         float,
         typer.Option(
@@ -189,27 +189,23 @@ def convert(
         raise typer.BadParameter(f"{models!r} is not 'all'; name single models with --model", param_hint="--models")
     if (models is None) == (not model):
         raise typer.BadParameter("name one or several models with --model, or give --models all", param_hint="--model")
-    parameters = ConversionParameters(
+    parameters = ConversionParameters.of(
         sample_rate=sample_rate,
         channels=channels,
         format=file_format,
         seed=seed,
         latent_noise=latent_noise,
+        noise=noise,
+        temperature=temperature,
+        latents=dict(map(latent_change, latent or ())),
+        named=dict(map(named_change, named or ())),
         salvage=salvage,
-        treatment=Treatment(
-            denoise=denoise,
-            gate=gate,
-            skip_silence=skip_silence,
-            mix=mix,
-            match_loudness=match_loudness,
-            only_above=only_above,
-        ),
-        controls=Controls(
-            noise=noise,
-            temperature=temperature,
-            latents=dict(map(latent_change, latent or ())),
-            named=dict(map(named_change, named or ())),
-        ),
+        denoise=denoise,
+        gate=gate,
+        skip_silence=skip_silence,
+        mix=mix,
+        match_loudness=match_loudness,
+        only_above=only_above,
     )
     began, place = time.monotonic(), existing(store)
     with shown_progress() as progress:

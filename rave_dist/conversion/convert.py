@@ -23,6 +23,7 @@ from rave_dist.storage.store import Store
 from rave_dist.temporary import temporary_folder
 
 # Several channels at once use a GPU better; on a CPU they save nothing and cost memory.
+_HALVES = ("analyse", "latents_at", "encode_at", "decode_at")
 _ROWS_AT_ONCE = {"cpu": 1, "cuda": 8}
 
 
@@ -56,13 +57,15 @@ class Converter(StreamConverter):
             raise ConversionError(
                 f"not a TorchScript model ({str(error).splitlines()[0]})", where=card.reference, fix="publish the model again"
             ) from error
-        if not hasattr(self._model, "convert"):
-            raise ConversionError("this export has no convert method", where=card.reference, fix="publish the model again")
-        if all(argument.name != "latent_noise" for argument in self._model.convert.schema.arguments):
+        self._require("convert")
+
+    def _require(self, *methods: str) -> None:
+        """Refuses an export that cannot do what is asked of it."""
+        if missing := [method for method in methods if not hasattr(self._model, method)]:
             raise ConversionError(
-                "this export was made by an earlier version, and cannot draw noise around the latents",
-                where=card.reference,
-                fix=f"delete {card.key} in the store and publish the run again",
+                f"this export has no {missing[0]} method",
+                where=self.card.reference,
+                fix=f"delete {self.card.key} in the store and publish the run again",
             )
 
     @classmethod
@@ -228,25 +231,11 @@ class Converter(StreamConverter):
             return y[..., chunk.core]
 
         y = self._by_rows(x, play, x.shape[-1])
-        return Played(_channels(y, len(chunk.samples)), torch.cat(found).numpy() if scored else None)
+        return Played(as_channels(y, len(chunk.samples)), torch.cat(found).numpy() if scored else None)
 
     def _frames(self, chunk: Chunk) -> slice:
         """The latent frames of a chunk's core."""
         return slice(chunk.core.start // self.card.hop, -(-chunk.core.stop // self.card.hop))
-
-    def check_latents(self) -> None:
-        """Refuses an export without the two halves of a conversion.
-
-        Raises:
-            ConversionError: it has not.
-
-        Example:
-            >>> rd.Converter.load("store", "rebana").check_latents()
-        """
-        if not (hasattr(self._model, "encode_at") and hasattr(self._model, "decode_at")):
-            raise ConversionError(
-                "this export cannot encode and decode apart", where=self.card.reference, fix="publish the model again"
-            )
 
     def encode_chunk(self, chunk: Chunk, playing: Playing) -> Audio:
         """The latents of a chunk's core: the first half of `play`.
@@ -272,6 +261,7 @@ class Converter(StreamConverter):
             >>> z.shape == (2, converter.card.latents, 1)
             True
         """
+        self._require(*_HALVES)
         x, core = _rows(chunk.samples, self.card.channels), self._frames(chunk)
 
         def encode(rows: Tensor, row: int) -> Tensor:
@@ -305,6 +295,7 @@ class Converter(StreamConverter):
             >>> y.shape == (1, 3 * converter.card.hop)
             True
         """
+        self._require(*_HALVES)
         hop, frames = self.card.hop, chunk.samples.shape[1]
         core = slice(chunk.core.start * hop, chunk.core.stop * hop)
         z = torch.from_numpy(np.ascontiguousarray(chunk.samples).reshape(-1, self.card.latents, frames))
@@ -316,7 +307,7 @@ class Converter(StreamConverter):
             )
             return y[..., core]
 
-        return _channels(self._by_rows(z, decode, frames * hop), channels)
+        return as_channels(self._by_rows(z, decode, frames * hop), channels)
 
     def _by_rows(self, x: Tensor, apply: Callable[[Tensor, int], Tensor], samples: int) -> Audio:
         """What the model makes of [rows, ...], in parts that suit the device; ``apply`` gets a part's first number."""
@@ -355,6 +346,7 @@ class Converter(StreamConverter):
         if not (wanted or self._encodings is not None or controls.latents or controls.temperature != 1):
             y = self._model.convert(x.to(self.device), position, seed, controls.noise, level)
             return y, None
+        self._require(*_HALVES)
 
         def analyse() -> Tensor:
             h: Tensor = self._model.analyse(x.to(self.device))
@@ -376,7 +368,7 @@ def _rows(samples: Audio, width: int) -> Tensor:
     return torch.from_numpy(samples.reshape(rows, width, -1))
 
 
-def _channels(y: Audio, channels: int) -> Audio:
+def as_channels(y: Audio, channels: int) -> Audio:
     """Rows of the model [rows, width, T] as channels [C, T]; those of an incomplete last row are averaged."""
     out = y.reshape(y.shape[0] * y.shape[1], -1)
     if len(out) != channels:

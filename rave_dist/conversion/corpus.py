@@ -103,12 +103,8 @@ def plan_conversion(
     listing, whole = _list(inputs, output, parameters, as_file=bool(as_file), find=find)
     if not as_file:
         return _plan(card, Store(whole), parameters, listing, _tasks(listing, parameters))
-    if len(listing.sources) > 1:
-        raise ConversionError(
-            f"OUTPUT is one file, but there are {len(listing.sources)} sources", where=output, fix="give a folder as OUTPUT"
-        )
-    folder, _, name = whole.rpartition("/")
-    return _plan(card, Store(folder or "/"), parameters, listing, (Task(listing.sources[0], name),), file=whole)
+    place, name = one_file(output, len(listing.sources))
+    return _plan(card, place, parameters, listing, (Task(listing.sources[0], name),), file=whole)
 
 
 def plan_conversions(
@@ -162,7 +158,7 @@ def _list(
     inputs: Sequence[str], output: str, parameters: ConversionParameters, *, as_file: bool, find: Find
 ) -> tuple[Listing, str]:
     """The sources, and OUTPUT as a full path or address; refuses what cannot be converted."""
-    parameters.treatment.check()
+    parameters.treatment.check()  # before the listing
     if not inputs:
         raise ConversionError("there is nothing to convert", fix="give at least one file, folder, glob or s3:// prefix")
     check_format(parameters, where=output)
@@ -190,15 +186,7 @@ def _plan(
     *,
     file: str = "",
 ) -> Plan:
-    controls = parameters.controls.resolved(card.named_latents, where=card.reference)
-    controls.check(card.latents, where=card.reference)
-    parameters = parameters.model_copy(update={"controls": controls})
-    if parameters.treatment.only_above is not None and card.familiarity is None:
-        raise ConversionError(
-            "this model was published by an earlier version, and cannot say how familiar a sound is",
-            where=card.reference,
-            fix=f"leave out --only-above, or delete {card.key} in the store and publish the run again",
-        )
+    parameters = parameters_for(card, parameters)
     identity = parameters.to_json()
     del identity["salvage"]  # selects which files are converted, not how
     return Plan(
@@ -211,6 +199,36 @@ def _plan(
         notes=listing.notes,
         is_file=bool(file),
     )
+
+
+def one_file(output: str, inputs: int) -> tuple[Store, str]:
+    """The folder and the name of an OUTPUT that is a file.
+
+    Raises:
+        ConversionError: there are several inputs.
+    """
+    if inputs > 1:
+        raise ConversionError(f"OUTPUT is one file, but there are {inputs} inputs", where=output, fix="give a folder as OUTPUT")
+    folder, _, name = Store(output).uri.rpartition("/")
+    return Store(folder or "/"), name
+
+
+def parameters_for(card: ModelCard, parameters: ConversionParameters) -> ConversionParameters:
+    """The parameters of a conversion with this model: named changes are those of its latents.
+
+    Raises:
+        ConversionError: a value is out of range, or the model lacks a latent or the scores that are asked for.
+    """
+    parameters.treatment.check()
+    controls = parameters.controls.resolved(card.named_latents, where=card.reference)
+    controls.check(card.latents, where=card.reference)
+    if parameters.treatment.only_above is not None and card.familiarity is None:
+        raise ConversionError(
+            "this model was published by an earlier version, and cannot say how familiar a sound is",
+            where=card.reference,
+            fix=f"leave out --only-above, or delete {card.key} in the store and publish the run again",
+        )
+    return parameters.model_copy(update={"controls": controls})
 
 
 def check_format(parameters: ConversionParameters, *, where: str) -> None:

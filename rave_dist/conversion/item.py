@@ -8,9 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from rave_dist.audio.io.open import open_audio
 from rave_dist.audio.io.snapshot import Snapshot
 from rave_dist.audio.io.sources import check_as_listed, local_copy
 from rave_dist.audio.io.write import Format, flac_refusal
@@ -18,18 +16,16 @@ from rave_dist.audio.metadata.times import keep_time
 from rave_dist.conversion.corpus import FOREIGN, FOREIGN_FIX, Plan, Task, counts_as_done, output_tag, read_entry
 from rave_dist.conversion.describe import Origin
 from rave_dist.conversion.file import ConvertedFile, Target, convert_together
+from rave_dist.conversion.inspection import Readable, inspect
 from rave_dist.conversion.levels import decibels
 from rave_dist.conversion.names import as_wav
 from rave_dist.conversion.stream import StreamConverter
 from rave_dist.errors import AudioError, StoreError, from_os_error, is_disk_full
 from rave_dist.identity import hash_file
-from rave_dist.records import ConversionItem, ConversionParameters, Treatment
+from rave_dist.records import ConversionItem
 from rave_dist.storage.schemes import is_remote, split
 from rave_dist.storage.store import Store
 from rave_dist.temporary import temporary_folder
-
-if TYPE_CHECKING:
-    from rave_dist.conversion.treatment import Profile
 
 _S3_KEY_BYTES = 1024
 _LEAST_FREE_BYTES = 16 << 20
@@ -46,18 +42,6 @@ class Outcome:
     item: ConversionItem
     conversion: str
     skipped: bool = False
-
-
-@dataclass(frozen=True)
-class _Readable:
-    """The readable part of a source, as the conversion will have it; ``damage`` describes the rest."""
-
-    sample_rate: int
-    channels: int
-    samples: int
-    damage: AudioError | None
-    notes: tuple[str, ...]
-    profile: Profile | None
 
 
 def convert_source(
@@ -117,7 +101,7 @@ def _convert(task: Task, path: Path, outputs: list[_Output], snapshot: Snapshot,
     """Writes the outputs of one source."""
     parameters = outputs[0].plan.parameters  # those of reading are the same for all
     with _reading(task):
-        sound = _inspect(path, parameters)
+        sound = inspect(path, parameters)
     if not sound.samples:
         raise sound.damage or AudioError("contains no samples", where=task.source.name, fix=_INTACT)
     if sound.damage and not parameters.salvage:
@@ -201,7 +185,7 @@ class _Output:
         now = {"source": self.item.source, "source_fingerprint": self.item.source_fingerprint, "output_tag": tag}
         return entry.model_copy(update=now)
 
-    def prepare(self, sound: _Readable, stack: ExitStack) -> Target | None:
+    def prepare(self, sound: Readable, stack: ExitStack) -> Target | None:
         """The file to write, in a temporary folder if OUTPUT is remote; None if it cannot be written."""
         plan = self.plan
         file_format: Format = "wav" if self._key.endswith(".wav") else "flac"
@@ -222,7 +206,7 @@ class _Output:
             target = Target(place, self._converter, plan.parameters, file_format, origin, sound.profile)
         return target
 
-    def finish(self, target: Target, made: ConvertedFile | Exception, sound: _Readable) -> None:
+    def finish(self, target: Target, made: ConvertedFile | Exception, sound: Readable) -> None:
         """Uploads a written file, if OUTPUT is remote, and describes it in the entry."""
         with self._ending():
             if isinstance(made, Exception):
@@ -255,25 +239,6 @@ class _Output:
                 }
             )
             self.is_open = False
-
-
-def _inspect(path: Path, parameters: ConversionParameters) -> _Readable:
-    samples, damage, profile = 0, None, None
-    with open_audio(path) as decoder:
-        rate, channels = parameters.sample_rate or decoder.sample_rate, parameters.channels or decoder.channels
-        if parameters.treatment != Treatment():
-            from rave_dist.conversion.treatment import Profile  # imported here: it imports scipy
-
-            recorded = {"sample_rate": decoder.sample_rate, "channels": decoder.channels}
-            profile = Profile(parameters.treatment, out_channels=channels, **recorded)
-        try:
-            for block in decoder.blocks():
-                samples += block.shape[1]
-                if profile is not None:
-                    profile.add(block)
-        except AudioError as error:
-            damage = error
-        return _Readable(rate, channels, samples, damage, decoder.notes, profile)
 
 
 def _check_place(plan: Plan, key: str) -> None:

@@ -11,7 +11,7 @@ of the first is the conversion: the same samples if the sound is one chunk, else
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from rave_dist.audio.dsp.chunks import cut
@@ -20,10 +20,13 @@ from rave_dist.audio.io.open import open_audio
 from rave_dist.audio.io.write import AudioWriter, Format, subtype_for
 from rave_dist.audio.types import Audio
 from rave_dist.conversion.convert import Converter
+from rave_dist.conversion.describe import describe_latents
 from rave_dist.conversion.latents_file import LatentsFile, LatentsInfo, write_latents
 from rave_dist.conversion.stream import Conversion, Playing, core_samples, of_length
 from rave_dist.errors import AudioError
+from rave_dist.identity import hash_file
 from rave_dist.options import DEFAULT_CHUNK_SECONDS
+from rave_dist.records import ModelCard
 
 
 def encode(
@@ -41,7 +44,6 @@ def encode(
         ConversionError: the model's export or the level of the noise is not suitable.
         AudioError: while iterating: what ``blocks`` raise, or latents are NaN or infinite.
     """
-    converter.check_latents()
     card, playing = converter.card, _playing(info)
     there = resample(iter(blocks), rate=info.sample_rate, new_rate=card.sample_rate, channels=info.channels)
     core = core_samples(card, info.channels, chunk_seconds)
@@ -70,7 +72,6 @@ def decode(
         ConversionError: the model's export is not suitable; while iterating, what ``blocks`` raise.
         AudioError: while iterating: the result is NaN or infinite.
     """
-    converter.check_latents()
     card, playing, hop = converter.card, _playing(info), converter.card.hop
     left, right = (-(-samples // hop) for samples in card.receptive_field)
     core = core_samples(card, info.channels, chunk_seconds) // hop
@@ -100,11 +101,18 @@ def encode_file(source: Path, converter: Converter, target: Path, *, seed: int, 
         AudioError: the recording is damaged or empty, or the latents are NaN or infinite.
         ConversionError: the model's export or the level of the noise is not suitable.
     """
-    card = converter.card
+    info = inspect_for_latents(source, converter.card, seed=seed, latent_noise=latent_noise, name=name)
     with open_audio(source) as decoder:
-        samples = sum(block.shape[1] for block in decoder.blocks())
-    if not samples:
-        raise AudioError("contains no samples", where=name, fix="leave it out")
+        write_latents(target, encode(converter, decoder.blocks(), info), info)
+    return info
+
+
+def inspect_for_latents(source: Path, card: ModelCard, *, seed: int, latent_noise: float, name: str) -> LatentsInfo:
+    """Decodes a recording once; arguments as in `encode_file`.
+
+    Raises:
+        AudioError: the recording is damaged or empty.
+    """
     with open_audio(source) as decoder:
         info = LatentsInfo(
             model=card.reference,
@@ -114,15 +122,18 @@ def encode_file(source: Path, converter: Converter, target: Path, *, seed: int, 
             latents=card.latents,
             sample_rate=decoder.sample_rate,
             channels=decoder.channels,
-            samples=samples,
+            samples=sum(block.shape[1] for block in decoder.blocks()),
             subtype=decoder.subtype,
             seed=seed,
             latent_noise=latent_noise,
             source=name,
+            source_sha256=hash_file(source),
+            source_format=decoder.format,
         )
-        if not info.frames:
-            raise AudioError("shorter than a sample at the model's rate", where=name, fix="leave it out")
-        write_latents(target, encode(converter, decoder.blocks(), info), info)
+    if not info.samples:
+        raise AudioError("contains no samples", where=name, fix="leave it out")
+    if not info.frames:
+        raise AudioError("shorter than a sample at the model's rate", where=name, fix="leave it out")
     return info
 
 
@@ -137,18 +148,56 @@ def decode_file(table: LatentsFile, converter: Converter, target: Path, file_for
         AudioError: the sound is NaN or infinite, or the format does not support it.
         StoreError: it cannot be written.
     """
-    info = table.info
+    info, frames = table.info, table.frames
+    remark = "from a table of latents, which may have been edited"
+    sound = decode(converter, table.blocks(), info, frames=frames)
+    return write_sound(target, sound, info, [converter.card], file_format, remark=remark, samples=info.length(frames))
+
+
+def write_sound(
+    target: Path,
+    sound: Iterable[Audio],
+    info: LatentsInfo,
+    cards: Sequence[ModelCard],
+    file_format: Format,
+    *,
+    remark: str,
+    samples: int,
+    other: LatentsInfo | None = None,
+) -> float:
+    """Writes the sound of latents, with what it is derived from.
+
+    Args:
+        target: the file.
+        sound: [C, T] each.
+        info: about the latents.
+        cards: of the models that play them.
+        file_format: FLAC or WAV.
+        remark: how they became what is played.
+        samples: of the sound per channel.
+        other: about the latents of a second recording.
+
+    Returns:
+        Its seconds.
+
+    Raises:
+        AudioError: the sound is NaN or infinite, or the format does not support it.
+        StoreError: it cannot be written.
+    """
+    subtype = subtype_for(info.subtype)
+    bits = int(subtype.removeprefix("PCM_"))
     with AudioWriter(
         target,
         sample_rate=info.sample_rate,
         channels=info.channels,
         file_format=file_format,
-        subtype=subtype_for(info.subtype),
-        expected_samples=info.length(table.frames),
+        subtype=subtype,
+        metadata=describe_latents(info, cards, remark=remark, bits=bits, samples=samples, other=other),
+        expected_samples=samples,
     ) as writer:
-        for block in decode(converter, table.blocks(), info, frames=table.frames):
+        for block in sound:
             writer.write(block)
-    return info.length(table.frames) / info.sample_rate
+    return samples / info.sample_rate
 
 
 def _playing(info: LatentsInfo) -> Playing:

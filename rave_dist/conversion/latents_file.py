@@ -49,6 +49,8 @@ class LatentsInfo(Record):
         seed: of all noise.
         latent_noise: level of the noise that was drawn around the latents.
         source: name of the sound's file.
+        source_sha256: of its bytes.
+        source_format: its container.
     """
 
     format: Literal[1] = 1
@@ -59,11 +61,13 @@ class LatentsInfo(Record):
     latents: int = Field(ge=1)
     sample_rate: int = Field(ge=1)
     channels: int = Field(ge=1)
-    samples: int = Field(ge=1)
+    samples: int = Field(ge=0)
     subtype: str
     seed: int
     latent_noise: float = Field(ge=0, allow_inf_nan=False)
     source: str
+    source_sha256: str = ""
+    source_format: str = ""
 
     @property
     def rows(self) -> int:

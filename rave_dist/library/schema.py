@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Annotated, Any, Literal, get_args
 from urllib.parse import urlsplit
 
-from pydantic import BeforeValidator, Field, StringConstraints, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from rave_dist import extensions
@@ -26,11 +26,12 @@ from rave_dist.options import (
     Placement,
     Recovery,
     StrictRecord,
+    Strings,
+    Text,
+    as_tuple,
     key,
 )
 from rave_dist.suggest import suggest
-
-Text = Annotated[str, StringConstraints(min_length=1)]
 
 AUGMENTATIONS: dict[str, float] = {
     **STOCK_AUGMENTATIONS,
@@ -52,13 +53,9 @@ ADDRESS = r"^https?://[^\s/?#]+\S*$"
 """The web addresses that can be notified of the end of a command."""
 
 
-def _as_tuple(value: Any) -> Any:
-    return (value,) if isinstance(value, str) else value
-
-
 def _augmentations(value: Any) -> Any:
     """Converts a set's name, names, or names with probabilities to probabilities by name."""
-    value = LOW_DATA if value == "low-data" else _as_tuple(value)
+    value = LOW_DATA if value == "low-data" else as_tuple(value)
     for name in value if isinstance(value, list | tuple | dict) else ():
         if name not in AUGMENTATIONS:
             _check_known(name, (*AUGMENTATIONS, *extensions.AUGMENTATIONS), "augmentation", more=("low-data",))
@@ -69,7 +66,7 @@ def _augmentations(value: Any) -> Any:
 
 def _losses(value: Any) -> Any:
     """Names, or names with weights, as weights by name."""
-    value = _as_tuple(value)
+    value = as_tuple(value)
     for name in value if isinstance(value, list | tuple | dict) else ():
         _check_known(name, tuple(extensions.LOSSES), "loss")
     return {name: extensions.LOSSES[name].weight for name in value} if isinstance(value, list | tuple) else value
@@ -79,7 +76,7 @@ def _registered(registry: extensions.Registry[Any]) -> Callable[[Any], Any]:
     """Checks names, one or several, against a registry."""
 
     def check(value: Any) -> Any:
-        value = _as_tuple(value)
+        value = as_tuple(value)
         for name in value if isinstance(value, list | tuple) else ():
             _check_known(name, tuple(registry), registry.kind)
         return value
@@ -89,7 +86,7 @@ def _registered(registry: extensions.Registry[Any]) -> Callable[[Any], Any]:
 
 def _options(value: Any) -> Any:
     """Converts one name or several to sorted names without repeats."""
-    value = _as_tuple(value)
+    value = as_tuple(value)
     if not isinstance(value, list | tuple):
         return value
     known = get_args(ComputeOption)
@@ -137,14 +134,9 @@ def _batch(value: Any) -> Any:
 
 _Probability = Annotated[Number, Field(ge=0, le=1)]
 # The types after ``json_schema_input_type`` are those of the manifest, the others those of the record.
-Strings = Annotated[
-    tuple[Text, ...],
-    BeforeValidator(_as_tuple, json_schema_input_type=Text | Annotated[list[Text], Field(min_length=1)]),
-    Field(min_length=1),
-]
 Paths = Annotated[
     tuple[PathText, ...],
-    BeforeValidator(_as_tuple, json_schema_input_type=Text | Annotated[list[Text], Field(min_length=1)]),
+    BeforeValidator(as_tuple, json_schema_input_type=Text | Annotated[list[Text], Field(min_length=1)]),
     Field(min_length=1),
 ]
 Batch = Annotated[

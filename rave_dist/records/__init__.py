@@ -8,6 +8,7 @@
 
 from rave_dist.records.base import Problem, Record, now
 from rave_dist.records.conversion import (
+    AllParameters,
     Controls,
     ConversionItem,
     ConversionParameters,
@@ -74,6 +75,7 @@ __all__ = [
     "OUT_OF_DEPTH",
     "STORE_LEASE",
     "UPLOADS",
+    "AllParameters",
     "BaseFolder",
     "BaseRecord",
     "BestWeights",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict, Unpack
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
@@ -134,6 +134,27 @@ class Controls(Record):
         return _changed(self, standard)
 
 
+class AllParameters(TypedDict, total=False):
+    """The parameters of a conversion by name, those of `Treatment` and `Controls` among them."""
+
+    sample_rate: int | None
+    channels: int | None
+    format: AudioFormat
+    seed: int
+    latent_noise: float
+    salvage: bool
+    denoise: float
+    gate: float | None
+    skip_silence: float | None
+    mix: float
+    match_loudness: bool
+    only_above: float | None
+    noise: float
+    temperature: float
+    latents: Mapping[int, tuple[float, float]]
+    named: Mapping[str, float]
+
+
 class ConversionParameters(Record):
     """The parameters that determine the samples of a conversion.
 
@@ -149,6 +170,16 @@ class ConversionParameters(Record):
     salvage: bool = False
     treatment: Treatment = Treatment()
     controls: Controls = Controls()
+
+    @classmethod
+    def of(cls, **options: Unpack[AllParameters]) -> ConversionParameters:
+        """The parameters of options: those of treatment and controls are given like the others."""
+        apart = {
+            name: {option: value for option, value in options.items() if option in record.model_fields}
+            for name, record in (("treatment", Treatment), ("controls", Controls))
+        }
+        own = {option: value for option, value in options.items() if option in cls.model_fields}
+        return cls.model_validate({**own, **apart})
 
     @property
     def changes(self) -> dict[str, str]:

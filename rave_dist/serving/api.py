@@ -32,6 +32,7 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.requests import ClientDisconnect
 
 from rave_dist import __version__
+from rave_dist.conversion.corpus import parameters_for
 from rave_dist.errors import (
     AudioError,
     BusyError,
@@ -152,6 +153,7 @@ def build_api(backend: Backend, limits: Limits) -> FastAPI:
         """Converts the sound in the body with a model."""
         async with slots.take(request):
             card = await backend.find(query.model)
+            parameters = parameters_for(card, query.parameters())
             with _upload() as upload:
                 await receive_body(
                     request, upload.write, most_bytes=limits.body_bytes, most_seconds=limits.upload_seconds, what="sound"
@@ -159,7 +161,7 @@ def build_api(backend: Backend, limits: Limits) -> FastAPI:
                 upload.flush()
                 try:
                     async with asyncio.timeout(limits.request_seconds):
-                        sound = await backend.convert(card, Path(upload.name), query.record())
+                        sound = await backend.convert(card, Path(upload.name), parameters)
                 except TimeoutError as error:
                     what = f"the conversion did not end within {limits.request_seconds:g} seconds"
                     fix = "send a shorter sound, or convert it with POST /v1/jobs or rave-dist convert"
@@ -278,5 +280,5 @@ def _explain(problems: Any, model: type[ConvertQuery | JobRequest], *, where: st
             fixes.append("send one JSON object in UTF-8; GET /docs lists its keys")
         else:
             what.append(f"{name!r} {words(problem)}")
-            fixes.append(f"correct {name!r}")
+            fixes.append(problem.get("ctx", {}).get("fix") or f"correct {name!r}")
     return RequestError("; ".join(what), where=where, fix="; ".join(dict.fromkeys(fixes)))

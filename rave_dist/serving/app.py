@@ -35,6 +35,7 @@ from ray.serve.handle import DeploymentHandle
 
 from rave_dist import signals
 from rave_dist.cluster import connected
+from rave_dist.conversion.corpus import parameters_for
 from rave_dist.errors import BusyError, ClusterError, RaveDistError
 from rave_dist.progress import SILENT, Progress
 from rave_dist.records import ConversionParameters, ModelCard
@@ -124,9 +125,11 @@ class Ingress:
 
         Raises:
             RequestError: jobs may not use one of its addresses.
+            ConversionError: the model does not have what the parameters change.
         """
         card = await self.find(request.model)
         job = Job.of(request, model=card.reference)
+        parameters_for(card, job.parameters)
         await self._in_jobs_thread(lambda: self._access.check(job.inputs, job.output))
         return await self._ask_runner("submit", job)
 

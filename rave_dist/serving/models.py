@@ -23,10 +23,11 @@ from rave_dist.audio.io.write import Format
 from rave_dist.conversion.convert import Converter
 from rave_dist.conversion.describe import Origin
 from rave_dist.conversion.file import Target, convert_file
+from rave_dist.conversion.inspection import inspect
 from rave_dist.conversion.loading import MEMORY_PER_FILE_BYTE, MODELS_SHARE
 from rave_dist.errors import AudioError, RequestError
 from rave_dist.identity import hash_file
-from rave_dist.records import ConversionParameters, ModelCard
+from rave_dist.records import ConversionParameters, ModelCard, Treatment
 from rave_dist.registry import store as registry
 from rave_dist.serving.model_queue import GroupedLock
 from rave_dist.serving.schema import Limits
@@ -93,7 +94,7 @@ class ModelReplica:
         Args:
             sound: the bytes of a file in any format.
             card: the model's card.
-            parameters: rate, channels, format and seed of the result.
+            parameters: of the conversion, for this model.
 
         Yields:
             first ``{num_bytes, media_type, headers}``, then the encoded result in blocks.
@@ -151,8 +152,10 @@ class ModelReplica:
                 raise RequestError("the request of this conversion was cancelled")
             check(seconds)
 
+        treated = parameters.treatment != Treatment()
+        profile = inspect(source, parameters, on_read=on_read).profile if treated else None
         file_format: Format = "wav" if parameters.format == "wav" else "flac"
-        target = Target(result, model, parameters, file_format, Origin(hash_file(source)))
+        target = Target(result, model, parameters, file_format, Origin(hash_file(source)), profile)
         converted = convert_file(source, target, on_read=on_read)
         remarks = {"salvaged": converted.damage}
         for name, problem in (("silent", converted.silent), ("clipped", converted.clipped)):

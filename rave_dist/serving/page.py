@@ -13,6 +13,8 @@ from markupsafe import Markup
 from rave_dist.pages.render import environment, render
 
 _FOLDER = Path(__file__).parent
+# pydantic writes the bounds of a number with a validator under its own names
+_BOUNDS = (("minimum", "from"), ("ge", "from"), ("maximum", "to"), ("le", "to"), ("maxLength", "at most"))
 
 
 @cache
@@ -62,7 +64,5 @@ def _values(part: dict[str, Any]) -> str:
     if "enum" in part:
         return ", ".join(map(str, part["enum"]))
     words = [str(part.get("type", "object"))]
-    words += [
-        f"{name} {part[key]}" for key, name in (("minimum", "from"), ("maximum", "to"), ("maxLength", "at most")) if key in part
-    ]
+    words += [f"{name} {part[key]}" for key, name in _BOUNDS if key in part]
     return " ".join(words)

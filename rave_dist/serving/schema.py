@@ -7,8 +7,9 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, StringConstraints
 
 from rave_dist.identity import content_id
-from rave_dist.options import DEFAULT_FORMAT, DEFAULT_LATENT_NOISE, AudioFormat, StrictRecord
+from rave_dist.options import StrictRecord
 from rave_dist.records import ConversionParameters, ConversionRecord, Problem, Record, now
+from rave_dist.records.conversion_options import ConversionOptions
 
 JobState = Literal["queued", "running", "done", "partial", "failed", "cancelled"]
 
@@ -36,24 +37,7 @@ class Limits(StrictRecord):
     retry_after_seconds: int = Field(default=5, ge=1)
 
 
-class Parameters(StrictRecord):
-    """Parameters of a conversion, with the names and bounds of the command."""
-
-    sample_rate: int | None = Field(default=None, ge=8000, le=192_000, description="Hertz; by default that of the recording.")
-    channels: int | None = Field(default=None, ge=1, le=8, description="By default those of the recording.")
-    format: AudioFormat = Field(default=DEFAULT_FORMAT, description="keep: WAV stays WAV, all else becomes FLAC.")
-    seed: int = Field(default=0, ge=0, lt=2**31, description="Picks all noise.")
-    latent_noise: float = Field(
-        default=DEFAULT_LATENT_NOISE, ge=0, le=1000, description="Noise around the latents; 0 for their mean."
-    )
-    salvage: bool = Field(default=False, description="Convert the readable part of a damaged recording.")
-
-    def record(self) -> ConversionParameters:
-        """The parameters as the record that identifies conversions."""
-        return ConversionParameters(**self.model_dump(include=set(Parameters.model_fields)))
-
-
-class ConvertQuery(Parameters):
+class ConvertQuery(ConversionOptions):
     """The query of ``POST /v1/convert``."""
 
     model: Reference = Field(description="NAME or NAME@VERSION.")
@@ -66,7 +50,7 @@ class JobRequest(StrictRecord):
     model: Reference = Field(description="NAME or NAME@VERSION.")
     inputs: tuple[Address, ...] = Field(min_length=1, max_length=10_000)
     output: Address
-    parameters: Parameters = Parameters()
+    parameters: ConversionOptions = ConversionOptions()
     overwrite: bool = Field(default=False, description="Replace files in OUTPUT that no job of this service wrote.")
 
 
@@ -104,7 +88,7 @@ class Job(Record):
     @classmethod
     def of(cls, request: JobRequest, *, model: str) -> Job:
         """The job of a request; ``model`` is the resolved NAME@VERSION."""
-        parameters = request.parameters.record()
+        parameters = request.parameters.parameters()
         inputs = tuple(dict.fromkeys(request.inputs))
         asked: dict[str, Any] = {"model": model, "inputs": inputs, "output": request.output, "parameters": parameters.to_json()}
         if request.overwrite:

@@ -121,6 +121,7 @@ DOORS: dict[str, set[str]] = {
     "conversion.convert": {"serving", "reports"},
     "conversion.loading": {"serving"},  # how many models fit in memory
     "conversion.file": {"serving"},
+    "conversion.inspection": {"serving"},
     "conversion.describe": {"serving", "reports"},  # results of the service name their source and model as the command's do
     "conversion.item": {"serving"},  # items that a job refuses are reported as the command reports failed ones
     "conversion.on_ray": {"serving"},  # corpus jobs are the command's own

@@ -28,7 +28,8 @@ from ray import serve
 from rave_dist.conversion.corpus import plan_conversion
 from rave_dist.conversion.on_ray import convert_corpus
 from rave_dist.identity import hash_file
-from rave_dist.records import ConversionParameters, ModelCard, ModelFile
+from rave_dist.records import ModelCard, ModelFile
+from rave_dist.records.conversion_options import ConversionOptions
 from rave_dist.serving.app import build
 from rave_dist.serving.schema import Limits
 from rave_dist.storage.store import Store
@@ -88,17 +89,22 @@ SOUNDS: dict[str, Callable[[], bytes]] = {
 }
 
 
-def test_served_conversion_is_the_commands_sample_for_sample(service: Service, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"noise": 0.5, "temperature": 0.7, "latent": ["1=scale:1.2,bias:-0.1"], "denoise": 1.0, "mix": 0.8, "gate": 3.0}],
+    ids=["plain", "changed"],
+)
+def test_served_conversion_is_the_commands_sample_for_sample(service: Service, tmp_path: Path, options: dict[str, Any]) -> None:
     recordings = tmp_path / "recordings"
     recordings.mkdir()
     for name, make in SOUNDS.items():
         (recordings / name).write_bytes(make())
     card = service.cards["rebana"]
-    plan = plan_conversion(card, [str(recordings)], str(tmp_path / "out"), ConversionParameters(format="flac"))
-    record = convert_corpus(service.store, plan)
+    parameters = ConversionOptions(format="flac", **options).parameters()
+    record = convert_corpus(service.store, plan_conversion(card, [str(recordings)], str(tmp_path / "out"), parameters))
     assert record.converted == len(SOUNDS)
     for name in SOUNDS:
-        answer = service.convert((recordings / name).read_bytes(), model=card.reference)
+        answer = service.convert((recordings / name).read_bytes(), model=card.reference, **options)
         assert answer.status_code == 200, answer.text
         assert answer.headers["content-type"] == "audio/flac"
         _assert_same(answer.content, tmp_path / "out" / Path(name).with_suffix(".flac"))

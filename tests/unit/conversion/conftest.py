@@ -11,8 +11,12 @@ from torch import Tensor, nn
 from rave_dist.conversion.convert import Converter
 from rave_dist.conversion.corpus import plan_conversion
 from rave_dist.conversion.job import attempt, begin, finish
-from rave_dist.identity import hash_file
+from rave_dist.identity import canonical_json, hash_file
+from rave_dist.rave.config import configure
+from rave_dist.rave.exportable import OfflineRave
+from rave_dist.rave.models import build_model, use_streaming
 from rave_dist.records import ConversionParameters, ConversionRecord, ModelCard, ModelFile
+from rave_dist.registry.build import receptive_field
 from rave_dist.storage.store import Store
 from tests.sample_records import model_card
 from tests.scripted_models import Fussy, Quiet
@@ -116,3 +120,30 @@ def convert(scripted: Callable[..., tuple[Path, ModelCard]], local_store: Store)
 
 def hashes(folder: Path) -> dict[Path, str]:
     return {path: hash_file(path) for path in (folder.rglob("*") if folder.is_dir() else [folder]) if path.is_file()}
+
+
+@pytest.fixture
+def shared_encoder_cards(local_store: Store, tmp_path: Path) -> list[ModelCard]:
+    """Three models, of which the first two have the same encoder."""
+    small = {"CAPACITY": 4, "LATENT_SIZE": 8, "blocks.NoiseGeneratorV2.noise_bands": 5}
+    torch.set_num_threads(1)
+    use_streaming(False)
+    torch.manual_seed(0)
+    text = configure(("v2_small",), small, sample_rate=44100, channels=1)
+    encoder = build_model(text, channels=1).encoder.state_dict()
+    found = []
+    for number, shared in enumerate(("e1", "e1", "e2")):
+        torch.manual_seed(number + 1)
+        model = build_model(text, channels=1).eval()
+        if shared == "e1":
+            model.encoder.load_state_dict(encoder)
+        offline = OfflineRave(model)
+        path = tmp_path / f"{number}.ts"
+        offline.export_to_ts(path)
+        file = ModelFile(key=f"models/m{number}/1/m{number}.ts", sha256=hash_file(path), bytes=path.stat().st_size)
+        shape = {"hop": offline.hop, "receptive_field": receptive_field(offline), "latents": offline.latent_size}
+        card = model_card(name=f"m{number}", version="1", encoder=shared, files={"offline": file}, **shape)
+        local_store.upload(path, file.key)
+        local_store.write_bytes(card.folder.card, canonical_json(card.to_json()))
+        found.append(card)
+    return found

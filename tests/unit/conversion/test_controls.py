@@ -16,8 +16,8 @@ from rave_dist.conversion.convert import Converter
 from rave_dist.conversion.corpus import plan_conversion
 from rave_dist.conversion.job import begin, finish
 from rave_dist.errors import ConversionError
-from rave_dist.library.conversions import latent_change, named_change
 from rave_dist.records import Controls, ConversionParameters, NamedLatent
+from rave_dist.records.conversion_options import latent_change, named_change
 from rave_dist.storage.store import Store
 from tests.conftest import TinyModel
 

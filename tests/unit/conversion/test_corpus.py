@@ -109,7 +109,7 @@ def test_a_single_source_may_have_a_file_as_output(card: ModelCard, make: Callab
     root = make("in/a.wav", "in/b.wav")
     plan = plan_conversion(card, [str(root / "in/a.wav")], str(root / "out/result.wav"), PARAMETERS)
     assert (plan.output.uri, plan.tasks[0].output, plan.parameters.format) == (str(root / "out"), "result.wav", "wav")
-    with pytest.raises(ConversionError, match="2 sources"):
+    with pytest.raises(ConversionError, match="2 inputs"):
         plan_conversion(card, [str(root / "in")], str(root / "out/result.wav"), PARAMETERS)
     with pytest.raises(ConversionError, match=r"cannot write \.mp3"):
         plan_conversion(card, [str(root / "in/a.wav")], str(root / "out/result.mp3"), PARAMETERS)

@@ -9,24 +9,17 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from sample_records import model_card
 from torch import Tensor
 
 from rave_dist.conversion import in_process, loading
 from rave_dist.conversion.corpus import plan_conversions
 from rave_dist.conversion.encodings import Encodings
 from rave_dist.conversion.job import begin, finish
-from rave_dist.identity import canonical_json, hash_file
-from rave_dist.rave.config import configure
-from rave_dist.rave.exportable import OfflineRave
-from rave_dist.rave.models import build_model, use_streaming
-from rave_dist.records import ConversionParameters, ModelCard, ModelFile, RunFolder, TrainingSpec
-from rave_dist.registry.build import receptive_field
+from rave_dist.identity import hash_file
+from rave_dist.records import ConversionParameters, ModelCard, RunFolder, TrainingSpec
 from rave_dist.registry.store import encoder_version
 from rave_dist.storage.store import Store
 from tests.conftest import TinyModel
-
-SMALL = {"CAPACITY": 4, "LATENT_SIZE": 8, "blocks.NoiseGeneratorV2.noise_bands": 5}
 
 
 class Counting(Encodings):
@@ -42,31 +35,10 @@ class Counting(Encodings):
 
 
 @pytest.fixture
-def cards(local_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[ModelCard]:
-    """Three models, of which the first two have the same encoder."""
+def cards(shared_encoder_cards: list[ModelCard], monkeypatch: pytest.MonkeyPatch) -> list[ModelCard]:
     monkeypatch.setattr(loading, "Encodings", Counting)
     monkeypatch.setattr(Counting, "encoded", 0)
-    torch.set_num_threads(1)
-    use_streaming(False)
-    torch.manual_seed(0)
-    text = configure(("v2_small",), SMALL, sample_rate=44100, channels=1)
-    encoder = build_model(text, channels=1).encoder.state_dict()
-    found = []
-    for number, shared in enumerate(("e1", "e1", "e2")):
-        torch.manual_seed(number + 1)
-        model = build_model(text, channels=1).eval()
-        if shared == "e1":
-            model.encoder.load_state_dict(encoder)
-        offline = OfflineRave(model)
-        path = tmp_path / f"{number}.ts"
-        offline.export_to_ts(path)
-        file = ModelFile(key=f"models/m{number}/1/m{number}.ts", sha256=hash_file(path), bytes=path.stat().st_size)
-        shape = {"hop": offline.hop, "receptive_field": receptive_field(offline), "latents": offline.latent_size}
-        card = model_card(name=f"m{number}", version="1", encoder=shared, files={"offline": file}, **shape)
-        local_store.upload(path, file.key)
-        local_store.write_bytes(card.folder.card, canonical_json(card.to_json()))
-        found.append(card)
-    return found
+    return shared_encoder_cards
 
 
 @pytest.mark.slow

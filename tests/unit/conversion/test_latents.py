@@ -14,12 +14,14 @@ import soundfile
 from typer.testing import CliRunner
 
 from rave_dist.archives import latents
+from rave_dist.audio.metadata.read import read_metadata
 from rave_dist.cli.main import app
 from rave_dist.conversion.convert import Converter
 from rave_dist.conversion.file import Target, convert_file
 from rave_dist.conversion.latents import decode, encode
 from rave_dist.conversion.latents_file import LatentsFile, LatentsInfo
 from rave_dist.errors import AudioError, ConversionError, ModelNotFoundError
+from rave_dist.identity import hash_file
 from rave_dist.records import ConversionParameters, ModelCard
 from rave_dist.storage.store import Store
 
@@ -122,6 +124,17 @@ def test_the_table_says_what_it_is(local_store: Store, card: ModelCard, tmp_path
     assert (info.model, info.model_sample_rate, info.hop) == (card.reference, RATE, HOP)
     assert (info.sample_rate, info.channels, info.samples, info.source) == (48000, 2, 48000, "two.wav")
     assert (info.seed, info.latent_noise) == (3, 0)
+
+
+@pytest.mark.parametrize("extension", ["wav", "flac"])
+def test_the_sound_says_what_it_is_derived_from(local_store: Store, card: ModelCard, tmp_path: Path, extension: str) -> None:
+    source = record(tmp_path / "in.wav", seconds=0.2)
+    decoded(local_store, encoded(local_store, source, tmp_path / "x.parquet"), tmp_path / f"x.{extension}")
+    tags = dict(read_metadata(tmp_path / f"x.{extension}").tags)
+    assert tags["DERIVED_FROM"] == "in.wav"
+    assert tags["DERIVED_FROM_SHA256"] == hash_file(source)
+    assert tags["MODEL"] == card.reference
+    assert "table of latents" in tags["PARAMETERS"]
 
 
 def test_an_edit_changes_the_sound_where_it_is(local_store: Store, card: ModelCard, tmp_path: Path) -> None:

@@ -64,9 +64,52 @@ def test_sound_reaches_the_model_whole_and_comes_back_whole(ask: Any, backend: A
     assert backend.asked == [("rebana@aaa", expected)]
 
 
+def test_controls_and_treatment_are_those_of_the_command(ask: Any, backend: Any) -> None:
+    query = {
+        "model": "rebana",
+        "noise": "0.5",
+        "temperature": "0.7",
+        "latent": ["1=scale:1.2", "2=bias:-0.5"],
+        "denoise": "1",
+        "gate": "12",
+        "mix": "0.8",
+        "match_loudness": "true",
+    }
+    answer = ask("POST", "/v1/convert", params=query, content=b"x")
+    assert answer.status_code == 200, answer.text
+    expected = ConversionParameters.of(
+        format="flac",
+        noise=0.5,
+        temperature=0.7,
+        latents={1: (1.2, 0.0), 2: (1.0, -0.5)},
+        denoise=1,
+        gate=12,
+        mix=0.8,
+        match_loudness=True,
+    )
+    assert backend.asked == [("rebana@aaa", expected)]
+
+
+@pytest.mark.parametrize(
+    ("query", "said"),
+    [
+        ("latent=99=bias:1", "use 1 to"),
+        ("named=loudness=%2B1", "use --latent"),
+        ("only_above=0.5", "publish"),
+    ],
+)
+def test_what_the_model_lacks_is_refused_before_the_sound_is_received(ask: Any, backend: Any, query: str, said: str) -> None:
+    assert said in _error(ask("POST", f"/v1/convert?model=rebana&{query}", content=b"x"), 400)["fix"]
+    assert not backend.asked
+
+
 @pytest.mark.parametrize(
     ("query", "fix"),
     [
+        ("model=rebana&latent=3", "3=scale:1.2"),
+        ("model=rebana&named=loud", "loudness=+0.5"),
+        ("model=rebana&gate=-1", "correct 'gate'"),
+        ("model=rebana&mix=nan", "correct 'mix'"),
         ("", "add 'model'"),
         ("model=", "correct 'model'"),
         ("model=rebana&samplerate=44100", "did you mean 'sample_rate'?"),
