@@ -49,6 +49,9 @@ ONE_WORKER_OPTIONS: frozenset[ComputeOption] = frozenset({"compile", "cuda-graph
 AudioFormat = Literal["keep", "flac", "wav"]
 """Output format of a conversion; ``keep`` is WAV for recordings in WAV and its relatives, FLAC for all others."""
 
+LoudnessOf = Literal["file", "call"]
+"""What gets the loudness of the recording: the whole file with one gain, or each call with its own."""
+
 DEFAULT_FORMAT: AudioFormat = "keep"
 DEFAULT_SEED = 0
 DEFAULT_LATENT_NOISE = 1.0

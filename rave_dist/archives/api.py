@@ -9,7 +9,7 @@ from typing import Unpack, overload
 
 from rave_dist import archives
 from rave_dist.arguments import AnyProgress, AnyStore, reporting, store_of
-from rave_dist.options import DEFAULT_CHUNK_SECONDS, DEFAULT_FORMAT, DEFAULT_LATENT_NOISE, DEFAULT_SEED, AudioFormat
+from rave_dist.options import DEFAULT_CHUNK_SECONDS, DEFAULT_FORMAT, DEFAULT_LATENT_NOISE, DEFAULT_SEED, AudioFormat, LoudnessOf
 from rave_dist.records import AllParameters, ConversionParameters
 from rave_dist.views import Conversion
 
@@ -64,7 +64,7 @@ def convert(
     gate: float | None = None,
     skip_silence: float | None = None,
     mix: float = 1.0,
-    match_loudness: bool = False,
+    match_loudness: LoudnessOf | None = None,
     only_above: float | None = None,
     chunk_seconds: float = DEFAULT_CHUNK_SECONDS,
     workers: int | None = None,
@@ -95,7 +95,8 @@ def convert(
         gate: silence where the recording is less than this many dB above its noise floor in every third of an octave.
         skip_silence: silence where the recording is below this peak in dBFS.
         mix: share of the model's output, 0 to 1; the rest is the recording.
-        match_loudness: give each result the loudness of its recording (BS.1770), without clipping.
+        match_loudness: ``file`` gives each result the loudness of its recording (BS.1770), without clipping; ``call`` each call
+            that is 12 dB, or the gate, above the noise floor.
         only_above: silence where the recording is less familiar to the model than this, 0 to 1.
         chunk_seconds: seconds of audio in memory at once; it does not change the result.
         workers: files converted at once, on Ray; None converts in this process if that takes about a minute, otherwise on Ray.

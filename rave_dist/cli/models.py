@@ -12,7 +12,7 @@ from rave_dist import archives, pipeline
 from rave_dist.archives import watched
 from rave_dist.cli.options import Debug, InputsBelow, Json, OutputsBelow, StoreUri, Trust, existing, finish
 from rave_dist.errors import RaveDistError
-from rave_dist.options import DEFAULT_CHUNK_SECONDS, DEFAULT_FORMAT, DEFAULT_LATENT_NOISE, DEFAULT_SEED, AudioFormat
+from rave_dist.options import DEFAULT_CHUNK_SECONDS, DEFAULT_FORMAT, DEFAULT_LATENT_NOISE, DEFAULT_SEED, AudioFormat, LoudnessOf
 from rave_dist.records import ConversionParameters, Problem
 from rave_dist.records.conversion_options import latent_change, named_change
 from rave_dist.storage.store import Store
@@ -150,8 +150,13 @@ def convert(
         float, typer.Option("--mix", min=0, max=1, help="Share of the model's output; the rest is the recording.")
     ] = 1.0,
     match_loudness: Annotated[
-        bool, typer.Option("--match-loudness", help="Give each result the loudness of its recording, without clipping.")
-    ] = False,
+        LoudnessOf | None,
+        typer.Option(
+            "--match-loudness",
+            help="Give the whole file, or each call, the loudness that it has in the recording.",
+            show_default=False,
+        ),
+    ] = None,
     only_above: Annotated[
         float | None,
         typer.Option(

@@ -26,7 +26,8 @@ from rave_dist.audio.metrics.familiarity import Familiarity
 from rave_dist.audio.metrics.loudness import LEAST_SAMPLE_RATE, SILENCE_LUFS, LoudnessMeter
 from rave_dist.audio.types import Audio
 from rave_dist.conversion.broadcast import Broadcast
-from rave_dist.conversion.match_loudness import match_loudness
+from rave_dist.conversion.call_gains import ABOVE_DB, CallGains
+from rave_dist.conversion.match_loudness import FileGain, Gains, with_gains
 from rave_dist.records import Treatment
 
 
@@ -48,9 +49,9 @@ class Profile:
         self._out_channels = out_channels
         self.noise: NoiseProfile | None = None
         self.loudness: LoudnessMeter | None = None
-        if treatment.denoise or treatment.gate is not None:
+        if treatment.denoise or treatment.gate is not None or treatment.match_loudness == "call":
             self.noise = NoiseProfile(sample_rate=sample_rate, channels=channels)
-        if treatment.match_loudness and sample_rate >= LEAST_SAMPLE_RATE:
+        if treatment.match_loudness == "file" and sample_rate >= LEAST_SAMPLE_RATE:
             self.loudness = LoudnessMeter(sample_rate=sample_rate, channels=out_channels)
 
     def add(self, block: Audio) -> None:
@@ -106,10 +107,20 @@ def after(
         wet = _gated(wet, Gate(hops, rate=rates[0], new_rate=rates[1]))
     if treatment.only_above is not None and familiarity is not None:
         wet = _familiar(wet, familiarity, treatment.only_above, rate=rates[1])
-    if treatment.match_loudness:
-        target = SILENCE_LUFS if profile.loudness is None else profile.loudness.integrated
-        wet = match_loudness(wet, target, sample_rate=rates[1], channels=channels, notes=notes)
+    if treatment.match_loudness is not None:
+        gains = _gains(source, profile, treatment, rates=rates, channels=channels)
+        wet = with_gains(wet, gains, channels=channels, notes=notes)
     return wet
+
+
+def _gains(source: Broadcast, profile: Profile, treatment: Treatment, *, rates: tuple[int, int], channels: int) -> Gains:
+    if treatment.match_loudness == "file" or profile.noise is None or min(rates) < LEAST_SAMPLE_RATE:
+        target = SILENCE_LUFS if profile.loudness is None else profile.loudness.integrated
+        return FileGain(target, sample_rate=rates[1], channels=channels)
+    above = ABOVE_DB if treatment.gate is None else treatment.gate
+    hops = sounding(source.reader(), sample_rate=rates[0], floor=profile.noise.floor, above_db=above)
+    recorded = (map_channels(block, channels) for block in source.reader())
+    return CallGains(hops, recorded, rate=rates[0], new_rate=rates[1], channels=channels)
 
 
 def _mixed(wet: Iterator[Audio], dry: Iterator[Audio], share: np.float32) -> Iterator[Audio]:

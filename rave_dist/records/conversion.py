@@ -9,7 +9,7 @@ from typing import Any, Literal, TypedDict, Unpack
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from rave_dist.errors import ConversionError
-from rave_dist.options import DEFAULT_FORMAT, DEFAULT_LATENT_NOISE, DEFAULT_SEED, AudioFormat
+from rave_dist.options import DEFAULT_FORMAT, DEFAULT_LATENT_NOISE, DEFAULT_SEED, AudioFormat, LoudnessOf
 from rave_dist.records.base import Problem, Record
 from rave_dist.records.latent_names import NamedLatent
 from rave_dist.records.passed_over import PassedOver
@@ -43,7 +43,7 @@ class Treatment(Record):
         gate: dB above the noise floor of the recording, below which the output is silent.
         skip_silence: dBFS, below which the output is silent.
         mix: share of the model's output, 0 to 1; the rest is the recording.
-        match_loudness: gives the output the integrated loudness of the recording.
+        match_loudness: ``file`` gives the output the integrated loudness of the recording; ``call`` gives each call its own.
         only_above: the output is silent where the recording is less familiar to the model, 0 to 1.
     """
 
@@ -51,7 +51,7 @@ class Treatment(Record):
     gate: float | None = None
     skip_silence: float | None = None
     mix: float = 1.0
-    match_loudness: bool = False
+    match_loudness: LoudnessOf | None = None
     only_above: float | None = None
 
     def check(self) -> None:
@@ -147,7 +147,7 @@ class AllParameters(TypedDict, total=False):
     gate: float | None
     skip_silence: float | None
     mix: float
-    match_loudness: bool
+    match_loudness: LoudnessOf | None
     only_above: float | None
     noise: float
     temperature: float
@@ -186,7 +186,8 @@ class ConversionParameters(Record):
         """In words, what controls and treatment change, by the names of their options."""
         edits = {f"latent {n}": f"scale {scale:g} bias {bias:g}" for n, (scale, bias) in self.controls.latents.items()}
         values = {**self.controls.to_json(), **self.treatment.to_json()}
-        return {**{name: f"{value:g}" for name, value in values.items() if name not in ("latents", "named")}, **edits}
+        kept = {name: value for name, value in values.items() if name not in ("latents", "named")}
+        return {**{name: value if isinstance(value, str) else f"{value:g}" for name, value in kept.items()}, **edits}
 
     @model_serializer(mode="wrap")
     def _without_no_change(self, standard: SerializerFunctionWrapHandler) -> dict[str, Any]:

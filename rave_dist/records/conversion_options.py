@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field
 from pydantic_core import PydanticCustomError
 
 from rave_dist.errors import ConversionError
-from rave_dist.options import AudioFormat, Number, StrictRecord, Strings, key
+from rave_dist.options import AudioFormat, LoudnessOf, Number, StrictRecord, Strings, key
 from rave_dist.records.conversion import ConversionParameters
 
 
@@ -90,7 +90,9 @@ class ConversionOptions(StrictRecord):
     skip_silence: Annotated[Number, Field(ge=-200, le=0)] | None = key("dBFS, below which results are silent", -90)
     mix: _Share | None = key("share of the model's output", 0.8, without="`1`")
     only_above: _Share | None = key("familiarity, below which results are silent", 0.5)
-    match_loudness: bool | None = key("whether each result gets the loudness of its recording", True, without="`false`")
+    match_loudness: LoudnessOf | None = key(
+        "gives the whole file, or each call, the loudness that it has in the recording", "file", "call"
+    )
     salvage: bool | None = key("whether the readable part of damaged files is converted", True, without="`false`")
 
     def parameters(self) -> ConversionParameters:

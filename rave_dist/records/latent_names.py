@@ -25,3 +25,13 @@ class NamedLatent(Record):
     loudness_db: float
     centroid_octaves: float | None = None
     pitch_cents: float | None = None
+
+    @property
+    def effect(self) -> str:
+        """What one standard deviation does to the output, in words."""
+        parts = [f"{self.loudness_db:+.1f} dB"]
+        if self.centroid_octaves is not None:
+            parts.append(f"{self.centroid_octaves:+.2f} octaves of brightness")
+        if self.pitch_cents is not None:
+            parts.append(f"{self.pitch_cents:+.0f} cents")
+        return ", ".join(parts)

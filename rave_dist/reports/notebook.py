@@ -50,6 +50,7 @@ def model_html(store: Store, card: ModelCard) -> str:
         ("latents", f"{card.latents} of {card.latent_size}, one frame per {1000 * card.hop / card.sample_rate:.1f} ms"),
         ("receptive field", f"{left} back, {right} ahead"),
         *([] if card.levels is None else [("levels", card.levels.line)]),
+        *((f"latent {latent.latent}", f"{name}: {latent.effect}") for name, latent in card.named_latents.items()),
         *([] if card.delay is None else [("delay in real time", f"{card.delay:,} samples")]),
         ("training", f"{card.step:,} of {card.steps:,} steps, phase {card.phase}"),
     ]

@@ -275,6 +275,7 @@ def show_models(cards: Sequence[ModelCard], *, latest: Collection[str]) -> None:
         "configuration",
         "rate",
         "latents",
+        "by name",
         "phase",
         "steps",
         "trained on",
@@ -285,7 +286,8 @@ def show_models(cards: Sequence[ModelCard], *, latest: Collection[str]) -> None:
         day = escape(c.created_at[:10]) + (" latest" if c.reference in latest else "")
         rate = f"{c.sample_rate} Hz × {c.channels}"
         licence = c.credit.get("licence", "")
-        facts = ("+".join(c.config), rate, str(c.latents), str(c.phase), f"{c.step:,}", clock(c.seconds), licence)
+        names = ", ".join(c.named_latents)
+        facts = ("+".join(c.config), rate, str(c.latents), names, str(c.phase), f"{c.step:,}", clock(c.seconds), licence)
         table.add_row(escape(c.reference), day, verdict(c.verdict), *(escape(fact) for fact in facts))
     if cards:
         show_table(table)

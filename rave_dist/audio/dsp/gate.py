@@ -24,6 +24,9 @@ from rave_dist.audio.types import Audio
 Hops = NDArray[np.bool_]
 
 _ATTACK_MS, _HOLD_MS, _RELEASE_MS = 10, 50, 100
+OPENING_MS, CLOSING_MS = _ATTACK_MS, _HOLD_MS + _RELEASE_MS
+"""For how long before and after a sound the gate is open."""
+
 _SMOOTHED_HOPS = 7
 _LEAST_HZ = 80
 _HOPS_AT_ONCE = 256

@@ -35,10 +35,10 @@ def loudness(sound: Audio, sample_rate: int) -> float:
     power = _block_powers(sound, sample_rate)
     gate = SILENCE_LUFS
     for relative in (_RELATIVE_GATE, 0.0):
-        power = power[_lufs(power) > gate]
+        power = power[lufs(power) > gate]
         if not len(power):
             return SILENCE_LUFS
-        gate = float(_lufs(power.mean(keepdims=True))[0]) + relative
+        gate = float(lufs(power.mean(keepdims=True))[0]) + relative
     return gate
 
 
@@ -47,9 +47,27 @@ def loudness_deviation(a: Audio, b: Audio, sample_rate: int) -> float:
 
     Input: two [channels, samples] of the same length.
     """
-    x, y = (np.maximum(_lufs(_block_powers(sound, sample_rate)), SILENCE_LUFS) for sound in (a, b))
+    x, y = (np.maximum(lufs(_block_powers(sound, sample_rate)), SILENCE_LUFS) for sound in (a, b))
     audible = x > SILENCE_LUFS
     return float(np.abs(x - y)[audible].mean()) if audible.any() else 0.0
+
+
+class KWeighting:
+    """The K-weighted power of each sample of a stream; the result does not depend on the blocks.
+
+    Args:
+        sample_rate: in Hz, at least `LEAST_SAMPLE_RATE`.
+        channels: of every block.
+    """
+
+    def __init__(self, *, sample_rate: int, channels: int) -> None:
+        self._filter = _k_weighting(sample_rate)
+        self._state = np.zeros((len(self._filter), channels, 2))
+
+    def power(self, sound: Audio) -> NDArray[np.float64]:
+        """All channels of the next block together. Input: [channels, samples]; output: [samples]."""
+        weighted, self._state = sosfilt(self._filter, sound.astype(np.float64), axis=-1, zi=self._state)
+        return np.asarray(np.square(weighted).sum(0))
 
 
 class LoudnessMeter:
@@ -63,8 +81,7 @@ class LoudnessMeter:
     """
 
     def __init__(self, *, sample_rate: int, channels: int) -> None:
-        self._filter = _k_weighting(sample_rate)
-        self._state = np.zeros((len(self._filter), channels, 2))
+        self._weighting = KWeighting(sample_rate=sample_rate, channels=channels)
         self._block, self._hop = round(_BLOCK_SECONDS * sample_rate), round(_HOP_SECONDS * sample_rate)
         self._weighted: list[NDArray[np.float64]] = []  # squared, all channels together
         self._length = 0
@@ -75,8 +92,7 @@ class LoudnessMeter:
         """Adds the next block, [channels, samples]."""
         if not sound.size:
             return
-        weighted, self._state = sosfilt(self._filter, sound.astype(np.float64), axis=-1, zi=self._state)
-        self._weighted.append(np.square(weighted).sum(0))
+        self._weighted.append(self._weighting.power(sound))
         self._length += sound.shape[-1]
         if self._length < self._block + _HOPS_AT_ONCE * self._hop:
             return
@@ -96,20 +112,21 @@ class LoudnessMeter:
         for relative in (_RELATIVE_GATE, 0.0):
             if not counts[first:].any():
                 return SILENCE_LUFS
-            mean = float(_lufs(powers[first:].sum(keepdims=True) / counts[first:].sum())[0])
+            mean = float(lufs(powers[first:].sum(keepdims=True) / counts[first:].sum())[0])
             first = max(0, int((mean + relative - SILENCE_LUFS) * _STEPS_PER_LU))
         return mean
 
     def _count(self, weighted: NDArray[np.float64], counts: NDArray[np.int64], powers: NDArray[np.float64]) -> None:
         power = _mean_powers(weighted, self._block, self._hop)
-        step = np.floor((_lufs(power) - SILENCE_LUFS) * _STEPS_PER_LU).astype(np.int64)
+        step = np.floor((lufs(power) - SILENCE_LUFS) * _STEPS_PER_LU).astype(np.int64)
         audible = step >= 0
         step = np.minimum(step[audible], len(counts) - 1)
         np.add.at(counts, step, 1)
         np.add.at(powers, step, power[audible])
 
 
-def _lufs(power: NDArray[np.float64]) -> NDArray[np.float64]:
+def lufs(power: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The loudness of K-weighted power, of all channels together."""
     return np.asarray(_OFFSET + 10 * np.log10(np.maximum(power, 1e-30)), dtype=np.float64)
 
 

@@ -68,7 +68,7 @@ def convert(job: dict[str, Any]) -> int:
         job["models"],
         [job["recordings"]],
         job["output"],
-        parameters=ConversionParameters(treatment=Treatment(mix=0.9, match_loudness=True)),
+        parameters=ConversionParameters(treatment=Treatment(mix=0.9, match_loudness="file")),
         chunk_seconds=0.5,
         workers=None,
     )

@@ -114,7 +114,7 @@ def test_only_above_silences_the_noise_and_nothing_else(run: Convert, tmp_path: 
 
 
 @pytest.mark.parametrize(
-    "treatment", [Treatment(only_above=0.3), Treatment(only_above=0.3, gate=6, mix=0.5, match_loudness=True)]
+    "treatment", [Treatment(only_above=0.3), Treatment(only_above=0.3, gate=6, mix=0.5, match_loudness="file")]
 )
 def test_scores_and_samples_do_not_depend_on_chunks(run: Convert, treatment: Treatment) -> None:
     short, long = (run(f"{chunk}.flac", chunk=chunk, treatment=treatment) for chunk in (0.7, 60.0))

@@ -83,7 +83,7 @@ def test_each_model_s_results_are_those_of_the_model_alone(
 def test_each_model_s_treated_results_are_those_of_the_model_alone(
     local_store: Store, cards: list[ModelCard], recordings: Path, tmp_path: Path
 ) -> None:
-    treatment = Treatment(denoise=0.9, gate=6.0, mix=0.7, match_loudness=True)
+    treatment = Treatment(denoise=0.9, gate=6.0, mix=0.7, match_loudness="file")
     parameters = ConversionParameters(format="flac", treatment=treatment)
     for folder, groups in {"all": [cards], "alone": [[card] for card in cards]}.items():
         for group in groups:

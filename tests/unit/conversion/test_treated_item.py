@@ -55,7 +55,7 @@ def run(scripted: Callable[..., tuple[Path, ModelCard]], local_store: Store, tmp
     return convert
 
 
-ALL = Treatment(denoise=0.9, gate=12.0, skip_silence=-80.0, mix=0.7, match_loudness=True)
+ALL = Treatment(denoise=0.9, gate=12.0, skip_silence=-80.0, mix=0.7, match_loudness="file")
 
 
 @pytest.mark.parametrize("treatment", [Treatment(), Treatment(denoise=1.0), Treatment(gate=12.0), Treatment(mix=0.5), ALL])
@@ -70,7 +70,7 @@ def test_length_rate_and_comment(run: Run, recording: Path, tmp_path: Path) -> N
     info = soundfile.info(tmp_path / "out.wav")
     assert (info.frames, info.samplerate, info.channels) == (12 * 44100, 44100, 2)
     with soundfile.SoundFile(tmp_path / "out.wav") as file:
-        assert "denoise 0.9, gate 12, skip_silence -80, mix 0.7, match_loudness 1" in file.comment
+        assert "denoise 0.9, gate 12, skip_silence -80, mix 0.7, match_loudness file" in file.comment
 
 
 def test_the_models_own_noise_is_silenced_between_calls(run: Run, recording: Path, tmp_path: Path) -> None:
@@ -91,14 +91,14 @@ def test_a_mix_without_the_model_is_the_recording(run: Run, recording: Path, tmp
 
 
 def test_loudness_is_matched_in_the_file(run: Run, recording: Path, tmp_path: Path) -> None:
-    run(recording, "matched.flac", kind="frames", treatment=Treatment(match_loudness=True))
+    run(recording, "matched.flac", kind="frames", treatment=Treatment(match_loudness="file"))
     found, wanted = (loudness(soundfile.read(p)[0].T[None], RATE) for p in (tmp_path / "matched.flac", recording))
     assert found == pytest.approx(wanted, abs=0.05)
 
 
 def test_a_model_that_clips_is_turned_down(run: Run, recording: Path) -> None:
     assert run(recording, "clipped.flac", kind="broken", treatment=Treatment()).clipped_samples > 0
-    item = run(recording, "matched.flac", kind="broken", treatment=Treatment(match_loudness=True))
+    item = run(recording, "matched.flac", kind="broken", treatment=Treatment(match_loudness="file"))
     assert item.clipped_samples == 0
     assert not item.problems
 

@@ -58,17 +58,19 @@ def scene(snr: float = 10) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return (clean + noise("pink", 10 ** ((level(clean[during]) - snr) / 20), len(clean)))[None], clean, during
 
 
-ALL = Treatment(denoise=0.9, gate=12.0, skip_silence=-80.0, mix=0.7, match_loudness=True)
+ALL = Treatment(denoise=0.9, gate=12.0, skip_silence=-80.0, mix=0.7, match_loudness="file")
 
 
+@pytest.mark.parametrize("loudness_of", ["file", "call"])
 @pytest.mark.parametrize("new_rate", [RATE, 44100])
-def test_blocks_change_no_bit(new_rate: int) -> None:
+def test_blocks_change_no_bit(new_rate: int, loudness_of: str) -> None:
     sound = scene()[0][:, : 2 * RATE]
     sound = np.concatenate([sound, sound[:, ::-1]])
-    expected = treat(sound, ALL, new_rate=new_rate, artefacts=0.01)
+    everything = ALL.model_copy(update={"match_loudness": loudness_of})
+    expected = treat(sound, everything, new_rate=new_rate, artefacts=0.01)
     assert expected.any()
     for block, ahead in ((1, 1 << 30), (17, 4096), (4096, 333), (1 << 30, 17)):
-        result = treat(sound, ALL, new_rate=new_rate, artefacts=0.01, block=block, ahead=ahead)
+        result = treat(sound, everything, new_rate=new_rate, artefacts=0.01, block=block, ahead=ahead)
         np.testing.assert_array_equal(result, expected)
 
 
@@ -120,9 +122,43 @@ def test_what_is_silent_in_the_recording_is_silent_in_the_result() -> None:
 def test_the_result_gets_the_loudness_of_the_recording(gain: float) -> None:
     sound, _, _ = scene()
     notes: list[str] = []
-    result = treat(sound, Treatment(match_loudness=True), gain=gain, notes=notes)
+    result = treat(sound, Treatment(match_loudness="file"), gain=gain, notes=notes)
     assert loudness(result, RATE) == pytest.approx(loudness(sound, RATE), abs=0.02)
     assert notes == []
+
+
+@pytest.mark.parametrize(("new_rate", "channels"), [(RATE, 1), (44100, 1), (RATE, 2)])
+def test_each_call_gets_its_own_loudness(new_rate: int, channels: int) -> None:
+    """The model plays one call 20 dB and the other 6 dB quieter; over the whole file one gain cannot correct both."""
+    sound, _, during = scene(30)
+    edges = np.flatnonzero(np.diff(during.astype(int)))
+    middle = (edges[1] + edges[2]) // 2
+    quieter = np.where(np.arange(sound.shape[1]) < middle, 0.1, 0.5).astype(np.float32)
+    treatment, notes = Treatment(match_loudness="call"), list[str]()
+    profile = Profile(treatment, sample_rate=RATE, channels=1, out_channels=channels)
+    profile.add(sound)
+    mapped = map_channels(quieter * sound, channels)
+    wet = list(resample(iter([mapped]), rate=RATE, new_rate=new_rate, channels=channels))
+    blocks = after(iter(wet), Broadcast([sound]), profile, treatment, rates=(RATE, new_rate), channels=channels, notes=notes)
+    result = np.concatenate(list(blocks), axis=1)
+    source = np.concatenate(list(resample(iter([sound]), rate=RATE, new_rate=new_rate, channels=1)), axis=1)
+    assert notes == []
+    for first, last in edges.reshape(-1, 2) * new_rate // RATE:
+        assert level(result[0, first:last]) == pytest.approx(level(source[0, first:last]), abs=0.1)
+    gains = np.abs(np.diff(np.log(np.abs(result[0]) + 1e-9) - np.log(np.abs(np.concatenate(wet, axis=1)[0]) + 1e-9)))
+    assert np.median(gains) < 1e-3, "between the calls the gain changes smoothly"
+
+
+def test_calls_that_would_clip_and_recordings_without_calls_are_named() -> None:
+    sound, _, _ = scene(30)
+    notes: list[str] = []
+    result = treat(sound * 1.9, Treatment(match_loudness="call"), gain=0.1, artefacts=0.02, notes=notes)
+    assert np.abs(result).max() <= 1
+    assert "of 2 calls are quieter" in notes[0]
+    steady = noise("pink", 0.1, 4 * RATE)[None]
+    notes.clear()
+    np.testing.assert_array_equal(treat(steady, Treatment(match_loudness="call"), gain=0.5, notes=notes), 0.5 * steady)
+    assert "no calls above the noise floor" in notes[0]
 
 
 def test_a_peak_is_not_clipped_for_loudness() -> None:
@@ -131,7 +167,7 @@ def test_a_peak_is_not_clipped_for_loudness() -> None:
     clicks[:, :: RATE // 10] = 40.0
     clicks[:, RATE // 20 :: RATE // 10] = 10.0
     notes: list[str] = []
-    treatment = Treatment(match_loudness=True)
+    treatment = Treatment(match_loudness="file")
     profile = Profile(treatment, sample_rate=RATE, channels=1, out_channels=1)
     profile.add(sound)
     blocks = after(split(clicks, 5000), Broadcast([sound]), profile, treatment, rates=(RATE, RATE), channels=1, notes=notes)
@@ -146,13 +182,14 @@ def test_a_peak_is_not_clipped_for_loudness() -> None:
 def test_silence_gets_no_gain_and_says_so() -> None:
     notes: list[str] = []
     sound, _, _ = scene()
-    assert not treat(sound, Treatment(match_loudness=True), gain=0.0, notes=notes).any()
+    assert not treat(sound, Treatment(match_loudness="file"), gain=0.0, notes=notes).any()
     assert len(notes) == 1
     notes.clear()
-    assert treat(0 * sound, Treatment(match_loudness=True), artefacts=0.01, notes=notes).std() == pytest.approx(0.01, rel=0.01)
+    noisy = treat(0 * sound, Treatment(match_loudness="file"), artefacts=0.01, notes=notes)
+    assert noisy.std() == pytest.approx(0.01, rel=0.01)
     assert len(notes) == 1
     notes.clear()
-    assert not treat(0 * sound, Treatment(match_loudness=True), notes=notes).any()
+    assert not treat(0 * sound, Treatment(match_loudness="file"), notes=notes).any()
     assert notes == []
 
 
@@ -210,7 +247,7 @@ def test_values_that_mean_nothing_are_refused(option: str, value: float) -> None
 
 
 def test_the_bounds_themselves_are_allowed() -> None:
-    Treatment(denoise=1, gate=0, skip_silence=0, mix=0, match_loudness=True).check()
+    Treatment(denoise=1, gate=0, skip_silence=0, mix=0, match_loudness="file").check()
     Treatment().check()
 
 

@@ -24,7 +24,7 @@ conversions:
     inputs: [field/dusk, "s3://archive/dusk"]
     output: ~/dusk.wav
     format: wav
-    match_loudness: true
+    match_loudness: file
     page: dusk.html
     noise: 0.5
     latent: 3=bias:-0.1
@@ -44,7 +44,8 @@ def test_defaults_are_those_of_all_and_paths_are_relative_to_the_file(tmp_path: 
     assert (second.models, second.inputs) == (("rebana", "bells@1"), (f"{tmp_path}/field/dusk", "s3://archive/dusk"))
     assert (second.output, second.page) == (os.path.expanduser("~/dusk.wav"), f"{tmp_path}/dusk.html")
     controls = Controls(noise=0.5, latents={3: (1.0, -0.1)})
-    assert second.parameters == ConversionParameters(format="wav", treatment=Treatment(match_loudness=True), controls=controls)
+    treatment = Treatment(match_loudness="file")
+    assert second.parameters == ConversionParameters(format="wav", treatment=treatment, controls=controls)
     assert (first.where, second.where) == (f"{tmp_path}/conversions.yaml, line 5", f"{tmp_path}/conversions.yaml, line 8")
 
 
@@ -62,7 +63,7 @@ def test_defaults_are_those_of_all_and_paths_are_relative_to_the_file(tmp_path: 
         ("  format: flac", "  fromat: flac", "line 3", "unknown key 'defaults.fromat'", "did you mean 'format'?"),
         ("    mix: 0.8", "    mix: 1.5", "line 7", "'conversions.0.mix' is 1.5: must be 1 or less", "for example mix: 0.8"),
         ("    format: wav", "    format: mp3", "line 11", "must be 'keep', 'flac' or 'wav'", "for example format: flac"),
-        ("    match_loudness: true", "    match_loudness: loud", "line 12", "must be true or false", "match_loudness: true"),
+        ("    match_loudness: file", "    match_loudness: loud", "line 12", "must be 'file' or 'call'", "match_loudness: file"),
         ("    output: ~/dusk.wav\n", "", "line 8", "'conversions.1.output' is missing", "add 'output', for example output:"),
         ("  models: all\n", "", "line 4", "'conversions.0.models' is missing", "for example models: rebana"),
         ("    output: converted/dawn", "    output:", "line 6", "'conversions.0.output' is missing", "add 'output'"),

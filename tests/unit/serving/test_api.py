@@ -73,7 +73,7 @@ def test_controls_and_treatment_are_those_of_the_command(ask: Any, backend: Any)
         "denoise": "1",
         "gate": "12",
         "mix": "0.8",
-        "match_loudness": "true",
+        "match_loudness": "file",
     }
     answer = ask("POST", "/v1/convert", params=query, content=b"x")
     assert answer.status_code == 200, answer.text
@@ -85,7 +85,7 @@ def test_controls_and_treatment_are_those_of_the_command(ask: Any, backend: Any)
         denoise=1,
         gate=12,
         mix=0.8,
-        match_loudness=True,
+        match_loudness="file",
     )
     assert backend.asked == [("rebana@aaa", expected)]
 
