@@ -11,12 +11,14 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from rave_dist.errors import AudioError, ConversionError
+from rave_dist.identity import hash_file
 from rave_dist.progress import SILENT, Progress
 from rave_dist.records import Problem
 from rave_dist.storage.store import Store
 from rave_dist.temporary import temporary_folder
 
 if TYPE_CHECKING:
+    from rave_dist.audio.io.sources import AudioSource
     from rave_dist.audio.io.write import Format
     from rave_dist.conversion.convert import Converter
 
@@ -26,17 +28,18 @@ _SOUNDS = (".wav", ".flac")
 
 @dataclass(frozen=True)
 class Written:
-    """A table or sound that was written, or the problem for which it was not."""
+    """A table or sound that was written, or is kept from before, or the problem for which it was not written."""
 
     source: str
     output: str
     seconds: float = 0.0
+    kept: bool = False
     problem: Problem | None = None
 
     def to_json(self) -> dict[str, Any]:
         """For documents."""
         found = {"problem": self.problem.to_json()} if self.problem else {}
-        return {"source": self.source, "output": self.output, "seconds": self.seconds, **found}
+        return {"source": self.source, "output": self.output, "seconds": self.seconds, "kept": self.kept, **found}
 
 
 def encode(
@@ -51,6 +54,8 @@ def encode(
     progress: Progress = SILENT,
 ) -> list[Written]:
     """Writes the latents of recordings as tables, keeping the folder tree.
+
+    A table that is there, of the same recording, model and noise, is kept as it is: it may have been edited.
 
     Args:
         store: of the model.
@@ -97,13 +102,33 @@ def encode(
     for number, (source, key) in enumerate(named):
         progress.advance(number, len(named), "recordings")
 
-        def write(path: Path, uri: str = source.uri, name: str = PurePosixPath(source.name).name) -> float:
-            with local_copy(uri) as local:
-                info = encode_file(local, converter, path, seed=seed, latent_noise=latent_noise, name=name)
+        def write(path: Path, source: AudioSource = source, key: str = key) -> float | None:
+            name = PurePosixPath(source.name).name
+            with local_copy(source.uri) as local:
+                sha256 = hash_file(local)
+                wanted = {"model": card.reference, "seed": seed, "latent_noise": latent_noise, "source_sha256": sha256}
+                if _has_table(place, key, wanted):
+                    return None
+                info = encode_file(local, converter, path, seed=seed, latent_noise=latent_noise, name=name, sha256=sha256)
             return info.samples / info.sample_rate
 
         written.append(_write(source.name, place, key, write))
     return written
+
+
+def _has_table(place: Store, key: str, wanted: dict[str, Any]) -> bool:
+    """Whether there is a table of this recording, model and noise, which may have been edited."""
+    from rave_dist.audio.io.sources import local_copy
+    from rave_dist.conversion.latents_file import LatentsFile
+
+    if not place.exists(key):
+        return False
+    with local_copy(place.address(key)) as path:
+        try:
+            info = LatentsFile(path).info
+        except ConversionError:
+            return False
+    return all(getattr(info, name) == value for name, value in wanted.items())
 
 
 def decode(
@@ -251,8 +276,11 @@ def morph(
     return _write(" and ".join(source.name for (source,) in sources), place, key, write)
 
 
-def _write(source: str, place: Store, key: str, write: Callable[[Path], float]) -> Written:
-    """Writes one output, complete or not at all; what is wrong with its source is its problem alone."""
+def _write(source: str, place: Store, key: str, write: Callable[[Path], float | None]) -> Written:
+    """Writes one output, complete or not at all; what is wrong with its source is its problem alone.
+
+    ``write`` returns its seconds, or None if the output that is there stays.
+    """
     output = place.address(key)
     with temporary_folder("latents") as folder:
         path = Path(folder) / PurePosixPath(key).name
@@ -260,6 +288,8 @@ def _write(source: str, place: Store, key: str, write: Callable[[Path], float]) 
             seconds = write(path)
         except (AudioError, ConversionError) as error:
             return Written(source, output, problem=Problem(what=error.what, fix=error.fix))
+        if seconds is None:
+            return Written(source, output, kept=True)
         place.upload(path, key)
     return Written(source, output, seconds)
 

@@ -32,7 +32,7 @@ def encode(
     """Write the latents of recordings as Parquet tables, to edit with any tool.
 
     A row per latent frame, a column per latent. `rave-dist decode` makes sound of them again: that of an unchanged table is the
-    conversion of its recording.
+    conversion of its recording. A table that is there is kept if it is of the same recording, model and noise.
     """
     *inputs, output = _two(paths, "INPUT... OUTPUT")
     with shown_progress() as progress:
@@ -131,5 +131,5 @@ def _show(written: Sequence[latents.Written], as_json: bool) -> None:
             if each.problem is not None:
                 console.failure(each.source, each.problem.what, each.problem.fix)
             else:
-                console.out.print(console.escape(each.output))
+                console.out.print(console.escape(each.output) + " (kept as it was)" * each.kept)
     finish(all(each.problem is None for each in written))

@@ -24,7 +24,6 @@ from rave_dist.conversion.describe import describe_latents
 from rave_dist.conversion.latents_file import LatentsFile, LatentsInfo, write_latents
 from rave_dist.conversion.stream import Conversion, Playing, core_samples, of_length
 from rave_dist.errors import AudioError
-from rave_dist.identity import hash_file
 from rave_dist.options import DEFAULT_CHUNK_SECONDS
 from rave_dist.records import ModelCard
 
@@ -84,7 +83,9 @@ def decode(
     return Conversion(of_length(back, lambda: info.length(frames), channels=info.channels))
 
 
-def encode_file(source: Path, converter: Converter, target: Path, *, seed: int, latent_noise: float, name: str) -> LatentsInfo:
+def encode_file(
+    source: Path, converter: Converter, target: Path, *, seed: int, latent_noise: float, name: str, sha256: str
+) -> LatentsInfo:
     """Writes the latents of a recording as a table.
 
     The recording is read twice: the first time for its length, and to find damage before anything is written.
@@ -96,18 +97,21 @@ def encode_file(source: Path, converter: Converter, target: Path, *, seed: int, 
         seed: picks the noise around the latents.
         latent_noise: its level.
         name: of the recording.
+        sha256: of its bytes.
 
     Raises:
         AudioError: the recording is damaged or empty, or the latents are NaN or infinite.
         ConversionError: the model's export or the level of the noise is not suitable.
     """
-    info = inspect_for_latents(source, converter.card, seed=seed, latent_noise=latent_noise, name=name)
+    info = inspect_for_latents(source, converter.card, seed=seed, latent_noise=latent_noise, name=name, sha256=sha256)
     with open_audio(source) as decoder:
         write_latents(target, encode(converter, decoder.blocks(), info), info)
     return info
 
 
-def inspect_for_latents(source: Path, card: ModelCard, *, seed: int, latent_noise: float, name: str) -> LatentsInfo:
+def inspect_for_latents(
+    source: Path, card: ModelCard, *, seed: int, latent_noise: float, name: str, sha256: str
+) -> LatentsInfo:
     """Decodes a recording once; arguments as in `encode_file`.
 
     Raises:
@@ -127,7 +131,7 @@ def inspect_for_latents(source: Path, card: ModelCard, *, seed: int, latent_nois
             seed=seed,
             latent_noise=latent_noise,
             source=name,
-            source_sha256=hash_file(source),
+            source_sha256=sha256,
             source_format=decoder.format,
         )
     if not info.samples:

@@ -33,6 +33,7 @@ from rave_dist.conversion.latents import decode, encode, inspect_for_latents, wr
 from rave_dist.conversion.latents_file import LatentsInfo
 from rave_dist.conversion.stream import Playing
 from rave_dist.errors import ConversionError
+from rave_dist.identity import hash_file
 from rave_dist.records import ModelCard
 
 
@@ -174,7 +175,10 @@ def morph_files(
         StoreError: the target cannot be written.
     """
     cards = [converter.card for converter in converters]
-    found = [inspect_for_latents(path, cards[0], seed=seed, latent_noise=latent_noise, name=name) for path, name in sources]
+    found = [
+        inspect_for_latents(path, cards[0], seed=seed, latent_noise=latent_noise, name=name, sha256=hash_file(path))
+        for path, name in sources
+    ]
     channels = max(info.channels for info in found)
     infos = [info.model_copy(update={"channels": channels}) for info in found]
     rate = infos[0].sample_rate

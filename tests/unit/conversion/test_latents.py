@@ -137,6 +137,30 @@ def test_the_sound_says_what_it_is_derived_from(local_store: Store, card: ModelC
     assert "table of latents" in tags["PARAMETERS"]
 
 
+def test_a_second_command_encodes_only_what_is_missing_and_keeps_edits(
+    local_store: Store, card: ModelCard, tmp_path: Path
+) -> None:
+    folder, tables = tmp_path / "in", tmp_path / "tables"
+    record(folder / "a.wav", seconds=0.2)
+
+    def kept(**options: Any) -> dict[str, bool]:
+        given = {"seed": 3, "latent_noise": 1.0} | options
+        made = latents.encode(local_store, "drum", [str(folder)], str(tables), **given)
+        return {Path(each.output).stem: each.kept for each in made}
+
+    assert kept() == {"a": False}
+    edited(tables / "a.parquet", with_column("z1", pa.array(np.zeros(18)))).rename(tables / "a.parquet")
+    record(folder / "b.wav", seconds=0.3)
+    before = (tables / "a.parquet").read_bytes()
+    assert kept() == {"a": True, "b": False}
+    assert (tables / "a.parquet").read_bytes() == before
+    record(folder / "b.wav", seconds=0.4)
+    assert kept() == {"a": True, "b": False}, "another recording"
+    assert kept(seed=4) == {"a": False, "b": False}
+    (tables / "b.parquet").write_bytes((tables / "b.parquet").read_bytes()[:-9])
+    assert kept(seed=4) == {"a": True, "b": False}, "not a whole table"
+
+
 def test_an_edit_changes_the_sound_where_it_is(local_store: Store, card: ModelCard, tmp_path: Path) -> None:
     table = encoded(local_store, record(tmp_path / "in.wav", seconds=2), tmp_path / "x.parquet")
     before = decoded(local_store, table, tmp_path / "before.wav")
