@@ -117,17 +117,24 @@ def encode(
 
 
 def _has_table(place: Store, key: str, wanted: dict[str, Any]) -> bool:
-    """Whether there is a table of this recording, model and noise, which may have been edited."""
+    """Whether there is a table of this recording, model and noise, which may have been edited.
+
+    Raises:
+        ConversionError: there is a table that does not say of which model it is, as after an edit.
+    """
     from rave_dist.audio.io.sources import local_copy
-    from rave_dist.conversion.latents_file import LatentsFile
+    from rave_dist.conversion.latents_file import is_table, read_info
 
     if not place.exists(key):
         return False
     with local_copy(place.address(key)) as path:
-        try:
-            info = LatentsFile(path).info
-        except ConversionError:
+        if not is_table(path):
             return False
+        try:
+            info = read_info(path)
+        except ConversionError as error:
+            what = f"a table is in its place, which is not replaced: {error.what}"
+            raise ConversionError(what, where=place.address(key), fix="move the table, or choose another OUTPUT") from error
     return all(getattr(info, name) == value for name, value in wanted.items())
 
 

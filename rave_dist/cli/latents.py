@@ -21,7 +21,9 @@ def encode(
     ],
     store: StoreUri,
     model: Annotated[str, typer.Option("--model", metavar="NAME[@VERSION]", help="The model.", show_default=False)],
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Picks all noise, that of decode too.")] = DEFAULT_SEED,
+    seed: Annotated[
+        int, typer.Option("--seed", min=0, max=2**31 - 1, help="Picks all noise, that of decode too.")
+    ] = DEFAULT_SEED,
     latent_noise: Annotated[
         float, typer.Option("--latent-noise", min=0, max=1000, help="Noise around the latents; 0 for their mean.")
     ] = DEFAULT_LATENT_NOISE,
@@ -89,7 +91,7 @@ def morph(
             "--to", min=0, max=1, help="The amount at the end, with one model.  [default: --amount]", show_default=False
         ),
     ] = None,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Picks all noise.")] = DEFAULT_SEED,
+    seed: Annotated[int, typer.Option("--seed", min=0, max=2**31 - 1, help="Picks all noise.")] = DEFAULT_SEED,
     latent_noise: Annotated[
         float, typer.Option("--latent-noise", min=0, max=1000, help="Noise around the latents; 0 for their mean.")
     ] = DEFAULT_LATENT_NOISE,

@@ -14,7 +14,7 @@ from rave_dist.cli.options import Debug, InputsBelow, Json, OutputsBelow, StoreU
 from rave_dist.errors import RaveDistError
 from rave_dist.options import DEFAULT_CHUNK_SECONDS, DEFAULT_FORMAT, DEFAULT_LATENT_NOISE, DEFAULT_SEED, AudioFormat, LoudnessOf
 from rave_dist.records import ConversionParameters, Problem
-from rave_dist.records.conversion_options import latent_change, named_change
+from rave_dist.records.conversion_options import changes, latent_change, named_change
 from rave_dist.storage.store import Store
 from rave_dist.terminal import console
 from rave_dist.terminal.conversion import show_conversions, show_conversions_end
@@ -202,8 +202,8 @@ def convert(
         latent_noise=latent_noise,
         noise=noise,
         temperature=temperature,
-        latents=dict(map(latent_change, latent or ())),
-        named=dict(map(named_change, named or ())),
+        latents=changes(latent_change, latent or ()),
+        named=changes(named_change, named or ()),
         salvage=salvage,
         denoise=denoise,
         gate=gate,

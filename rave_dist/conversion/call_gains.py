@@ -26,7 +26,11 @@ _NOTICED = 10 ** (0.1 / 20)
 
 @dataclass
 class _Call:
-    """From its first hop to the one after its last; powers are summed over its hops with sound, of which there are ``hops``."""
+    """From its first hop to the one after its last.
+
+    Powers are summed over its hops with sound, of which there are ``hops``; the peak is that of the output from the call before
+    to the call after it, because the gain of a call also acts there, in part.
+    """
 
     start: int
     end: int
@@ -56,6 +60,7 @@ class CallGains:
         self._nearest = -(-(OPENING_MS + CLOSING_MS) * rate // (1000 * self._hop))
         self._calls: list[_Call] = []
         self._done = 0
+        self._since = 0.0  # the output's peak since the last call
         self._times, self._gains = np.zeros(1, np.int64), np.zeros(1)
 
     def add(self, block: Audio) -> None:
@@ -66,8 +71,10 @@ class CallGains:
     def finish(self) -> str | None:
         """See `Gains`."""
         self._add(*self._output.rest())
-        found = [call for call in self._calls if self._is_loud(call)]
+        found = self._loud_calls()
         if not found:
+            peak = max([self._since, *(call.peak for call in self._calls)])
+            self._gains = -np.log(np.maximum([peak], 1.0))
             return NOT_DEFINED if self._calls else "the loudness is not matched: there are no calls above the noise floor"
         # The same sum of powers means another mean where an output has more samples per hop.
         wanted = np.sqrt([call.source * self._new_rate / (call.output * self._rate) for call in found])
@@ -84,6 +91,23 @@ class CallGains:
         times = np.arange(start, stop, dtype=np.int64) * self._rate
         return np.exp(np.interp(times, self._times, self._gains)).astype(np.float32)
 
+    def _loud_calls(self) -> list[_Call]:
+        """The calls that get a gain; the peaks of those between them, and after the last one, are theirs."""
+        found: list[_Call] = []
+        between = 0.0
+        for call in self._calls:
+            if self._is_loud(call):
+                found.append(call)
+                call.peak = max(call.peak, between)
+                between = 0.0
+            else:
+                between = max(between, call.peak)
+                if found:
+                    found[-1].peak = max(found[-1].peak, call.peak)
+        if found:
+            found[-1].peak = max(found[-1].peak, self._since)
+        return found
+
     def _is_loud(self, call: _Call) -> bool:
         """Whether neither the recording nor the output is silent in a call."""
         samples = call.hops * self._hop
@@ -94,16 +118,23 @@ class CallGains:
         """Adds consecutive hops to the calls."""
         source, hops = self._source.take(len(output)), self._decisions.take(len(output))
         count = min(len(source), len(hops))  # the recording may end within the output's last hop
-        edges = np.flatnonzero(np.diff(np.pad(hops[:count].astype(np.int8), 1)))
+        sounds = hops[:count].astype(np.bool_) & (peak[:count] > 0)  # what was silenced before is no part of a call
+        edges = np.flatnonzero(np.diff(np.pad(sounds.astype(np.int8), 1)))
+        past = 0
         for start, end in zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True):
+            since = max(self._since, float(peak[past:start].max(initial=0)))
             if not self._calls or self._done + start - self._calls[-1].end > self._nearest:
+                if self._calls:
+                    self._calls[-1].peak = max(self._calls[-1].peak, since)
                 self._calls.append(_Call(self._done + start, 0))
             call = self._calls[-1]
             call.end = self._done + end
             call.hops += end - start
             call.source += float(source[start:end].sum())
             call.output += float(output[start:end].sum())
-            call.peak = max(call.peak, float(peak[start:end].max()))
+            call.peak = max(call.peak, since, float(peak[start:end].max()))
+            self._since, past = 0.0, end
+        self._since = max(self._since, float(peak[past:].max(initial=0)))
         self._done += len(output)
 
 

@@ -126,12 +126,6 @@ def describe_latents(
     return adapt(Metadata(), new)
 
 
-def derivation(model: str, parameters: ConversionParameters, sha256: str, name: str = "") -> str:
-    """The sentence of the comment by which a conversion is recognised as that of a source with a model and a seed."""
-    called = f"{name} (sha256 {sha256})" if name else f"sha256 {sha256}"
-    return f"rave-dist: {called} through {model}, seed {parameters.seed}"
-
-
 def _tags(
     facts: Facts, cards: Sequence[ModelCard], parameters: ConversionParameters, origin: Origin, remark: str = ""
 ) -> Iterator[tuple[str, str]]:
@@ -143,7 +137,10 @@ def _tags(
     noise = f"latent noise {parameters.latent_noise:g}{changes}{remark and f', {remark}'}"
     yield "TITLE", f"Derived from {origin.called} by {model}"
     yield "DESCRIPTION", f"Not a recording: computed from the recording {origin.called} by the neural model {model} ({engine})."
-    yield "COMMENT", f"{derivation(model, parameters, origin.sha256, PurePosixPath(origin.name).name)}, {noise}{damage}"
+    # A service recognises its own conversions by this sentence; the sound of latents, which may be edited, has another one.
+    how, name = ("latents of ", "played by") if remark else ("", "through")
+    of = f"{PurePosixPath(origin.name).name} (sha256 {origin.sha256})" if origin.name else f"sha256 {origin.sha256}"
+    yield "COMMENT", f"rave-dist: {how}{of} {name} {model}, seed {parameters.seed}, {noise}{damage}"
     yield "DERIVED_FROM", origin.called
     yield "DERIVED_FROM_SHA256", origin.sha256
     yield "DERIVED_FROM_FORMAT", f"{facts.format} {facts.subtype}, {facts.sample_rate} Hz, channels: {facts.channels}"

@@ -151,7 +151,7 @@ class LatentsFile:
 
     def __init__(self, path: Path, like: Path | None = None) -> None:
         self._where = str(path)
-        self.info = _info(path if like is None else like)
+        self.info = read_info(path if like is None else like)
         self._file = _open(path)
         self.frames: int = self._file.metadata.num_rows
         schema = self._file.schema_arrow
@@ -198,7 +198,22 @@ class LatentsFile:
         return ConversionError(what, where=self._where, fix=fix)
 
 
-def _info(path: Path) -> LatentsInfo:
+def is_table(path: Path) -> bool:
+    """Whether a file is an intact Parquet file, of whatever."""
+    try:
+        _open(path)
+    except ConversionError:
+        return False
+    return True
+
+
+def read_info(path: Path) -> LatentsInfo:
+    """The metadata of a table.
+
+    Raises:
+        ConversionError: not a table of latents.
+        StoreError: it cannot be read.
+    """
     metadata = _open(path).schema_arrow.metadata or {}
     if _KEY not in metadata:
         raise ConversionError(
@@ -218,6 +233,8 @@ def _open(path: Path) -> Any:
     except pa.ArrowInvalid as error:
         raise ConversionError("not a Parquet file", where=str(path), fix="give a table that rave-dist encode wrote") from error
     except OSError as error:
+        if error.errno is None:  # pyarrow's own, of a damaged footer
+            raise ConversionError("a damaged Parquet file", where=str(path), fix="write the table again") from error
         raise from_os_error(error, where=str(path)) from error
 
 

@@ -6,17 +6,17 @@
                                    ├─> mixed ─> decoder, with weights between those of two instruments ─> sound
     sound B ─> encoder ─> latents ─┘
 
-Two sounds are mixed in the latents, two instruments of one base in the weights: that is a sound or an instrument between them,
-where a mix of results would be both at once. At 0 and 1 the result is that of the one or the other alone, to the last bit where
-it is one chunk.
+Two sounds are mixed in what the decoder receives, two instruments of one base in the weights: that is a sound or an instrument
+between them, where a mix of results would be both at once. At 0 and 1 the result is that of the one or the other alone, to the
+last bit where it is one chunk.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -34,6 +34,7 @@ from rave_dist.conversion.latents_file import LatentsInfo
 from rave_dist.conversion.stream import Playing
 from rave_dist.errors import ConversionError
 from rave_dist.identity import hash_file
+from rave_dist.options import DEFAULT_CHUNK_SECONDS
 from rave_dist.records import ModelCard
 
 
@@ -51,56 +52,73 @@ class Amount(NamedTuple):
         """
         for name, value in (("--amount", self.start), ("--to", self.end)):
             if not 0 <= value <= 1:  # NaN compares as false
-                raise ConversionError(
-                    f"must be between 0 and 1, not {value:g}", where=name, fix="correct it; 0.5 is the middle"
-                )
+                raise ConversionError(f"must be between 0 and 1, not {value:g}", where=name, fix="correct it, e.g. 0.5")
+
+    def at(self, first: int, count: int, *, of: int) -> Audio:
+        """The amounts of ``count`` frames from ``first`` on, of a sound of ``of`` frames. Output: [count], float32."""
+        position = np.clip(np.arange(first, first + count) / max(1, of - 1), 0, 1)
+        return (self.start + (self.end - self.start) * position).astype(np.float32)
+
+    @property
+    def in_words(self) -> str:
+        """For the file's tags."""
+        return f"morph {self.start:g}" + (f" to {self.end:g}" if self.end != self.start else "")
 
 
-class Blend(Converter):
-    """A model between two of one encoder; both are changed, and must not be used any more.
+class Morph(Converter):
+    """Plays latents between two sounds, through one model or one between two.
 
-    It plays the latents of both models, one after the other in each frame, because each has principal components of its own.
+    Each model has principal components of its own, so the latents of both models are played, and mixed behind them.
 
     Args:
-        one: a model.
-        other: another one.
-        amount: how far from the one to the other, 0 to 1.
+        converters: one model, or two of one encoder, which are changed and must not be used any more.
+        sounds: one or two.
+        amount: how far from the first to the second; with two models it does not change.
+        frames: of the whole sound.
 
     Raises:
-        ConversionError: they do not have one encoder.
+        ConversionError: two models do not have one encoder, or are built differently.
     """
 
-    def __init__(self, one: Converter, other: Converter, amount: float) -> None:
-        ours, theirs = one._model.state_dict(), other._model.state_dict()
-        check_one_encoder(one.card, other.card)
-        if {name: value.shape for name, value in ours.items()} != {name: value.shape for name, value in theirs.items()}:
-            raise ConversionError(
-                f"{one.card.reference} and {other.card.reference} are built differently",
-                where="--model",
-                fix="choose two models that ended in the same phase",
-            )
-        (left, right), (other_left, other_right) = one.card.receptive_field, other.card.receptive_field
-        field = (max(left, other_left), max(right, other_right))
-        self.card, self.device = one.card.model_copy(update={"receptive_field": field}), one.device
-        self._encodings, self._model, self._other, self._amount = None, one._model, other._model, amount
-        with torch.no_grad():
-            for name, value in ours.items():
-                if value.is_floating_point() and not name.startswith("latents."):
-                    value.lerp_(theirs[name], amount)
+    def __init__(self, converters: Sequence[Converter], sounds: int, amount: Amount, *, frames: int) -> None:
+        self.card, self.device = converters[0].card, converters[0].device
+        self._encodings = None
+        self._models = [converter._model for converter in converters]
+        self._model = self._models[0]
+        self._sounds, self._amount, self._frames_of_all = sounds, amount, frames
+        if len(converters) == 2:
+            cards = [converter.card for converter in converters]
+            check_one_encoder(*cards)
+            self.card = cards[0].model_copy(update={"receptive_field": _field(*cards)})
+            _blend(self._model, self._models[1], amount.start, cards)
 
     def decode_chunk(self, chunk: Chunk, playing: Playing, *, channels: int) -> Audio:
-        """The sound of a chunk of both models' latents, [2 · rows · latents, frames]; see `Converter.decode_chunk`."""
+        """The sound of a chunk of latents, [models · sounds · rows · latents, frames]; see `Converter.decode_chunk`."""
         hop, frames = self.card.hop, chunk.samples.shape[1]
-        halves = torch.from_numpy(np.ascontiguousarray(chunk.samples)).chunk(2)
-        z = torch.stack([half.reshape(-1, self.card.latents, frames) for half in halves], 1)
+        shape = (len(self._models), self._sounds, -1, self.card.latents, frames)
+        z = torch.from_numpy(np.ascontiguousarray(chunk.samples)).reshape(shape).permute(2, 0, 1, 3, 4)
+        share = torch.from_numpy(self._amount.at(chunk.position, frames, of=self._frames_of_all)).to(self.device)
 
         def play(rows: Tensor, row: int) -> Tensor:
-            seed, level, noise = playing.seed + row, playing.latent_noise, playing.controls.noise
-            whole = [
-                model.latents.decode(rows[:, which].to(self.device), chunk.position, seed, level, noise)
-                for which, model in enumerate((self._model, self._other))
-            ]
-            y: Tensor = self._model.synthesise(torch.lerp(whole[0], whole[1], self._amount), chunk.position * hop, seed, noise)
+            rows, seed, noise = rows.to(self.device), playing.seed + row, playing.controls.noise
+
+            def received(which: int, level: float) -> Tensor:
+                """What the decoder receives of one model's latents."""
+                latents = self._models[which].latents
+                sounds = [
+                    latents.decode(rows[:, which, sound], chunk.position, seed, level, noise) for sound in range(self._sounds)
+                ]
+                return sounds[0] if len(sounds) == 1 else between(sounds[0], sounds[1], share, latents)
+
+            if len(self._models) == 1:
+                whole = received(0, playing.latent_noise)
+            else:
+                # The noise of components that are not exposed is one model's: mixed, that of two would partly cancel.
+                amount, nearer = self._amount.start, round(self._amount.start)
+                means = [received(which, 0.0) for which in range(2)]
+                noisy = received(nearer, playing.latent_noise)
+                whole = between(means[0], means[1], torch.tensor(amount), self._model.latents) + (noisy - means[nearer])
+            y: Tensor = self._model.synthesise(whole, chunk.position * hop, seed, noise)
             return y[..., chunk.core.start * hop : chunk.core.stop * hop]
 
         return as_channels(self._by_rows(z, play, frames * hop), channels)
@@ -126,33 +144,45 @@ def check_one_encoder(one: ModelCard, other: ModelCard) -> None:
         )
 
 
-def mixed(one: Iterable[Audio], other: Iterable[Audio], amount: Amount, *, frames: int) -> Iterator[Audio]:
-    """Latents between those of two sounds, in blocks of the same frames; ends with the shorter sound.
+def _blend(model: Any, other: Any, amount: float, cards: Sequence[ModelCard]) -> None:
+    """Gives a model the weights between its own and another's; their encoders are the same, and stay."""
+    ours, theirs = model.state_dict(), other.state_dict()
+    if {name: value.shape for name, value in ours.items()} != {name: value.shape for name, value in theirs.items()}:
+        raise ConversionError(
+            f"{cards[0].reference} and {cards[1].reference} are built differently",
+            where="--model",
+            fix="choose two models that ended in the same phase",
+        )
+    with torch.no_grad():
+        for name, value in ours.items():
+            if value.is_floating_point() and not name.startswith("latents."):
+                value.lerp_(theirs[name], amount)
 
-    Args:
-        one: latents [rows, latents, n] each.
-        other: of another sound.
-        amount: how far from the one to the other.
-        frames: of the result.
-    """
-    done = 0
-    for first, second in zip(one, other, strict=False):
-        count = min(first.shape[2], second.shape[2])
-        share = amount.start + (amount.end - amount.start) * np.arange(done, done + count) / max(1, frames - 1)
-        weight = share.astype(np.float32)
-        yield (1 - weight) * first[..., :count] + weight * second[..., :count]
-        done += count
+
+def _field(one: ModelCard, other: ModelCard) -> tuple[int, int]:
+    (left, right), (other_left, other_right) = one.receptive_field, other.receptive_field
+    return max(left, other_left), max(right, other_right)
+
+
+def between(one: Tensor, other: Tensor, share: Tensor, latents: Any) -> Tensor:
+    """What is between two inputs of a decoder, [B, D, F]; of a spherical model, on the sphere."""
+    mixed = (1 - share) * one + share * other
+    if latents.original_name != "SphericalLatents":
+        return mixed
+    length: Tensor = mixed.norm(dim=1, keepdim=True)
+    return mixed / length.clamp_min(1e-6)
 
 
 def morph_files(
-    sources: list[tuple[Path, str]],
-    converters: list[Converter],
+    sources: Sequence[tuple[Path, str]],
+    converters: Sequence[Converter],
     target: Path,
     file_format: Format,
     *,
     amount: Amount,
     seed: int,
     latent_noise: float,
+    chunk_seconds: float = DEFAULT_CHUNK_SECONDS,
 ) -> float:
     """Writes a sound between two sounds, through one model or one between two, in constant memory.
 
@@ -165,6 +195,7 @@ def morph_files(
         amount: how far from the first to the second; for two models it must not change.
         seed: picks all noise.
         latent_noise: level of the noise around the latents.
+        chunk_seconds: seconds of audio in a model at once.
 
     Returns:
         Its seconds.
@@ -181,34 +212,31 @@ def morph_files(
     ]
     channels = max(info.channels for info in found)
     infos = [info.model_copy(update={"channels": channels}) for info in found]
-    rate = infos[0].sample_rate
+    rate, frames = infos[0].sample_rate, min(info.frames for info in infos)
     samples = min(resampled_length(info.samples, info.sample_rate, rate) for info in infos)
-    frames = min(info.frames for info in infos)
-    player = converters[0]
-    latents = [_latents(converter, sources, infos, amount, frames=frames) for converter in converters]
-    if len(converters) == 2:
-        # Both encode with their own components before the weights are between them: the encoder is the same, and stays.
-        player = Blend(converters[0], converters[1], amount.start)
     result = infos[0].model_copy(update={"samples": samples})
-    stacked = (np.concatenate([_flat(z) for z in several]) for several in zip(*latents, strict=True))
-    sound = decode(player, stacked, result, frames=frames)
-    how = f"morph {amount.start:g}" if amount.start == amount.end else f"morph {amount.start:g} to {amount.end:g}"
+    if len(converters) == 2 and amount.start in (0, 1):
+        converters = [converters[int(amount.start)]]
+    player = Morph(converters, len(infos), amount, frames=frames)
+    streams = [
+        _encoded(converter, path, info, chunk_seconds)
+        for converter in converters
+        for (path, _), info in zip(sources, infos, strict=True)
+    ]
+    sound = decode(player, _aligned(streams), result, frames=frames, chunk_seconds=chunk_seconds)
     second = infos[1] if len(infos) == 2 else None
-    return write_sound(target, sound, result, cards, file_format, remark=how, samples=result.length(frames), other=second)
+    length = result.length(frames)
+    return write_sound(target, sound, result, cards, file_format, remark=amount.in_words, samples=length, other=second)
 
 
-def _latents(
-    converter: Converter, sources: list[tuple[Path, str]], infos: list[LatentsInfo], amount: Amount, *, frames: int
-) -> Iterator[Audio]:
-    """The latents that a model plays, [rows, latents, n] each."""
-    each = [_encoded(converter, path, info) for (path, _), info in zip(sources, infos, strict=True)]
-    return each[0] if len(each) == 1 else mixed(each[0], each[1], amount, frames=frames)
-
-
-def _encoded(converter: Converter, path: Path, info: LatentsInfo) -> Iterator[Audio]:
+def _encoded(converter: Converter, path: Path, info: LatentsInfo, chunk_seconds: float) -> Iterator[Audio]:
     with open_audio(path) as decoder:
-        yield from encode(converter, map(partial(map_channels, channels=info.channels), decoder.blocks()), info)
+        blocks = map(partial(map_channels, channels=info.channels), decoder.blocks())
+        yield from encode(converter, blocks, info, chunk_seconds=chunk_seconds)
 
 
-def _flat(z: Audio) -> Audio:
-    return z.reshape(-1, z.shape[2])
+def _aligned(streams: Sequence[Iterator[Audio]]) -> Iterator[Audio]:
+    """The blocks [rows, latents, n] of all streams below each other, to the end of the shortest."""
+    for blocks in zip(*streams, strict=False):
+        count = min(block.shape[2] for block in blocks)
+        yield np.concatenate([block[..., :count].reshape(-1, count) for block in blocks])

@@ -174,6 +174,8 @@ class ConversionParameters(Record):
     @classmethod
     def of(cls, **options: Unpack[AllParameters]) -> ConversionParameters:
         """The parameters of options: those of treatment and controls are given like the others."""
+        if unknown := options.keys() - AllParameters.__annotations__.keys():
+            raise TypeError(f"no parameters of a conversion: {', '.join(sorted(unknown))}")
         apart = {
             name: {option: value for option, value in options.items() if option in record.model_fields}
             for name, record in (("treatment", Treatment), ("controls", Controls))

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Annotated, Any
+from collections.abc import Callable, Iterable
+from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, Field
 from pydantic_core import PydanticCustomError
@@ -12,6 +12,9 @@ from pydantic_core import PydanticCustomError
 from rave_dist.errors import ConversionError
 from rave_dist.options import AudioFormat, LoudnessOf, Number, StrictRecord, Strings, key
 from rave_dist.records.conversion import ConversionParameters
+
+Key = TypeVar("Key", int, str)
+Change = TypeVar("Change")
 
 
 def latent_change(text: str) -> tuple[int, tuple[float, float]]:
@@ -49,15 +52,29 @@ def named_change(text: str) -> tuple[str, float]:
     return name.strip(), value
 
 
-def _written_as(read: Callable[[str], object], what: str) -> AfterValidator:
+def changes(read: Callable[[str], tuple[Key, Change]], texts: Iterable[str]) -> dict[Key, Change]:
+    """What `latent_change` or `named_change` reads in several texts.
+
+    Raises:
+        ConversionError: one cannot be read, or two are of the same latent.
+    """
+    found: dict[Key, Change] = {}
+    for text in texts:
+        key, change = read(text)
+        if key in found:
+            raise ConversionError(f"{key} is changed twice", where=text, fix="write one change of it")
+        found[key] = change
+    return found
+
+
+def _written_as(read: Callable[[str], tuple[Key, Change]]) -> AfterValidator:
     """Refuses texts that cannot be read, with the fix."""
 
     def check(texts: tuple[str, ...]) -> tuple[str, ...]:
-        for text in texts:
-            try:
-                read(text)
-            except ConversionError as error:
-                raise PydanticCustomError("change", "is not {what}", {"what": what, "fix": error.fix}) from error
+        try:
+            changes(read, texts)
+        except ConversionError as error:
+            raise PydanticCustomError("change", "{what}", {"what": error.what, "fix": error.fix}) from error
         return texts
 
     return AfterValidator(check)
@@ -79,10 +96,10 @@ class ConversionOptions(StrictRecord):
     latent_noise: _Level | None = key("noise around the latents", 0, without="`1`")
     noise: _Level | None = key("level of the model's noise generator", 0.5, without="`1`")
     temperature: _Level | None = key("factor on all latents", 0.7, without="`1`")
-    latent: Annotated[Strings, _written_as(latent_change, "a change of a latent")] | None = key(
+    latent: Annotated[Strings, _written_as(latent_change)] | None = key(
         "changes of single latents, from 1", "3=scale:1.2,bias:-0.1", ["1=scale:1.2", "3=bias:-0.1"]
     )
-    named: Annotated[Strings, _written_as(named_change, "a change by name")] | None = key(
+    named: Annotated[Strings, _written_as(named_change)] | None = key(
         "changes of latents by their names", "loudness=+0.5", ["loudness=+0.5", "pitch=-1"]
     )
     denoise: _Share | None = key("share of the background noise that is removed", 1, without="`0`")
@@ -98,8 +115,8 @@ class ConversionOptions(StrictRecord):
     def parameters(self) -> ConversionParameters:
         """The record that identifies conversions, with the defaults of what is not set."""
         written = self.model_dump(include=set(ConversionOptions.model_fields), exclude_none=True)
-        changes: dict[str, Any] = {
-            "latents": dict(map(latent_change, written.pop("latent", ()))),
-            "named": dict(map(named_change, written.pop("named", ()))),
+        changed: dict[str, Any] = {
+            "latents": changes(latent_change, written.pop("latent", ())),
+            "named": changes(named_change, written.pop("named", ())),
         }
-        return ConversionParameters.of(**written, **changes)
+        return ConversionParameters.of(**written, **changed)

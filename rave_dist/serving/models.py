@@ -157,7 +157,7 @@ class ModelReplica:
         file_format: Format = "wav" if parameters.format == "wav" else "flac"
         target = Target(result, model, parameters, file_format, Origin(hash_file(source)), profile)
         converted = convert_file(source, target, on_read=on_read)
-        remarks = {"salvaged": converted.damage}
+        remarks = {"salvaged": converted.damage, "notes": "; ".join(converted.notes)}
         for name, problem in (("silent", converted.silent), ("clipped", converted.clipped)):
             remarks[name] = f"{problem.what}; {problem.fix}" if problem else None
         return {f"x-rave-dist-{name}": said.encode("ascii", "replace").decode() for name, said in remarks.items() if said}

@@ -17,7 +17,7 @@ from rave_dist.conversion.corpus import plan_conversion
 from rave_dist.conversion.job import begin, finish
 from rave_dist.errors import ConversionError
 from rave_dist.records import Controls, ConversionParameters, NamedLatent
-from rave_dist.records.conversion_options import latent_change, named_change
+from rave_dist.records.conversion_options import changes, latent_change, named_change
 from rave_dist.storage.store import Store
 from tests.conftest import TinyModel
 
@@ -113,6 +113,9 @@ def test_parameters_without_changes_have_the_identity_that_they_had() -> None:
 
 
 def test_a_change_is_read_from_the_command_line() -> None:
+    with pytest.raises(ConversionError, match="1 is changed twice"):
+        changes(latent_change, ["1=scale:2", "1=bias:1"])
+    assert changes(latent_change, ["1=scale:2", "2=bias:1"]) == {1: (2.0, 0.0), 2: (1.0, 1.0)}
     assert latent_change("3=scale:1.2,bias:-0.1") == (3, (1.2, -0.1))
     assert latent_change("1=bias:2") == (1, (1.0, 2.0))
     for text in ("3", "3=", "x=scale:1", "3=scale:1,scale:2", "3=size:1", "3=scale:loud", "3=scale", "=scale:1"):

@@ -135,6 +135,8 @@ def test_the_sound_says_what_it_is_derived_from(local_store: Store, card: ModelC
     assert tags["DERIVED_FROM_SHA256"] == hash_file(source)
     assert tags["MODEL"] == card.reference
     assert "table of latents" in tags["PARAMETERS"]
+    assert "latents of in.wav" in tags["COMMENT"]
+    assert f"through {card.reference}" not in tags["COMMENT"], "a service would take it for a conversion of its own"
 
 
 def test_a_second_command_encodes_only_what_is_missing_and_keeps_edits(
@@ -159,6 +161,26 @@ def test_a_second_command_encodes_only_what_is_missing_and_keeps_edits(
     assert kept(seed=4) == {"a": False, "b": False}
     (tables / "b.parquet").write_bytes((tables / "b.parquet").read_bytes()[:-9])
     assert kept(seed=4) == {"a": True, "b": False}, "not a whole table"
+
+
+def test_an_edited_table_without_its_metadata_is_not_replaced(local_store: Store, card: ModelCard, tmp_path: Path) -> None:
+    """As pandas writes it: it is named, and the other recordings are encoded."""
+    folder, tables = tmp_path / "in", tmp_path / "tables"
+    record(folder / "a.wav", seconds=0.2)
+    options: dict[str, Any] = {"seed": 3, "latent_noise": 1.0}
+    latents.encode(local_store, "drum", [str(folder)], str(tables), **options)
+    edited(tables / "a.parquet", lambda rows: rows, metadata=False).rename(tables / "a.parquet")
+    before = (tables / "a.parquet").read_bytes()
+    record(folder / "b.wav", seconds=0.2)
+    (a, b) = sorted(latents.encode(local_store, "drum", [str(folder)], str(tables), **options), key=lambda each: each.output)
+    assert a.problem is not None
+    assert "not replaced" in a.problem.what
+    assert "another OUTPUT" in a.problem.fix
+    assert (b.problem, (tables / "a.parquet").read_bytes()) == (None, before)
+    whole = (tables / "b.parquet").read_bytes()
+    (tables / "b.parquet").write_bytes(whole[:-40] + bytes(32) + whole[-8:])
+    (_, b) = sorted(latents.encode(local_store, "drum", [str(folder)], str(tables), **options), key=lambda each: each.output)
+    assert (b.problem, b.kept, (tables / "b.parquet").read_bytes()) == (None, False, whole), "a damaged table is written again"
 
 
 def test_an_edit_changes_the_sound_where_it_is(local_store: Store, card: ModelCard, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+import torch
 from typer.testing import CliRunner
 
 from rave_dist.archives import latents
@@ -16,9 +17,12 @@ from rave_dist.audio.metadata.read import read_metadata
 from rave_dist.cli.main import app
 from rave_dist.conversion.convert import Converter
 from rave_dist.conversion.file import Target, convert_file
-from rave_dist.conversion.morph import Amount, mixed
+from rave_dist.conversion.morph import Amount, between, morph_files
 from rave_dist.errors import ConversionError
 from rave_dist.identity import hash_file
+from rave_dist.rave.config import configure
+from rave_dist.rave.exportable import OfflineRave
+from rave_dist.rave.models import build_model, use_streaming
 from rave_dist.records import ConversionParameters, ModelCard
 from rave_dist.storage.store import Store
 
@@ -78,18 +82,49 @@ def test_sounds_may_differ_in_rate_channels_and_length(
     assert result.any()
 
 
-def test_blocks_do_not_change_the_mix() -> None:
-    rng = np.random.default_rng(0)
-    one, other = (rng.standard_normal((1, 4, 100)).astype(np.float32) for _ in range(2))
+def test_the_amount_is_that_of_the_frame_in_every_chunk() -> None:
+    amount = Amount(0.2, 0.9)
+    whole = amount.at(0, 100, of=100)
+    np.testing.assert_allclose(whole[[0, -1]], (0.2, 0.9), rtol=1e-6)
+    np.testing.assert_array_equal(np.concatenate([amount.at(i, 25, of=100) for i in range(0, 100, 25)]), whole)
+    np.testing.assert_allclose(amount.at(-3, 3, of=100), 0.2, rtol=1e-6)
 
-    def cut(z: np.ndarray, size: int) -> list[np.ndarray]:
-        return [z[..., i : i + size] for i in range(0, z.shape[2], size)]
 
-    whole = np.concatenate(list(mixed([one], [other], Amount(0.2, 0.9), frames=100)), axis=2)
-    parts = np.concatenate(list(mixed(cut(one, 7), cut(other, 7), Amount(0.2, 0.9), frames=100)), axis=2)
-    np.testing.assert_array_equal(whole, parts)
-    np.testing.assert_allclose(whole[..., 0], 0.8 * one[..., 0] + 0.2 * other[..., 0], rtol=1e-5)
-    np.testing.assert_allclose(whole[..., -1], 0.1 * one[..., -1] + 0.9 * other[..., -1], rtol=1e-5)
+@pytest.mark.parametrize("models", [1, 2])
+def test_chunks_only_round(shared_encoder_cards: list[ModelCard], local_store: Store, tmp_path: Path, models: int) -> None:
+    sources = [(record(tmp_path / f"{seed}.wav", seconds=2, seed=seed), str(seed)) for seed in (1, 2)]
+    results = []
+    for seconds in (10.0, 0.7):
+        converters = [Converter.load(local_store, card) for card in shared_encoder_cards[:models]]
+        target = tmp_path / f"{seconds}.wav"
+        amount = Amount(0.2, 0.9 if models == 1 else 0.2)
+        options: dict[str, Any] = {"seed": 3, "latent_noise": 1.0, "chunk_seconds": seconds}
+        morph_files(sources, converters, target, "wav", amount=amount, **options)
+        results.append(read(target))
+    assert results[0].any()
+    assert np.abs(results[0] - results[1]).max() <= 1
+
+
+@pytest.mark.parametrize("config", [("v2_small", "spherical"), ("v2_small", "discrete"), ("v2_small", "wasserstein")])
+def test_what_is_between_is_that_of_the_decoders_input(config: tuple[str, ...]) -> None:
+    """Codes and angles have no middle; a sound in the middle of itself is itself, and points of the sphere stay on it."""
+    use_streaming(False)
+    torch.manual_seed(0)
+    small = {"CAPACITY": 4, "LATENT_SIZE": 8, "blocks.NoiseGeneratorV2.noise_bands": 5}
+    offline = torch.jit.script(
+        OfflineRave(build_model(configure(config, small, sample_rate=RATE, channels=1), channels=1).eval())
+    )
+    hop = int(offline.hop)
+    x = 0.3 * torch.randn(2, 1, 40 * hop)
+    with torch.inference_mode():
+        z = offline.encode_at(x, 0, 0, 0.0)
+        one, other = (offline.latents.decode(each[None], 0, 0, 0.0, 0.0) for each in z)
+        same = between(one, one, torch.tensor(0.3), offline.latents)
+        middle = between(one, other, torch.tensor(0.5), offline.latents)
+    torch.testing.assert_close(same, one, rtol=1e-5, atol=1e-5)
+    assert (middle - one).norm() == pytest.approx(float((middle - other).norm()), rel=0.05)
+    if "spherical" in config:
+        torch.testing.assert_close(middle.norm(dim=1), torch.ones_like(middle.norm(dim=1)))
 
 
 def test_two_instruments_of_one_encoder(shared_encoder_cards: list[ModelCard], local_store: Store, tmp_path: Path) -> None:

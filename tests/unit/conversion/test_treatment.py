@@ -161,6 +161,36 @@ def test_calls_that_would_clip_and_recordings_without_calls_are_named() -> None:
     assert "no calls above the noise floor" in notes[0]
 
 
+@pytest.mark.parametrize("at", [0.2, 1.0 - 0.005, 4.0, 7.5])
+def test_no_peak_around_a_call_is_clipped_for_its_loudness(at: float) -> None:
+    """Wherever it is: before the first call, within the gate's times, between two calls, after the last one."""
+    sound, _, _ = scene(30)
+    wet = 0.05 * sound
+    wet[:, round(at * RATE) : round((at + 0.003) * RATE)] = 0.3
+    treatment, notes = Treatment(match_loudness="call"), list[str]()
+    profile = Profile(treatment, sample_rate=RATE, channels=1, out_channels=1)
+    profile.add(sound)
+    blocks = after(split(wet, 5000), Broadcast([sound]), profile, treatment, rates=(RATE, RATE), channels=1, notes=notes)
+    result = np.concatenate(list(blocks), axis=1)
+    assert np.sum(np.abs(result) >= 1) <= round(0.003 * RATE), "the peak itself reaches full scale at most"
+    assert np.abs(result).max() <= 1
+    assert "calls are quieter" in notes[0]
+    expected = wet * (result[0] / wet[0])[None]
+    np.testing.assert_allclose(result, expected, atol=1e-6)
+
+
+def test_a_call_that_is_partly_silenced_keeps_its_level() -> None:
+    sound, _, during = scene(30)
+    first = np.flatnonzero(during)[0]
+    wet = sound.copy()
+    wet[:, first : first + RATE // 4] = 0
+    treatment, notes = Treatment(match_loudness="call"), list[str]()
+    profile = Profile(treatment, sample_rate=RATE, channels=1, out_channels=1)
+    profile.add(sound)
+    blocks = after(split(wet, 5000), Broadcast([sound]), profile, treatment, rates=(RATE, RATE), channels=1, notes=notes)
+    np.testing.assert_allclose(np.concatenate(list(blocks), axis=1), wet, atol=0.02)
+
+
 def test_a_peak_is_not_clipped_for_loudness() -> None:
     sound = noise("white", 0.2, 3 * RATE)[None]
     clicks = np.zeros_like(sound)
