@@ -178,7 +178,8 @@ def test_an_edited_table_without_its_metadata_is_not_replaced(local_store: Store
     assert "another OUTPUT" in a.problem.fix
     assert (b.problem, (tables / "a.parquet").read_bytes()) == (None, before)
     whole = (tables / "b.parquet").read_bytes()
-    (tables / "b.parquet").write_bytes(whole[:-40] + bytes(32) + whole[-8:])
+    footer = int.from_bytes(whole[-8:-4], "little")
+    (tables / "b.parquet").write_bytes(whole[: -8 - footer] + bytes(footer) + whole[-8:])
     (_, b) = sorted(latents.encode(local_store, "drum", [str(folder)], str(tables), **options), key=lambda each: each.output)
     assert (b.problem, b.kept, (tables / "b.parquet").read_bytes()) == (None, False, whole), "a damaged table is written again"
 
