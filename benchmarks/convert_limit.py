@@ -1,4 +1,4 @@
-"""Conversion beside the speed of the machine's matrix product, on one core: v2_small at full size with random weights.
+"""Conversion compared with the machine's matrix product, on one core: v2_small at full size with random weights.
 
     python benchmarks/convert_limit.py [--json] [--rounds N]
 
@@ -96,7 +96,7 @@ def main() -> None:
         work = gflop_per_second_of_audio(folder / "run")
         limit, seconds = measured(folder, arguments.rounds)
     report(
-        "convert, beside the limit of the machine",
+        "convert, compared with the limit of the machine",
         [
             {"": "matrix product", "GFLOP per CPU-second": limit},
             {"": "conversion", "GFLOP per CPU-second": work / seconds, "CPU-seconds per second of audio": seconds},

@@ -60,16 +60,19 @@ def convert(
         typer.Option(
             "--model",
             metavar="NAME[@VERSION]",
-            help="The model; can be repeated: the results are then in OUTPUT/<model>.",
+            help="The model; can be repeated: the results are then in OUTPUT/NAME.",
             show_default=False,
         ),
     ] = None,
     models: Annotated[
         str | None,
-        typer.Option("--models", metavar="all", help="All published models, in OUTPUT/<model>.", show_default=False),
+        typer.Option("--models", metavar="all", help="All published models, each in OUTPUT/NAME.", show_default=False),
     ] = None,
     chunk_seconds: Annotated[
-        float, typer.Option("--chunk-seconds", min=0.5, help="Seconds of audio in memory at once; does not affect the result.")
+        float,
+        typer.Option(
+            "--chunk-seconds", min=0.5, help="Seconds of audio in memory at once; changes the result only by rounding."
+        ),
     ] = DEFAULT_CHUNK_SECONDS,
     workers: Annotated[
         int | None,
@@ -240,12 +243,12 @@ _WITH_A_MANIFEST = {"manifest", "store", "chunk_seconds", "workers", "trust", "a
 
 
 def _refuse_other_options(context: typer.Context) -> None:
-    """Refuses what belongs into the manifest."""
+    """Refuses what belongs in the manifest."""
     for parameter in context.command.params:
         source = context.get_parameter_source(parameter.name or "")
         if source is not None and source.name == "COMMANDLINE" and parameter.name not in _WITH_A_MANIFEST:
             name = parameter.opts[0] if parameter.opts[0].startswith("-") else "INPUT... OUTPUT"
-            raise typer.BadParameter("belongs into the manifest of --manifest", param_hint=name)
+            raise typer.BadParameter("belongs in the manifest of --manifest", param_hint=name)
 
 
 def _convert_manifest(

@@ -199,7 +199,7 @@ class LatentsFile:
 
 
 def is_table(path: Path) -> bool:
-    """Whether a file is an intact Parquet file, of whatever."""
+    """Whether a file is an intact Parquet file, with any content."""
     try:
         _open(path)
     except ConversionError:

@@ -113,7 +113,7 @@ class ConversionOptions(StrictRecord):
     salvage: bool | None = key("whether the readable part of damaged files is converted", True, without="`false`")
 
     def parameters(self) -> ConversionParameters:
-        """The record that identifies conversions, with the defaults of what is not set."""
+        """The record that identifies conversions, with the defaults of options that are not set."""
         written = self.model_dump(include=set(ConversionOptions.model_fields), exclude_none=True)
         changed: dict[str, Any] = {
             "latents": changes(latent_change, written.pop("latent", ())),

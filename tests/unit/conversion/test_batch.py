@@ -162,7 +162,7 @@ def test_options_that_belong_into_the_manifest_are_refused(
     assert ended.value.code == 2
     said = capsys.readouterr().err
     assert named in said
-    assert "belongs into the manifest" in said
+    assert "belongs in the manifest" in said
 
 
 def test_a_conversion_error_keeps_its_kind(store: Store, tmp_path: Path) -> None:
