@@ -31,7 +31,8 @@ NAME = "bench"
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 REPAIRS = (
     "repairs without which rave generate does not run with a CPU-only torch: torchaudio's native library is declared absent "
-    "(rave_dist.rave.imports); torchaudio's load, save and get_audio_backend, gone or needing torchcodec, are soundfile's"
+    "(rave_dist.rave.imports); torchaudio's load, save and get_audio_backend, gone or needing torchcodec, are soundfile's; "
+    "Lightning 2 loads checkpoints by the class, not by an instance"
 )
 # Runs in a separate process, like `rave generate`, with the unmodified script.
 STOCK = """
@@ -41,7 +42,7 @@ from rave_dist.rave.config import configure
 from rave_dist.rave.imports import install_repairs, rave_module
 from rave_dist.rave.models import build_model
 install_repairs()
-import soundfile, torch, torchaudio
+import pytorch_lightning, soundfile, torch, torchaudio
 def load(path):
     samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
     return torch.from_numpy(samples.T.copy()), rate
@@ -49,6 +50,8 @@ torchaudio.load = load
 torchaudio.save = lambda path, x, sample_rate: soundfile.write(path, x.detach().numpy().T, sample_rate)
 torchaudio.get_audio_backend = lambda: "soundfile"
 rave = rave_module()
+by_class = rave.RAVE.load_from_checkpoint
+rave.RAVE.load_from_checkpoint = lambda model, path: by_class(path)
 script = Path(rave.__file__).parents[1] / "scripts" / "generate.py"
 sys.argv[0] = "generate"
 runpy.run_path(str(script), run_name="__main__")
