@@ -23,7 +23,7 @@ from harness import measure, report
 
 
 def write_noise(path: Path, seconds: float) -> None:
-    path.parent.mkdir(parents=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(0)
     with soundfile.SoundFile(path, "w", convert.SAMPLE_RATE, 1, "PCM_16") as file:
         left = round(seconds * convert.SAMPLE_RATE)
