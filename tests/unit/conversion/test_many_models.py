@@ -13,7 +13,7 @@ import pytest
 import soundfile
 
 from rave_dist.conversion import file as file_module
-from rave_dist.conversion import in_process, item
+from rave_dist.conversion import in_process, inspection
 from rave_dist.conversion import job as job_module
 from rave_dist.conversion.convert import Converter
 from rave_dist.conversion.corpus import plan_conversion, plan_conversions
@@ -113,7 +113,7 @@ def test_a_conversion_with_one_model_and_one_with_all_continue_each_other(
 def opened(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """How often each recording is opened for decoding."""
     count: Counter[str] = Counter()
-    for module in (file_module, item):
+    for module in (file_module, inspection):
         real = module.open_audio
 
         @contextmanager
