@@ -3,8 +3,8 @@
     python benchmarks/convert_short.py [--json] [--rounds N] [--files N] [--seconds S]
 
 The model is v2_small at full size with random weights; the recordings are noise (mono, 44100 Hz, 16 bits). CPU-seconds and
-memory of the whole process tree are measured alternately. What a file costs in addition to the model is measured in one process,
-with files of a tenth of a second: a worker's conversion of a file, less that of the same sound by the model alone.
+memory of the whole process tree are measured alternately. What a file costs in addition to the model is measured in one
+process, with files of a tenth of a second: a worker's conversion of a file, less that of the same sound by the model alone.
 """
 
 from __future__ import annotations
