@@ -13,6 +13,10 @@ from rave_dist.options import DEFAULT_LATENT_NOISE, DEFAULT_SEED
 from rave_dist.terminal import console
 from rave_dist.terminal.display import shown_progress
 
+_LatentNoise = Annotated[
+    float, typer.Option("--latent-noise", min=0, max=1000, help="Noise around the latents; 0 for their mean.")
+]
+
 
 def encode(
     paths: Annotated[
@@ -24,9 +28,7 @@ def encode(
     seed: Annotated[
         int, typer.Option("--seed", min=0, max=2**31 - 1, help="Picks all noise, that of decode too.")
     ] = DEFAULT_SEED,
-    latent_noise: Annotated[
-        float, typer.Option("--latent-noise", min=0, max=1000, help="Noise around the latents; 0 for their mean.")
-    ] = DEFAULT_LATENT_NOISE,
+    latent_noise: _LatentNoise = DEFAULT_LATENT_NOISE,
     trust: Trust = False,
     as_json: Json = False,
     debug: Debug = False,
@@ -92,9 +94,7 @@ def morph(
         ),
     ] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, max=2**31 - 1, help="Picks all noise.")] = DEFAULT_SEED,
-    latent_noise: Annotated[
-        float, typer.Option("--latent-noise", min=0, max=1000, help="Noise around the latents; 0 for their mean.")
-    ] = DEFAULT_LATENT_NOISE,
+    latent_noise: _LatentNoise = DEFAULT_LATENT_NOISE,
     trust: Trust = False,
     as_json: Json = False,
     debug: Debug = False,

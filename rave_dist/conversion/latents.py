@@ -118,6 +118,9 @@ def inspect_for_latents(
         AudioError: the recording is damaged or empty.
     """
     with open_audio(source) as decoder:
+        samples = sum(block.shape[1] for block in decoder.blocks())
+        if not samples:
+            raise AudioError("contains no samples", where=name, fix="leave it out")
         info = LatentsInfo(
             model=card.reference,
             model_sample_rate=card.sample_rate,
@@ -126,7 +129,7 @@ def inspect_for_latents(
             latents=card.latents,
             sample_rate=decoder.sample_rate,
             channels=decoder.channels,
-            samples=sum(block.shape[1] for block in decoder.blocks()),
+            samples=samples,
             subtype=decoder.subtype,
             seed=seed,
             latent_noise=latent_noise,
@@ -134,8 +137,6 @@ def inspect_for_latents(
             source_sha256=sha256,
             source_format=decoder.format,
         )
-    if not info.samples:
-        raise AudioError("contains no samples", where=name, fix="leave it out")
     if not info.frames:
         raise AudioError("shorter than a sample at the model's rate", where=name, fix="leave it out")
     return info

@@ -61,7 +61,7 @@ class LatentsInfo(Record):
     latents: int = Field(ge=1)
     sample_rate: int = Field(ge=1)
     channels: int = Field(ge=1)
-    samples: int = Field(ge=0)
+    samples: int = Field(ge=1)
     subtype: str
     seed: int
     latent_noise: float = Field(ge=0, allow_inf_nan=False)
