@@ -55,8 +55,10 @@ class Listing:
         """
         return await self._kept(f"={reference}", lambda: self._find(reference))
 
-    async def check(self, *, seconds: float = 2.0) -> None:
+    async def check(self, *, seconds: float = 10.0) -> None:
         """Asks whether the store responds, in a separate thread: requests that wait do not delay the answer.
+
+        A store on a busy machine or a distant server may take seconds, and is not gone.
 
         Raises:
             StoreError: it is gone, or does not respond within ``seconds``.

@@ -51,6 +51,10 @@ class Service:
     def convert(self, sound: bytes, **query: Any) -> httpx.Response:
         return self.http.post("/v1/convert", params=query, content=sound)
 
+    def assert_healthy(self) -> None:
+        answer = self.http.get("/healthz")
+        assert (answer.status_code, answer.json().get("status")) == (200, "ok"), answer.text
+
 
 @pytest.fixture(scope="module")
 def service(ray_session: None, s3_server: str, tiny_models: Any) -> Iterator[Service]:
@@ -201,7 +205,7 @@ def test_uploads_that_never_end_delay_nothing_else(service: Service) -> None:
         uploads = [stack.enter_context(socket.create_connection(address, timeout=60)) for _ in range(240)]
         for upload in uploads:
             upload.sendall(head + bytes(1000))
-        assert service.http.get("/healthz").json()["status"] == "ok"
+        service.assert_healthy()
         assert len(service.http.get("/v1/models").json()["models"]) >= len(NAMES)
         refused: set[socket.socket] = set()
         while len(refused) < 240 - LIMITS.uploads:
@@ -210,7 +214,7 @@ def test_uploads_that_never_end_delay_nothing_else(service: Service) -> None:
             for upload in answered:
                 assert b" 429 " in upload.recv(100)
                 refused.add(upload)
-        assert service.http.get("/healthz").json()["status"] == "ok"
+        service.assert_healthy()
     while (answer := service.convert(_sound(), model="gamelan")).status_code == 429:
         time.sleep(0.1)  # closed connections are noticed a moment later
     assert answer.status_code == 200
@@ -261,7 +265,7 @@ def test_jobs_over_the_whole_disk_freeze_nothing_and_are_cancelled(service: Serv
     asked = {"model": "rebana", "inputs": ["/"] * 20, "parameters": {"salvage": True}}
     accepted = [service.http.post("/v1/jobs", json={**asked, "output": str(tmp_path / f"out{n}")}) for n in range(8)]
     assert [answer.status_code for answer in accepted] == [202] * 8
-    assert service.http.get("/healthz").json()["status"] == "ok"
+    service.assert_healthy()
     assert service.convert(_sound(), model="rebana").status_code == 200
     ids = [answer.json()["id"] for answer in accepted]
     assert {job["id"] for job in service.http.get("/v1/jobs").json()["jobs"]} >= set(ids)
