@@ -8,7 +8,7 @@ class Fussy(nn.Module):
     """Breaks on loud sounds."""
 
     @torch.jit.export
-    def convert(self, x: Tensor, position: int, seed: int, noise: float, latent_noise: float = 0.0) -> Tensor:
+    def convert(self, x: Tensor, position: Tensor, seed: Tensor, noise: float, latent_noise: float = 0.0) -> Tensor:
         if float(x.abs().max()) > 0.9:
             raise RuntimeError("too loud")
         return x
@@ -21,7 +21,7 @@ class Quiet(nn.Module):
     """Answers 100 dB below its input."""
 
     @torch.jit.export
-    def convert(self, x: Tensor, position: int, seed: int, noise: float, latent_noise: float = 0.0) -> Tensor:
+    def convert(self, x: Tensor, position: Tensor, seed: Tensor, noise: float, latent_noise: float = 0.0) -> Tensor:
         return 1e-5 * x
 
     def forward(self, x: Tensor) -> Tensor:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from functools import partial
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from types import MappingProxyType
 
@@ -13,7 +13,9 @@ from torch import Tensor
 
 from rave_dist.audio.dsp.chunks import Chunk
 from rave_dist.audio.types import Audio
+from rave_dist.conversion.batches import Apply, Batches
 from rave_dist.conversion.encodings import Encodings
+from rave_dist.conversion.rows import Row, as_channels, as_rows, placed
 from rave_dist.conversion.stream import Played, Playing, StreamConverter
 from rave_dist.errors import AudioError, ConversionError
 from rave_dist.options import DEFAULT_CHUNK_SECONDS, DEFAULT_LATENT_NOISE, DEFAULT_SEED
@@ -22,9 +24,7 @@ from rave_dist.registry.store import fetch, find
 from rave_dist.storage.store import Store
 from rave_dist.temporary import temporary_folder
 
-# Several channels at once use a GPU better; on a CPU they save nothing and cost memory.
 _HALVES = ("analyse", "latents_at", "encode_at", "decode_at")
-_ROWS_AT_ONCE = {"cpu": 1, "cuda": 8}
 
 
 class Converter(StreamConverter):
@@ -35,6 +35,7 @@ class Converter(StreamConverter):
         card: its card.
         device: where it runs: ``cpu`` or ``cuda``.
         encodings: of its encoder, if it shares them with other models.
+        batches: in which it plays, if it shares them with other models; by default its own.
 
     Raises:
         ConversionError: the file is not TorchScript, or cannot convert.
@@ -46,11 +47,18 @@ class Converter(StreamConverter):
     """
 
     def __init__(
-        self, model_path: Path | str, card: ModelCard, *, device: str = "cpu", encodings: Encodings | None = None
+        self,
+        model_path: Path | str,
+        card: ModelCard,
+        *,
+        device: str = "cpu",
+        encodings: Encodings | None = None,
+        batches: Batches | None = None,
     ) -> None:
         self.card = card
         self._encodings = encodings
         self.device = torch.device(device)
+        self.batches = batches or Batches.on(device)
         try:
             self._model = torch.jit.load(str(model_path), map_location=self.device).eval()  # type: ignore[no-untyped-call]
         except (RuntimeError, ValueError) as error:
@@ -77,6 +85,7 @@ class Converter(StreamConverter):
         device: str = "cpu",
         trust: bool = False,
         encodings: Encodings | None = None,
+        batches: Batches | None = None,
     ) -> Converter:
         """Loads a published model from a store.
 
@@ -86,6 +95,7 @@ class Converter(StreamConverter):
             device: where it runs: ``cpu`` or ``cuda``.
             trust: load a file with operators that no export of rave-dist has; a model file is a program.
             encodings: of its encoder, if it shares them with other models.
+            batches: in which it plays, if it shares them with other models; by default its own.
 
         Raises:
             ModelNotFoundError: no such model or version.
@@ -101,7 +111,8 @@ class Converter(StreamConverter):
         place.check_exists()
         card = find(place, model) if isinstance(model, str) else model
         with temporary_folder("model") as folder:
-            return cls(fetch(place, card, folder=Path(folder), trust=trust), card, device=device, encodings=encodings)
+            path = fetch(place, card, folder=Path(folder), trust=trust)
+            return cls(path, card, device=device, encodings=encodings, batches=batches)
 
     def convert_array(
         self,
@@ -166,7 +177,13 @@ class Converter(StreamConverter):
 
     def _play_all(self, chunks: Iterable[Chunk], playing: Playing) -> Iterator[Played]:
         """What the model makes of the cores of chunks, in order."""
-        return map(partial(self._played, playing=playing), chunks)  # holds no chunk while it waits
+        chunks = iter(chunks)
+        for first in chunks:
+            rows = -(-len(first.samples) // self.card.channels)
+            played = self._played([first, *islice(chunks, max(0, self.batches.size // rows - 1))], playing)
+            del first  # holds no chunk while it waits
+            while played:
+                yield played.pop(0)
 
     def play_part(self, chunks: Iterable[Chunk], playing: Playing) -> Played:
         """What the model makes of the cores of consecutive chunks.
@@ -189,7 +206,7 @@ class Converter(StreamConverter):
             >>> converter.play_part(chunks, Playing(seed=0, latent_noise=1.0)).audio.shape == (1, 2 * hop)
             True
         """
-        played = [self._played(chunk, playing) for chunk in chunks]
+        played = list(self._play_all(chunks, playing))
         latents = [each.latents for each in played if each.latents is not None]
         return Played(np.concatenate([each.audio for each in played], axis=1), np.concatenate(latents, 2) if latents else None)
 
@@ -216,22 +233,21 @@ class Converter(StreamConverter):
             >>> converter.play(chunk, Playing(seed=0, latent_noise=1.0)).shape == (1, hop)
             True
         """
-        return self._played(chunk, playing).audio
+        (played,) = self._played([chunk], playing)
+        return played.audio
 
-    def _played(self, chunk: Chunk, playing: Playing) -> Played:
-        """The same, with the latents of the core before they are changed, if they are scored."""
-        x, frames = _rows(chunk.samples, self.card.channels), self._frames(chunk)
+    def _played(self, chunks: Sequence[Chunk], playing: Playing) -> list[Played]:
+        """The same of several chunks, with the latents of the cores before they are changed, if they are scored."""
+        channels = [as_rows(chunk.samples, self.card.channels) for chunk in chunks]
+        rows = [row for x, chunk in zip(channels, chunks, strict=True) for row in placed(x, chunk.position, playing.seed)]
         scored = self.card.familiarity is not None
-        found = []
-
-        def play(rows: Tensor, row: int) -> Tensor:
-            y, z = self._play(rows, chunk.position, playing, row, wanted=scored)
-            if scored and z is not None:
-                found.append(z[..., frames].cpu())
-            return y[..., chunk.core]
-
-        y = self._by_rows(x, play, x.shape[-1])
-        return Played(as_channels(y, len(chunk.samples)), torch.cat(found).numpy() if scored else None)
+        results = iter(self._play(rows, playing, wanted=scored))
+        played = []
+        for x, chunk in zip(channels, chunks, strict=True):
+            own = list(islice(results, len(x)))
+            y = as_channels(self._stack([y[..., chunk.core] for y, *_ in own]), len(chunk.samples))
+            played.append(Played(y, self._stack([z[..., self._frames(chunk)] for _, z in own]) if scored else None))
+        return played
 
     def _frames(self, chunk: Chunk) -> slice:
         """The latent frames of a chunk's core."""
@@ -262,13 +278,13 @@ class Converter(StreamConverter):
             True
         """
         self._require(*_HALVES)
-        x, core = _rows(chunk.samples, self.card.channels), self._frames(chunk)
+        x, level = as_rows(chunk.samples, self.card.channels), playing.latent_noise
 
-        def encode(rows: Tensor, row: int) -> Tensor:
-            z: Tensor = self._model.encode_at(rows.to(self.device), chunk.position, playing.seed + row, playing.latent_noise)
-            return z[..., core]
+        def encode(x: Tensor, position: Tensor, seed: Tensor) -> Row:
+            return (self._model.encode_at(x.to(self.device), position, seed, level),)
 
-        return self._by_rows(x, encode, x.shape[-1])
+        rows = self._by_rows(("encode", level), encode, placed(x, chunk.position, playing.seed), x.shape[-1])
+        return self._stack([z[..., self._frames(chunk)] for (z,) in rows])
 
     def decode_chunk(self, chunk: Chunk, playing: Playing, *, channels: int) -> Audio:
         """The sound of a chunk of latents: the second half of `play`.
@@ -300,33 +316,69 @@ class Converter(StreamConverter):
         core = slice(chunk.core.start * hop, chunk.core.stop * hop)
         z = torch.from_numpy(np.ascontiguousarray(chunk.samples).reshape(-1, self.card.latents, frames))
 
-        def decode(rows: Tensor, row: int) -> Tensor:
-            seed, position = playing.seed + row, chunk.position * hop
-            y: Tensor = self._model.decode_at(
-                rows.to(self.device), position, seed, playing.controls.noise, playing.latent_noise
-            )
-            return y[..., core]
+        noise, level = playing.controls.noise, playing.latent_noise
 
-        return as_channels(self._by_rows(z, decode, frames * hop), channels)
+        def decode(z: Tensor, position: Tensor, seed: Tensor) -> Row:
+            return (self._model.decode_at(z.to(self.device), position, seed, noise, level),)
 
-    def _by_rows(self, x: Tensor, apply: Callable[[Tensor, int], Tensor], samples: int) -> Audio:
-        """What the model makes of [rows, ...], in parts that suit the device; ``apply`` gets a part's first number."""
-        at_once = _ROWS_AT_ONCE.get(self.device.type, 1)
-        results = []
-        # Unoptimised: TorchScript's profiling would compile other kernels, with other rounding, after some calls. On a GPU
-        # PyTorch's defaults let convolutions round to 10 bits (TF32), choose kernels by length, and sum in any order.
-        exact = torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False)
-        with exact, torch.inference_mode(), torch.jit.optimized_execution(False):  # type: ignore[attr-defined]
-            for row in range(0, len(x), at_once):
-                try:
-                    results.append(apply(x[row : row + at_once], row).cpu())
-                except torch.OutOfMemoryError as error:
-                    raise ConversionError(
-                        f"the device does not have enough memory for {samples / self.card.sample_rate:.0f} s at once",
-                        where=self.card.reference,
-                        fix="use shorter chunks (--chunk-seconds)",
-                    ) from error
-        out: Audio = torch.cat(results).numpy()
+        rows = self._by_rows(("decode", noise, level), decode, placed(z, chunk.position * hop, playing.seed), frames * hop)
+        return as_channels(self._stack([y[..., core] for (y,) in rows]), channels)
+
+    def _play(self, rows: Sequence[Row], playing: Playing, *, wanted: bool) -> list[Row]:
+        """The model's output (y [C, T],) for rows of sound, in the host's memory.
+
+        Where the latents are wanted, shared or changed, the two halves of a conversion are called, and for each row the latents
+        are returned too, as the encoder gives them: (y, z [latents, frames]).
+        """
+        model, device, level, controls = self._model, self.device, playing.latent_noise, playing.controls
+        noise, samples = controls.noise, rows[0][0].shape[-1]
+
+        def convert(x: Tensor, position: Tensor, seed: Tensor) -> Row:
+            return (model.convert(x.to(device), position, seed, noise, level),)
+
+        def analyse(x: Tensor) -> Row:
+            return (model.analyse(x.to(device)),)
+
+        def finish(h: Tensor, position: Tensor, seed: Tensor) -> Row:
+            z: Tensor = model.latents_at(h.to(device), position, seed, level)
+            changed = controls.temperature * z
+            for number, (scale, bias) in controls.latents.items():
+                changed[:, number - 1] = scale * changed[:, number - 1] + bias
+            return model.decode_at(changed, position, seed, noise, level), z
+
+        if not (wanted or self._encodings is not None or controls.latents or controls.temperature != 1):
+            return self._by_rows(("convert", noise, level), convert, rows, samples)
+        self._require(*_HALVES)
+        key = (level, repr(controls))
+        if self._encodings is None:
+            return self._by_rows(("both halves", key), lambda x, *place: finish(*analyse(x), *place), rows, samples)
+
+        def encode(missing: list[Tensor]) -> list[Tensor]:
+            return [h for (h,) in self._by_rows("first half", analyse, [(x,) for x in missing], samples)]
+
+        encoded = self._encodings.find([x for x, *_ in rows], encode)
+        second = [(h, *place) for h, (_, *place) in zip(encoded, rows, strict=True)]
+        return self._by_rows(("second half", key), finish, second, samples)
+
+    def _by_rows(self, key: Hashable, apply: Apply, rows: Sequence[Row], samples: int) -> list[Row]:
+        """What a function makes of rows, in batches that suit the device, of at most ``samples`` samples each."""
+        try:
+            return self.batches.play((id(self), key), apply, rows)
+        except torch.OutOfMemoryError as error:
+            seconds = self.batches.size * samples / self.card.sample_rate
+            raise ConversionError(
+                f"the device does not have enough memory for {seconds:.0f} s at once",
+                where=self.card.reference,
+                fix="use shorter chunks (--chunk-seconds)",
+            ) from error
+
+    def _stack(self, rows: Sequence[Tensor]) -> Audio:
+        """Results of rows as an array [rows, ...].
+
+        Raises:
+            AudioError: one is NaN or infinite.
+        """
+        out: Audio = torch.stack(list(rows)).numpy()
         if not np.isfinite(out).all():
             raise AudioError(
                 "the model's output for this recording is NaN or infinite",
@@ -334,44 +386,3 @@ class Converter(StreamConverter):
                 fix="convert it with another model or version; this one fails on such sounds",
             )
         return out
-
-    def _play(self, x: Tensor, position: int, playing: Playing, row: int, *, wanted: bool) -> tuple[Tensor, Tensor | None]:
-        """The model's output [B, C, T] for rows of a batch, of which the first has the number ``row``.
-
-        Where the latents are wanted, shared or changed, the two halves of a conversion are called, and they are returned as the
-        encoder gives them, [B, latents, frames].
-        """
-        seed, level, controls = playing.seed + row, playing.latent_noise, playing.controls
-        y: Tensor
-        if not (wanted or self._encodings is not None or controls.latents or controls.temperature != 1):
-            y = self._model.convert(x.to(self.device), position, seed, controls.noise, level)
-            return y, None
-        self._require(*_HALVES)
-
-        def analyse() -> Tensor:
-            h: Tensor = self._model.analyse(x.to(self.device))
-            return h
-
-        h = analyse() if self._encodings is None else self._encodings.find(x, analyse)
-        z: Tensor = self._model.latents_at(h, position, seed, level)
-        changed = controls.temperature * z
-        for number, (scale, bias) in controls.latents.items():
-            changed[:, number - 1] = scale * changed[:, number - 1] + bias
-        y = self._model.decode_at(changed, position, seed, controls.noise, level)
-        return y, z
-
-
-def _rows(samples: Audio, width: int) -> Tensor:
-    """Channels [C, T] as rows [rows, width, T] for the model; an incomplete last row repeats its last channel."""
-    rows = -(-len(samples) // width)
-    samples = np.concatenate([samples, np.repeat(samples[-1:], rows * width - len(samples), axis=0)])
-    return torch.from_numpy(samples.reshape(rows, width, -1))
-
-
-def as_channels(y: Audio, channels: int) -> Audio:
-    """Rows of the model [rows, width, T] as channels [C, T]; those of an incomplete last row are averaged."""
-    out = y.reshape(y.shape[0] * y.shape[1], -1)
-    if len(out) != channels:
-        first = (len(y) - 1) * y.shape[1]
-        out = np.concatenate([out[:first], out[first:].mean(axis=0, keepdims=True)])
-    return np.asarray(out, dtype=np.float32)

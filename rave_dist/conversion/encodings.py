@@ -7,12 +7,14 @@ is encoded again, so the samples never depend on it.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from hashlib import blake2b
+from threading import Lock
 
 from torch import Tensor
 
-_KEPT = 16  # a conversion plays a few chunks, with one entry for each row, before the slowest model has them
+KEPT = 16
+"""A conversion plays a few chunks, with one entry for each row, before the slowest model has them."""
 
 
 class Encodings:
@@ -22,22 +24,29 @@ class Encodings:
         kept: how many are kept, those that were used last.
     """
 
-    def __init__(self, kept: int = _KEPT) -> None:
+    def __init__(self, kept: int = KEPT) -> None:
         self._kept = kept
+        self._lock = Lock()
         self._found: OrderedDict[tuple[tuple[int, ...], bytes], Tensor] = OrderedDict()
 
-    def find(self, x: Tensor, encode: Callable[[], Tensor]) -> Tensor:
-        """The output for an input, on the encoder's device.
+    def find(self, rows: Sequence[Tensor], encode: Callable[[list[Tensor]], list[Tensor]]) -> list[Tensor]:
+        """The outputs for some inputs.
 
         Args:
-            x: the input, float32 [B, C, T] in the host's memory.
-            encode: computes the output.
+            rows: float32 [C, T] each, in the host's memory.
+            encode: computes the outputs of those that are not kept.
         """
         # A hash takes less than a hundredth of the encoder's time.
-        key = (tuple(x.shape), blake2b(x.numpy().tobytes(), digest_size=16).digest())
-        if key not in self._found:
-            self._found[key] = encode()
-        self._found.move_to_end(key)
-        while len(self._found) > self._kept:
-            self._found.popitem(last=False)
-        return self._found[key]
+        keys = [(tuple(row.shape), blake2b(row.numpy().tobytes(), digest_size=16).digest()) for row in rows]
+        with self._lock:
+            found = {key: self._found[key] for key in keys if key in self._found}
+        missing = {key: row for key, row in zip(keys, rows, strict=True) if key not in found}
+        if missing:
+            found.update(zip(missing, encode(list(missing.values())), strict=True))
+        with self._lock:
+            for key in keys:
+                self._found[key] = found[key]
+                self._found.move_to_end(key)
+            while len(self._found) > self._kept:
+                self._found.popitem(last=False)
+        return [found[key] for key in keys]

@@ -16,7 +16,8 @@ from dataclasses import dataclass, replace
 from rave_dist.conversion.convert import Converter
 from rave_dist.conversion.corpus import Plan, Task, check_format, plan_conversions
 from rave_dist.conversion.item import Outcome
-from rave_dist.conversion.job import Job, attempt, begin, finish
+from rave_dist.conversion.job import Job, begin, finish
+from rave_dist.conversion.several_files import attempt_all
 from rave_dist.errors import AudioError, ConversionError, StoreError
 from rave_dist.records import ConversionParameters, ConversionRecord, ModelCard
 from rave_dist.storage.schemes import is_remote, local_path
@@ -215,8 +216,7 @@ def _convert(
         last = known.get(outcome.item.source, {}).get(outcome.conversion)
         if last is None or last.item.state == "failed":
             yield outcome
-    for work in job.to_do:
-        yield from attempt(job, work, converters)
+    yield from attempt_all(job, job.to_do, converters)
 
 
 def _count(outcomes: Sequence[Outcome]) -> str:

@@ -10,8 +10,9 @@ import torch
 from rave_dist.allocator import holding_freed_memory
 from rave_dist.conversion.convert import Converter
 from rave_dist.conversion.item import Outcome
-from rave_dist.conversion.job import Job, attempt, in_groups
+from rave_dist.conversion.job import Job, in_groups
 from rave_dist.conversion.loading import MODELS_SHARE, load_converters, memory_for
+from rave_dist.conversion.several_files import attempt_all
 from rave_dist.errors import ConversionError
 from rave_dist.records import ModelCard
 from rave_dist.storage.store import Store
@@ -34,8 +35,7 @@ def convert_all(job: Job) -> Iterator[Outcome]:
         with holding_freed_memory():
             for group in in_groups(job, MODELS_SHARE * psutil.virtual_memory().available):
                 converters = load_converters(group.store, group.cards, trust=group.trust)
-                for work in group.to_do:
-                    yield from attempt(group, work, converters)
+                yield from attempt_all(group, group.to_do, converters)
     finally:
         torch.set_num_threads(threads)
 

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 
 import torch
 
+from rave_dist.conversion.batches import Batches
 from rave_dist.conversion.convert import Converter
-from rave_dist.conversion.encodings import Encodings
+from rave_dist.conversion.encodings import KEPT, Encodings
 from rave_dist.records import ModelCard
 from rave_dist.storage.store import Store
 
@@ -43,8 +44,10 @@ def load_converters(
     torch.set_num_threads(1)  # a process for every core is faster; the samples do not depend on the number of threads
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     encoders = Counter(card.encoder for card in cards.values() if card.encoder)
-    encodings = {encoder: Encodings() for encoder, count in encoders.items() if count > 1}
+    batches = Batches.on(device)
+    kept = KEPT * batches.threads * batches.size
+    encodings = {encoder: Encodings(kept) for encoder, count in encoders.items() if count > 1}
     return {
-        number: Converter.load(store, card, device=device, trust=trust, encodings=encodings.get(card.encoder))
+        number: Converter.load(store, card, device=device, trust=trust, encodings=encodings.get(card.encoder), batches=batches)
         for number, card in cards.items()
     }

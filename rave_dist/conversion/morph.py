@@ -28,9 +28,10 @@ from rave_dist.audio.dsp.resample import resampled_length
 from rave_dist.audio.io.open import open_audio
 from rave_dist.audio.io.write import Format
 from rave_dist.audio.types import Audio
-from rave_dist.conversion.convert import Converter, as_channels
+from rave_dist.conversion.convert import Converter
 from rave_dist.conversion.latents import decode, encode, inspect_for_latents, write_sound
 from rave_dist.conversion.latents_file import LatentsInfo
+from rave_dist.conversion.rows import Row, as_channels, placed
 from rave_dist.conversion.stream import Playing
 from rave_dist.errors import ConversionError
 from rave_dist.identity import hash_file
@@ -82,7 +83,7 @@ class Morph(Converter):
 
     def __init__(self, converters: Sequence[Converter], sounds: int, amount: Amount, *, frames: int) -> None:
         self.card, self.device = converters[0].card, converters[0].device
-        self._encodings = None
+        self._encodings, self.batches = None, converters[0].batches
         self._models = [converter._model for converter in converters]
         self._model = self._models[0]
         self._sounds, self._amount, self._frames_of_all = sounds, amount, frames
@@ -97,31 +98,33 @@ class Morph(Converter):
         hop, frames = self.card.hop, chunk.samples.shape[1]
         shape = (len(self._models), self._sounds, -1, self.card.latents, frames)
         z = torch.from_numpy(np.ascontiguousarray(chunk.samples)).reshape(shape).permute(2, 0, 1, 3, 4)
-        share = torch.from_numpy(self._amount.at(chunk.position, frames, of=self._frames_of_all)).to(self.device)
+        share = torch.from_numpy(self._amount.at(chunk.position, frames, of=self._frames_of_all))[None]
+        noise, level = playing.controls.noise, playing.latent_noise
 
-        def play(rows: Tensor, row: int) -> Tensor:
-            rows, seed, noise = rows.to(self.device), playing.seed + row, playing.controls.noise
+        def play(z: Tensor, position: Tensor, seed: Tensor, share: Tensor) -> Row:
+            z, share = z.to(self.device), share.to(self.device)
+            frame = position // hop
 
             def received(which: int, level: float) -> Tensor:
                 """What the decoder receives of one model's latents."""
                 latents = self._models[which].latents
-                sounds = [
-                    latents.decode(rows[:, which, sound], chunk.position, seed, level, noise) for sound in range(self._sounds)
-                ]
+                sounds = [latents.decode(z[:, which, sound], frame, seed, level, noise) for sound in range(self._sounds)]
                 return sounds[0] if len(sounds) == 1 else between(sounds[0], sounds[1], share, latents)
 
             if len(self._models) == 1:
-                whole = received(0, playing.latent_noise)
+                whole = received(0, level)
             else:
                 # The noise of components that are not exposed is one model's: mixed, that of two would partly cancel.
                 amount, nearer = self._amount.start, round(self._amount.start)
                 means = [received(which, 0.0) for which in range(2)]
-                noisy = received(nearer, playing.latent_noise)
+                noisy = received(nearer, level)
                 whole = between(means[0], means[1], torch.tensor(amount), self._model.latents) + (noisy - means[nearer])
-            y: Tensor = self._model.synthesise(whole, chunk.position * hop, seed, noise)
-            return y[..., chunk.core.start * hop : chunk.core.stop * hop]
+            return (self._model.synthesise(whole, position, seed, noise),)
 
-        return as_channels(self._by_rows(z, play, frames * hop), channels)
+        rows = [(*row, share) for row in placed(z, chunk.position * hop, playing.seed)]
+        core = slice(chunk.core.start * hop, chunk.core.stop * hop)
+        played = self._by_rows(("morph", noise, level), play, rows, frames * hop)
+        return as_channels(self._stack([y[..., core] for (y,) in played]), channels)
 
 
 def check_one_encoder(one: ModelCard, other: ModelCard) -> None:

@@ -1,4 +1,4 @@
-"""Conversion of a corpus on Ray Data: a pool of actors, each with the models in memory; one task per file.
+"""Conversion of a corpus on Ray Data: a pool of actors, each with the models in memory; a task per file, or for GPUs per group.
 
 Files that are long are converted before, one after another, each by all workers (`rave_dist.conversion.parts_on_ray`).
 """
@@ -35,6 +35,7 @@ from rave_dist.records import ConversionRecord
 from rave_dist.storage.store import Store
 
 _MAX_BLOCKS = 2000  # of Ray Data; a block costs some milliseconds
+_FILES_FOR_A_GPU = 64  # of a task, which shares its batches between them
 
 
 def convert_corpus(
@@ -87,8 +88,10 @@ def convert_all(job: Job, *, workers: int | None = None) -> Iterator[Outcome]:
 
 
 def _convert_files(job: Job, works: list[Work], pool: int, resources: dict[str, Any]) -> Iterator[Outcome]:
-    left = dict(enumerate(works))
-    pool = min(pool, len(works))
+    # Files for a GPU in groups, but so that all GPUs end together.
+    size = max(1, min(_FILES_FOR_A_GPU, len(works) // (4 * pool))) if "num_gpus" in resources else 1
+    left = {start: works[start : start + size] for start in range(0, len(works), size)}
+    pool = min(pool, len(left))
     failures = 0  # of pools in succession that converted nothing
     while left:
         count = len(left)
@@ -96,19 +99,22 @@ def _convert_files(job: Job, works: list[Work], pool: int, resources: dict[str, 
             for index, outcomes in _by_pool(job, left, pool, resources):
                 del left[index]
                 yield from outcomes
-        # If a worker died, the pool does not report the file. It is among the first that are left: these run separately, the
-        # others in a new pool. Ray Data ends the actors of a failed run, and frees their CPUs, only when Python collects them.
+        # If a worker died, the pool does not report its files. They are among the first that are left: these run separately,
+        # the others in a new pool. Ray Data ends the actors of a failed run, and frees their CPUs, only when Python
+        # collects them.
         gc.collect()
         failures = 0 if len(left) < count else failures + 1
         suspects = list(islice(left, count if failures > 1 else pool * -(-count // _MAX_BLOCKS)))
-        yield from _one_by_one(job, [left.pop(index) for index in suspects], resources)
+        yield from _one_by_one(job, [work for index in suspects for work in left.pop(index)], resources)
 
 
-def _by_pool(job: Job, works: dict[int, Work], pool: int, resources: dict[str, Any]) -> Iterator[tuple[int, list[Outcome]]]:
+def _by_pool(
+    job: Job, groups: dict[int, list[Work]], pool: int, resources: dict[str, Any]
+) -> Iterator[tuple[int, list[Outcome]]]:
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = context.print_on_execution_start = False
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
-    rows = [{"index": index, "work": pickle.dumps(work)} for index, work in works.items()]
+    rows = [{"index": index, "works": pickle.dumps(works)} for index, works in groups.items()]
     with warnings.catch_warnings():
         # Ray 2.64 renames the two limits; by default an actor is restarted without end.
         warnings.simplefilter("ignore", RayDeprecationWarning)
@@ -158,11 +164,11 @@ class _Worker:
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         if isinstance(self._converters, RaveDistError):
             return {"index": row["index"], "outcomes": pickle.dumps(self._converters)}
-        return {"index": row["index"], "outcomes": run(self._job, pickle.loads(row["work"]), self._converters)}
+        return {"index": row["index"], "outcomes": run(self._job, pickle.loads(row["works"]), self._converters)}
 
 
 def _convert_alone(job: Job, work: Work) -> bytes:
     try:
-        return run(job, work, load_here(replace(job, models=work.plans)))
+        return run(job, [work], load_here(replace(job, models=work.plans)))
     except RaveDistError as error:
         return pickle.dumps(error)

@@ -82,7 +82,7 @@ def _convert(job: Job, work: Work, players: list[Any]) -> bytes:
         number: PartsConverter(job.plans[number].card, job.store, parts[number], partial(play, number), ahead=ahead)
         for number in work.plans
     }
-    packed = run(job, work, converters)
+    packed = run(job, [work], converters)
     for number, outcome in zip(work.plans, unpack(packed), strict=True):
         if outcome.item.state != "failed":
             parts[number].delete()

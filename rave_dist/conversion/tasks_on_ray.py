@@ -13,8 +13,9 @@ from ray.exceptions import OutOfMemoryError, RayError, RayTaskError, WorkerCrash
 from rave_dist.allocator import hold_freed_memory
 from rave_dist.conversion.convert import Converter
 from rave_dist.conversion.item import Outcome
-from rave_dist.conversion.job import OUT_OF_MEMORY, Job, Work, attempt, give_up, internal_error
+from rave_dist.conversion.job import OUT_OF_MEMORY, Job, Work, give_up, internal_error
 from rave_dist.conversion.loading import load_converters
+from rave_dist.conversion.several_files import attempt_all
 from rave_dist.conversion.stream import StreamConverter
 from rave_dist.errors import RaveDistError
 from rave_dist.records import Problem
@@ -33,11 +34,11 @@ def load_here(job: Job) -> dict[int, Converter]:
     return load_converters(job.store, job.cards, device=None if ray.get_gpu_ids() else "cpu", trust=job.trust)
 
 
-def run(job: Job, work: Work, converters: Mapping[int, StreamConverter]) -> bytes:
-    """The pickled outcomes, or an error that affects every source."""
+def run(job: Job, works: Sequence[Work], converters: Mapping[int, StreamConverter]) -> bytes:
+    """The pickled outcomes of sources, or an error that affects every source."""
     outcomes: list[Outcome] | RaveDistError
     try:
-        outcomes = attempt(job, work, converters)
+        outcomes = list(attempt_all(job, works, converters))
     except RaveDistError as error:
         outcomes = error
     return pickle.dumps(outcomes)

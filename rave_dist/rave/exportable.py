@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from rave_dist.errors import ConfigurationError
 from rave_dist.rave.exportable_latents import GaussianLatents, PlainLatents, QuantisedLatents, SphericalLatents
-from rave_dist.rave.exportable_noise import FilteredNoise, NoNoise
+from rave_dist.rave.exportable_noise import FilteredNoise, NoNoise, place
 from rave_dist.rave.presets import FIDELITY
 
 FEWEST_LATENTS = 4
@@ -143,9 +143,12 @@ class ScriptedRave(nn_tilde.Module):  # type: ignore[misc]  # nn_tilde is untype
         h: Tensor = self.encoder(x)
         return h
 
-    def synthesise(self, z: Tensor, position: int, seed: int, noise: float) -> Tensor:
+    def _frames(self, position: Tensor) -> Tensor:
+        return torch.div(position, self.hop, rounding_mode="floor")
+
+    def synthesise(self, z: Tensor, position: Tensor, seed: Tensor, noise: float) -> Tensor:
         """Sound ``[B, C, F * hop]`` for the decoder's input ``[B, D, F]``."""
-        y: Tensor = self.decoder(z, position // self.bands, seed, noise)
+        y: Tensor = self.decoder(z, torch.div(position, self.bands, rounding_mode="floor"), seed, noise)
         if self.output_mode == "pqmf":
             y = self.pqmf.inverse(y.reshape(z.shape[0] * self.n_channels, -1, y.shape[-1]))
             y = y.reshape(z.shape[0], self.n_channels, -1)
@@ -154,7 +157,8 @@ class ScriptedRave(nn_tilde.Module):  # type: ignore[misc]  # nn_tilde is untype
     @torch.jit.export
     def encode(self, x: Tensor) -> Tensor:
         """Latents ``[B, latents, T / hop]`` of sound ``[B, C, T]``."""
-        z: Tensor = self.latents.encode(self.analyse(x), self.encoded // self.hop, self.seed[0], self.latent_noise[0])
+        position, seed = place(self.encoded, self.seed[0], x.shape[0])
+        z: Tensor = self.latents.encode(self.analyse(x), self._frames(position), seed, self.latent_noise[0])
         if self.streaming:
             self.encoded += x.shape[-1]
         return z
@@ -162,10 +166,10 @@ class ScriptedRave(nn_tilde.Module):  # type: ignore[misc]  # nn_tilde is untype
     @torch.jit.export
     def decode(self, z: Tensor) -> Tensor:
         """Sound ``[B, C, F * hop]`` of latents ``[B, latents, F]``."""
-        seed = self.seed[0]
+        position, seed = place(self.decoded, self.seed[0], z.shape[0])
         noise = self.noise[0]
-        full = self.latents.decode(z, self.decoded // self.hop, seed, self.latent_noise[0], noise)
-        y = self.synthesise(full, self.decoded, seed, noise)
+        full = self.latents.decode(z, self._frames(position), seed, self.latent_noise[0], noise)
+        y = self.synthesise(full, position, seed, noise)
         if self.streaming:
             self.decoded += y.shape[-1]
         return y
@@ -238,7 +242,7 @@ class OfflineRave(ScriptedRave):
         super().__init__(model, fidelity=fidelity, streaming=False)
 
     @torch.jit.export
-    def convert(self, x: Tensor, position: int, seed: int, noise: float, latent_noise: float = 0.0) -> Tensor:
+    def convert(self, x: Tensor, position: Tensor, seed: Tensor, noise: float, latent_noise: float = 0.0) -> Tensor:
         """A stretch of a longer sound through the model, with noise by absolute position.
 
         Equal to the same stretch of the whole sound's conversion wherever the receptive field does not reach past the
@@ -246,8 +250,8 @@ class OfflineRave(ScriptedRave):
 
         Args:
             x: sound ``[B, C, T]`` at the model's rate; T a multiple of ``hop``.
-            position: absolute index of x's first sample, a multiple of ``hop``.
-            seed: row r of the batch has the noise of ``seed + r``.
+            position: absolute index of each row's first sample, ``[B]``, multiples of ``hop``; on the CPU.
+            seed: of each row's noise, ``[B]``.
             noise: level of the noise; 1 as trained, 0 none.
             latent_noise: level of the noise around the latents; 1 as RAVE plays, 0 their mean.
 
@@ -258,24 +262,24 @@ class OfflineRave(ScriptedRave):
         return self.decode_at(z, position, seed, noise, latent_noise)
 
     @torch.jit.export
-    def encode_at(self, x: Tensor, position: int, seed: int, latent_noise: float) -> Tensor:
+    def encode_at(self, x: Tensor, position: Tensor, seed: Tensor, latent_noise: float) -> Tensor:
         """The first half of `convert`: latents ``[B, latents, T / hop]`` of a stretch ``[B, C, T]`` of a longer sound."""
         if x.shape[-1] % self.hop != 0:
             raise ValueError("a conversion needs a length and a position that are multiples of the hop")
         return self.latents_at(self.analyse(x), position, seed, latent_noise)
 
     @torch.jit.export
-    def latents_at(self, h: Tensor, position: int, seed: int, latent_noise: float) -> Tensor:
+    def latents_at(self, h: Tensor, position: Tensor, seed: Tensor, latent_noise: float) -> Tensor:
         """Latents ``[B, latents, F]`` of the network output ``[B, H, F]`` for a stretch."""
-        if position % self.hop != 0:
+        if int((position % self.hop).sum()) != 0:
             raise ValueError("a conversion needs a length and a position that are multiples of the hop")
-        z: Tensor = self.latents.encode(h, position // self.hop, seed, latent_noise)
+        z: Tensor = self.latents.encode(h, self._frames(position), seed, latent_noise)
         return z
 
     @torch.jit.export
-    def decode_at(self, z: Tensor, position: int, seed: int, noise: float, latent_noise: float) -> Tensor:
+    def decode_at(self, z: Tensor, position: Tensor, seed: Tensor, noise: float, latent_noise: float) -> Tensor:
         """The second half of `convert`: sound ``[B, C, F * hop]`` of latents ``[B, latents, F]``."""
-        full = self.latents.decode(z, position // self.hop, seed, latent_noise, noise)
+        full = self.latents.decode(z, self._frames(position), seed, latent_noise, noise)
         return self.synthesise(full, position, seed, noise)
 
 
@@ -289,7 +293,7 @@ class ModulatedDecoder(nn.Module):
         self.noise = NoNoise() if decoder.noise_module is None else filtered_noise(decoder.noise_module)
         self.amplitude_modulation: bool = decoder.amplitude_modulation
 
-    def forward(self, z: Tensor, position: int, seed: int, noise: float) -> Tensor:
+    def forward(self, z: Tensor, position: Tensor, seed: Tensor, noise: float) -> Tensor:
         """``[B, D, F]`` to ``[B, bands * C, T]``; ``position`` counts samples of the band domain."""
         x = self.net(z)
         y = self.waveform(x)
@@ -314,7 +318,7 @@ class LoudnessDecoder(nn.Module):
         self.noise_delay = delays[2] if plays_noise else nn.Identity()
         self.noise = filtered_noise(branches[2]) if plays_noise else NoNoise()
 
-    def forward(self, z: Tensor, position: int, seed: int, noise: float) -> Tensor:
+    def forward(self, z: Tensor, position: Tensor, seed: Tensor, noise: float) -> Tensor:
         """``[B, D, F]`` to ``[B, bands * C, T]``; ``position`` counts samples of the band domain."""
         x = self.net(z)
         loudness = 2 * torch.sigmoid(self.loudness(x)) ** 2.3 + 1e-7

@@ -5,8 +5,9 @@ All have the same two methods, so that `rave_dist.rave.exportable` need not know
 - ``encode(h, frame, seed, level)``: network output ``[B, H, F]`` to exposed latents ``[B, exposed, F]``;
 - ``decode(z, frame, seed, level, noise)``: exposed latents to the decoder's input ``[B, latent_size + augmentation, F]``.
 
-``frame`` is the absolute index of the first latent frame. ``level`` scales what RAVE draws around the latents (0: their
-mean), ``noise`` the noise dimensions of the decoder's input. No draw depends on how time is divided into chunks.
+``frame`` has the absolute index of each row's first latent frame, and ``seed`` each row's seed. ``level`` scales what RAVE
+draws around the latents (0: their mean), ``noise`` the noise dimensions of the decoder's input. No draw depends on how time is
+divided into chunks.
 
 TorchScript compiles these modules: no postponed annotations here.
 """
@@ -35,19 +36,19 @@ class GaussianLatents(nn.Module):
         self.register_buffer("mean", mean.reshape(-1, 1).clone())
         self.register_buffer("components", components.clone())
 
-    def encode(self, h: Tensor, frame: int, seed: int, level: float) -> Tensor:
+    def encode(self, h: Tensor, frame: Tensor, seed: Tensor, level: float) -> Tensor:
         """Rotates the posterior mean (plus ``level`` of its standard deviation times noise) onto the components."""
         z, scale = h.chunk(2, 1)
         if level != 0:
             deviation = nn.functional.softplus(scale) + 1e-4
-            z = z + level * deviation * gaussian(z, 1, seed, z.shape[0], z.shape[1], frame, z.shape[2])
+            z = z + level * deviation * gaussian(z, 1, seed, z.shape[1], frame, z.shape[2])
         return torch.matmul(self.components[: self.exposed], z - self.mean)
 
-    def decode(self, z: Tensor, frame: int, seed: int, level: float, noise: float) -> Tensor:
+    def decode(self, z: Tensor, frame: Tensor, seed: Tensor, level: float, noise: float) -> Tensor:
         """Rotates back; the components that are not exposed are ``level`` times normal noise, at 0 the mean."""
         hidden = torch.zeros(z.shape[0], self.hidden, z.shape[2], dtype=z.dtype, device=z.device)
         if level != 0:
-            hidden = level * gaussian(z, 2, seed, z.shape[0], self.hidden, frame, z.shape[2])
+            hidden = level * gaussian(z, 2, seed, self.hidden, frame, z.shape[2])
         return torch.matmul(self.components.t(), torch.cat([z, hidden], 1)) + self.mean
 
 
@@ -62,13 +63,13 @@ class PlainLatents(nn.Module):
         super().__init__()
         self.augmentation = augmentation
 
-    def encode(self, h: Tensor, frame: int, seed: int, level: float) -> Tensor:
+    def encode(self, h: Tensor, frame: Tensor, seed: Tensor, level: float) -> Tensor:
         """The same."""
         return h
 
-    def decode(self, z: Tensor, frame: int, seed: int, level: float, noise: float) -> Tensor:
+    def decode(self, z: Tensor, frame: Tensor, seed: Tensor, level: float, noise: float) -> Tensor:
         """The same, with the noise dimensions appended."""
-        return torch.cat([z, noise * gaussian(z, 3, seed, z.shape[0], self.augmentation, frame, z.shape[2])], 1)
+        return torch.cat([z, noise * gaussian(z, 3, seed, self.augmentation, frame, z.shape[2])], 1)
 
 
 class QuantisedLatents(nn.Module):
@@ -92,7 +93,7 @@ class QuantisedLatents(nn.Module):
         self.project_in = nn.ModuleList(project_in)
         self.project_out = nn.ModuleList(project_out)
 
-    def encode(self, h: Tensor, frame: int, seed: int, level: float) -> Tensor:
+    def encode(self, h: Tensor, frame: Tensor, seed: Tensor, level: float) -> Tensor:
         """Codes as whole numbers in float, ``[B, Q, F]``."""
         residual = h.permute(0, 2, 1)
         codes: list[Tensor] = []
@@ -104,14 +105,14 @@ class QuantisedLatents(nn.Module):
             codes.append(code)
         return torch.stack(codes, 1).to(h.dtype)
 
-    def decode(self, z: Tensor, frame: int, seed: int, level: float, noise: float) -> Tensor:
+    def decode(self, z: Tensor, frame: Tensor, seed: Tensor, level: float, noise: float) -> Tensor:
         """The sum of the codewords, with the noise dimensions appended; codes outside the codebook are clamped."""
         codes = torch.clamp(z, 0, self.size - 1).long()
         latent = torch.zeros(1, 1, 1, dtype=z.dtype, device=z.device)
         for stage, project_out in enumerate(self.project_out):
             latent = latent + project_out(nn.functional.embedding(codes[:, stage], self.codebooks[stage]))
         latent = latent.permute(0, 2, 1)
-        return torch.cat([latent, noise * gaussian(latent, 3, seed, z.shape[0], self.augmentation, frame, z.shape[2])], 1)
+        return torch.cat([latent, noise * gaussian(latent, 3, seed, self.augmentation, frame, z.shape[2])], 1)
 
 
 class SphericalLatents(nn.Module):
@@ -122,14 +123,14 @@ class SphericalLatents(nn.Module):
     network without biases makes of silence.
     """
 
-    def encode(self, h: Tensor, frame: int, seed: int, level: float) -> Tensor:
+    def encode(self, h: Tensor, frame: Tensor, seed: Tensor, level: float) -> Tensor:
         """Angles ``[B, D - 1, F]``."""
         tails = h.pow(2).flip(1).cumsum(1).flip(1).sqrt()
         inner = torch.atan2(tails[:, 1:-1], h[:, :-2]) / torch.pi
         last = torch.atan2(h[:, -1:], h[:, -2:-1]) / (2 * torch.pi)
         return 2 * torch.cat([inner, last - torch.floor(last)], 1) - 1
 
-    def decode(self, z: Tensor, frame: int, seed: int, level: float, noise: float) -> Tensor:
+    def decode(self, z: Tensor, frame: Tensor, seed: Tensor, level: float, noise: float) -> Tensor:
         """x_i = cos(angle_i) times the product of the sines before it."""
         angle = torch.cat([z[:, :-1] + 1, 2 * (z[:, -1:] + 1)], 1) * (torch.pi / 2)
         one = torch.ones_like(angle[:, :1])

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from rave_dist.errors import ConfigurationError
 from rave_dist.rave.exportable import OfflineRave, ScriptedRave, exposed_latents, fold_weight_norm, kind_of
 from rave_dist.rave.exportable_latents import PlainLatents, QuantisedLatents
+from rave_dist.rave.exportable_noise import place
 from rave_dist.rave.models import build_model, use_streaming
 from rave_dist.rave.presets import FIDELITY
 from rave_dist.records import ExportFolder, ExportRecord, RunFolder, TrainingSpec
@@ -148,7 +149,7 @@ def receptive_field(model: Any) -> tuple[int, int]:
             middle = length // 2 // model.hop * model.hop
             generator = torch.Generator().manual_seed(0)
             x = torch.randn(1, model.n_channels, length, generator=generator).mul_(0.1).requires_grad_()
-            y = model.convert(x, 0, 0, 1.0)[..., middle : middle + model.hop]
+            y = model.convert(x, *place(0, 0), 1.0)[..., middle : middle + model.hop]
             (gradient,) = torch.autograd.grad((y * torch.randn(y.shape, generator=generator)).sum(), x)
             affecting = gradient[0].abs().amax(0).nonzero().flatten()
             first, last = int(affecting[0]), int(affecting[-1])

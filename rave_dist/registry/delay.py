@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rave_dist.rave.exportable_noise import place
+
 
 def streaming_delay(offline: Any, streaming: Any, receptive_field: tuple[int, int]) -> int:
     """The delay in samples.
@@ -45,9 +47,9 @@ def _decoder_delay(offline: Any, streaming: Any, context: int) -> int:
     frames = 4 * (-(-context // offline.hop) + 2)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
-        z = offline.latents.decode(torch.randn(1, offline.latent_size, frames, generator=generator), 0, 0, 1.0, 1.0)
+        z = offline.latents.decode(torch.randn(1, offline.latent_size, frames, generator=generator), *place(0, 0), 1.0, 1.0)
         streaming.forget()
-        reference, delayed = offline.synthesise(z, 0, 0, 0.0), streaming.synthesise(z, 0, 0, 0.0)
+        reference, delayed = offline.synthesise(z, *place(0, 0), 0.0), streaming.synthesise(z, *place(0, 0), 0.0)
         streaming.forget()
     return _lag(reference.double(), delayed.double(), most=2 * context)
 

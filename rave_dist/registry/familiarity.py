@@ -14,6 +14,7 @@ from rave_dist.audio.metrics.familiarity import Features, features, reference
 from rave_dist.audio.types import Audio
 from rave_dist.dataset.read import Segment
 from rave_dist.options import DEFAULT_LATENT_NOISE
+from rave_dist.rave.exportable_noise import place
 from rave_dist.records import FamiliarityReference
 
 _MOST_SECONDS = 120
@@ -60,7 +61,7 @@ def _features(model: Any, piece: Segment, hop: int, sample_rate: int) -> Iterato
     sound: Audio = np.asarray(piece.pcm, np.float32) / np.float32(32768)
     x = torch.from_numpy(np.pad(sound, ((0, 0), (0, -sound.shape[1] % hop))))[None]
     with torch.inference_mode():
-        latents = model.encode_at(x, 0, _SEED, DEFAULT_LATENT_NOISE)[0].numpy()
+        latents = model.encode_at(x, *place(0, _SEED), DEFAULT_LATENT_NOISE)[0].numpy()
     half = sample_rate // 2
     for start in range(0, max(1, sound.shape[1] - half + 1), max(1, half // _STEPS)):
         stop = min(start + half, sound.shape[1])

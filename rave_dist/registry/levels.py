@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from rave_dist.options import DEFAULT_LATENT_NOISE
+from rave_dist.rave.exportable_noise import place
 from rave_dist.records import PlayedLevels
 
 
@@ -26,7 +27,7 @@ def played_levels(offline: Any, streaming: Any, sound: Tensor, delay: int) -> Pl
     length, hop = sound.shape[-1], offline.hop
     padded = torch.nn.functional.pad(sound, (0, delay + -(length + delay) % hop))
     with torch.no_grad():
-        converted = offline.convert(padded, 0, 0, 1.0, DEFAULT_LATENT_NOISE)[..., :length]
+        converted = offline.convert(padded, *place(0, 0), 1.0, DEFAULT_LATENT_NOISE)[..., :length]
         streaming.forget()
         streamed = streaming.forward(padded)[..., delay : delay + length]
         streaming.forget()

@@ -21,6 +21,7 @@ from rave_dist.audio.types import Audio
 from rave_dist.dataset.read import Segment
 from rave_dist.extensions import METRICS
 from rave_dist.options import DEFAULT_LATENT_NOISE
+from rave_dist.rave.exportable_noise import place
 from rave_dist.records import ExportRecord, Metrics
 
 _CHUNK_SECONDS = 10.0
@@ -91,7 +92,7 @@ def _convert(model: Any, sound: Audio, exported: ExportRecord, *, chunk: int) ->
         for start in range(0, whole.shape[-1], chunk):
             first, stop = max(0, start - left), min(start + chunk, whole.shape[-1])
             answer = model.convert(
-                whole[..., first : min(stop + right, whole.shape[-1])], first, _SEED, 1.0, DEFAULT_LATENT_NOISE
+                whole[..., first : min(stop + right, whole.shape[-1])], *place(first, _SEED), 1.0, DEFAULT_LATENT_NOISE
             )
             parts.append(answer[0, :, start - first : stop - first])
     return torch.cat(parts, -1)[:, : sound.shape[1]].numpy()

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from rave_dist.audio.metrics.features import features
 from rave_dist.audio.types import Audio
 from rave_dist.dataset.read import Segment
+from rave_dist.rave.exportable_noise import place
 from rave_dist.records import NamedLatent
 
 LEAST_CORRELATION = 0.5
@@ -47,7 +48,7 @@ def name_latents(file: Path, segments: Sequence[Segment], *, sample_rate: int, h
         return {}
     model = torch.jit.load(str(file), map_location="cpu").eval()  # type: ignore[no-untyped-call]
     with torch.inference_mode():
-        encoded = [model.encode_at(torch.from_numpy(piece)[None], 0, _SEED, 0.0) for piece in used]
+        encoded = [model.encode_at(torch.from_numpy(piece)[None], *place(0, _SEED), 0.0) for piece in used]
         latents = torch.cat(encoded, -1)[0].double().numpy()
         named = followed(latents, _features(used, sample_rate, hop))
         if not named:
@@ -91,7 +92,7 @@ def _moved(z: torch.Tensor, number: int, by: float) -> torch.Tensor:
 
 def _play(model: Any, z: torch.Tensor) -> Audio:
     """Without latent noise, and with the same noise for every change."""
-    return np.asarray(model.decode_at(z, 0, _SEED, 1.0, 0.0)[0].numpy(), dtype=np.float32)
+    return np.asarray(model.decode_at(z, *place(0, _SEED), 1.0, 0.0)[0].numpy(), dtype=np.float32)
 
 
 def _features(sounds: Sequence[Audio], sample_rate: int, hop: int) -> dict[str, NDArray[np.float64]]:

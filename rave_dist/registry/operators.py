@@ -20,7 +20,7 @@ from rave_dist.errors import UntrustedModelError
 _EXPORTED = """
 RaiseException __and__ __is__ __isnot__ __not__ __rshift__ __xor__ add add_ angle annotate append arange argmin atan2
 batch_norm cat chunk clamp contiguous conv1d conv_transpose1d copy_ cos cumprod cumsum device dim div dtype embedding eq
-fft_irfft fft_rfft flip floor floordiv format full ge gt index inner inverse layout le leaky_relu leaky_relu_ len linear
+fft_irfft fft_rfft flip floor format full ge gt index inner inverse layout le leaky_relu leaky_relu_ len linear
 log lt matmul mean mode mul ne neg negative ones_like pad permute positive pow range reciprocal remainder
 repeat_interleave reshape seed select sigmoid sin size slice softplus sqrt stack std str stride sub sum t tanh tensor to
 unchecked_cast uniform unsqueeze update zeros

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from rave_dist.errors import VerificationError
+from rave_dist.rave.exportable_noise import place
 from rave_dist.records import ExportFolder, ExportRecord
 
 TOLERANCE = 1e-9
@@ -147,15 +148,15 @@ def check_attributes(checks: Checks, kind: str, model: Any) -> None:
 def _offline(checks: Checks, model: Any, export: ExportRecord, probe: _Probe, should_sound: bool) -> None:
     """Bulk conversion: exact length, finite output for normal and for loud input, plausible level."""
     x, hop = probe.whole_frames(export.hop), export.hop
-    y = model.convert(x, 0, SEED, 1.0)
+    y = model.convert(x, *place(0, SEED), 1.0)
     checks.at_most("offline/wrong_length", abs(y.shape[-1] - x.shape[-1]), 0, "the output is not as long as the input")
     checks.at_most("offline/not_finite", _not_finite(y), 0, "the output has NaN or infinite samples", TRAIN_ON)
     loud = torch.sign(torch.sin(torch.arange(8 * hop) * 0.05)).expand(1, x.shape[1], -1)
     checks.at_most(
-        "offline/loud_not_finite", _not_finite(model.convert(loud, 0, SEED, 1.0)), 0, "full scale overflows", TRAIN_ON
+        "offline/loud_not_finite", _not_finite(model.convert(loud, *place(0, SEED), 1.0)), 0, "full scale overflows", TRAIN_ON
     )
     if should_sound:
-        answer = model.convert(x, 0, SEED, 0.0).abs().max()  # without its noise generator
+        answer = model.convert(x, *place(0, SEED), 0.0).abs().max()  # without its noise generator
         checks.at_most(
             "offline/silent",
             float(answer < QUIETEST_PEAK),
@@ -170,10 +171,10 @@ def _offline(checks: Checks, model: Any, export: ExportRecord, probe: _Probe, sh
 def _equalities(checks: Checks, model: Any, export: ExportRecord, probe: _Probe) -> None:
     """Bulk conversion without noise equals the trained model, and chunks with context equal the whole."""
     x = probe.whole_frames(export.hop).double()
-    y = model.convert(x, 0, SEED, 0.0)
+    y = model.convert(x, *place(0, SEED), 0.0)
     expected = probe.offline[..., : x.shape[-1]]
     checks.at_most("offline/against_model", _apart(y, expected), TOLERANCE, "the export does not equal the trained model")
-    whole = model.convert(x, 0, SEED, 1.0)
+    whole = model.convert(x, *place(0, SEED), 1.0)
     parts = _in_chunks(model, x, hop=export.hop, context=export.receptive_field)
     checks.at_most("offline/chunks_against_whole", _apart(parts, whole), TOLERANCE, "chunks give other samples than the whole")
 
@@ -186,7 +187,7 @@ def _in_chunks(model: Any, x: Tensor, *, hop: int, context: tuple[int, int]) -> 
     for start in range(0, x.shape[-1], chunk):
         stop = min(start + chunk, x.shape[-1])
         first, last = max(0, start - left), min(x.shape[-1], stop + right)
-        y = model.convert(x[..., first:last], first, SEED, 1.0)
+        y = model.convert(x[..., first:last], *place(first, SEED), 1.0)
         parts.append(y[..., start - first : stop - first])
     return torch.cat(parts, -1)
 

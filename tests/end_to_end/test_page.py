@@ -47,7 +47,7 @@ class Half(nn.Module):
     """A model whose result is known: the sound, 6 dB quieter."""
 
     @torch.jit.export
-    def convert(self, x: Tensor, position: int, seed: int, noise: float, latent_noise: float = 0.0) -> Tensor:
+    def convert(self, x: Tensor, position: Tensor, seed: Tensor, noise: float, latent_noise: float = 0.0) -> Tensor:
         return 0.5 * x
 
     def forward(self, x: Tensor) -> Tensor:

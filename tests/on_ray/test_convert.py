@@ -191,13 +191,15 @@ def test_a_long_file_is_spread_over_the_workers_to_the_same_bytes_and_survives_o
     assert not [entry.key for entry in local_store.list("conversions") if entry.key.endswith(".npy")], "no longer needed"
 
 
-def test_several_models_on_ray_give_the_bytes_of_each_alone(
-    local_store: Store, publish_tiny: Publish, recordings: Path, tmp_path: Path
+def test_several_models_on_ray_give_the_bytes_of_each_alone_also_from_groups_of_files_as_for_a_gpu(
+    local_store: Store, publish_tiny: Publish, recordings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cards = [publish_tiny(local_store, name) for name in ("drum", "gong")]
     plans = plan_conversions(cards, [str(recordings)], str(tmp_path / "out"), ConversionParameters(format="flac"))
     job = begin(local_store, plans, chunk_seconds=DEFAULT_CHUNK_SECONDS)
-    records = finish(job, on_ray.convert_all(job, workers=2))
+    with monkeypatch.context() as patch:
+        patch.setattr(on_ray, "_resources", lambda workers: (1, {"num_cpus": 0.4, "num_gpus": 0.0}))
+        records = finish(job, on_ray.convert_all(job))
     assert [(record.converted, len(record.failed)) for record in records] == [(7, 1)] * 2
     for card in cards:
         convert(local_store, card, str(recordings), str(tmp_path / "alone" / card.name), workers=1)

@@ -28,7 +28,7 @@ class Mirror(nn.Module):
     """Answers with its input."""
 
     @torch.jit.export
-    def convert(self, x: Tensor, position: int, seed: int, noise: float, latent_noise: float = 0.0) -> Tensor:
+    def convert(self, x: Tensor, position: Tensor, seed: Tensor, noise: float, latent_noise: float = 0.0) -> Tensor:
         return x
 
     def forward(self, x: Tensor) -> Tensor:
@@ -50,21 +50,21 @@ class Frames(nn.Module):
             weight.data = torch.randn(weight.shape, generator=generator) / weight[0].numel() ** 0.5
 
     @torch.jit.export
-    def convert(self, x: Tensor, position: int, seed: int, noise: float, latent_noise: float = 0.0) -> Tensor:
+    def convert(self, x: Tensor, position: Tensor, seed: Tensor, noise: float, latent_noise: float = 0.0) -> Tensor:
         y = self.synthesis(torch.tanh(self.middle(self.analysis(x))))
-        index = position + torch.arange(x.shape[-1], dtype=torch.float64)
-        row = seed + torch.arange(x.shape[0], dtype=torch.float64).reshape(-1, 1, 1)
+        index = position.double().reshape(-1, 1, 1) + torch.arange(x.shape[-1], dtype=torch.float64)
+        row = seed.double().reshape(-1, 1, 1)
         return torch.tanh(0.3 * y) + noise * (0.1 * torch.sin(index * (1.0 + 0.37 * row))).to(x.dtype)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.convert(x, 0, 0, 0.0, 0.0)
+        return self.convert(x, torch.zeros(1), torch.zeros(1), 0.0, 0.0)
 
 
 class Broken(nn.Module):
     """Answers loud sounds with infinity, others 8 times as loud."""
 
     @torch.jit.export
-    def convert(self, x: Tensor, position: int, seed: int, noise: float, latent_noise: float = 0.0) -> Tensor:
+    def convert(self, x: Tensor, position: Tensor, seed: Tensor, noise: float, latent_noise: float = 0.0) -> Tensor:
         return torch.where(x.abs() > 0.9, torch.full_like(x, float("inf")), 8 * x)
 
     def forward(self, x: Tensor) -> Tensor:

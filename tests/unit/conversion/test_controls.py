@@ -16,6 +16,7 @@ from rave_dist.conversion.convert import Converter
 from rave_dist.conversion.corpus import plan_conversion
 from rave_dist.conversion.job import begin, finish
 from rave_dist.errors import ConversionError
+from rave_dist.rave.exportable_noise import place
 from rave_dist.records import Controls, ConversionParameters, NamedLatent
 from rave_dist.records.conversion_options import changes, latent_change, named_change
 from rave_dist.storage.store import Store
@@ -39,7 +40,7 @@ def sound() -> Audio:
 def latents(converter: Converter, x: Audio) -> torch.Tensor:
     hop = converter.card.hop
     padded = np.pad(x, ((0, 0), (0, -x.shape[1] % hop)))
-    return converter._model.encode_at(torch.from_numpy(padded)[None], 0, 0, 0.0)
+    return converter._model.encode_at(torch.from_numpy(padded)[None], *place(0, 0), 0.0)
 
 
 def test_without_a_change_the_samples_are_those_of_a_plain_conversion(converter: Converter, sound: Audio) -> None:
@@ -57,7 +58,9 @@ def test_a_change_is_that_of_the_decoder_s_input_in_any_chunks(
     for number, (scale, bias) in change.get("latents", {}).items():
         z[:, number - 1] = z[:, number - 1] * scale + bias
     with torch.inference_mode():
-        expected = converter._model.decode_at(z, 0, 0, change.get("noise", 1.0), 0.0)[0, :, : sound.shape[1]].clamp(-1, 1)
+        expected = converter._model.decode_at(z, *place(0, 0), change.get("noise", 1.0), 0.0)[0, :, : sound.shape[1]].clamp(
+            -1, 1
+        )
     assert np.abs(found - expected.numpy()).max() < 1e-5 * np.abs(found).max()
     plain = converter.convert_array(sound[:1], sample_rate=RATE, latent_noise=0.0)
     assert np.abs(found - plain).max() > 0.01 * np.abs(plain).max(), "the change is audible"

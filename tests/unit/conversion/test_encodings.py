@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +26,13 @@ from tests.conftest import TinyModel
 class Counting(Encodings):
     encoded = 0
 
-    def find(self, x: Tensor, encode: Any) -> Tensor:
-        def counted() -> Tensor:
-            Counting.encoded += 1
-            h: Tensor = encode()
-            return h
+    def find(self, rows: Sequence[Tensor], encode: Any) -> list[Tensor]:
+        def counted(missing: list[Tensor]) -> list[Tensor]:
+            Counting.encoded += len(missing)
+            found: list[Tensor] = encode(missing)
+            return found
 
-        return super().find(x, counted)
+        return super().find(rows, counted)
 
 
 @pytest.fixture
@@ -70,17 +71,21 @@ def test_each_chunk_is_encoded_once_and_the_results_are_those_of_each_model_alon
 def test_what_is_no_longer_kept_is_encoded_again() -> None:
     asked: list[int] = []
 
-    def encode(number: int) -> Tensor:
-        asked.append(number)
-        return torch.tensor(number)
+    def encode(rows: list[Tensor]) -> list[Tensor]:
+        asked.extend(int(row[0, 0]) for row in rows)
+        return [row[0, :1] for row in rows]
 
     encodings = Encodings(kept=2)
-    inputs = [torch.full((1, 1, 8), float(number)) for number in range(3)]
+    inputs = [torch.full((1, 8), float(number)) for number in range(8)]
     for number in (0, 1, 0, 2, 0, 1):
-        found = encodings.find(inputs[number].clone(), lambda number=number: encode(number))  # type: ignore[misc]
+        (found,) = encodings.find([inputs[number].clone()], encode)
         assert int(found) == number
     assert asked == [0, 1, 2, 1]
-    assert int(encodings.find(inputs[0].reshape(1, 2, 4), lambda: encode(7))) == 7, "another shape"
+    encodings.find([inputs[0].reshape(2, 4)], encode)
+    assert asked == [0, 1, 2, 1, 0], "another shape"
+    asked.clear()
+    assert [int(found) for found in encodings.find([inputs[number] for number in (3, 1, 3, 4, 5)], encode)] == [3, 1, 3, 4, 5]
+    assert asked == [3, 4, 5], "each once, also if fewer are kept than are asked for"
 
 
 @pytest.mark.slow

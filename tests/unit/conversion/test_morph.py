@@ -22,6 +22,7 @@ from rave_dist.errors import ConversionError
 from rave_dist.identity import hash_file
 from rave_dist.rave.config import configure
 from rave_dist.rave.exportable import OfflineRave
+from rave_dist.rave.exportable_noise import place
 from rave_dist.rave.models import build_model, use_streaming
 from rave_dist.records import ConversionParameters, ModelCard
 from rave_dist.storage.store import Store
@@ -117,8 +118,8 @@ def test_what_is_between_is_that_of_the_decoders_input(config: tuple[str, ...]) 
     hop = int(offline.hop)
     x = 0.3 * torch.randn(2, 1, 40 * hop)
     with torch.inference_mode():
-        z = offline.encode_at(x, 0, 0, 0.0)
-        one, other = (offline.latents.decode(each[None], 0, 0, 0.0, 0.0) for each in z)
+        z = offline.encode_at(x, *place(0, 0), 0.0)
+        one, other = (offline.latents.decode(each[None], *place(0, 0), 0.0, 0.0) for each in z)
         same = between(one, one, torch.tensor(0.3), offline.latents)
         middle = between(one, other, torch.tensor(0.5), offline.latents)
     torch.testing.assert_close(same, one, rtol=1e-5, atol=1e-5)

@@ -1,5 +1,6 @@
 """Exports of every kind of model: against RAVE's own forward pass, against themselves in pieces, and as nn~ uses them."""
 
+import copy
 import io
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from rave_dist.errors import ConfigurationError
 from rave_dist.rave.exportable import OfflineRave
+from rave_dist.rave.exportable_noise import place
 from rave_dist.registry.operators import EXPORTED, operators
 
 pytestmark = pytest.mark.slow
@@ -42,7 +44,7 @@ def apart(x: Tensor, y: Tensor) -> float:
 @pytest.mark.parametrize("kind", EVERY_KIND)
 def test_conversion_is_raves_forward_pass_with_nothing_drawn(kind: str, exports: Exports) -> None:
     made = exports(kind)
-    y = made.offline.convert(made.sound, 0, 0, 0.0)
+    y = made.offline.convert(made.sound, *place(0, 0), 0.0)
     assert apart(y, made.stock) < TOLERANCE
     assert not y.requires_grad
 
@@ -54,10 +56,10 @@ def test_chunks_with_context_are_the_whole(kind: str, latent_noise: float, expor
     hop = made.hop
     left, right = (-(-samples // hop) * hop for samples in made.receptive_field)
     x = drums(made.channels, left + right + 12 * hop)
-    whole = made.offline.convert(x, 0, 5, 1.0, latent_noise)
+    whole = made.offline.convert(x, *place(0, 5), 1.0, latent_noise)
     start, stop = left + hop, left + 9 * hop
     around = x[..., start - left : stop + right]
-    chunk = made.offline.convert(around, start - left, 5, 1.0, latent_noise)[..., left : left + stop - start]
+    chunk = made.offline.convert(around, *place(start - left, 5), 1.0, latent_noise)[..., left : left + stop - start]
     if kind != "discrete":  # a sound at equal distance from two codewords may fall either way
         assert float((chunk - whole[..., start:stop]).abs().max()) < TOLERANCE * float(whole.abs().max())
     assert bool(torch.isfinite(chunk).all())
@@ -68,10 +70,10 @@ def test_a_chunk_off_the_grid_or_without_context_is_wrong(kind: str, exports: Ex
     made = exports(kind)
     hop = made.hop
     x = drums(made.channels, 64 * hop)
-    whole = made.offline.convert(x, 0, 0, 0.0)
-    bare = made.offline.convert(x[..., 8 * hop : 16 * hop], 8 * hop, 0, 0.0)
+    whole = made.offline.convert(x, *place(0, 0), 0.0)
+    bare = made.offline.convert(x[..., 8 * hop : 16 * hop], *place(8 * hop, 0), 0.0)
     assert apart(bare, whole[..., 8 * hop : 16 * hop]) > 100 * TOLERANCE
-    off = made.offline.convert(x[..., hop // 2 : -hop + hop // 2], 0, 0, 0.0)
+    off = made.offline.convert(x[..., hop // 2 : -hop + hop // 2], *place(0, 0), 0.0)
     assert apart(off[..., 30 * hop : 31 * hop], whole[..., 30 * hop + hop // 2 : 31 * hop + hop // 2]) > 100 * TOLERANCE
 
 
@@ -79,9 +81,10 @@ def test_a_chunk_off_the_grid_or_without_context_is_wrong(kind: str, exports: Ex
 def test_both_halves_of_a_conversion_are_the_conversion(kind: str, exports: Exports, drums: Drums) -> None:
     made = exports(kind)
     x, position = drums(made.channels, 16 * made.hop), 5 * made.hop
-    z = made.offline.encode_at(x, position, 3, 0.5)
+    z = made.offline.encode_at(x, *place(position, 3), 0.5)
     assert z.shape == (1, made.offline.latent_size, 16)
-    assert torch.equal(made.offline.decode_at(z, position, 3, 0.7, 0.5), made.offline.convert(x, position, 3, 0.7, 0.5))
+    y = made.offline.decode_at(z, *place(position, 3), 0.7, 0.5)
+    assert torch.equal(y, made.offline.convert(x, *place(position, 3), 0.7, 0.5))
 
 
 @pytest.mark.parametrize("kind", ["v1", "v2_small", "noise", "stereo", "wasserstein"])
@@ -89,14 +92,27 @@ def test_noise_has_its_place_its_row_and_its_level(kind: str, exports: Exports, 
     made = exports(kind)
     offline, hop = made.offline, made.hop
     x = drums(made.channels, 32 * hop).expand(3, -1, -1)
-    still, noisy = offline.convert(x, 0, 0, 0.0), offline.convert(x, 0, 0, 1.0)
+    rows = place(0, 0, 3)
+    still, noisy = offline.convert(x, *rows, 0.0), offline.convert(x, *rows, 1.0)
     assert torch.allclose(still[0], still[2])
     noise = noisy - still
     assert not torch.equal(noise[0], noise[1])
-    assert torch.equal(offline.convert(x, 0, 0, 1.0), noisy)
-    assert apart(offline.convert(x[:1], 0, 2, 1.0), noisy[2:]) < TOLERANCE  # row 2 of seed 0 is row 0 of seed 2
-    faint = offline.convert(x, 0, 0, 0.001) - still
+    assert torch.equal(offline.convert(x, *rows, 1.0), noisy)
+    assert apart(offline.convert(x[:1], *place(0, 2), 1.0), noisy[2:]) < TOLERANCE  # row 2 of seed 0 is row 0 of seed 2
+    faint = offline.convert(x, *rows, 0.001) - still
     assert float(faint.abs().max()) < 0.02 * float(noise.abs().max())
+
+
+@pytest.mark.parametrize("kind", ["v1", "v2_small", "stereo", "wasserstein", "discrete"])
+def test_rows_of_several_sounds_are_what_each_is_alone(kind: str, exports: Exports, drums: Drums) -> None:
+    made = exports(kind)
+    x = drums(made.channels, 16 * made.hop, rows=3).double()
+    places = [(5 * made.hop, 3), (0, 3), (5 * made.hop, 2**40)]
+    position, seed = (torch.tensor(values) for values in zip(*places, strict=True))
+    offline = copy.deepcopy(made.offline).double()
+    together = offline.convert(x, position, seed, 1.0, 1.0)
+    for row, own in enumerate(places):
+        assert apart(together[row : row + 1], offline.convert(x[row : row + 1], *place(*own), 1.0, 1.0)) < EXACT
 
 
 @pytest.mark.parametrize("kind", ["v1", "v2_small", "stereo", "wasserstein"])
@@ -105,8 +121,8 @@ def test_moving_a_steady_tone_moves_its_noise(kind: str, exports: Exports) -> No
     hop, length = made.hop, 80 * made.hop
     tone = 0.3 * torch.sin(2 * torch.pi * torch.arange(length) / 64).expand(1, made.channels, -1)  # each frame is alike
     loud = 1e4  # untrained, the noise of some is far below the sound
-    here = made.offline.convert(tone, 0, 0, loud)
-    nine_frames_later = made.offline.convert(tone, 9 * hop, 0, loud)
+    here = made.offline.convert(tone, *place(0, 0), loud)
+    nine_frames_later = made.offline.convert(tone, *place(9 * hop, 0), loud)
     middle = slice(30 * hop, 45 * hop)
     assert apart(nine_frames_later[..., middle], here[..., 39 * hop : 54 * hop]) < TOLERANCE
     assert apart(nine_frames_later[..., middle], here[..., middle]) > 100 * TOLERANCE
@@ -117,7 +133,7 @@ def test_silence_and_full_scale_stay_finite(kind: str, exports: Exports, drums: 
     made = exports(kind)
     silence = torch.zeros(1, made.channels, 1 << 14)
     for x in (silence, torch.ones_like(silence), torch.sign(drums(made.channels, 1 << 14))):
-        for y in (made.offline.convert(x, 0, 0, 1.0), made.offline.encode(x), made.offline.forward(x)):
+        for y in (made.offline.convert(x, *place(0, 0), 1.0), made.offline.encode(x), made.offline.forward(x)):
             assert bool(torch.isfinite(y).all())
 
 
@@ -163,10 +179,12 @@ def test_attributes_that_a_patch_can_set(build: Build, drums: Drums) -> None:
     assert player.get_seed() == (1,)
     assert not torch.equal(player.forward(x), played)
     assert (player.set_noise(0.0), player.set_latent_noise(0.0)) == (0, 0)
-    assert apart(player.forward(x), player.convert(x, 0, 0, 0.0)) < TOLERANCE
+    assert apart(player.forward(x), player.convert(x, *place(0, 0), 0.0)) < TOLERANCE
     player.set_noise(1.0)
     player.set_latent_noise(1.0)
-    assert apart(player.forward(x), player.convert(x, 0, 1, 1.0, 1.0)) < TOLERANCE, "conversion is the played instrument"
+    assert apart(player.forward(x), player.convert(x, *place(0, 1), 1.0, 1.0)) < TOLERANCE, (
+        "conversion is the played instrument"
+    )
 
 
 @pytest.mark.parametrize("level", [float("nan"), float("inf"), -float("inf"), -0.5, 1e30])
@@ -189,7 +207,7 @@ def test_an_untrained_phase_of_v1_is_played_without_its_noise(build: Build, drum
     model.decoder.set_warmed_up(False)
     offline = compiled(OfflineRave(model))
     x = drums(1, 8192)
-    assert torch.equal(offline.convert(x, 0, 0, 1.0), offline.convert(x, 0, 0, 0.0))
+    assert torch.equal(offline.convert(x, *place(0, 0), 1.0), offline.convert(x, *place(0, 0), 0.0))
 
 
 def test_only_the_leading_components_are_played(build: Build, drums: Drums) -> None:
@@ -205,7 +223,7 @@ def test_only_the_leading_components_are_played(build: Build, drums: Drums) -> N
         expected = model.decode(kept.T @ (kept @ (model.encode(x)[:, :size] - mean)) + mean)
     offline = compiled(OfflineRave(model))
     assert offline.encode(x).shape[1] == 4
-    assert apart(offline.convert(x, 0, 0, 0.0), expected) < TOLERANCE
+    assert apart(offline.convert(x, *place(0, 0), 0.0), expected) < TOLERANCE
 
 
 def test_the_operators_that_a_model_file_may_have_are_those_of_all_exports(exports: Exports, tmp_path: Path) -> None:
@@ -224,9 +242,9 @@ def test_the_operators_that_a_model_file_may_have_are_those_of_all_exports(expor
 def test_a_length_or_a_place_off_the_hop_is_refused(exports: Exports) -> None:
     offline = exports("v2_small").offline
     with pytest.raises(torch.jit.Error, match="multiples of the hop"):
-        offline.convert(torch.zeros(1, 1, 1000), 0, 0, 0.0)
+        offline.convert(torch.zeros(1, 1, 1000), *place(0, 0), 0.0)
     with pytest.raises(torch.jit.Error, match="multiples of the hop"):
-        offline.convert(torch.zeros(1, 1, 1024), 100, 0, 0.0)
+        offline.convert(torch.zeros(1, 1, 1024), *place(100, 0), 0.0)
 
 
 def test_a_model_that_cannot_stream_is_refused(build: Build) -> None:

@@ -6,6 +6,7 @@ from torch import nn
 
 from rave_dist.rave.exportable import exposed_latents
 from rave_dist.rave.exportable_latents import GaussianLatents, PlainLatents, QuantisedLatents, SphericalLatents
+from rave_dist.rave.exportable_noise import place
 from rave_dist.rave.imports import rave_module
 
 D, F = 8, 50
@@ -20,15 +21,15 @@ def rotation() -> torch.Tensor:
 def test_all_components_give_the_mean_back(rotation: torch.Tensor) -> None:
     mean, h = torch.randn(D), torch.randn(2, 2 * D, F)
     latents = GaussianLatents(mean, rotation, exposed=D)
-    assert torch.allclose(latents.decode(latents.encode(h, 0, 0, 0.0), 0, 0, 0.0, 1.0), h[:, :D], atol=1e-5)
+    assert torch.allclose(latents.decode(latents.encode(h, *place(0, 0), 0.0), *place(0, 0), 0.0, 1.0), h[:, :D], atol=1e-5)
 
 
 def test_fewer_components_give_the_nearest_point_of_their_plane(rotation: torch.Tensor) -> None:
     mean, h = torch.randn(D), torch.randn(2, 2 * D, F)
     latents = GaussianLatents(mean, rotation, exposed=3)
-    z = latents.encode(h, 0, 0, 0.0)
+    z = latents.encode(h, *place(0, 0), 0.0)
     assert z.shape == (2, 3, F)
-    lost = h[:, :D] - latents.decode(z, 0, 0, 0.0, 1.0)
+    lost = h[:, :D] - latents.decode(z, *place(0, 0), 0.0, 1.0)
     assert float((rotation[:3] @ lost).abs().max()) < 1e-5  # nothing is lost along what is exposed
     assert float((rotation[3:] @ (h[:, :D] - mean[:, None]) - rotation[3:] @ lost).abs().max()) < 1e-5
 
@@ -36,23 +37,23 @@ def test_fewer_components_give_the_nearest_point_of_their_plane(rotation: torch.
 def test_latent_noise_is_the_posterior_and_the_prior(rotation: torch.Tensor) -> None:
     h = torch.cat([torch.zeros(1, D, 20000), torch.full((1, D, 20000), 2.0)], 1)
     latents = GaussianLatents(torch.zeros(D), rotation, exposed=3)
-    z = latents.encode(h, 0, 0, 1.0)
+    z = latents.encode(h, *place(0, 0), 1.0)
     deviation = float(nn.functional.softplus(torch.tensor(2.0))) + 1e-4
     assert z.std(-1).flatten().tolist() == pytest.approx([deviation] * 3, rel=0.03)
-    hidden = rotation[3:] @ latents.decode(torch.zeros(1, 3, 20000), 0, 0, 1.0, 1.0)
+    hidden = rotation[3:] @ latents.decode(torch.zeros(1, 3, 20000), *place(0, 0), 1.0, 1.0)
     assert hidden.std(-1).flatten().tolist() == pytest.approx([1.0] * (D - 3), rel=0.03)
-    later = latents.encode(h[..., 700:], 700, 0, 1.0)
+    later = latents.encode(h[..., 700:], *place(700, 0), 1.0)
     assert torch.allclose(later, z[..., 700:], atol=1e-5)
 
 
 def test_noise_dimensions_follow_the_latents_and_can_be_silent() -> None:
     z = torch.randn(1, D, 20000)
     latents = PlainLatents(augmentation=4)
-    full = latents.decode(z, 0, 0, 0.0, 1.0)
+    full = latents.decode(z, *place(0, 0), 0.0, 1.0)
     assert torch.equal(full[:, :D], z)
     assert full[:, D:].std(-1).flatten().tolist() == pytest.approx([1.0] * 4, rel=0.03)
-    assert not latents.decode(z, 0, 0, 0.0, 0.0)[:, D:].any()
-    assert PlainLatents(augmentation=0).decode(z, 0, 0, 0.0, 1.0).shape == z.shape
+    assert not latents.decode(z, *place(0, 0), 0.0, 0.0)[:, D:].any()
+    assert PlainLatents(augmentation=0).decode(z, *place(0, 0), 0.0, 1.0).shape == z.shape
 
 
 def test_codes_are_raves_own() -> None:
@@ -68,20 +69,20 @@ def test_codes_are_raves_own() -> None:
         augmentation=2,
     )
     h = torch.randn(2, D, F) * 0.2
-    codes = ours.encode(h, 0, 0, 0.0)
+    codes = ours.encode(h, *place(0, 0, 2), 0.0)
     assert torch.equal(codes.long(), quantiser.encode(h))
-    assert torch.allclose(ours.decode(codes, 0, 0, 0.0, 0.0)[:, :D], quantiser(h)[0], atol=1e-6)
-    assert ours.decode(codes + 100, 0, 0, 0.0, 1.0).shape == (2, D + 2, F)  # a player may send anything
-    assert bool(torch.isfinite(ours.decode(codes - 100, 0, 0, 0.0, 1.0)).all())
+    assert torch.allclose(ours.decode(codes, *place(0, 0, 2), 0.0, 0.0)[:, :D], quantiser(h)[0], atol=1e-6)
+    assert ours.decode(codes + 100, *place(0, 0, 2), 0.0, 1.0).shape == (2, D + 2, F)  # a player may send anything
+    assert bool(torch.isfinite(ours.decode(codes - 100, *place(0, 0, 2), 0.0, 1.0)).all())
 
 
 def test_angles_are_raves_own_and_bring_the_direction_back() -> None:
     blocks = rave_module("blocks")
     h = torch.randn(2, D, F, dtype=torch.float64)
     latents = SphericalLatents()
-    z = latents.encode(h, 0, 0, 0.0)
+    z = latents.encode(h, *place(0, 0), 0.0)
     assert torch.allclose(z, blocks.unit_norm_vector_to_angles(h.clone()))
-    unit = latents.decode(z, 0, 0, 0.0, 1.0)
+    unit = latents.decode(z, *place(0, 0), 0.0, 1.0)
     assert torch.allclose(unit, h / h.norm(dim=1, keepdim=True))
     assert torch.allclose(unit, blocks.angles_to_unit_norm_vector(z.clone()))
 
@@ -89,7 +90,7 @@ def test_angles_are_raves_own_and_bring_the_direction_back() -> None:
 def test_silence_and_the_poles_have_angles() -> None:
     latents = SphericalLatents()
     special = torch.stack([torch.zeros(D), *torch.eye(D), *-torch.eye(D)], -1).unsqueeze(0)
-    unit = latents.decode(latents.encode(special, 0, 0, 0.0), 0, 0, 0.0, 1.0)
+    unit = latents.decode(latents.encode(special, *place(0, 0), 0.0), *place(0, 0), 0.0, 1.0)
     assert torch.allclose(unit[..., 1:], special[..., 1:], atol=1e-6)
     assert torch.allclose(unit.norm(dim=1), torch.ones(1, special.shape[-1]))
 

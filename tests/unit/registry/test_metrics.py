@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from rave_dist.dataset.read import Segment
 from rave_dist.records import ExportRecord
@@ -31,12 +32,12 @@ class Echo(torch.nn.Module):
         self.gain = gain
 
     @torch.jit.export
-    def convert(self, x: torch.Tensor, position: int, seed: int, noise: float, latent_noise: float) -> torch.Tensor:
+    def convert(self, x: Tensor, position: Tensor, seed: Tensor, noise: float, latent_noise: float) -> Tensor:
         assert x.shape[-1] % 512 == 0
-        assert position % 512 == 0
+        assert int(position[0]) % 512 == 0
         return self.gain * x
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         return x
 
 
