@@ -6,8 +6,8 @@ shape alone, and what a row becomes depends neither on its company nor on the mo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Hashable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from threading import Condition
 
 import torch
@@ -29,7 +29,8 @@ class StoppedError(Exception):
 class Batches:
     """Collects rows into batches, in one thread or several.
 
-    Threads that play together are members: a batch that is not full waits until each member waits for a row.
+    Threads that play together are members: a batch that is not full waits until each member waits for a row. One thread of its
+    own runs the functions.
 
     Args:
         size: rows of a batch; 1 plays each row where it is asked for.
@@ -41,6 +42,7 @@ class Batches:
     def __init__(self, size: int) -> None:
         self.size = size
         self.threads = 2 * size if size > 1 else 1
+        self._player = ThreadPoolExecutor(1, thread_name_prefix="model")  # starts no thread before it is used
         self._changed = Condition()
         self._members = 0
         self._waiting: set[_Call] = set()
@@ -52,17 +54,16 @@ class Batches:
         """Of a size that suits a device, ``cpu`` or ``cuda``."""
         return cls(_SIZES.get(torch.device(device).type, 1))
 
-    @contextmanager
-    def member(self) -> Iterator[None]:
-        """The calling thread is a member inside the block."""
+    def join(self, members: int) -> None:
+        """Adds threads that are going to play, or are busy with what they play next."""
         with self._changed:
-            self._members += 1
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._members -= 1
-                self._changed.notify_all()
+            self._members += members
+
+    def leave(self) -> None:
+        """Says that a thread is not going to play any more."""
+        with self._changed:
+            self._members -= 1
+            self._changed.notify_all()
 
     def stop(self) -> None:
         """Ends all calls, and those to come, with a StoppedError."""
@@ -104,7 +105,7 @@ class Batches:
         return call.results
 
     def _next(self) -> list[_Place]:
-        """A full batch, or the fullest if nobody can add to one; empty if somebody can."""
+        """A full batch, or the fullest if no member can add to one; empty if one can."""
         kind = max(self._queues, key=lambda kind: len(self._queues[kind]))
         if len(self._queues[kind]) < self.size and len(self._waiting) < self._members:
             return []
@@ -115,21 +116,19 @@ class Batches:
         return batch
 
     def _play(self, batch: list[_Place]) -> None:
-        try:
-            results = _in_batch(batch[0][0].apply, [call.rows[index] for call, index in batch], self.size)
-        except Exception as error:  # noqa: BLE001 (raised again where the rows came from)
-            calls = {call for call, _ in batch}
-            if len(calls) > 1:  # the others of the batch are not to fail because of one
-                for call in calls:
-                    self._play([place for place in batch if place[0] is call])
-                return
-            batch[0][0].error = error
-        else:
-            for (call, index), result in zip(batch, results, strict=True):
+        played = self._player.submit(_in_batch, batch[0][0].apply, [call.rows[index] for call, index in batch], self.size)
+        error, calls = played.exception(), {call for call, _ in batch}
+        if error is not None and len(calls) > 1:  # the others of the batch are not to fail because of one
+            for call in calls:
+                self._play([place for place in batch if place[0] is call])
+            return
+        if error is None:
+            for (call, index), result in zip(batch, played.result(), strict=True):
                 call.results[index] = result
                 call.left -= 1
-        for call, _ in batch:
-            if not call.left or call.error is not None:
+        for call in calls:
+            call.error = error
+            if error is not None or not call.left:
                 self._forget(call)
         self._changed.notify_all()
 
@@ -149,7 +148,7 @@ class _Call:
         self.apply = apply
         self.results: list[Row] = [()] * len(rows)
         self.left = len(rows)
-        self.error: Exception | None = None
+        self.error: BaseException | None = None
 
 
 _Place = tuple[_Call, int]

@@ -84,7 +84,10 @@ class CallGains:
         self._times = np.array([time for call in found for time in (call.start * hop - opening, call.end * hop + closing)])
         self._gains = np.repeat(np.log(np.minimum(wanted, possible)), 2)
         limited = int((wanted > possible * _NOTICED).sum())
-        return f"{limited} of {len(found)} calls are quieter than in the recording: more would clip them" if limited else None
+        if not limited:
+            return None
+        calls = "the only call is" if len(found) == 1 else f"{limited} of {len(found)} calls are"
+        return f"{calls} quieter than in the recording: more would clip"
 
     def read(self, start: int, stop: int) -> Audio:
         """See `Gains`."""

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from queue import SimpleQueue
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from itertools import count
 
-from rave_dist.conversion.batches import Batches, StoppedError
 from rave_dist.conversion.convert import Converter
 from rave_dist.conversion.item import Outcome
 from rave_dist.conversion.job import Job, Work, attempt
@@ -31,41 +29,22 @@ def attempt_all(job: Job, works: Sequence[Work], converters: Mapping[int, Stream
         for work in works:
             yield from attempt(job, work, converters)
         return
-    left, ended = deque(works), SimpleQueue[list[Outcome] | Exception]()
-    threads = min(batches.threads, len(works))
+    threads, ended = min(batches.threads, len(works)), count(1)
+
+    def leave(future: Future[list[Outcome]]) -> None:
+        if next(ended) > len(works) - threads:  # nothing is left for its thread
+            batches.leave()
+
+    batches.join(threads)
     with ThreadPoolExecutor(threads, thread_name_prefix="conversion") as pool:
+        futures = [pool.submit(attempt, job, work, converters) for work in works]
+        for future in futures:
+            future.add_done_callback(leave)
         try:
-            for _ in range(threads):
-                pool.submit(_convert, job, left, converters, batches, ended)
-            for _ in works:
-                outcomes = ended.get()
-                if isinstance(outcomes, Exception):
-                    raise outcomes
-                yield from outcomes
+            for future in as_completed(futures):
+                yield from future.result()
         except BaseException:
-            left.clear()
             batches.stop()
+            for future in futures:
+                future.cancel()
             raise
-
-
-def _convert(
-    job: Job,
-    left: deque[Work],
-    converters: Mapping[int, StreamConverter],
-    batches: Batches,
-    ended: SimpleQueue[list[Outcome] | Exception],
-) -> None:
-    """In a thread: converts what is left."""
-    with batches.member():
-        while left:
-            try:
-                work = left.popleft()
-            except IndexError:  # another thread was faster
-                return
-            try:
-                ended.put(attempt(job, work, converters))
-            except StoppedError:
-                return
-            except Exception as error:  # noqa: BLE001 (raised again by `attempt_all`)
-                ended.put(error)
-                return

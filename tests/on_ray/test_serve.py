@@ -95,8 +95,12 @@ SOUNDS: dict[str, Callable[[], bytes]] = {
 
 @pytest.mark.parametrize(
     "options",
-    [{}, {"noise": 0.5, "temperature": 0.7, "latent": ["1=scale:1.2,bias:-0.1"], "denoise": 1.0, "mix": 0.8, "gate": 3.0}],
-    ids=["plain", "changed"],
+    [
+        {},
+        {"noise": 0.5, "temperature": 0.7, "latent": ["1=scale:1.2,bias:-0.1"], "denoise": 1.0, "mix": 0.8, "gate": 3.0},
+        {"match_loudness": "call", "skip_silence": -60.0, "latent_noise": 0.3},
+    ],
+    ids=["plain", "changed", "matched"],
 )
 def test_served_conversion_is_the_commands_sample_for_sample(service: Service, tmp_path: Path, options: dict[str, Any]) -> None:
     recordings = tmp_path / "recordings"

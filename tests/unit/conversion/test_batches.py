@@ -5,7 +5,9 @@ from __future__ import annotations
 import random
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -35,6 +37,15 @@ def rows(count: int, length: int = 100, *, seed: int = 0) -> list[Row]:
     return [(torch.randn(2, length, generator=generator), torch.tensor(number)) for number in range(count)]
 
 
+@contextmanager
+def member(batches: Batches) -> Iterator[None]:
+    batches.join(1)
+    try:
+        yield
+    finally:
+        batches.leave()
+
+
 def test_batches_are_full_and_the_rest_is_one_more() -> None:
     played = Recorder()
     given = [*rows(9), *rows(3, 50)]
@@ -48,8 +59,8 @@ def test_batches_are_full_and_the_rest_is_one_more() -> None:
 def test_one_at_a_time_is_not_kept_waiting() -> None:
     played = Recorder()
     batches = Batches(1)
-    with batches.member(), batches.member():
-        batches.play("a", played, rows(3))
+    batches.join(2)
+    batches.play("a", played, rows(3))
     assert played.sizes == [(1, 1)] * 3
     assert Batches(4).play("a", played, []) == []
 
@@ -62,7 +73,7 @@ def test_a_row_has_the_same_bits_in_any_company() -> None:
     plans = [[(draw.choice("ab"), draw.choice(lengths), draw.sample(range(20), 3)) for _ in range(15)] for _ in range(6)]
 
     def work(plan: list[tuple[str, str, list[int]]]) -> None:
-        with batches.member():
+        with member(batches):
             for name, length, numbers in plan:
                 given = rows(20, length)
                 for number, found in zip(
@@ -84,7 +95,7 @@ def test_what_fails_is_the_call_that_fails_alone() -> None:
     broken = (torch.full((2, 100), torch.nan), torch.tensor(0))
 
     def work(given: list[Row]) -> list[Row]:
-        with batches.member():
+        with member(batches):
             return batches.play("a", played, given)
 
     with ThreadPoolExecutor(3) as pool:
@@ -99,11 +110,11 @@ def test_a_member_that_leaves_is_waited_for_no_longer_and_a_stop_ends_those_who_
     batches, leave = Batches(4), threading.Event()
 
     def idle() -> None:
-        with batches.member():
+        with member(batches):
             leave.wait(60)
 
     def work() -> int:
-        with batches.member():
+        with member(batches):
             return len(batches.play("a", Recorder(), rows(2)))
 
     with ThreadPoolExecutor(2) as pool:

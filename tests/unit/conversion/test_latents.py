@@ -163,6 +163,24 @@ def test_a_second_command_encodes_only_what_is_missing_and_keeps_edits(
     assert kept(seed=4) == {"a": True, "b": False}, "not a whole table"
 
 
+def test_an_edited_table_in_an_s3_store_is_kept(local_store: Store, s3_store: Store, card: ModelCard, tmp_path: Path) -> None:
+    source, output = record(tmp_path / "in" / "a.wav", seconds=0.2), s3_store.address("tables")
+
+    def again(**options: Any) -> bool:
+        (made,) = latents.encode(
+            local_store, "drum", [str(source.parent)], output, **{"seed": 3, "latent_noise": 1.0, **options}
+        )
+        return made.kept
+
+    assert not again()
+    table = s3_store.download("tables/a.parquet", tmp_path / "a.parquet")
+    s3_store.upload(edited(table, with_column("z1", pa.array(np.zeros(18)))), "tables/a.parquet")
+    before = list(s3_store.list("tables"))
+    assert again()
+    assert list(s3_store.list("tables")) == before
+    assert not again(latent_noise=0.5)
+
+
 def test_an_edited_table_without_its_metadata_is_not_replaced(local_store: Store, card: ModelCard, tmp_path: Path) -> None:
     """As pandas writes it: it is named, and the other recordings are encoded."""
     folder, tables = tmp_path / "in", tmp_path / "tables"

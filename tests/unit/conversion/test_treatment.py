@@ -127,21 +127,25 @@ def test_the_result_gets_the_loudness_of_the_recording(gain: float) -> None:
     assert notes == []
 
 
-@pytest.mark.parametrize(("new_rate", "channels"), [(RATE, 1), (44100, 1), (RATE, 2)])
-def test_each_call_gets_its_own_loudness(new_rate: int, channels: int) -> None:
+@pytest.mark.parametrize(
+    ("given", "new_rate", "channels"), [(1, RATE, 1), (1, 44100, 1), (1, RATE, 2), (2, RATE, 1), (2, 44100, 2)]
+)
+def test_each_call_gets_its_own_loudness(given: int, new_rate: int, channels: int) -> None:
     """The model plays one call 20 dB and the other 6 dB quieter; over the whole file one gain cannot correct both."""
     sound, _, during = scene(30)
+    sound = np.concatenate([sound, 0.2 * sound])[:given]
     edges = np.flatnonzero(np.diff(during.astype(int)))
     middle = (edges[1] + edges[2]) // 2
     quieter = np.where(np.arange(sound.shape[1]) < middle, 0.1, 0.5).astype(np.float32)
     treatment, notes = Treatment(match_loudness="call"), list[str]()
-    profile = Profile(treatment, sample_rate=RATE, channels=1, out_channels=channels)
+    profile = Profile(treatment, sample_rate=RATE, channels=given, out_channels=channels)
     profile.add(sound)
     mapped = map_channels(quieter * sound, channels)
     wet = list(resample(iter([mapped]), rate=RATE, new_rate=new_rate, channels=channels))
     blocks = after(iter(wet), Broadcast([sound]), profile, treatment, rates=(RATE, new_rate), channels=channels, notes=notes)
     result = np.concatenate(list(blocks), axis=1)
-    source = np.concatenate(list(resample(iter([sound]), rate=RATE, new_rate=new_rate, channels=1)), axis=1)
+    wanted = map_channels(sound, channels)
+    source = np.concatenate(list(resample(iter([wanted]), rate=RATE, new_rate=new_rate, channels=channels)), axis=1)
     assert notes == []
     for first, last in edges.reshape(-1, 2) * new_rate // RATE:
         assert level(result[0, first:last]) == pytest.approx(level(source[0, first:last]), abs=0.1)
