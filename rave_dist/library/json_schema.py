@@ -8,6 +8,7 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import core_schema
 
 from rave_dist.library.schema import LibraryManifest
+from rave_dist.records.words import SCHEMA_BOUNDS
 
 
 class _Generator(GenerateJsonSchema):
@@ -41,17 +42,14 @@ def manifest_schema() -> dict[str, Any]:
     }
 
 
-_BOUNDS = {"ge": "minimum", "gt": "exclusiveMinimum", "le": "maximum", "lt": "exclusiveMaximum"}
-
-
 def _cleaned(value: Any) -> Any:
     """A schema with JSON Schema's names of bounds, without class names and defaults of absent keys."""
     if isinstance(value, list):
         return [_cleaned(item) for item in value]
     if not isinstance(value, dict):
         return value
-    if value.get("type") in ("number", "integer"):  # pydantic does not translate the bounds of validated numbers
-        value = {_BOUNDS.get(name, name): inner for name, inner in value.items()}
+    if value.get("type") in ("number", "integer"):
+        value = {SCHEMA_BOUNDS.get(name, name): inner for name, inner in value.items()}
     if value.get("type") == "object":
         value = {name: inner for name, inner in value.items() if name != "title"}
     is_noise = value.get("default", "") is None or "x-default" in value

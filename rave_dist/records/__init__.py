@@ -16,6 +16,7 @@ from rave_dist.records.conversion import (
     ConversionRequest,
     Preservation,
     Treatment,
+    remarks,
 )
 from rave_dist.records.dataset import DatasetManifest, DatasetPointer, Rejection, Shard, SourceRecord
 from rave_dist.records.familiarity import OUT_OF_DEPTH, FamiliarityReference
@@ -135,6 +136,7 @@ __all__ = [
     "checkpoint_steps",
     "library_lease",
     "now",
+    "remarks",
     "run_record_key",
     "split_uploads",
     "uploads_key",

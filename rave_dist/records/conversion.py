@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypedDict, Unpack
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
@@ -331,3 +331,12 @@ class ConversionRecord(Record):
     def items_with_problems(self) -> tuple[ConversionItem, ...]:
         """The items of the lists above with problems, each once, failed ones first."""
         return tuple({item.output: item for item in (*self.failed, *self.salvaged, *self.silent, *self.clipped)}.values())
+
+
+def remarks(records: Sequence[ConversionRecord]) -> tuple[str, ...]:
+    """The notes of conversions of the same sources, each once; those of some of the models with their names."""
+    models: dict[str, list[str]] = {}
+    for record in records:
+        for note in dict.fromkeys(record.notes):
+            models.setdefault(note, []).append(record.model)
+    return tuple(note if len(of) == len(records) else f"{note} ({', '.join(of)})" for note, of in models.items())

@@ -18,6 +18,9 @@ _WORDS = {
     "missing": "is missing",
     "string_pattern_mismatch": "has characters that it must not have",
 }
+SCHEMA_BOUNDS = {"ge": "minimum", "gt": "exclusiveMinimum", "le": "maximum", "lt": "exclusiveMaximum"}
+"""JSON Schema's names of bounds that pydantic writes under its own, for numbers with validators."""
+
 _TYPES = {  # prefixes of pydantic's error types
     "int_": "must be a whole number",
     "float_": "must be a number",

@@ -15,7 +15,7 @@ from typing import Any
 
 from rave_dist.identity import content_id
 from rave_dist.pages.render import render as rendered
-from rave_dist.records import ConversionFolder, ConversionItem, ConversionRecord, ModelCard, Problem, now
+from rave_dist.records import ConversionFolder, ConversionItem, ConversionRecord, ModelCard, Problem, now, remarks
 from rave_dist.reports.carried import Carried
 from rave_dist.reports.conversion_sample import SAMPLED, Budget, Sample, row, sampled_sources
 from rave_dist.reports.excerpts import EXCERPT_SECONDS
@@ -97,7 +97,7 @@ def render(store: Store, conversions: Sequence[ConvertedWith]) -> str:
         most_rows=_ROWS,
         problems=_problems(conversions),
         passed_over=conversions[0].record.passed_over,
-        notes=tuple(dict.fromkeys(note for each in conversions for note in each.record.notes)),
+        notes=remarks([each.record for each in conversions]),
         document=_document(models, rows),
     )
 

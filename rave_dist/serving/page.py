@@ -11,10 +11,10 @@ from typing import Any
 from markupsafe import Markup
 
 from rave_dist.pages.render import environment, render
+from rave_dist.records.words import SCHEMA_BOUNDS
 
 _FOLDER = Path(__file__).parent
-# pydantic writes the bounds of a number with a validator under its own names
-_BOUNDS = (("minimum", "from"), ("ge", "from"), ("maximum", "to"), ("le", "to"), ("maxLength", "at most"))
+_BOUNDS = {"minimum": "from", "maximum": "to", "maxLength": "at most"}
 
 
 @cache
@@ -64,5 +64,6 @@ def _values(part: dict[str, Any]) -> str:
     if "enum" in part:
         return ", ".join(map(str, part["enum"]))
     words = [str(part.get("type", "object"))]
-    words += [f"{name} {part[key]}" for key, name in _BOUNDS if key in part]
+    bounds = {SCHEMA_BOUNDS.get(key, key): value for key, value in part.items()}
+    words += [f"{name} {bounds[key]}" for key, name in _BOUNDS.items() if key in bounds]
     return " ".join(words)

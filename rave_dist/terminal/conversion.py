@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from rave_dist.records import ConversionFolder, ConversionRecord
+from rave_dist.records import ConversionFolder, ConversionRecord, remarks
 from rave_dist.storage.schemes import normalise
 from rave_dist.storage.store import Store
 from rave_dist.terminal.console import clock, err, escape, failure, out, show_passed_over
@@ -28,7 +28,7 @@ def show_conversions(records: Sequence[ConversionRecord]) -> None:
     for (source, what, fix), models in said.items():
         failure(source, what if len(models) == len(records) else f"{', '.join(models)}: {what}", fix)
     passed_over = tuple(dict.fromkeys(entry for record in records for entry in record.passed_over))
-    show_passed_over(passed_over, tuple(dict.fromkeys(note for record in records for note in record.notes)))
+    show_passed_over(passed_over, remarks(records))
     for record in records:
         counts = (("salvaged", record.salvaged), ("silent", record.silent), ("clipped", record.clipped))
         found = "".join(f", {len(items)} {name}" for name, items in counts if items)

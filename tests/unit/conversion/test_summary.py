@@ -9,7 +9,7 @@ from rave_dist.conversion.corpus import Plan
 from rave_dist.conversion.item import Outcome
 from rave_dist.conversion.job import Job, finish
 from rave_dist.conversion.summary import Summary
-from rave_dist.records import ConversionItem, ConversionParameters, Problem
+from rave_dist.records import ConversionItem, ConversionParameters, Problem, remarks
 from rave_dist.storage.store import Store
 from tests.sample_records import model_card
 
@@ -65,3 +65,15 @@ def test_the_record_names_what_is_to_be_looked_at_in_order_of_source_and_counts_
     assert [each.source for each in record.clipped] == ["/archive/000001.wav"]
     assert record.notes == ("/archive/000004.wav: a wrong header",)
     assert (before.count, before.named) == (1, [])
+
+
+def test_a_remark_names_the_models_that_it_is_of_unless_it_is_of_all() -> None:
+    records = []
+    for model, notes in (("a@1", ("a wrong header", "quieter")), ("b@1", ("a wrong header",)), ("c@1", ("a wrong header",))):
+        plan = Plan(model, model_card(), ConversionParameters(), Store("out"), ())
+        summary = Summary()
+        summary.add(Outcome(item(1, notes=notes), model))
+        records.append(summary.record(plan).model_copy(update={"model": model}))
+    header, quieter = "/archive/000001.wav: a wrong header", "/archive/000001.wav: quieter"
+    assert remarks(records) == (header, f"{quieter} (a@1)")
+    assert remarks(records[:1]) == (header, quieter)
