@@ -33,6 +33,7 @@ def gflop_per_second_of_audio(run: Path) -> float:
     from torch.utils.flop_counter import FlopCounterMode
 
     from rave_dist.rave.exportable import OfflineRave
+    from rave_dist.rave.exportable_noise import place
     from rave_dist.rave.models import build_model, use_streaming
 
     use_streaming(False)
@@ -40,7 +41,7 @@ def gflop_per_second_of_audio(run: Path) -> float:
     samples = 10 * convert.SAMPLE_RATE // offline.hop * offline.hop
     counter = FlopCounterMode(display=False)
     with counter, torch.inference_mode():
-        offline.convert(torch.zeros(1, 1, samples), 0, 0, 1.0, 1.0)
+        offline.convert(torch.zeros(1, 1, samples), *place(0, 0), 1.0, 1.0)
     return counter.get_total_flops() / 1e9 * convert.SAMPLE_RATE / samples
 
 
