@@ -31,7 +31,7 @@ SHAPES = [(seconds, rows) for seconds in (10.0, 30.0, 120.0) for rows in (1, 8, 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true")
-    parser.add_argument("--minutes", type=float, default=30.0, help="of audio in each measurement, all channels together")
+    parser.add_argument("--minutes", type=float, default=30.0, help="of audio in each measurement; at least eight full batches")
     parser.add_argument("--price", type=float, help="of an hour of the card")
     parser.add_argument("--small", action="store_true", help="seconds, to test the script")
     arguments = parser.parse_args()
@@ -85,8 +85,9 @@ def main() -> None:
         for chunk_seconds, batch in shapes:
             converter = Converter.load(store, card, device=device, batches=Batches(batch))
             converted(converter, 2 * chunk_seconds * batch, chunk_seconds)
-            took = converted(converter, seconds, chunk_seconds)
-            rate = seconds / took
+            lasts = seconds if arguments.small else max(seconds, 8 * chunk_seconds * batch)
+            took = converted(converter, lasts, chunk_seconds)
+            rate = lasts / took
             rows.append(
                 {
                     "seconds of a chunk": chunk_seconds,

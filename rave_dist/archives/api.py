@@ -99,7 +99,7 @@ def convert(
             that is 12 dB, or the gate, above the noise floor.
         only_above: silence where the recording is less familiar to the model than this, 0 to 1.
         chunk_seconds: seconds of audio in memory at once; it does not change the result.
-        workers: files converted at once, on Ray; None converts in this process if that takes about a minute, otherwise on Ray.
+        workers: processes that convert, on Ray; None converts in this process if that takes about a minute, otherwise on Ray.
         page: an HTML file or address to write a page to: totals, problems, credit, and a sample to listen to.
         progress: None is silent, True shows it on stderr.
 

@@ -79,7 +79,7 @@ def convert(
         typer.Option(
             "--workers",
             min=1,
-            help="Files converted at once, on Ray.  [default: as many as fit; no Ray if it takes about a minute]",
+            help="Processes that convert, on Ray.  [default: as many as fit; no Ray if it takes about a minute]",
             show_default=False,
         ),
     ] = None,

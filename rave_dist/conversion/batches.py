@@ -7,7 +7,7 @@ shape alone, and what a row becomes depends neither on its company nor on the mo
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from threading import Condition
 
 import torch
@@ -29,8 +29,8 @@ class StoppedError(Exception):
 class Batches:
     """Collects rows into batches, in one thread or several.
 
-    Threads that play together are members: a batch that is not full waits until each member waits for a row. One thread of its
-    own runs the functions.
+    Threads that play together are members: a batch that is not full waits until half of them wait for a row, because lengths
+    may differ so much that it is never full. One thread of its own runs the functions.
 
     Args:
         size: rows of a batch; 1 plays each row where it is asked for.
@@ -67,9 +67,14 @@ class Batches:
 
     def stop(self) -> None:
         """Ends all calls, and those to come, with a StoppedError."""
+        self._stopped = True
         with self._changed:
-            self._stopped = True
             self._changed.notify_all()
+
+    def check(self) -> None:
+        """Raises StoppedError after `stop`."""
+        if self._stopped:
+            raise StoppedError
 
     def play(self, key: Hashable, apply: Apply, rows: Sequence[Row]) -> list[Row]:
         """What a function makes of rows, which may share batches with those of other calls.
@@ -92,8 +97,7 @@ class Batches:
             self._waiting.add(call)
             try:
                 while call.left and call.error is None:
-                    if self._stopped:
-                        raise StoppedError
+                    self.check()
                     if batch := self._next():
                         self._play(batch)
                     else:
@@ -105,9 +109,9 @@ class Batches:
         return call.results
 
     def _next(self) -> list[_Place]:
-        """A full batch, or the fullest if no member can add to one; empty if one can."""
+        """A full batch, or the fullest if half of the members wait; else empty."""
         kind = max(self._queues, key=lambda kind: len(self._queues[kind]))
-        if len(self._queues[kind]) < self.size and len(self._waiting) < self._members:
+        if len(self._queues[kind]) < self.size and 2 * len(self._waiting) < self._members:
             return []
         batch, rest = self._queues[kind][: self.size], self._queues[kind][self.size :]
         self._queues[kind] = rest
@@ -116,8 +120,13 @@ class Batches:
         return batch
 
     def _play(self, batch: list[_Place]) -> None:
-        played = self._player.submit(_in_batch, batch[0][0].apply, [call.rows[index] for call, index in batch], self.size)
-        error, calls = played.exception(), {call for call, _ in batch}
+        calls = {call for call, _ in batch}
+        played: Future[list[Row]] = Future()
+        try:
+            played = self._player.submit(_in_batch, batch[0][0].apply, [call.rows[index] for call, index in batch], self.size)
+        except RuntimeError as refused:  # Python is ending
+            played.set_exception(refused)
+        error = played.exception()
         if error is not None and len(calls) > 1:  # the others of the batch are not to fail because of one
             for call in calls:
                 self._play([place for place in batch if place[0] is call])

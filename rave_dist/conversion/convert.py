@@ -16,7 +16,7 @@ from rave_dist.audio.types import Audio
 from rave_dist.conversion.batches import Apply, Batches
 from rave_dist.conversion.encodings import Encodings
 from rave_dist.conversion.rows import Row, as_channels, as_rows, placed
-from rave_dist.conversion.stream import Played, Playing, StreamConverter
+from rave_dist.conversion.stream import CHUNK_BYTES, Played, Playing, StreamConverter
 from rave_dist.errors import AudioError, ConversionError
 from rave_dist.options import DEFAULT_CHUNK_SECONDS, DEFAULT_LATENT_NOISE, DEFAULT_SEED
 from rave_dist.records import ModelCard
@@ -45,6 +45,8 @@ class Converter(StreamConverter):
         >>> converter.card.name, converter.device.type
         ('rebana', 'cpu')
     """
+
+    batches: Batches
 
     def __init__(
         self,
@@ -180,7 +182,8 @@ class Converter(StreamConverter):
         chunks = iter(chunks)
         for first in chunks:
             rows = -(-len(first.samples) // self.card.channels)
-            played = self._played([first, *islice(chunks, max(0, self.batches.size // rows - 1))], playing)
+            more = min(self.batches.size // rows, CHUNK_BYTES // first.samples.nbytes) - 1
+            played = self._played([first, *islice(chunks, max(0, more))], playing)
             del first  # holds no chunk while it waits
             while played:
                 yield played.pop(0)
@@ -331,7 +334,7 @@ class Converter(StreamConverter):
         are returned too, as the encoder gives them: (y, z [latents, frames]).
         """
         model, device, level, controls = self._model, self.device, playing.latent_noise, playing.controls
-        noise, samples = controls.noise, rows[0][0].shape[-1]
+        noise, samples = controls.noise, max(x.shape[-1] for x, *_ in rows)
 
         def convert(x: Tensor, position: Tensor, seed: Tensor) -> Row:
             return (model.convert(x.to(device), position, seed, noise, level),)

@@ -45,7 +45,7 @@ class Encodings:
             found.update(zip(missing, encode(list(missing.values())), strict=True))
         with self._lock:
             for key in keys:
-                self._found[key] = found[key]
+                self._found[key] = found[key].clone()  # a row alone, without its batch
                 self._found.move_to_end(key)
             while len(self._found) > self._kept:
                 self._found.popitem(last=False)

@@ -158,7 +158,7 @@ def convert_arrivals(
 ) -> tuple[Plans, tuple[ConversionRecord, ...]]:
     """Converts what arrives until KeyboardInterrupt, SIGTERM included, or until the arrivals end.
 
-    The recording that is being converted then has no result, and is the first of the next command.
+    A recording that is being converted then has no result, and is among the first of the next command.
 
     Args:
         store: the library's store.

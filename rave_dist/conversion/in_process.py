@@ -19,7 +19,7 @@ from rave_dist.storage.store import Store
 
 
 def convert_all(job: Job) -> Iterator[Outcome]:
-    """Converts a job's sources in turn.
+    """Converts a job's sources, on a GPU several at once.
 
     An unexpected error is a failed item, as on Ray. A crash in a native library ends the command; the same command resumes,
     and ``--workers 1`` converts in a separate process.

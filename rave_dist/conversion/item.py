@@ -100,17 +100,23 @@ def failed_item(plan: Plan, task: Task, reason: str | None, fix: str = "") -> Co
 def _convert(task: Task, path: Path, outputs: list[_Output], snapshot: Snapshot, chunk_seconds: float) -> None:
     """Writes the outputs of one source."""
     parameters = outputs[0].plan.parameters  # those of reading are the same for all
+
+    def check_running(seconds: float) -> None:
+        for output in outputs:
+            output.check_running()
+
+    def check(seconds: float) -> None:
+        check_running(seconds)
+        with _reading(task):
+            snapshot.check()
+
     with _reading(task):
-        sound = inspect(path, parameters)
+        sound = inspect(path, parameters, on_read=check_running)
     if not sound.samples:
         raise sound.damage or AudioError("contains no samples", where=task.source.name, fix=_INTACT)
     if sound.damage and not parameters.salvage:
         fix = "add --salvage to convert what can be read, or replace the file with an intact copy"
         raise AudioError(sound.damage.what, where=task.source.name, fix=fix)
-
-    def check_snapshot(seconds: float) -> None:
-        with _reading(task):
-            snapshot.check()
 
     with ExitStack() as stack:
         targets = [(output, target) for output in outputs if (target := output.prepare(sound, stack)) is not None]
@@ -120,7 +126,7 @@ def _convert(task: Task, path: Path, outputs: list[_Output], snapshot: Snapshot,
             salvage=parameters.salvage,
             source_samples=sound.samples,
             chunk_seconds=chunk_seconds,
-            on_read=check_snapshot,
+            on_read=check,
         )
         for (output, target), file in zip(targets, made, strict=True):
             output.finish(target, file, sound)
@@ -146,6 +152,11 @@ class _Output:
         self._entry = read_entry(store, plan, task)
         self._refusal: str | None = None  # why it is no FLAC file
         self._key = task.output
+
+    def check_running(self) -> None:
+        """Raises StoppedError if conversions in this process are to end."""
+        if self._converter.batches is not None:
+            self._converter.batches.check()
 
     def fail(self, error: AudioError) -> None:
         """Ends it, unless it has ended."""

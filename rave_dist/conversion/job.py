@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -76,7 +76,7 @@ def begin(
         store: the library's store, for the models, the journals and the records.
         plans: from `plan_conversion` or `plan_conversions`: of the same tasks.
         chunk_seconds: seconds of audio in a model at once.
-        workers: files converted at once; None for as many as the resources allow.
+        workers: processes that convert; None for as many as the resources allow.
         trust: load a model file with operators that no export has.
         on_done: called with each outcome that was finished before.
         progress: called with the number of outputs that were looked up in the journal, and the total.
@@ -155,10 +155,14 @@ def finish(
     count, total = sum(summary.count for summary in found.values()), sum(len(plan.tasks) for plan in job.plans)
     report = progress or (lambda count, total: None)
     report(count, total)
-    for outcome in outcomes:
-        found[outcome.conversion].add(outcome)
-        count += 1
-        report(count, total)
+    try:
+        for outcome in outcomes:
+            found[outcome.conversion].add(outcome)
+            count += 1
+            report(count, total)
+    finally:
+        if isinstance(outcomes, Generator):  # its threads and actors end now, not when Python collects it
+            outcomes.close()
     from rave_dist.conversion.table import write_table  # imported here: it imports pyarrow, which the workers do not need
 
     records = []

@@ -45,8 +45,7 @@ def load_converters(
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     encoders = Counter(card.encoder for card in cards.values() if card.encoder)
     batches = Batches.on(device)
-    kept = KEPT * batches.threads * batches.size
-    encodings = {encoder: Encodings(kept) for encoder, count in encoders.items() if count > 1}
+    encodings = {encoder: Encodings(KEPT * batches.threads) for encoder, count in encoders.items() if count > 1}
     return {
         number: Converter.load(store, card, device=device, trust=trust, encodings=encodings.get(card.encoder), batches=batches)
         for number, card in cards.items()

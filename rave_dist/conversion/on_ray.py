@@ -53,7 +53,7 @@ def convert_corpus(
         store: the library's store, for the model, the journal and the record.
         plan: from `plan_conversion`.
         chunk_seconds: seconds of audio in the model at once.
-        workers: files converted at once; by default one per GPU, or without GPUs one per CPU except one.
+        workers: processes that convert; by default one per GPU, or without GPUs one per CPU except one.
         trust: load a model file with operators that no export has.
         progress: called with the number of finished sources and the total.
 
@@ -88,9 +88,10 @@ def convert_all(job: Job, *, workers: int | None = None) -> Iterator[Outcome]:
 
 
 def _convert_files(job: Job, works: list[Work], pool: int, resources: dict[str, Any]) -> Iterator[Outcome]:
-    # Files for a GPU in groups, but so that all GPUs end together.
+    # Files for a GPU in groups of large and small ones, several for each GPU.
     size = max(1, min(_FILES_FOR_A_GPU, len(works) // (4 * pool))) if "num_gpus" in resources else 1
-    left = {start: works[start : start + size] for start in range(0, len(works), size)}
+    groups = -(-len(works) // size)
+    left = {number: works[number::groups] for number in range(groups)}
     pool = min(pool, len(left))
     failures = 0  # of pools in succession that converted nothing
     while left:
@@ -104,8 +105,10 @@ def _convert_files(job: Job, works: list[Work], pool: int, resources: dict[str, 
         # collects them.
         gc.collect()
         failures = 0 if len(left) < count else failures + 1
-        suspects = list(islice(left, count if failures > 1 else pool * -(-count // _MAX_BLOCKS)))
-        yield from _one_by_one(job, [work for index in suspects for work in left.pop(index)], resources)
+        suspects = [left.pop(index) for index in list(islice(left, count if failures > 1 else pool * -(-count // _MAX_BLOCKS)))]
+        yield from _one_by_one(job, [work for group in suspects if len(group) == 1 for work in group], resources)
+        divided = [[work] for group in suspects if len(group) > 1 for work in group]
+        left = dict(enumerate([*divided, *left.values()]))
 
 
 def _by_pool(

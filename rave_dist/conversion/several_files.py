@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from itertools import count
 
-from rave_dist.conversion.convert import Converter
 from rave_dist.conversion.item import Outcome
 from rave_dist.conversion.job import Job, Work, attempt
 from rave_dist.conversion.stream import StreamConverter
@@ -24,7 +23,7 @@ def attempt_all(job: Job, works: Sequence[Work], converters: Mapping[int, Stream
         RaveDistError: an error that concerns every source.
         RuntimeError: the device no longer works in this process.
     """
-    batches = next((c.batches for c in converters.values() if isinstance(c, Converter)), None)
+    batches = next((converter.batches for converter in converters.values()), None)
     if batches is None or batches.threads == 1 or len(works) == 1:
         for work in works:
             yield from attempt(job, work, converters)
@@ -35,16 +34,15 @@ def attempt_all(job: Job, works: Sequence[Work], converters: Mapping[int, Stream
         if next(ended) > len(works) - threads:  # nothing is left for its thread
             batches.leave()
 
-    batches.join(threads)
     with ThreadPoolExecutor(threads, thread_name_prefix="conversion") as pool:
-        futures = [pool.submit(attempt, job, work, converters) for work in works]
-        for future in futures:
-            future.add_done_callback(leave)
         try:
+            batches.join(threads)
+            futures = [pool.submit(attempt, job, work, converters) for work in works]
+            for future in futures:
+                future.add_done_callback(leave)
             for future in as_completed(futures):
                 yield from future.result()
         except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
             batches.stop()
-            for future in futures:
-                future.cancel()
             raise

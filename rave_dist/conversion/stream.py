@@ -23,12 +23,13 @@ from rave_dist.audio.dsp.chunks import Chunk, cut
 from rave_dist.audio.dsp.resample import resample, resampled_length
 from rave_dist.audio.metrics.familiarity import Familiarity
 from rave_dist.audio.types import Audio
+from rave_dist.conversion.batches import Batches
 from rave_dist.conversion.levels import Peaks
 from rave_dist.errors import ConversionError
 from rave_dist.options import DEFAULT_CHUNK_SECONDS, DEFAULT_LATENT_NOISE, DEFAULT_SEED
 from rave_dist.records import Controls, ModelCard
 
-_CHUNK_BYTES = 32 << 20  # of which about ten copies exist at once
+CHUNK_BYTES = 32 << 20  # of which about ten copies exist at once
 
 
 class Playing(NamedTuple):
@@ -60,9 +61,11 @@ class StreamConverter(ABC):
 
     Attributes:
         card: the model's card.
+        batches: in which it plays, if it plays in this process.
     """
 
     card: ModelCard
+    batches: Batches | None = None
 
     def convert(
         self,
@@ -226,12 +229,12 @@ def _measured(played: Iterator[Played], meter: Familiarity | None) -> Iterator[A
 
 
 def core_samples(card: ModelCard, channels: int, chunk_seconds: float) -> int:
-    """The length of a chunk of this duration, and at most `_CHUNK_BYTES`, a multiple of the model's frame.
+    """The length of a chunk of this duration, and at most `CHUNK_BYTES`, a multiple of the model's frame.
 
     Raises:
         ConversionError: less than one frame.
     """
-    return min(chunk_samples(card, chunk_seconds), max(1, _CHUNK_BYTES // (4 * channels * card.hop)) * card.hop)
+    return min(chunk_samples(card, chunk_seconds), max(1, CHUNK_BYTES // (4 * channels * card.hop)) * card.hop)
 
 
 def chunk_samples(card: ModelCard, chunk_seconds: float) -> int:

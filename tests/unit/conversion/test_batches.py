@@ -95,19 +95,24 @@ def test_what_fails_is_the_call_that_fails_alone() -> None:
     broken = (torch.full((2, 100), torch.nan), torch.tensor(0))
 
     def work(given: list[Row]) -> list[Row]:
-        with member(batches):
+        try:
             return batches.play("a", played, given)
+        finally:
+            batches.leave()
 
+    batches.join(5)  # of which three must wait for a batch that is not full
     with ThreadPoolExecutor(3) as pool:
-        first, second, third = (pool.submit(work, given) for given in (rows(5), [broken, *rows(4)], rows(2)))
+        first, second, third = (pool.submit(work, given) for given in (rows(1), [broken], rows(1)))
         with pytest.raises(ValueError, match="NaN"):
             second.result(timeout=60)
-        assert [len(future.result(timeout=60)) for future in (first, third)] == [5, 2]
+        assert [len(future.result(timeout=60)) for future in (first, third)] == [1, 1]
+    assert played.sizes[0] == (4, 3), "they were in one batch"
     assert len(work(rows(3))) == 3, "nothing is left over"
 
 
-def test_a_member_that_leaves_is_waited_for_no_longer_and_a_stop_ends_those_who_wait() -> None:
+def test_half_of_the_members_are_waited_for_and_a_stop_ends_those_who_wait() -> None:
     batches, leave = Batches(4), threading.Event()
+    batches.join(1)
 
     def idle() -> None:
         with member(batches):
@@ -120,16 +125,18 @@ def test_a_member_that_leaves_is_waited_for_no_longer_and_a_stop_ends_those_who_
     with ThreadPoolExecutor(2) as pool:
         idler, worker = pool.submit(idle), pool.submit(work)
         time.sleep(0.2)
-        assert not worker.done(), "the idle member could add a row"
+        assert not worker.done(), "two idle members could add a row"
         leave.set()
         assert worker.result(timeout=60) == 2
         idler.result(timeout=60)
 
         leave.clear()
         idler = pool.submit(idle)
-        while not batches._members:
+        while batches._members < 2:
             time.sleep(0.01)
         worker = pool.submit(work)
+        while not batches._waiting:
+            time.sleep(0.01)
         batches.stop()
         with pytest.raises(StoppedError):
             worker.result(timeout=60)

@@ -11,6 +11,7 @@ from torch import nn
 
 from rave_dist.rave.config import configure
 from rave_dist.rave.exportable import OfflineRave, ScriptedRave
+from rave_dist.rave.exportable_noise import place
 from rave_dist.rave.models import build_model, use_streaming
 from rave_dist.registry.build import receptive_field
 from rave_dist.registry.delay import streaming_delay
@@ -68,7 +69,7 @@ def test_a_stream_is_the_offline_model_of_shifted_audio_that_much_later(
 
     def apart(shift: int) -> float:
         """The stream's frames begin between those of the offline model: shifted so that they meet, both compute the same."""
-        reference = offline.convert(nn.functional.pad(x[..., shift:], (0, shift)), 0, 0, 0.0)
+        reference = offline.convert(nn.functional.pad(x[..., shift:], (0, shift)), *place(0, 0), 0.0)
         start, lag = x.shape[-1] // 2, delay + shift
         late = reference[..., start - lag : x.shape[-1] - lag]
         return float((y[..., start:] - late).abs().max() / late.abs().max())

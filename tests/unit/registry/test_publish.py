@@ -13,6 +13,7 @@ import torch
 from rave_dist.dataset.shards import ShardWriter
 from rave_dist.errors import ConfigurationError, DamagedObjectError, DatasetError, TrainingError, VerificationError
 from rave_dist.identity import hash_file
+from rave_dist.rave.exportable_noise import place
 from rave_dist.records import BestWeights, ExportRecord, ModelCard, RunFolder, RunResult, TrainingSpec
 from rave_dist.registry import publish as publish_module
 from rave_dist.registry.export import export_run
@@ -96,7 +97,7 @@ def test_a_finished_run_becomes_a_model(any_store: Store, tiny_model: Any, tmp_p
     path = fetch(any_store, card, "offline", folder=tmp_path)
     assert hash_file(path) == card.files["offline"].sha256
     x = 0.1 * torch.randn(1, 1, 512 * 8)
-    assert torch.jit.load(str(path)).convert(x, 0, 0, 1.0).shape == x.shape
+    assert torch.jit.load(str(path)).convert(x, *place(0, 0), 1.0).shape == x.shape
 
 
 def test_the_best_of_phase_1_is_measured_as_if_it_were_published(local_store: Store, tiny_models: tuple[Any, ...]) -> None:
