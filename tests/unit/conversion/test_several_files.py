@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,8 +15,9 @@ import torch
 
 from rave_dist.conversion import batches as batches_module
 from rave_dist.conversion import item
+from rave_dist.conversion.batches import StoppedError
 from rave_dist.conversion.corpus import plan_conversions
-from rave_dist.conversion.job import Job, begin, finish
+from rave_dist.conversion.job import Job, attempt, begin, finish
 from rave_dist.conversion.loading import load_converters
 from rave_dist.conversion.several_files import attempt_all
 from rave_dist.errors import StoreError
@@ -135,6 +137,30 @@ def test_whoever_stops_in_the_middle_ends_the_threads(
     assert left == [], "no temporary file"
     assert len(list((tmp_path / "out").rglob("*.wav"))) < 33
     assert torch.get_num_threads() == 1
+
+
+def test_whatever_fails_beside_the_conversion_ends_the_threads(
+    scripted: Scripted, local_store: Store, recordings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = job_of(["frames"], scripted, local_store, recordings, tmp_path / "out")
+    monkeypatch.setitem(vars(batches_module)["_SIZES"], "cpu", 4)
+    outcomes = attempt_all(job, job.to_do, load_converters(job.store, job.cards, device="cpu", trust=True))
+    with pytest.raises(ZeroDivisionError):
+        finish(job, outcomes, lambda count, total: print(1 / (3 - count)))
+    assert [thread.name for thread in threading.enumerate() if thread.name.startswith("conversion")] == []
+
+
+def test_after_a_stop_nothing_is_read_or_noted(
+    scripted: Scripted, local_store: Store, recordings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = job_of(["frames"], scripted, local_store, recordings, tmp_path / "out")
+    converters = load_converters(job.store, job.cards, device="cpu", trust=True)
+    converters[0].batches.stop()
+    before = [entry.key for entry in local_store.list()]
+    with pytest.raises(StoppedError):
+        attempt(job, job.to_do[0], converters)
+    assert [entry.key for entry in local_store.list()] == before
+    assert hashes(tmp_path / "out") == {}
 
 
 @pytest.mark.slow
