@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import pytest
 import ray
 import soundfile
@@ -24,6 +23,7 @@ from rave_dist.options import DEFAULT_CHUNK_SECONDS
 from rave_dist.records import ConversionParameters, ConversionRecord, ModelCard, ModelFile
 from rave_dist.storage.store import Store
 from tests.marked_command import READY_SECONDS
+from tests.processes import descendants
 from tests.scripted_models import Fussy
 
 pytestmark = pytest.mark.usefixtures("ray_session")
@@ -144,7 +144,7 @@ def test_a_killed_worker_stops_nothing(
         """Strikes in the middle of the long one, which is the first."""
         while not killed.is_set():
             if out.is_dir() and any(out.glob(".partial-*")):
-                worker = next(p for p in psutil.Process().children(recursive=True) if "MapWorker" in p.name())
+                worker = descendants("MapWorker")[0]
                 worker.kill()
                 killed.set()
             time.sleep(0.02)
@@ -187,7 +187,7 @@ def test_a_long_file_is_spread_over_the_workers_to_the_same_bytes_and_survives_o
         while not kept:
             kept.extend(entry.key for entry in local_store.list("conversions") if entry.key.endswith(".npy"))
             time.sleep(0.01)
-        next(p for p in psutil.Process().children(recursive=True) if "_Player" in p.name()).kill()
+        descendants("_Player")[0].kill()
 
     thread = threading.Thread(target=kill, daemon=True)
     thread.start()

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import pytest
 import soundfile
 import torch
@@ -23,6 +22,7 @@ from rave_dist.storage.store import Store
 from rave_dist.training.heartbeat import read_records
 from rave_dist.training.on_ray import train_library
 from rave_dist.training.state.outputs import read_result
+from tests.processes import descendants
 from tests.sample_records import model_card, training_spec
 
 pytestmark = pytest.mark.usefixtures("ray_session")
@@ -167,7 +167,7 @@ def test_a_run_of_two_workers_is_published_like_one_of_one_and_survives_its_cont
     def kill() -> None:
         while not any(entry.key.endswith(".json") for entry in store.list(spec.folder.checkpoints)):
             time.sleep(0.05)
-        (controller,) = [p for p in psutil.Process().children(recursive=True) if "TrainController" in "".join(p.cmdline())]
+        (controller,) = descendants("TrainController")
         controller.kill()
         killed.append(controller.pid)
 
@@ -187,7 +187,7 @@ def test_a_run_of_two_workers_is_published_like_one_of_one_and_survives_its_cont
     assert (record.workers, record.retries) == (2, 1)
     assert record.curve[-1] == (30, record.validation.last)
     assert all(group["state"] == "REMOVED" for group in placement_group_table().values())
-    assert not [p for p in psutil.Process().children(recursive=True) if "PlacementGroupCleaner" in "".join(p.cmdline())]
+    assert not descendants("PlacementGroupCleaner")
     assert not [entry.key for entry in store.list(spec.folder.train)]
     single = spec.model_copy(update={"workers": 1})
     assert read_result(store, single) == read_result(store, spec), "the number of workers makes no other run"
