@@ -104,7 +104,7 @@ class PartsConverter(StreamConverter):
     """
 
     def __init__(self, card: ModelCard, store: Store, parts: Parts, play: Play, *, ahead: int) -> None:
-        self.card = card
+        self.card, self.batches = card, None
         self._store, self._parts, self._play, self._ahead = store, parts, play, ahead
 
     def _play_all(self, chunks: Iterator[Chunk], playing: Playing) -> Iterator[Played]:

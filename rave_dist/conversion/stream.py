@@ -65,7 +65,7 @@ class StreamConverter(ABC):
     """
 
     card: ModelCard
-    batches: Batches | None = None
+    batches: Batches | None
 
     def convert(
         self,
