@@ -7,7 +7,7 @@ shape alone, and what a row becomes depends neither on its company nor on the mo
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from threading import Condition
 
 import torch
@@ -121,12 +121,12 @@ class Batches:
 
     def _play(self, batch: list[_Place]) -> None:
         calls = {call for call, _ in batch}
-        played: Future[list[Row]] = Future()
+        error: BaseException | None
         try:
             played = self._player.submit(_in_batch, batch[0][0].apply, [call.rows[index] for call, index in batch], self.size)
+            error = played.exception()
         except RuntimeError as refused:  # Python is ending
-            played.set_exception(refused)
-        error = played.exception()
+            error = refused
         if error is not None and len(calls) > 1:  # the others of the batch are not to fail because of one
             for call in calls:
                 self._play([place for place in batch if place[0] is call])
